@@ -1,0 +1,45 @@
+"""Readings in words, for people and for training conversations; the one place that phrases a state."""
+
+from __future__ import annotations
+
+from devices.site import DataSchema, Device, Value
+
+
+def number_text(value: float) -> str:
+    """Return a number as people write it: no trailing zeros, at most one decimal."""
+    return f"{round(float(value), 1):g}"
+
+
+def value_text(schema: DataSchema, value: Value) -> str:
+    """Return a value in words: "on", "40 percent", "18.5 degrees"."""
+    if isinstance(value, bool):
+        return schema.labels.get(value, "true" if value else "false")
+    if isinstance(value, int | float):
+        return f"{number_text(value)} {schema.unit}".rstrip()
+    return value
+
+
+def property_title(name: str, schema: DataSchema) -> str:
+    """Return what people call a property."""
+    return schema.title or name.replace("_", " ")
+
+
+def describe(device: Device, property_name: str, value: Value) -> str:
+    """Return one fact as a clause: "the kitchen light is on", "the hall thermostat target is 21 degrees"."""
+    schema = device.properties[property_name]
+    subject = "" if isinstance(value, bool) else f" {property_title(property_name, schema)}"
+    return f"the {device.title}{subject} is {value_text(schema, value)}"
+
+
+def main_property(device: Device, written: dict[str, Value]) -> str:
+    """Return the property that tells best what was done: a number that is not zero, else the first one."""
+    for name, value in written.items():
+        if not isinstance(value, bool) and (value or not any(isinstance(v, bool) for v in written.values())):
+            return name
+    return next(iter(written))
+
+
+def sentence(*clauses: str) -> str:
+    """Return clauses as one sentence, the first letter in upper case."""
+    text = " and ".join(clauses) if len(clauses) < 3 else ", ".join(clauses[:-1]) + " and " + clauses[-1]
+    return f"{text[:1].upper()}{text[1:]}."

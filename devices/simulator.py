@@ -1,0 +1,127 @@
+"""One simulated world behind a site: values that drift, flow and end by themselves, at any speed."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+from devices.driver import DeviceUnavailable, Reading
+from devices.site import DataSchema, Site, Value, WorldRule
+
+STEP_S = 10.0
+
+
+class World:
+    """The state of a site's devices, with a clock of its own that only `advance` moves.
+
+    Args:
+        site: the devices, their initial values and the rules of the world.
+        state: values that replace the initial ones, by device.
+        time_s: seconds since midnight at the start.
+    """
+
+    def __init__(self, site: Site, state: dict[str, dict[str, Value]] | None = None, time_s: float = 8 * 3600) -> None:
+        self.site = site
+        self.time_s = time_s
+        self.broken: set[str] = set()
+        self.state = {
+            name: {key: device.initial.get(key, default_value(schema)) for key, schema in device.properties.items()}
+            for name, device in site.devices.items()
+        }
+        for name, values in (state or {}).items():
+            self.state[name] |= values
+        self._endings: dict[str, tuple[float, dict[str, Value]]] = {}
+
+    @property
+    def clock(self) -> str:
+        """Local time as HH:MM."""
+        minutes = int(self.time_s // 60) % (24 * 60)
+        return f"{minutes // 60:02d}:{minutes % 60:02d}"
+
+    def snapshot(self) -> dict[str, dict[str, Value]]:
+        """Return a copy of every property, numbers to one decimal."""
+        rounded = copy.deepcopy(self.state)
+        for values in rounded.values():
+            for key, value in values.items():
+                if isinstance(value, float):
+                    values[key] = round(value, 1)
+        return rounded
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass: drifts, flows, and actions that end."""
+        until = self.time_s + seconds
+        while self.time_s < until - 1e-9:
+            next_ending = min((when for when, _ in self._endings.values()), default=math.inf)
+            step = min(STEP_S, until - self.time_s, max(next_ending - self.time_s, 1e-6))
+            for rule in self.site.world:
+                self._apply(rule, step)
+            self.time_s += step
+            for device, (when, values) in list(self._endings.items()):
+                if when <= self.time_s + 1e-6:
+                    del self._endings[device]
+                    self.state[device] |= values
+
+    def _apply(self, rule: WorldRule, seconds: float) -> None:
+        if rule.while_ is not None and not self._value(rule.while_):
+            return
+        device, _, key = rule.property.partition(".")
+        value = float(self.state[device][key])
+        if rule.toward is not None and rule.hours is not None:
+            goal = float(self._value(rule.toward) if isinstance(rule.toward, str) else rule.toward)
+            value = goal + (value - goal) * math.exp(-seconds / (rule.hours * 3600))
+        elif rule.per_hour is not None:
+            value += rule.per_hour * seconds / 3600
+        schema = self.site.schema_of(rule.property)
+        assert schema.minimum is not None and schema.maximum is not None
+        self.state[device][key] = min(max(value, schema.minimum), schema.maximum)
+
+    def _value(self, reference: str) -> Value:
+        device, _, key = reference.partition(".")
+        return self.state[device][key]
+
+    def end_later(self, device: str, values: dict[str, Value], after_s: float) -> None:
+        """Set values after a time; a device has one ending at most, the latest given."""
+        self._endings[device] = (self.time_s + after_s, values)
+
+    def cancel_ending(self, device: str) -> None:
+        """Forget what was still to come for a device."""
+        self._endings.pop(device, None)
+
+
+def default_value(schema: DataSchema) -> Value:
+    """Return the value a property has when its device says nothing: off, the lowest number, the first word."""
+    if schema.type == "boolean":
+        return False
+    if schema.type == "string":
+        assert schema.enum
+        return schema.enum[0]
+    assert schema.minimum is not None
+    lowest = max(schema.minimum, 0.0)
+    return int(lowest) if schema.type == "integer" else lowest
+
+
+class SimulatedDriver:
+    """A driver whose devices are in a World."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def read(self, device: str) -> dict[str, Reading]:
+        """Return every property of a device, read now."""
+        self._require_answer(device)
+        return {name: Reading(value, self.world.time_s) for name, value in self.world.snapshot()[device].items()}
+
+    def write(self, device: str, values: dict[str, Value]) -> None:
+        """Set properties of a device at once."""
+        self._require_answer(device)
+        self.world.cancel_ending(device)
+        self.world.state[device] |= values
+
+    def write_later(self, device: str, values: dict[str, Value], after_s: float) -> None:
+        """Set properties when the world's clock has moved on."""
+        self._require_answer(device)
+        self.world.end_later(device, values, after_s)
+
+    def _require_answer(self, device: str) -> None:
+        if device in self.world.broken:
+            raise DeviceUnavailable(f"{device} does not answer")

@@ -1,0 +1,1 @@
+"""What makes a fine-tune: conversations, recipes, pretraining, QLoRA, the Hugging Face engine."""
