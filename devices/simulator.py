@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import math
 
 from devices.driver import DeviceUnavailable, Reading
 from devices.site import DataSchema, Site, Value, WorldRule
 
-STEP_S = 10.0
+STEP_S = 60.0
 
 
 class World:
@@ -23,7 +22,8 @@ class World:
     def __init__(self, site: Site, state: dict[str, dict[str, Value]] | None = None, time_s: float = 8 * 3600) -> None:
         self.site = site
         self.time_s = time_s
-        self.broken: set[str] = set()
+        self.broken: set[str] = set()  # devices that do not answer
+        self.stuck: set[str] = set()  # devices that answer and do not move
         self.state = {
             name: {key: device.initial.get(key, default_value(schema)) for key, schema in device.properties.items()}
             for name, device in site.devices.items()
@@ -40,12 +40,12 @@ class World:
 
     def snapshot(self) -> dict[str, dict[str, Value]]:
         """Return a copy of every property, numbers to one decimal."""
-        rounded = copy.deepcopy(self.state)
-        for values in rounded.values():
-            for key, value in values.items():
-                if isinstance(value, float):
-                    values[key] = round(value, 1)
-        return rounded
+        return {name: self.values_of(name) for name in self.state}
+
+    def values_of(self, device: str) -> dict[str, Value]:
+        """Return a copy of one device's properties, numbers to one decimal."""
+        values = self.state[device].items()
+        return {key: round(value, 1) if isinstance(value, float) else value for key, value in values}
 
     def advance(self, seconds: float) -> None:
         """Let time pass: drifts, flows, and actions that end."""
@@ -79,13 +79,17 @@ class World:
         device, _, key = reference.partition(".")
         return self.state[device][key]
 
+    def set(self, device: str, values: dict[str, Value]) -> None:
+        """Change a device now; an earlier ending that would do the same is forgotten."""
+        ending = self._endings.get(device)
+        if ending and all(values.get(name) == value for name, value in ending[1].items()):
+            del self._endings[device]
+        self.state[device] |= values
+
     def end_later(self, device: str, values: dict[str, Value], after_s: float) -> None:
         """Set values after a time; a device has one ending at most, the latest given."""
         self._endings[device] = (self.time_s + after_s, values)
 
-    def cancel_ending(self, device: str) -> None:
-        """Forget what was still to come for a device."""
-        self._endings.pop(device, None)
 
 
 def default_value(schema: DataSchema) -> Value:
@@ -109,13 +113,13 @@ class SimulatedDriver:
     def read(self, device: str) -> dict[str, Reading]:
         """Return every property of a device, read now."""
         self._require_answer(device)
-        return {name: Reading(value, self.world.time_s) for name, value in self.world.snapshot()[device].items()}
+        return {name: Reading(value, self.world.time_s) for name, value in self.world.values_of(device).items()}
 
     def write(self, device: str, values: dict[str, Value]) -> None:
-        """Set properties of a device at once."""
+        """Set properties of a device at once; an ending that the same action arranged stays."""
         self._require_answer(device)
-        self.world.cancel_ending(device)
-        self.world.state[device] |= values
+        if device not in self.world.stuck:
+            self.world.set(device, values)
 
     def write_later(self, device: str, values: dict[str, Value], after_s: float) -> None:
         """Set properties when the world's clock has moved on."""

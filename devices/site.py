@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -305,9 +306,11 @@ def load_site(name_or_path: str | Path) -> Site:
     return _build_site(source)
 
 
+@cache
 def load_models() -> dict[str, Any]:
-    """Return the thing models that every site may use, as plain mappings by name."""
-    return dict(_read_yaml(MODELS_FILE).root)
+    """Return the thing models that every site may use, as plain mappings by name; not to be changed."""
+    models: dict[str, Any] = _plain(_read_yaml(MODELS_FILE).root)
+    return models
 
 
 def _read_yaml(path: Path) -> _Source:

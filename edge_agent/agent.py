@@ -6,11 +6,28 @@ one engine call can serve many cases at once (evaluation) or one (the box).
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
-from edge_agent.engine import Completion
-from edge_agent.wire import Reply, Unusable
+from devices.broker import Broker, Outcome
 from devices.site import Value
+from devices.tools import Command, command_of
+from edge_agent.engine import Completion, Engine, Limits, Request
+from edge_agent.grammar import Grammar
+from edge_agent.wire import (
+    Answer,
+    Contract,
+    Message,
+    Reply,
+    ToolCalls,
+    Unusable,
+    parse_reply,
+    result_message,
+    user_message,
+)
+
+NO_ANSWER = "I could not work that out, so I stopped."
 
 
 @dataclass(frozen=True)
@@ -45,3 +62,147 @@ class TurnResult:
     def is_usable(self) -> bool:
         """Whether every reply could be parsed and fitted the schemas."""
         return not any(isinstance(reply, Unusable) for reply in self.replies)
+
+
+@dataclass(frozen=True)
+class TurnLimits:
+    """What one request may cost."""
+
+    model_replies: int = 6
+    reply_tokens: int = 240
+    timeout_s: float = 60.0
+    remembered_messages: int = 16
+
+
+class Agent:
+    """Works one site through its broker, and remembers the conversation.
+
+    Args:
+        contract: template, system prompt and tools; the same as in training.
+        broker: decides and acts.
+        grammar: what a reply may look like; there is no running without one.
+        clock_text: local time as HH:MM, for the prompt.
+        limits: steps, tokens and time of a turn.
+    """
+
+    def __init__(
+        self,
+        contract: Contract,
+        broker: Broker,
+        grammar: Grammar,
+        *,
+        clock_text: Callable[[], str],
+        limits: TurnLimits = TurnLimits(),
+    ) -> None:
+        self.contract = contract
+        self.broker = broker
+        self._grammar = grammar
+        self._clock_text = clock_text
+        self._limits = limits
+        self._history: list[Message] = []
+
+    @property
+    def prefix(self) -> str:
+        """The static prompt, which every request starts with."""
+        return self.contract.template.render([self._system], add_generation_prompt=False)
+
+    @property
+    def _system(self) -> Message:
+        return Message("system", self.contract.system_text)
+
+    def turn(self, ask: str) -> Generator[Request, Completion, TurnResult]:
+        """Work one request: yields what the engine must complete, is sent the completion, returns the result."""
+        started_s = time.monotonic()
+        turn = _Turn(ask)
+        messages = [*self._remembered(), user_message(ask, self.broker.state(), self._clock_text())]
+        for _ in range(self._limits.model_replies):
+            left_s = self._limits.timeout_s - (time.monotonic() - started_s)
+            if left_s <= 0:
+                turn.stop_reason = "time_limit"
+                break
+            prompt = self.contract.template.render([self._system, *messages], add_generation_prompt=True)
+            completion = yield Request(prompt, self._grammar, Limits(self._limits.reply_tokens, left_s))
+            reply = parse_reply(completion.text, self.contract.tools)
+            turn.take(completion, reply)
+            if isinstance(reply, Unusable):
+                turn.stop_reason = "time_limit" if completion.stop_reason == "timeout" else "unusable"
+                break
+            if isinstance(reply, Answer):
+                turn.model_answer, turn.stop_reason = reply.text, "answer"
+                messages.append(Message("assistant", reply.text, reply.thought))
+                break
+            outcomes = [self._execute(turn, call) for call in self._commands(reply)]
+            messages.append(Message("assistant", "", reply.thought, reply.calls))
+            messages.append(result_message([outcome.result for outcome in outcomes]))
+        if turn.stop_reason == "answer":
+            self._history = messages
+        return turn.result()
+
+    def ask(self, engine: Engine, text: str) -> TurnResult:
+        """Work one request with one engine."""
+        turn = self.turn(text)
+        try:
+            request = next(turn)
+            while True:
+                request = turn.send(engine.generate([request])[0])
+        except StopIteration as stop:
+            result: TurnResult = stop.value
+            return result
+
+    def _remembered(self) -> list[Message]:
+        """Return the last messages, whole turns only."""
+        kept = self._history[-self._limits.remembered_messages :]
+        first = next((number for number, message in enumerate(kept) if message.role == "user"), len(kept))
+        return kept[first:]
+
+    def _commands(self, reply: ToolCalls) -> list[Command]:
+        commands = [command_of(call, list(self.contract.tools)) for call in reply.calls]
+        return [command for command in commands if isinstance(command, Command)]
+
+    def _execute(self, turn: _Turn, command: Command) -> Outcome:
+        """Carry out a command, unless the same one was done in this turn: a model that loops repeats nothing."""
+        outcome = next((done for done in turn.outcomes if done.command == command), None)
+        if outcome is None or outcome.status != "done":
+            outcome = self.broker.execute(command)
+            turn.outcomes.append(outcome)
+        return outcome
+
+
+class _Turn:
+    """What a turn has gathered so far."""
+
+    def __init__(self, ask: str) -> None:
+        self.ask = ask
+        self.thoughts: list[str] = []
+        self.replies: list[Reply] = []
+        self.completions: list[Completion] = []
+        self.outcomes: list[Outcome] = []
+        self.model_answer = ""
+        self.stop_reason = "step_limit"
+
+    def take(self, completion: Completion, reply: Reply) -> None:
+        self.completions.append(completion)
+        self.replies.append(reply)
+        if not isinstance(reply, Unusable):
+            self.thoughts.append(reply.thought)
+
+    def result(self) -> TurnResult:
+        reports = " ".join(outcome.report for outcome in self.outcomes)
+        if self.stop_reason != "answer":
+            answer = f"{reports} {NO_ANSWER}".strip()
+        else:
+            answer = reports or self.model_answer
+        actions = tuple(
+            ActionRecord(item.command.device, item.command.action, item.command.input, item.status, item.report)
+            for item in self.outcomes
+        )
+        return TurnResult(
+            self.ask,
+            answer,
+            self.model_answer,
+            " ".join(self.thoughts),
+            actions,
+            tuple(self.replies),
+            tuple(self.completions),
+            self.stop_reason,
+        )

@@ -25,7 +25,8 @@ class Case:
         ask: what the person says.
         state: every property of every device before the turn.
         clock: local time as HH:MM.
-        broken: devices whose driver fails in this case.
+        broken: devices that do not answer in this case.
+        stuck: devices that answer and do not move.
         is_confirmed: whether the person says yes when the broker asks.
         commands: the commands that must be proposed, in this order when `in_order`; none means no call.
         in_order: whether the order of commands matters.
@@ -46,6 +47,7 @@ class Case:
     statuses: tuple[str, ...]
     state_after: State
     answer_has: tuple[tuple[str, ...], ...]
+    stuck: tuple[str, ...] = ()
 
 
 def read_cases(path: Path) -> list[Case]:
@@ -65,7 +67,7 @@ def read_cases(path: Path) -> list[Case]:
 
 def _case_from_dict(plain: dict[str, Any]) -> Case:
     commands = tuple(Command(item["device"], item["action"], item["input"]) for item in plain.pop("commands"))
-    lists = {name: tuple(plain.pop(name)) for name in ("broken", "statuses")}
+    lists = {name: tuple(plain.pop(name)) for name in ("broken", "stuck", "statuses")}
     answer_has = tuple(tuple(words) for words in plain.pop("answer_has"))
     return Case(commands=commands, answer_has=answer_has, **lists, **plain)
 

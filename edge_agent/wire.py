@@ -162,8 +162,10 @@ def user_message(text: str, state: dict[str, dict[str, Value]], clock: str) -> M
         state: property values by device.
         clock: local time as HH:MM.
     """
-    lines = [f"{name}{''.join(f' {key}={json_value(value)}' for key, value in values.items())}"
-             for name, values in state.items()]  # fmt: skip
+    lines = [
+        name + ("".join(f" {key}={json_value(value)}" for key, value in values.items()) or " unavailable")
+        for name, values in state.items()
+    ]
     return Message("user", "\n".join([defuse(text), "State:", *lines, f"clock {clock}"]))
 
 

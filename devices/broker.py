@@ -1,0 +1,186 @@
+"""The broker: the only way to touch a device, for the model, a person or a rule alike.
+
+Schema → risk → confirmation → interlocks → rate → journal STARTED → driver → read-back → journal DONE.
+Deny wins. What a person is told is made from the read-back.
+
+Does not guard against: a sensor that lies plausibly, a second controller on the same devices, a restart in
+the middle of an action (the journal shows it as STARTED without an end).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from devices.describe import describe, main_property, sentence, value_text
+from devices.driver import DeviceUnavailable, Driver, Reading
+from devices.journal import Journal
+from devices.site import Action, Device, Requirement, Site, Value
+from devices.tools import Command, input_problem
+
+Status = Literal["done", "refused", "needs_confirmation", "failed", "unknown"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a command.
+
+    Attributes:
+        id: the journal's number for it.
+        command: what was asked.
+        status: done only when the device was read back as it should be.
+        report: one sentence for people.
+        result: the same for the model, as values.
+    """
+
+    id: int
+    command: Command
+    status: Status
+    report: str
+    result: dict[str, Value]
+
+
+class Broker:
+    """Checks, carries out and reads back commands on one site.
+
+    Args:
+        site: the devices and their policy.
+        driver: touches the devices.
+        journal: takes every step.
+        clock: seconds, on the same clock as the driver's readings.
+        confirm: asks a person whether the effect in words may happen; None means that nobody can be asked.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        driver: Driver,
+        journal: Journal,
+        *,
+        clock: Callable[[], float] = time.time,
+        confirm: Callable[[str], bool] | None = None,
+    ) -> None:
+        self.site = site
+        self.driver = driver
+        self.journal = journal
+        self._clock = clock
+        self._confirm = confirm
+        self._last_start_s: dict[tuple[str, str], float] = {}
+
+    def state(self) -> dict[str, dict[str, Value]]:
+        """Return fresh values of every property by device; a device that does not answer has none."""
+        return {name: self._values(name) for name in self.site.devices}
+
+    def _values(self, device: str) -> dict[str, Value]:
+        try:
+            readings = self.driver.read(device)
+        except DeviceUnavailable:
+            return {}
+        return {name: reading.value for name, reading in readings.items() if reading.quality == "good"}
+
+    def execute(self, command: Command) -> Outcome:
+        """Carry out one command at most once, or say why not."""
+        body = {"device": command.device, "action": command.action, "input": command.input}
+        number = self.journal.append("PROPOSED", body, self._clock())
+        status, report, result = self._decide_and_act(command, number)
+        outcome = Outcome(number, command, status, report, {"status": status, "device": command.device, **result})
+        self.journal.append(status.upper(), {"report": report, "result": outcome.result}, self._clock(), number)
+        return outcome
+
+    def _decide_and_act(self, command: Command, number: int) -> tuple[Status, str, dict[str, Value]]:
+        device = self.site.devices.get(command.device)
+        action = device.actions.get(command.action) if device else None
+        if device is None or action is None:
+            return _refused(f"there is no {command.device} that can {command.action}")
+        if problem := input_problem(action.input, command.input):
+            return _refused(problem)
+        if action.risk == "forbidden":
+            return _refused(f"{command.action} is forbidden for the {device.title}")
+        effect = action.effect(command.input)
+        if action.risk == "confirm" and not self._is_confirmed(goal_text(device, action, command.input)):
+            return "needs_confirmation", f"{sentence(_needs_confirmation(device, effect))}", {}
+        for requirement in action.requires:
+            if problem := self._interlock_problem(requirement):
+                return _refused(problem)
+        wait_s = self._wait_s(command, action)
+        if wait_s > 0:
+            return _refused(f"the {device.title} must rest for another {wait_s:.0f} seconds")
+        if not self._values(device.name):
+            return "failed", f"The {device.title} does not answer.", {"reason": "no answer"}
+        return self._act(device, action, command, effect, number)
+
+    def _is_confirmed(self, goal: str) -> bool:
+        return self._confirm is not None and self._confirm(goal)
+
+    def _interlock_problem(self, requirement: Requirement) -> str:
+        name, _, key = requirement.property.partition(".")
+        device = self.site.devices[name]
+        try:
+            reading: Reading | None = self.driver.read(name).get(key)
+        except DeviceUnavailable:
+            reading = None
+        is_fresh = reading is not None and 0 <= self._clock() - reading.time_s <= requirement.max_age_s
+        if reading is None or reading.quality != "good" or not is_fresh:
+            return f"there is no fresh reading of the {device.title}"
+        if device.properties[key].problem_with(reading.value):
+            return f"the reading of the {device.title} is not plausible"
+        if requirement.is_met_by(reading.value):
+            return ""
+        return f"{describe(device, key, reading.value)}, {requirement.text()}"
+
+    def _wait_s(self, command: Command, action: Action) -> float:
+        last_s = self._last_start_s.get((command.device, command.action))
+        return 0.0 if last_s is None else action.min_interval_s - (self._clock() - last_s)
+
+    def _act(
+        self, device: Device, action: Action, command: Command, effect: dict[str, Value], number: int
+    ) -> tuple[Status, str, dict[str, Value]]:
+        self.journal.append("STARTED", {"effect": effect}, self._clock(), number)
+        self._last_start_s[(command.device, command.action)] = self._clock()
+        problem = ""
+        try:
+            if action.ends:  # the end is arranged first: an output must not stay on when the start half fails
+                self.driver.write_later(device.name, action.ends.writes, action.ends.duration_s(command.input))
+            self.driver.write(device.name, effect)
+        except DeviceUnavailable as error:
+            problem = str(error)
+        seen = self._values(device.name)
+        if not seen:
+            return "unknown", f"I do not know whether the {device.title} changed.", {"reason": problem or "no answer"}
+        if all(seen.get(name) == value for name, value in effect.items()):
+            return "done", sentence(done_text(device, action, command.input, seen)), seen
+        name = main_property(device, effect)
+        return "failed", f"The {device.title} did not change, it is {value_text(device.properties[name], seen[name])}.", seen
+
+
+def _refused(reason: str) -> tuple[Status, str, dict[str, Value]]:
+    return "refused", f"I did not do that, because {reason}.", {"reason": reason}
+
+
+def _needs_confirmation(device: Device, effect: dict[str, Value]) -> str:
+    name = main_property(device, effect)
+    return f"please confirm that the {device.title} should be {value_text(device.properties[name], effect[name])}"
+
+
+def goal_text(device: Device, action: Action, arguments: dict[str, Value]) -> str:
+    """Return what an action will make so, for the person who confirms it."""
+    effect = action.effect(arguments)
+    facts = " and ".join(f"{name} = {value_text(device.properties[name], value)}" for name, value in effect.items())
+    duration = f" for {_duration_text(action, arguments)}" if action.ends else ""
+    return f"{device.title}: {facts}{duration}"
+
+
+def done_text(device: Device, action: Action, arguments: dict[str, Value], seen: dict[str, Value]) -> str:
+    """Return what was read back as a clause: "the garden sprinkler is open for 10 minutes"."""
+    effect = action.effect(arguments)
+    name = main_property(device, effect)
+    duration = f" for {_duration_text(action, arguments)}" if action.ends else ""
+    return f"{describe(device, name, seen[name])}{duration}"
+
+
+def _duration_text(action: Action, arguments: dict[str, Value]) -> str:
+    assert action.ends
+    name, unit = action.ends.after.removeprefix("$").split(" ")
+    return f"{arguments[name]} {unit}"

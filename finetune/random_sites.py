@@ -1,0 +1,129 @@
+"""Random sites for pretraining: other places, devices, tool names and ranges in every conversation."""
+
+from __future__ import annotations
+
+import copy
+from random import Random
+from typing import Any
+
+from devices.site import Device, Site, load_models
+
+PLACES = (
+    "kitchen bedroom hall porch attic cellar office lab barn greenhouse garage garden bathroom living workshop"
+    " nursery pantry library stair balcony terrace roof shed stable north south east west upper lower main side"
+    " front back guest dining laundry studio entrance corridor lobby yard pool well field orchard store server"
+    " meeting canteen gym sauna boiler storage loading dock gallery chapel tower bridge cabin boat first second"
+).split()
+NOUNS = {
+    "light": "light lamp spotlight lantern bulb strip sign beacon".split(),
+    "dimmable_light": "light lamp chandelier spotlight bulb strip panel glow".split(),
+    "switch": "outlet socket heater kettle radio charger plug mixer conveyor projector printer oven".split(),
+    "thermostat": "thermostat heating radiator boiler oven incubator aircon cooler".split(),
+    "blinds": "blinds shutter curtain shade awning screen louver vent".split(),
+    "door": "gate door hatch barrier shutter skylight".split(),
+    "lock": "door gate safe cabinet locker vault hatch drawer".split(),
+    "fan": "fan ventilator extractor blower cooler hood ventilation".split(),
+    "valve": "valve sprinkler tap hydrant hose drip shower irrigation".split(),
+    "pump": "pump compressor feeder stirrer motor blender".split(),
+    "soil_sensor": "soil bed lawn pot planter compost".split(),
+    "level_sensor": "tank barrel cistern silo bin reservoir".split(),
+    "motion_sensor": "motion presence detector camera".split(),
+}
+KIND_NAMES = {
+    "light": "light lamp lighting lum".split(),
+    "switch": "switch plug relay power".split(),
+    "climate": "climate heat thermostat temp".split(),
+    "cover": "cover shade blind panel".split(),
+    "lock": "lock bolt access latch".split(),
+    "fan": "fan vent air blower".split(),
+    "valve": "valve water flow tap".split(),
+}
+ACTION_NAMES = {
+    "on": "on turn_on enable activate".split(),
+    "off": "off turn_off disable deactivate".split(),
+    "brightness": "brightness dim set_brightness level".split(),
+    "set": "set adjust change put".split(),
+    "open": "open raise up unfold".split(),
+    "close": "close lower shut down".split(),
+    "lock": "lock secure bolt engage".split(),
+    "unlock": "unlock release unbolt disengage".split(),
+    "water": "water flow irrigate pour".split(),
+    "run": "run start operate cycle".split(),
+    "stop": "stop halt end cancel".split(),
+}
+RANGES = {
+    "brightness": ((0, 100), (0, 10), (0, 255), (5, 80)),
+    "target_c": ((10, 28), (5, 35), (15, 25), (12, 30), (40, 90)),
+    "position": ((0, 100), (0, 90), (0, 10)),
+    "speed": ((0, 3), (0, 5), (1, 8), (0, 10)),
+    "minutes": ((1, 20), (1, 60), (2, 15), (5, 45)),
+    "seconds": ((5, 120), (1, 30), (10, 90), (5, 300)),
+}
+TITLES = ("a house", "a farm", "a small workshop", "an office", "a greenhouse", "a cabin by the lake", "a school")
+RENAMED_SHARE = 0.35
+
+
+def random_site(rng: Random) -> Site:
+    """Return a site of 4 to 14 devices; a third of the sites call their tools by unusual names."""
+    models = load_models()
+    ranges = {name: rng.choice(choices) for name, choices in RANGES.items()}
+    kind_names = {kind: rng.choice(names) for kind, names in KIND_NAMES.items()}
+    action_names = {action: rng.choice(names) for action, names in ACTION_NAMES.items()}
+    is_renamed = rng.random() < RENAMED_SHARE
+    devices: dict[str, Device] = {}
+    wanted = rng.randint(4, 14)
+    while len(devices) < wanted:
+        model_name = rng.choice(list(models))
+        place, noun = rng.choice(PLACES), rng.choice(NOUNS[model_name])
+        name = f"{place}_{noun}"
+        if name in devices or place == noun:
+            continue
+        entry = copy.deepcopy(models[model_name])
+        _set_ranges(entry, ranges)
+        if is_renamed:
+            entry["kind"] = kind_names.get(entry["kind"], entry["kind"])
+            entry["actions"] = {action_names[old]: action for old, action in entry.get("actions", {}).items()}
+        _set_risk(entry, rng)
+        aliases = [f"{noun} in the {place}"]
+        devices[name] = Device(name=name, title=name.replace("_", " "), aliases=tuple(aliases), **entry)
+    return _with_interlocks(Site(name="random", title=rng.choice(TITLES), devices=devices), rng)
+
+
+def _set_ranges(entry: dict[str, Any], ranges: dict[str, tuple[int, int]]) -> None:
+    schemas = [entry["properties"], *(action.get("input", {}) for action in entry.get("actions", {}).values())]
+    for schema in schemas:
+        for name, (minimum, maximum) in ranges.items():
+            if name in schema:
+                schema[name] = dict(schema[name]) | {"minimum": minimum, "maximum": maximum}
+    for action in entry.get("actions", {}).values():
+        for name, value in action["writes"].items():  # "fully open" and "fully bright" are the ends of the range
+            if name in ranges and not isinstance(value, str):
+                action["writes"] = dict(action["writes"]) | {name: ranges[name][0 if value == 0 else 1]}
+
+
+def _set_risk(entry: dict[str, Any], rng: Random) -> None:
+    for action in entry.get("actions", {}).values():
+        if rng.random() < 0.1:
+            action["risk"] = "confirm"
+
+
+def _with_interlocks(site: Site, rng: Random) -> Site:
+    sensors = [
+        (name, key)
+        for name, device in site.devices.items()
+        for key, schema in device.properties.items()
+        if device.kind == "sensor" and schema.type == "number"
+    ]
+    if not sensors:
+        return site
+    devices = dict(site.devices)
+    for name, device in site.devices.items():
+        actions = dict(device.actions)
+        for action_name, action in device.actions.items():
+            if action.risk == "guarded" and rng.random() < 0.7:
+                sensor, key = rng.choice(sensors)
+                bound = {rng.choice(["above", "below"]): float(rng.randrange(5, 80, 5))}
+                plain = action.model_dump() | {"requires": [{"property": f"{sensor}.{key}"} | bound]}
+                actions[action_name] = type(action)(**plain)
+        devices[name] = device.model_copy(update={"actions": actions})
+    return site.model_copy(update={"devices": devices})
