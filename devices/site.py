@@ -8,28 +8,20 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
+from pydantic import Field, ValidationError, model_validator
 
 from devices.errors import UsageError
+from devices.yaml_file import Strict, YamlFile, plain_values, read_yaml
 
 Value = bool | int | float | str
 Risk = Literal["none", "low", "guarded", "confirm", "forbidden"]
 SITES_FOLDER = Path(__file__).parent / "sites"
 MODELS_FILE = Path(__file__).parent / "models.yaml"
 NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
-
-
-class Strict(BaseModel):
-    """A part of a file a person writes: unknown keys are errors and values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class DataSchema(Strict):
@@ -41,7 +33,7 @@ class DataSchema(Strict):
     enum: tuple[str, ...] | None = Field(default=None, strict=False)
     unit: str = ""
     title: str = ""
-    labels: dict[bool, str] = {}
+    labels: dict[bool, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _require_relations(self) -> DataSchema:
@@ -132,7 +124,7 @@ class Action(Strict):
     """One thing a device can do; `writes` gives each property a constant, `$argument` or `$argument > 0`."""
 
     title: str = ""
-    input: dict[str, DataSchema] = {}
+    input: dict[str, DataSchema] = Field(default_factory=dict)
     writes: dict[str, Value]
     already: dict[str, Value] | None = None
     ends: Ending | None = None
@@ -186,8 +178,8 @@ class Device(Strict):
     title: str
     aliases: tuple[str, ...] = Field(default=(), strict=False)
     properties: dict[str, DataSchema]
-    actions: dict[str, Action] = {}
-    initial: dict[str, Value] = {}
+    actions: dict[str, Action] = Field(default_factory=dict)
+    initial: dict[str, Value] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _require_known_properties(self) -> Device:
@@ -257,39 +249,16 @@ def _require_known(name: str, known: dict[str, Any], what: str) -> None:
         raise ValueError(f"{what} {name!r}, which does not exist" + (f"; did you mean {near[0]!r}?" if near else ""))
 
 
-@dataclass(frozen=True)
-class _Source:
-    """A parsed YAML file that can tell the line of a key."""
-
-    path: Path
-    root: Any
-
-    def where(self, keys: tuple[Any, ...]) -> str:
-        node, line = self.root, 1
-        for key in keys:
-            if not isinstance(node, dict | list):
-                break
-            try:
-                line = (node.lc.key(key) if isinstance(node, dict) else node.lc.item(key))[0] + 1
-                node = node[key]
-            except (KeyError, IndexError, TypeError, AttributeError):
-                break
-        return f"{self.path}:{line}"
-
-    def fail(self, keys: tuple[Any, ...], message: str, hint: str = "") -> UsageError:
-        return UsageError(f"{self.where(keys)}: {message}", hint=hint)
-
-
 def list_sites() -> list[str]:
     """Return the names of the sites that ship with Edgewright."""
     return sorted(path.stem for path in SITES_FOLDER.glob("*.yaml"))
 
 
-def load_site(name_or_path: str | Path) -> Site:
-    """Load a site that ships with Edgewright by name, or any other by path.
+def site_path(name_or_path: str | Path) -> Path:
+    """Return the file of a site that ships with Edgewright, by name, or the path as it is.
 
     Raises:
-        UsageError: no such site, not YAML, or a wrong key or value; the message has file and line.
+        UsageError: no shipped site has the name; a path is not checked here.
     """
     path = Path(name_or_path)
     if path.suffix not in {".yaml", ".yml"}:
@@ -298,7 +267,17 @@ def load_site(name_or_path: str | Path) -> Site:
             near = difflib.get_close_matches(str(name_or_path), list_sites(), 1, 0.4)
             hint = f"did you mean {near[0]}?" if near else f"sites: {', '.join(list_sites())}; or give a .yaml file"
             raise UsageError(f"no site is called {str(name_or_path)!r}", hint=hint)
-    source = _read_yaml(path)
+    return path
+
+
+def load_site(name_or_path: str | Path) -> Site:
+    """Load a site that ships with Edgewright by name, or any other by path.
+
+    Raises:
+        UsageError: no such site, not YAML, or a wrong key or value; the message has file and line.
+    """
+    path = site_path(name_or_path)
+    source = read_yaml(path, "site file")
     if not isinstance(source.root, dict):
         raise UsageError(f"{path}: a site file is a mapping with schema, name, title and devices")
     if source.root.get("schema") != "site/v1":
@@ -309,21 +288,11 @@ def load_site(name_or_path: str | Path) -> Site:
 @cache
 def load_models() -> dict[str, Any]:
     """Return the thing models that every site may use, as plain mappings by name; not to be changed."""
-    models: dict[str, Any] = _plain(_read_yaml(MODELS_FILE).root)
+    models: dict[str, Any] = plain_values(read_yaml(MODELS_FILE).root)
     return models
 
 
-def _read_yaml(path: Path) -> _Source:
-    try:
-        return _Source(path, YAML(typ="rt", pure=True).load(path.read_text(encoding="utf-8")))
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UsageError(f"{path}:{line}: not YAML: {error.problem}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the site file {path}: {error}") from error
-
-
-def _build_site(source: _Source) -> Site:
+def _build_site(source: YamlFile) -> Site:
     root = source.root
     allowed = ["schema", "name", "title", "models", "devices", "world"]
     for key in root:
@@ -336,12 +305,12 @@ def _build_site(source: _Source) -> Site:
     devices = {name: _build_device(source, name, entry, models) for name, entry in root["devices"].items()}
     rest = {key: root[key] for key in ("name", "title", "world") if key in root}
     try:
-        return Site(devices=devices, **_plain(rest))
+        return Site(devices=devices, **plain_values(rest))
     except ValidationError as error:
-        raise _explain(source, (), error, Site) from error
+        raise source.explain((), error, Site) from error
 
 
-def _build_device(source: _Source, name: str, entry: Any, models: dict[str, Any]) -> Device:
+def _build_device(source: YamlFile, name: str, entry: Any, models: dict[str, Any]) -> Device:
     keys = ("devices", name)
     if not isinstance(entry, dict):
         raise source.fail(keys, f"device {name} must be a mapping with a model")
@@ -355,9 +324,9 @@ def _build_device(source: _Source, name: str, entry: Any, models: dict[str, Any]
         merged = merge_mappings(models[model_name], merged)
     merged.setdefault("title", str(name).replace("_", " "))
     try:
-        return Device(name=name, **_plain(merged))
+        return Device(name=name, **plain_values(merged))
     except ValidationError as error:
-        raise _explain(source, keys, error, Device) from error
+        raise source.explain(keys, error, Device) from error
     except TypeError as error:
         raise source.fail(keys, f"device {name}: {error}") from error
 
@@ -369,35 +338,3 @@ def merge_mappings(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = merge_mappings(merged[key], value) if both else value
     return merged
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    for kind in (bool, int, float, str):  # ruamel's scalars carry layout; keep the value only
-        if isinstance(value, kind):
-            return kind(value)
-    return value
-
-
-def _explain(source: _Source, keys: tuple[Any, ...], error: ValidationError, model: type[Strict]) -> UsageError:
-    first = error.errors()[0]
-    location = tuple(part for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    hint = ""
-    if first["type"] == "extra_forbidden":
-        message = f"unknown key {location[-1]!r}"
-        near = difflib.get_close_matches(str(location[-1]), _valid_keys(model, location), 1, 0.4)
-        hint = f"nearest valid key: {near[0]}" if near else ""
-    path = ".".join(str(part) for part in (*keys, *location))
-    return source.fail((*keys, *location), f"{path}: {message}" if path else message, hint)
-
-
-def _valid_keys(model: type[Strict], location: tuple[Any, ...]) -> list[str]:
-    nested = {"properties": DataSchema, "input": DataSchema, "actions": Action, "requires": Requirement, "ends": Ending}
-    nested |= {"world": WorldRule}
-    named = [nested[part] for part in location[:-1] if part in nested]
-    fields = (named[-1] if named else model).model_fields
-    return [field.alias or name for name, field in fields.items()]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
+from devices.errors import UsageError
 from edge_agent.grammar import Grammar
+
+StopReason = Literal["end_of_turn", "length", "timeout"]
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,23 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """A reply and what it cost. `text` has the wire format's markers and no end-of-turn token."""
+    """A reply and what it cost.
+
+    Attributes:
+        text: the reply with the wire format's markers and without the end-of-turn token.
+        token_ids: its tokens, also without the end-of-turn token.
+        stop_reason: what ended it; after "length" and "timeout" the text may stop anywhere.
+        prompt_tokens: length of the prompt.
+        reused_tokens: how many of them were not evaluated again, because an earlier prompt began with them too.
+        model_steps: how often the model was asked for the next token.
+        forced_tokens: tokens that the grammar gave without asking the model.
+        prefill_s: time until the first logits.
+        decode_s: time from there to the end.
+    """
 
     text: str
     token_ids: tuple[int, ...]
-    stop_reason: Literal["end_of_turn", "length", "timeout"]
+    stop_reason: StopReason
     prompt_tokens: int
     reused_tokens: int
     model_steps: int
@@ -57,3 +73,38 @@ class Engine(Protocol):
     def memory_bytes(self) -> int:
         """Return the peak memory of the engine's process (and of the GPU, if any), in bytes."""
         ...
+
+
+def common_length(first: Sequence[int], second: Sequence[int]) -> int:
+    """Return how many tokens two sequences have in common at their start."""
+    for index, (one, other) in enumerate(zip(first, second, strict=False)):
+        if one != other:
+            return index
+    return min(len(first), len(second))
+
+
+def require_room(prompt_tokens: int, limits: Limits, context_tokens: int) -> None:
+    """Raise UsageError unless prompt and reply fit the context, so that no reply is ever cut by a full context."""
+    if prompt_tokens == 0:
+        raise UsageError("the prompt is empty")
+    if prompt_tokens + limits.reply_tokens > context_tokens:
+        raise UsageError(
+            f"the prompt has {prompt_tokens} tokens and the reply may have {limits.reply_tokens}, "
+            f"but the context holds {context_tokens}",
+            hint="give the engine a larger context, or the site fewer devices",
+        )
+
+
+def peak_resident_bytes() -> int:
+    """Return the largest resident memory this process had, in bytes.
+
+    Source: proc_pid_status(5), VmHWM. ru_maxrss is no substitute on Linux: a child starts with its parent's.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    import resource  # not on Windows
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

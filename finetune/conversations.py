@@ -26,11 +26,11 @@ def generate_rows(site: Site, count: int, seed: int) -> Iterator[Row]:
         yield make_row(site, system, rng)
 
 
-def make_row(site: Site, system: Message, rng: Random) -> Row:
+def make_row(site: Site, system: Message, rng: Random, exchanges: tuple[int, int] = EXCHANGES_PER_ROW) -> Row:
     """Return one conversation of several exchanges in one world, whose time goes on between them."""
     world = random_world(site, rng)
     messages, kinds = [system], []
-    for _ in range(rng.randint(*EXCHANGES_PER_ROW)):
+    for _ in range(rng.randint(*exchanges)):
         plan = draw_plan(site, world, rng, held_out=False)
         messages += carry_out(plan, site, world)[0]
         kinds.append(plan.kind)

@@ -63,20 +63,20 @@ TITLES = ("a house", "a farm", "a small workshop", "an office", "a greenhouse", 
 RENAMED_SHARE = 0.35
 
 
-def random_site(rng: Random) -> Site:
-    """Return a site of 4 to 14 devices; a third of the sites call their tools by unusual names."""
+def random_site(rng: Random, devices: tuple[int, int] = (4, 14)) -> Site:
+    """Return a site with a number of devices in the range given; a third of the sites call their tools by unusual names."""
     models = load_models()
     ranges = {name: rng.choice(choices) for name, choices in RANGES.items()}
     kind_names = {kind: rng.choice(names) for kind, names in KIND_NAMES.items()}
     action_names = {action: rng.choice(names) for action, names in ACTION_NAMES.items()}
     is_renamed = rng.random() < RENAMED_SHARE
-    devices: dict[str, Device] = {}
-    wanted = rng.randint(4, 14)
-    while len(devices) < wanted:
+    made: dict[str, Device] = {}
+    wanted = rng.randint(*devices)
+    while len(made) < wanted:
         model_name = rng.choice(list(models))
         place, noun = rng.choice(PLACES), rng.choice(NOUNS[model_name])
         name = f"{place}_{noun}"
-        if name in devices or place == noun:
+        if name in made or place == noun:
             continue
         entry = copy.deepcopy(models[model_name])
         _set_ranges(entry, ranges)
@@ -85,8 +85,8 @@ def random_site(rng: Random) -> Site:
             entry["actions"] = {action_names[old]: action for old, action in entry.get("actions", {}).items()}
         _set_risk(entry, rng)
         aliases = [f"{noun} in the {place}"]
-        devices[name] = Device(name=name, title=name.replace("_", " "), aliases=tuple(aliases), **entry)
-    return _with_interlocks(Site(name="random", title=rng.choice(TITLES), devices=devices), rng)
+        made[name] = Device(name=name, title=name.replace("_", " "), aliases=tuple(aliases), **entry)
+    return _with_interlocks(Site(name="random", title=rng.choice(TITLES), devices=made), rng)
 
 
 def _set_ranges(entry: dict[str, Any], ranges: dict[str, tuple[int, int]]) -> None:

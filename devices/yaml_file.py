@@ -1,0 +1,132 @@
+"""YAML files that a person writes, checked by pydantic models: every problem names file, line and nearest key."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from devices.errors import UsageError
+
+
+class Strict(BaseModel):
+    """A part of a file a person writes: unknown keys are errors and values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+@dataclass(frozen=True)
+class YamlFile:
+    """A parsed YAML file that can tell the line of a key."""
+
+    path: Path
+    root: Any
+
+    def where(self, keys: tuple[Any, ...]) -> str:
+        """Return file:line of the deepest of the nested keys that the file has."""
+        node: Any = self.root
+        line = 1
+        for key in keys:
+            if not isinstance(node, dict | list):
+                break
+            try:
+                marks: Any = getattr(node, "lc")  # noqa: B009 - ruamel's line marks, which dict and list have not
+                line = (marks.key(key) if isinstance(node, dict) else marks.item(key))[0] + 1
+                node = node[key]
+            except (KeyError, IndexError, TypeError, AttributeError):
+                break
+        return f"{self.path}:{line}"
+
+    def fail(self, keys: tuple[Any, ...], message: str, hint: str = "") -> UsageError:
+        """Return the error for a problem at nested keys."""
+        return UsageError(f"{self.where(keys)}: {message}", hint=hint)
+
+    def explain(self, keys: tuple[Any, ...], error: ValidationError, model: type[BaseModel]) -> UsageError:
+        """Return the error for what pydantic found first in the part of the file under `keys`."""
+        location, message, hint = first_problem(error, model)
+        path = ".".join(str(part) for part in (*keys, *location))
+        return self.fail((*keys, *location), f"{path}: {message}" if path else message, hint)
+
+
+def read_yaml(path: Path, what: str = "file") -> YamlFile:
+    """Read a YAML 1.2 file, so that the key `on` is a word and not a boolean.
+
+    Raises:
+        UsageError: it cannot be read or is not YAML; `what` names its kind in the message.
+    """
+    try:
+        return YamlFile(path, YAML(typ="rt", pure=True).load(path.read_text(encoding="utf-8")))
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UsageError(f"{path}:{line}: not YAML: {error.problem}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the {what} {path}: {error}") from error
+
+
+def parse_value(text: str, what: str) -> Any:
+    """Return a value written on the command line, typed as YAML types it. Raises UsageError naming `what`."""
+    try:
+        return plain_values(YAML(typ="rt", pure=True).load(text))
+    except YAMLError as error:
+        raise UsageError(f"{what}: the value is not YAML") from error
+
+
+def plain_values(value: Any) -> Any:
+    """Return a copy in plain Python types: ruamel's scalars carry layout, and strict models refuse them."""
+    if isinstance(value, dict):
+        return {key: plain_values(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain_values(item) for item in value]
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    return value
+
+
+def first_problem(error: ValidationError, model: type[BaseModel]) -> tuple[tuple[Any, ...], str, str]:
+    """Return where pydantic's first problem is, what it is in words, and a hint with the nearest valid key."""
+    first = error.errors()[0]
+    location, message = tuple(first["loc"]), first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(location[-1]), valid_keys(model, location[:-1]), 1, 0.4)
+        return location, f"unknown key {location[-1]!r}", f"nearest valid key: {near[0]}" if near else ""
+    return location, message, ""
+
+
+def valid_keys(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+    """Return the keys that a model takes at nested keys, as they are written in the file."""
+    kind: Any = model
+    for part in location:
+        kind = _kind_under(kind, part)
+    kind = _only_container(kind)
+    if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+        return []
+    return [field.alias or name for name, field in kind.model_fields.items()]
+
+
+def _kind_under(kind: Any, part: Any) -> Any:
+    """Return the annotation of what a key or an index leads to; None if it leads nowhere."""
+    kind = _only_container(kind)
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        found = [field for name, field in kind.model_fields.items() if part in (name, field.alias)]
+        return found[0].annotation if found else None
+    origin, inner = get_origin(kind), get_args(kind)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return inner[1]
+    return inner[0] if origin in (tuple, list) else None
+
+
+def _only_container(kind: Any) -> Any:
+    """Return the model, mapping or sequence among the members of a union such as `Ending | None`."""
+    if get_origin(kind) not in (Union, UnionType):
+        return kind
+    members = get_args(kind)
+    models = [item for item in members if isinstance(item, type) and issubclass(item, BaseModel)]
+    return next(iter([*models, *(item for item in members if get_origin(item))]), None)

@@ -1,0 +1,257 @@
+"""Read and verify a bundle: everything a box needs to run one model, in one folder with a manifest.
+
+A bundle is opened whole or not at all: every file's size and SHA-256, no file more or less, a sound GGUF header,
+and a template, system prompt and site that still make the contract the model was trained for.
+
+Does not guard against: someone who rewrites the files and the manifest together (there is no signature), or who
+changes a file after it was verified.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from devices.errors import RefusedError, UnavailableError, UsageError
+from devices.site import Site, Strict, load_site
+from devices.tools import Tool
+from edge_agent.engine import Limits
+from edge_agent.gguf_header import GgufHeader, require_gguf
+from edge_agent.wire import ChatTemplate, contract_of, require_contract
+
+MANIFEST, MODEL, TEMPLATE, SYSTEM, TOOLS = "manifest.json", "model.gguf", "chat_template.jinja", "system.txt", "tools.json"
+SITE, SAMPLING, SMOKE, EXPORT, CARD = "site.yaml", "sampling.json", "smoke.jsonl", "export.json", "README.md"
+REQUIRED_FILES = (MODEL, TEMPLATE, SYSTEM, TOOLS, SITE, SAMPLING, EXPORT, CARD)  # SMOKE is there if cases were given
+CURRENT, PREVIOUS, BUNDLES = "current", "previous", "bundles"  # names in a box's root, which flash makes
+ID_LENGTH = 12
+CONTRACT_KEY = "edgewright.contract"
+CHUNK_BYTES = 1 << 20
+_MANIFEST_BYTES = 1 << 20
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_SHA256 = r"^[0-9a-f]{64}$"
+
+
+class BundleTampered(RefusedError):
+    """The bundle is not what was exported."""
+
+
+class FileEntry(Strict):
+    """What a file must be."""
+
+    sha256: str = Field(pattern=_SHA256)
+    bytes: int = Field(ge=0)
+
+
+class Manifest(Strict):
+    """The list of a bundle's files, and what the bundle is for. `contract` is the digest of wire.Contract."""
+
+    schema_: Literal["bundle/v1"] = Field(alias="schema")
+    name: str
+    site: str
+    quant: str
+    contract: str = Field(pattern=_SHA256)
+    files: dict[str, FileEntry]
+
+    @model_validator(mode="after")
+    def _require_names(self) -> Manifest:
+        for name in self.files:
+            if not _PLAIN_NAME.fullmatch(name) or name == MANIFEST:
+                raise ValueError(f"{name!r} cannot be a bundle's file")
+        if missing := [name for name in REQUIRED_FILES if name not in self.files]:
+            raise ValueError(f"{missing[0]} is not listed")
+        return self
+
+    def to_bytes(self) -> bytes:
+        """Return the file's bytes: JSON that ends with its own SHA-256; no other bytes are accepted."""
+        plain = self.model_dump(by_alias=True)
+        return (json.dumps(plain | {"sha256": _digest_of(plain)}, indent=2, ensure_ascii=False) + "\n").encode()
+
+    @property
+    def id(self) -> str:
+        """The folder name on a box: the start of the manifest's SHA-256."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()[:ID_LENGTH]
+
+
+class Sampling(Strict):
+    """sampling.json: decoding is greedy; `template` and `stop` are the chat template's name and end-of-turn token."""
+
+    template: str
+    stop: str = Field(min_length=1)
+    temperature: Literal[0] = 0
+    reply_tokens: int = Field(default=Limits.reply_tokens, gt=0)
+    timeout_s: float | None = Field(default=None, gt=0)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle. `path` is the folder itself, never the box's `current` link."""
+
+    path: Path
+    manifest: Manifest
+    template: ChatTemplate
+    system_text: str
+    limits: Limits
+    header: GgufHeader
+
+    @property
+    def model_path(self) -> Path:
+        """The quantized model."""
+        return self.path / MODEL
+
+    @property
+    def site_path(self) -> Path:
+        """The site file that came with the model: tools and policy."""
+        return self.path / SITE
+
+    @property
+    def smoke_path(self) -> Path | None:
+        """The smoke cases (edge_agent/cases.py), if the bundle has any."""
+        return self.path / SMOKE if SMOKE in self.manifest.files else None
+
+    @property
+    def contract(self) -> str:
+        """The digest of template, system prompt and tools the model was trained with."""
+        return self.manifest.contract
+
+    @cached_property
+    def site(self) -> Site:
+        """The site that came with the model."""
+        return load_site(self.site_path)
+
+    def require_site(self, site: Site) -> None:
+        """Raise ContractChanged unless the model was trained for what this site says to it."""
+        digest = contract_of(site, self.template).digest
+        require_contract(self.contract, digest, f"bundle {self.manifest.name}")
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Return the bundle in a folder, or the current one of a box's root, verified.
+
+    Raises:
+        UsageError: there is no bundle.
+        BundleTampered: a file is missing, added or changed; the message names it.
+        BadGguf: the model's header is unsound.
+        ContractChanged: this version of Edgewright would say something else to the model than training did.
+        UnavailableError: a file cannot be read.
+    """
+    folder = find_bundle(path)
+    manifest = verify_files(folder)
+    if folder.parent.name == BUNDLES and folder.name != manifest.id:  # on a box the folder is named after the manifest
+        raise BundleTampered(f"{folder / MANIFEST}: belongs to {manifest.id}, the folder is {folder.name}")
+    header = require_gguf(folder / MODEL)
+    bundle = _read_parts(folder, manifest, header)
+    _require_agreement(bundle)
+    return bundle
+
+
+def find_bundle(path: Path) -> Path:
+    """Return the folder of the bundle at `path`, which may be a box's root. Raises UsageError if there is none."""
+    if (path / MANIFEST).is_file() or (path / MODEL).is_file():
+        return path.resolve()
+    if (path / CURRENT).is_dir():
+        return (path / CURRENT).resolve()
+    what = "the link `current` leads nowhere" if (path / CURRENT).is_symlink() else "no bundle is there"
+    raise UsageError(f"{path}: {what}", hint="give a bundle, or a box's folder that `edgewright flash` has filled")
+
+
+def verify_files(folder: Path) -> Manifest:
+    """Return the manifest of a bundle's folder after comparing every file with it.
+
+    Raises:
+        BundleTampered: a file is missing, added, changed, or no plain file; the message names it.
+        UnavailableError: a file cannot be read.
+    """
+    try:
+        manifest = _read_manifest(folder)
+        present = {entry.name for entry in folder.iterdir()} - {MANIFEST}
+        if strangers := sorted(present - manifest.files.keys()):
+            raise BundleTampered(f"{folder / strangers[0]}: the manifest does not list this file")
+        for name, entry in manifest.files.items():
+            _verify_file(folder / name, entry)
+    except OSError as error:
+        raise UnavailableError(f"cannot read the bundle {folder}: {error}", hint="check the disk") from error
+    return manifest
+
+
+def _verify_file(path: Path, entry: FileEntry) -> None:
+    hint = "flash or export the bundle again"
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        raise BundleTampered(f"{path}: the file is missing", hint=hint) from None
+    if not stat.S_ISREG(status.st_mode):
+        raise BundleTampered(f"{path}: not a plain file", hint=hint)
+    if status.st_size != entry.bytes:
+        raise BundleTampered(f"{path}: {status.st_size} bytes, the manifest says {entry.bytes}", hint=hint)
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    if digest.hexdigest() != entry.sha256:
+        raise BundleTampered(f"{path}: the content was changed (SHA-256 {digest.hexdigest()[:12]}, "
+                             f"the manifest says {entry.sha256[:12]})", hint=hint)  # fmt: skip
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MANIFEST_BYTES)
+        plain = json.loads(data)
+        if not isinstance(plain, dict) or plain.pop("sha256", None) != _digest_of(plain):
+            raise BundleTampered(f"{path}: does not have its own SHA-256")
+        manifest = Manifest.model_validate(plain)
+    except FileNotFoundError:
+        raise BundleTampered(f"{path}: the file is missing") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BundleTampered(f"{path}: {where} {first['msg']}".replace(":  ", ": ")) from error
+    except (ValueError, RecursionError) as error:
+        raise BundleTampered(f"{path}: not JSON: {error}") from error
+    if manifest.to_bytes() != data:
+        raise BundleTampered(f"{path}: not as it was written")
+    return manifest
+
+
+def _digest_of(plain: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _read_parts(folder: Path, manifest: Manifest, header: GgufHeader) -> Bundle:
+    try:
+        sampling = Sampling.model_validate(json.loads((folder / SAMPLING).read_bytes()))
+        template = ChatTemplate(sampling.template, (folder / TEMPLATE).read_text(encoding="utf-8"), sampling.stop)
+        system_text = (folder / SYSTEM).read_text(encoding="utf-8")
+    except (ValueError, RecursionError) as error:  # pydantic's ValidationError is a ValueError
+        raise BundleTampered(f"{folder}: {SAMPLING}, {TEMPLATE} or {SYSTEM} cannot be read: {error}") from error
+    limits = Limits(sampling.reply_tokens, sampling.timeout_s)
+    return Bundle(folder, manifest, template, system_text, limits, header)
+
+
+def tools_bytes(tools: Iterable[Tool]) -> bytes:
+    """Return tools.json: the tools in the form of OpenAI's API."""
+    return (json.dumps([tool.openai() for tool in tools], indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _require_agreement(bundle: Bundle) -> None:
+    """Require that the bundle's parts, each unchanged, also belong together."""
+    contract = contract_of(bundle.site, bundle.template)
+    require_contract(bundle.contract, contract.digest, f"bundle {bundle.manifest.name}")
+    if contract.system_text != bundle.system_text:
+        raise BundleTampered(f"{bundle.path / SYSTEM}: not the system prompt that {SITE} makes")
+    if (bundle.path / TOOLS).read_bytes() != tools_bytes(contract.tools):
+        raise BundleTampered(f"{bundle.path / TOOLS}: not the tools that {SITE} makes")
+    if bundle.header.metadata.get("tokenizer.chat_template") != bundle.template.source:
+        raise BundleTampered(f"{bundle.model_path}: its chat template is not {TEMPLATE}")
+    in_model = str(bundle.header.metadata.get(CONTRACT_KEY, ""))
+    require_contract(in_model, bundle.contract, str(bundle.model_path))

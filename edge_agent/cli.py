@@ -1,0 +1,108 @@
+"""The commands `edgewright eval` and `edgewright run`: parse, call one function, print."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+_Site = Annotated[str, typer.Option("--site", help="A site that ships with Edgewright, or a .yaml file.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_GpuLayers = Annotated[int, typer.Option("--gpu-layers", help="llama.cpp layers on the GPU; -1 for all.")]
+CASES, CASES_SEED = 400, 1000
+
+
+def register(app: typer.Typer, *, openers: Mapping[str, str], case_maker: str) -> None:
+    """Add this package's commands.
+
+    Args:
+        openers: "module:function" by name, for engines that this package may not import.
+        case_maker: "module:function" that makes held-out cases: (site, count, seed) -> cases.
+    """
+
+    def evaluate(
+        models: Annotated[list[str], typer.Argument(help="GGUF files, bundles, boxes, runs, folders or hub names.")],
+        out: Annotated[Path, typer.Option("--out", help="Folder for report.html and report.json.")],
+        site: _Site = "home",
+        cases: Annotated[Path | None, typer.Option(help="A file of cases; default: made anew, held out.")] = None,
+        count: Annotated[int, typer.Option("-n", "--count", min=1, help="Cases to make.")] = CASES,
+        seed: Annotated[int, typer.Option("--seed", min=0, help="Of the cases to make.")] = CASES_SEED,
+        device: Annotated[str, typer.Option("--device", help="cpu or cuda, for Hugging Face models.")] = "cpu",
+        gpu_layers: _GpuLayers = 0,
+        load_in_4bit: Annotated[bool, typer.Option("--nf4", help="Load Hugging Face models as NF4.")] = False,
+        stage_times: Annotated[Path | None, typer.Option(hidden=True)] = None,
+        as_json: _Json = False,
+    ) -> None:
+        """Measure models on the same held-out cases; writes report.html and report.json."""
+        from edge_agent.grading import Placement, evaluate_models, load_or_make_cases
+        from edge_agent.report import terminal_table, write_report
+
+        module, _, function = case_maker.partition(":")
+        loaded = load_or_make_cases(
+            cases, lambda: getattr(importlib.import_module(module), function), site, count, seed, out / "cases.jsonl"
+        )
+        placement = Placement(device, gpu_layers, load_in_4bit)
+        times = json.loads(stage_times.read_text(encoding="utf-8")) if stage_times else {}
+        report = evaluate_models(models, site, loaded, placement, openers, command=_command_line(), stage_times_s=times)
+        json_path, html_path = write_report(report, out)
+        print(json_path.read_text(encoding="utf-8") if as_json else f"{terminal_table(report)}\n{html_path}")
+
+    app.command("eval")(evaluate)
+    app.command("run")(run)
+
+
+def _command_line() -> str:
+    return " ".join(["edgewright", *sys.argv[1:]])
+
+
+def run(
+    path: Annotated[Path, typer.Argument(metavar="BUNDLE|TARGET", help="A bundle, or a box that was flashed.")],
+    site: _Site = "home",
+    ask: Annotated[str | None, typer.Option("--ask", help="One request, in a fresh simulated world.")] = None,
+    ask_file: Annotated[
+        Path | None, typer.Option("--ask-file", help="One request a line, each in a fresh world; - for stdin.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Confirm beforehand what needs confirmation.")] = False,
+    journal: Annotated[Path | None, typer.Option(help="The journal's file; a box has its own.")] = None,
+    gpu_layers: _GpuLayers = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the engine.")] = None,
+    as_json: _Json = False,
+) -> None:
+    """Work a site: talk at the terminal, or answer --ask or each line of --ask-file."""
+    from devices.errors import UsageError
+    from edge_agent.running import open_runner, read_asks
+
+    if ask is not None and ask_file is not None:
+        raise UsageError("--ask and --ask-file are both given", hint="give one of them")
+    asks = [ask] if ask is not None else read_asks(ask_file) if ask_file else None
+    with open_runner(path, site, journal=journal, says_yes=yes, gpu_layers=gpu_layers, threads=threads) as runner:
+        if asks is None:
+            print(f"{runner.site.title}, simulated. Say what you want; an empty line or Ctrl-D ends.", file=sys.stderr)
+            runner.converse(_read_line, print, _ask_person)
+            return
+        for result in runner.answers(asks):
+            print(json.dumps(result, ensure_ascii=False) if as_json else _plain(result), flush=True)
+
+
+def _plain(result: Mapping[str, Any]) -> str:
+    actions = [f"  {item['device']} {item['action']}: {item['status'].replace('_', ' ')}" for item in result["actions"]]
+    return "\n".join([f"> {result['ask']}", *actions, result["answer"]])
+
+
+def _read_line() -> str | None:
+    try:
+        return input("> ") or None
+    except EOFError:
+        return None
+
+
+def _ask_person(effect: str) -> bool:
+    try:
+        return input(f"confirm {effect}? [y/N] ").strip().lower() in {"y", "yes"}
+    except EOFError:
+        return False

@@ -1,0 +1,189 @@
+"""Evaluate several models on the same cases, each in a process of its own, so that memory is its own too."""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import json
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from devices.errors import UnavailableError, UsageError
+from devices.simulator import World
+from devices.site import Site, load_site
+from edge_agent.bundle import CONTRACT_KEY, CURRENT, MANIFEST, open_bundle
+from edge_agent.cases import Case, read_cases, write_cases
+from edge_agent.evaluation import LATENCY_CASES, Evaluation, evaluate
+from edge_agent.gguf_header import require_gguf
+from edge_agent.report import EngineRun, Provenance, Role, build_report, installed_versions, this_machine
+from edge_agent.simulated import evaluation_simulation
+from edge_agent.wire import contract_of, load_template, require_contract
+
+BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model to evaluate.
+
+    Attributes:
+        label: as the report calls it.
+        role: what it is compared with.
+        path: GGUF file, or what the opener takes.
+        opener: "module:function" for an engine this package may not import; "" for llama.cpp.
+    """
+
+    label: str
+    role: Role
+    path: str
+    opener: str = ""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where engines run: `device` is cpu or cuda, `gpu_layers` is llama.cpp's count (-1 for all)."""
+
+    device: str = "cpu"
+    gpu_layers: int = 0
+    load_in_4bit: bool = False
+
+
+def find_model(name: str, site: Site, openers: Mapping[str, str]) -> Model:
+    """Return what a command line argument stands for: GGUF file, bundle, box, run, Hugging Face folder or hub name.
+
+    Raises:
+        UsageError: it is none of them.
+        ContractChanged: it was trained for another site, template or prompt.
+    """
+    path = Path(name)
+    digest = contract_of(site, load_template("chatml")).digest
+    if path.suffix == ".gguf":
+        header = require_gguf(path)
+        trained_for = str(header.metadata.get(CONTRACT_KEY, digest))
+        require_contract(trained_for, digest, str(path))
+        quant = path.stem.removeprefix("model-")
+        return Model(quant, "f16" if quant == "F16" else "quant", name)
+    if (path / MANIFEST).is_file() or (path / CURRENT).is_symlink():
+        bundle = open_bundle(path)
+        bundle.require_site(site)
+        return Model(f"{bundle.manifest.quant} (bundle)", "quant", str(bundle.model_path))
+    if (path / "run.json").is_file():
+        run = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        require_contract(str(run.get("contract")), digest, f"run {path}")
+        return Model("tuned", "tuned", name, openers["huggingface"])
+    if path.exists() and not (path / "config.json").is_file():
+        raise UsageError(f"{path} is no model", hint="give a .gguf file, a bundle, a box, a run or a Hugging Face folder")
+    return Model("base", "base", name, openers["huggingface"])
+
+
+def grade(
+    models: Sequence[Model], site: str, cases: Sequence[Case], placement: Placement, *, latency_cases: int = LATENCY_CASES
+) -> list[EngineRun]:
+    """Return every model's evaluation, in the order given; each model runs alone, in a fresh process.
+
+    Raises:
+        UnavailableError: a model's process died; the message names the model.
+    """
+    runs = []
+    for model in models:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            try:
+                evaluation = pool.submit(_evaluate, model, site, tuple(cases), placement, latency_cases).result()
+            except BrokenProcessPool as error:
+                raise UnavailableError(f"the process that evaluated {model.label} died", hint="out of memory?") from error
+        size = Path(model.path).stat().st_size if Path(model.path).is_file() else None
+        runs.append(EngineRun(model.label, model.role, evaluation, size))
+    return runs
+
+
+def _evaluate(model: Model, site_name: str, cases: Sequence[Case], placement: Placement, latency_cases: int) -> Evaluation:
+    site = load_site(site_name)
+    simulation = evaluation_simulation(site, load_template("chatml"))
+    with closing(_open(model, placement)) as engine:
+        engine.prime(simulation.agent(World(site)).prefix)
+        return evaluate(
+            engine,
+            cases,
+            simulation.start_turn,
+            batch_size=BATCH_SIZE,
+            latency_cases=latency_cases,
+            progress=_Progress(model.label),
+        )
+
+
+def _open(model: Model, placement: Placement) -> Any:
+    if model.opener:
+        module, _, function = model.opener.partition(":")
+        open_engine = getattr(importlib.import_module(module), function)
+        return open_engine(model.path, device=placement.device, load_in_4bit=placement.load_in_4bit)
+    from edge_agent.llama_engine import LlamaEngine
+
+    return LlamaEngine(Path(model.path), gpu_layers=placement.gpu_layers)
+
+
+class _Progress:
+    """One line that grows on a terminal; without one, a line for every quarter."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._shown = (-1, "")
+        self._started_s = time.monotonic()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        seconds = time.monotonic() - self._started_s
+        text = f"{self._label}: {stage} {done}/{total}, {seconds:.0f} s"
+        if sys.stderr.isatty():
+            end = "\n" if done == total else ""
+            print(f"\r\x1b[K{text}", end=end, file=sys.stderr, flush=True)
+        elif (now := (4 * done // max(total, 1), stage)) != self._shown:
+            self._shown = now
+            print(text, file=sys.stderr, flush=True)
+
+
+def load_or_make_cases(
+    path: Path | None, maker: Callable[[], Any], site: str, count: int, seed: int, keep: Path
+) -> list[Case]:
+    """Return the cases of a file, or make held-out ones and keep them beside the report.
+
+    Raises:
+        UsageError: the file cannot be read, has no case, or the site is unknown.
+    """
+    if path is None:
+        write_cases(keep, maker()(load_site(site), count, seed))
+        path = keep
+    cases = read_cases(path)
+    if not cases:
+        raise UsageError(f"{path} has no cases")
+    return cases
+
+
+def evaluate_models(
+    names: Sequence[str],
+    site: str,
+    cases: Sequence[Case],
+    placement: Placement,
+    openers: Mapping[str, str],
+    *,
+    command: str,
+    stage_times_s: Mapping[str, float],
+) -> dict[str, Any]:
+    """Return the report over all models named; they are all found and checked before the first one runs."""
+    loaded = load_site(site)
+    models = [find_model(name, loaded, openers) for name in names]
+    started_s = time.monotonic()
+    runs = grade(models, site, cases, placement)
+    times = dict(stage_times_s)
+    if times:
+        times["evaluate"] = round(time.monotonic() - started_s, 1)
+    today = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    provenance = Provenance(today, command, this_machine(), installed_versions())
+    return build_report(runs, provenance, title=loaded.name, stage_times_s=times)

@@ -1,0 +1,312 @@
+"""The llama.cpp engine: greedy replies from a GGUF file. The only file that knows llama_cpp.
+
+One sequence, one KV cache: what a prompt has in common with what was evaluated last is never evaluated again, and
+tokens that the grammar forces are evaluated together with the next decision.
+
+Does not guard against: a crash inside llama.cpp. Run the engine in a process of its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import llama_cpp
+import numpy as np
+from llguidance import LLTokenizer
+from numpy.typing import NDArray
+
+from devices.errors import UnavailableError, UsageError
+from edge_agent.engine import (
+    Completion,
+    Limits,
+    Request,
+    StopReason,
+    common_length,
+    peak_resident_bytes,
+    require_room,
+)
+from edge_agent.matching import TEXT_SLICES, Matcher, Vocabulary
+
+CONTEXT_TOKENS = 2048
+BATCH_TOKENS = 256  # evaluated at once; the timeout is looked at between two batches
+SEQUENCE = 0
+LONGEST_PIECE_BYTES = 1024
+SPECIAL_MARK = b"\xff"  # llguidance's toktrie, TokTrie::SPECIAL_TOKEN_MARKER
+SMALL_MODEL_PARAMETERS = 50_000_000  # below, one thread beats several: they wait for each other longer than they work
+GGUF_MAGIC = b"GGUF"
+LOG_LEVEL_ERROR = 4  # ggml.h, GGML_LOG_LEVEL_ERROR (llama-cpp-python 0.3.36 still lists the older numbers)
+_log_lines: deque[str] = deque(maxlen=8)
+
+
+@llama_cpp.llama_log_callback
+def _keep_log(level: int, text: bytes, _data: ctypes.c_void_p) -> None:  # must live as long as the process
+    if level == LOG_LEVEL_ERROR:
+        _log_lines.append(text.decode("utf-8", errors="replace").strip())
+
+
+class _TimeIsUp(Exception):
+    """The reply's timeout passed; what was evaluated stays in the cache."""
+
+
+class LlamaEngine:
+    """Greedy replies from a GGUF model on CPU or GPU. Not safe to use from two threads at once."""
+
+    name = "llama.cpp"
+
+    def __init__(
+        self, model_path: Path, *, context_tokens: int | None = None, gpu_layers: int = 0, threads: int | None = None
+    ) -> None:
+        """Load a model.
+
+        Args:
+            model_path: a GGUF file.
+            context_tokens: room for prompt and reply; None takes the model's, at most CONTEXT_TOKENS.
+            gpu_layers: how many layers to put on the GPU; more than the model has puts all.
+            threads: for prefill and decode; None takes one for a model of under SMALL_MODEL_PARAMETERS, else one
+                for each core this process may use.
+
+        Raises:
+            UsageError: no such file, not a GGUF file, or one that llama.cpp cannot read.
+            UnavailableError: no memory for its context.
+        """
+        llama_cpp.llama_log_set(_keep_log, ctypes.c_void_p(0))
+        self._context = None
+        self._model = _load_model(Path(model_path), gpu_layers)
+        try:
+            self._set_up(context_tokens, threads)
+        except BaseException:
+            self.close()
+            raise
+
+    def _set_up(self, context_tokens: int | None, threads: int | None) -> None:
+        self._vocab = llama_cpp.llama_model_get_vocab(self._model)
+        trained_tokens = llama_cpp.llama_model_n_ctx_train(self._model)
+        self.context_tokens = context_tokens or min(trained_tokens, CONTEXT_TOKENS)
+        self._context = _make_context(self._model, self.context_tokens, threads or _default_threads(self._model))
+        self._memory = llama_cpp.llama_get_memory(self._context)
+        self._evaluated: list[int] = []  # the tokens in the KV cache, by position
+        self._vocabulary = read_vocabulary(self._vocab)
+
+    def __enter__(self) -> LlamaEngine:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the model's memory; the engine cannot be used afterwards. Closing twice is fine."""
+        if self._context is not None:
+            llama_cpp.llama_free(self._context)
+        if self._model is not None:
+            llama_cpp.llama_model_free(self._model)
+        self._model = self._context = None
+
+    def memory_bytes(self) -> int:
+        """Return the largest resident memory this process had, in bytes."""
+        return peak_resident_bytes()
+
+    def prime(self, prefix: str) -> None:
+        """Evaluate a prefix, so that prompts that start with it are quick. Raises UsageError if it does not fit."""
+        tokens = self._tokenize(prefix)
+        require_room(len(tokens), Limits(reply_tokens=0), self.context_tokens)
+        reused = self._keep(common_length(self._evaluated, tokens))
+        if tokens[reused:]:
+            self._evaluate(tokens[reused:], None)
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """Return one greedy completion for each request, in order.
+
+        Raises:
+            UsageError: a prompt and its reply do not fit the context.
+            UnavailableError: llama.cpp or the grammar failed; nothing was generated without its grammar.
+        """
+        return [self._reply(request) for request in requests]
+
+    def _reply(self, request: Request) -> Completion:
+        started, limit_s = time.monotonic(), request.limits.timeout_s
+        deadline = None if limit_s is None else started + limit_s
+        prompt = self._tokenize(request.prompt)
+        require_room(len(prompt), request.limits, self.context_tokens)
+        matcher = Matcher(self._vocabulary, request.grammar)
+        # the last token is evaluated again, for its logits, if the whole prompt is known
+        reused = self._keep(min(common_length(self._evaluated, prompt), len(prompt) - 1))
+        pending, reply, forced, steps = prompt[reused:], [], 0, 0
+        first_logits_at, stop_reason = None, "end_of_turn"
+        while True:
+            taken = matcher.take_forced()
+            forced, reply, pending = forced + len(taken), reply + taken, pending + taken
+            if matcher.is_over:
+                break
+            if len(reply) >= request.limits.reply_tokens:
+                stop_reason = "length"
+                break
+            try:
+                logits = self._evaluate(pending, deadline)
+            except _TimeIsUp:
+                stop_reason = "timeout"
+                break
+            steps, first_logits_at = steps + 1, first_logits_at or time.monotonic()
+            token = matcher.best(logits)
+            if not matcher.accept(token):
+                break
+            pending = [token]
+            reply.append(token)
+        return self._completion(request, prompt, reply, stop_reason, reused, steps, forced, (started, first_logits_at))
+
+    def _completion(
+        self,
+        request: Request,
+        prompt: list[int],
+        reply: list[int],
+        stop_reason: StopReason,
+        reused: int,
+        steps: int,
+        forced: int,
+        times: tuple[float, float | None],
+    ) -> Completion:
+        ended = time.monotonic()
+        started, first_logits_at = times[0], times[1] or ended
+        reply = reply[: request.limits.reply_tokens]
+        return Completion(
+            text=self._vocabulary.text_of(reply),
+            token_ids=tuple(reply),
+            stop_reason=stop_reason,
+            prompt_tokens=len(prompt),
+            reused_tokens=reused,
+            model_steps=steps,
+            forced_tokens=forced,
+            prefill_s=first_logits_at - started,
+            decode_s=ended - first_logits_at,
+        )
+
+    def _tokenize(self, text: str) -> list[int]:
+        if self._context is None:
+            raise UsageError("the engine is closed")
+        raw = text.encode("utf-8")
+        buffer = (llama_cpp.llama_token * (len(raw) + 8))()
+        count = llama_cpp.llama_tokenize(self._vocab, raw, len(raw), buffer, len(buffer), False, True)
+        if count < 0:
+            raise UnavailableError(f"llama.cpp could not tokenize {len(raw)} bytes ({count})")
+        return list(buffer[:count])
+
+    def _keep(self, count: int) -> int:
+        """Drop all but the first `count` tokens from the KV cache; return how many could be kept."""
+        if count < len(self._evaluated):
+            if not llama_cpp.llama_memory_seq_rm(self._memory, SEQUENCE, count, -1):
+                count = 0  # a recurrent model cannot go back to the middle
+                llama_cpp.llama_memory_clear(self._memory, True)
+            del self._evaluated[count:]
+        return count
+
+    def _evaluate(self, tokens: list[int], deadline: float | None) -> NDArray[np.float32]:
+        """Append tokens to the KV cache; return the last one's logits, a float32 (vocabulary,) view into llama.cpp.
+
+        Raises:
+            _TimeIsUp: the deadline, in monotonic seconds, passed before the last batch.
+            UnavailableError: llama.cpp failed; the KV cache is empty then.
+        """
+        for start in range(0, len(tokens), BATCH_TOKENS):
+            if deadline is not None and time.monotonic() >= deadline:
+                raise _TimeIsUp
+            part = tokens[start : start + BATCH_TOKENS]
+            array = (llama_cpp.llama_token * len(part))(*part)
+            code = llama_cpp.llama_decode(self._context, llama_cpp.llama_batch_get_one(array, len(part)))
+            if code != 0:
+                self._evaluated.clear()
+                llama_cpp.llama_memory_clear(self._memory, True)
+                reason = "the context is full" if code == 1 else f"code {code}"
+                raise UnavailableError(f"llama.cpp could not evaluate {len(part)} tokens: {reason}{_log_tail()}")
+            self._evaluated += part
+        pointer = llama_cpp.llama_get_logits_ith(self._context, -1)
+        return np.ctypeslib.as_array(pointer, shape=(self._vocabulary.size,))
+
+
+def _load_model(path: Path, gpu_layers: int) -> Any:
+    try:
+        with path.open("rb") as file:
+            magic = file.read(len(GGUF_MAGIC))
+    except OSError as error:
+        raise UsageError(f"cannot read the model {path}: {error.strerror}") from error
+    if magic != GGUF_MAGIC:
+        raise UsageError(f"{path} is not a GGUF file: it starts with {magic!r}")
+    llama_cpp.llama_backend_init()
+    params = llama_cpp.llama_model_default_params()
+    params.n_gpu_layers = gpu_layers
+    _log_lines.clear()
+    model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+    if not model:
+        raise UsageError(f"llama.cpp cannot load {path}{_log_tail()}", hint="the file may be cut short: verify it")
+    return model
+
+
+def _default_threads(model: Any) -> int:
+    if llama_cpp.llama_model_n_params(model) < SMALL_MODEL_PARAMETERS:
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _make_context(model: Any, context_tokens: int, threads: int) -> Any:
+    params = llama_cpp.llama_context_default_params()
+    params.n_ctx = context_tokens
+    params.n_batch = params.n_ubatch = min(BATCH_TOKENS, context_tokens)
+    params.n_threads = params.n_threads_batch = threads
+    params.no_perf = True
+    _log_lines.clear()
+    context = llama_cpp.llama_init_from_model(model, params)
+    if not context:
+        raise UnavailableError(
+            f"llama.cpp has no memory for a context of {context_tokens} tokens{_log_tail()}", hint="ask for a smaller one"
+        )
+    return context
+
+
+def read_vocabulary(vocab: Any) -> Vocabulary:
+    """Return a model's vocabulary; the end-of-turn token is its EOT, or its EOS if it has none.
+
+    Args:
+        vocab: a llama_vocab pointer, valid for as long as the result is used.
+
+    Raises:
+        UsageError: it has neither EOT nor EOS.
+    """
+    size = llama_cpp.llama_vocab_n_tokens(vocab)
+    end_of_turn = llama_cpp.llama_vocab_eot(vocab)
+    if end_of_turn < 0:
+        end_of_turn = llama_cpp.llama_vocab_eos(vocab)
+    if end_of_turn < 0:
+        raise UsageError("the model's vocabulary has no end-of-turn token")
+    tokenizer = LLTokenizer.from_llamacpp(  # type: ignore[attr-defined]  # as llguidance.llamacpp does
+        tokens=_token_table(vocab, size),
+        vocab_ptr=vocab,
+        tokenize_fptr=ctypes.cast(llama_cpp.llama_cpp._lib.llama_tokenize, ctypes.c_void_p).value,
+        eos_token=end_of_turn,
+        slices=TEXT_SLICES,
+    )
+    ends = frozenset(token for token in range(size) if llama_cpp.llama_vocab_is_eog(vocab, token))
+    return Vocabulary(tokenizer, size, ends | {end_of_turn})
+
+
+def _token_table(vocab: Any, size: int) -> list[bytes]:
+    """Return every token's bytes, special ones after llguidance's mark for them."""
+    table, buffer = [], ctypes.create_string_buffer(LONGEST_PIECE_BYTES)
+    for token in range(size):
+        count = llama_cpp.llama_token_to_piece(vocab, token, buffer, LONGEST_PIECE_BYTES, 0, True)
+        if count < 0:
+            raise UsageError(f"token {token} has {-count} bytes, over the limit of {LONGEST_PIECE_BYTES}")
+        piece = buffer.raw[:count]
+        attributes = llama_cpp.llama_vocab_get_attr(vocab, token)
+        is_marker = attributes & llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED and piece[:1] + piece[-1:] == b"<>"
+        is_special = is_marker or attributes & llama_cpp.LLAMA_TOKEN_ATTR_CONTROL
+        table.append(SPECIAL_MARK + piece if is_special else piece)
+    return table
+
+
+def _log_tail() -> str:
+    return f": {' / '.join(_log_lines)}" if _log_lines else ""

@@ -1,0 +1,137 @@
+"""Run a bundle on the site's simulated devices: one request, a file of them, or a conversation."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from devices.errors import UsageError
+from devices.journal import Journal
+from devices.simulator import World
+from devices.site import Site, load_site
+from edge_agent.agent import TurnResult
+from edge_agent.bundle import BUNDLES, Bundle, open_bundle
+from edge_agent.engine import Engine
+from edge_agent.simulated import Simulation
+
+JOURNAL_IN_BOX = Path("state") / "journal.sqlite"
+
+
+@dataclass
+class Runner:
+    """A model at work: the engine is loaded and primed, each world is fresh."""
+
+    site: Site
+    simulation: Simulation
+    engine: Engine
+    journal: Journal
+    says_yes: bool
+
+    def answers(self, asks: Iterable[str]) -> Iterator[dict[str, Any]]:
+        """Yield what came of each request, each in a fresh copy of the simulated world."""
+        confirm: Callable[[str], bool] | None = (lambda effect: True) if self.says_yes else None
+        for ask in asks:
+            world = World(self.site)
+            agent = self.simulation.agent(world, self.journal, confirm)
+            started_s = time.perf_counter()
+            result = agent.ask(self.engine, ask)
+            yield to_json(result, world, time.perf_counter() - started_s)
+
+    def converse(self, read: Callable[[], str | None], write: Callable[[str], None], confirm: Callable[[str], bool]) -> None:
+        """Talk with a person until `read` returns None; the world's clock is the wall clock."""
+        now = time.localtime()
+        world = World(self.site, time_s=now.tm_hour * 3600 + now.tm_min * 60)
+        agent = self.simulation.agent(world, self.journal, confirm if not self.says_yes else lambda effect: True)
+        seen_s = time.monotonic()
+        while (ask := read()) is not None:
+            world.advance(time.monotonic() - seen_s)
+            seen_s = time.monotonic()
+            if ask.strip():
+                result = agent.ask(self.engine, ask.strip())
+                for action in result.actions:
+                    values = "".join(f" {name}={value}" for name, value in action.input.items())
+                    write(f"  {action.device} {action.action}{values}: {action.status.replace('_', ' ')}")
+                write(result.answer)
+
+
+@contextmanager
+def open_runner(
+    path: Path,
+    site: str,
+    *,
+    journal: Path | None = None,
+    says_yes: bool = False,
+    gpu_layers: int = 0,
+    threads: int | None = None,
+) -> Iterator[Runner]:
+    """Open a bundle or a box, verify it, check that it was trained for the site, load and prime the model.
+
+    Args:
+        path: a bundle, or a box's root.
+        site: name or file of the site; its policy is the one that counts.
+        journal: where actions are recorded; a box has its own by default, a bundle keeps it in memory.
+        says_yes: whether the person has confirmed beforehand whatever needs confirmation.
+        gpu_layers: layers on the GPU; -1 for all of them.
+        threads: of the engine; None lets it choose.
+
+    Raises:
+        UsageError: no such site or bundle.
+        RefusedError: the bundle was changed, or was trained for another contract.
+    """
+    from edge_agent.llama_engine import LlamaEngine
+
+    here = load_site(site)
+    bundle = open_bundle(path)
+    bundle.require_site(here)
+    simulation = Simulation(here, bundle.template)
+    with LlamaEngine(bundle.model_path, gpu_layers=gpu_layers, threads=threads) as engine:
+        engine.prime(simulation.agent(World(here)).prefix)
+        events = Journal(journal or _journal_of(path, bundle))
+        try:
+            yield Runner(here, simulation, engine, events, says_yes)
+        finally:
+            events.close()
+
+
+def _journal_of(path: Path, bundle: Bundle) -> Path | None:
+    if bundle.path.parent.name != BUNDLES or bundle.path == path.resolve():
+        return None
+    file = path / JOURNAL_IN_BOX
+    file.parent.mkdir(exist_ok=True)
+    return file
+
+
+def to_json(result: TurnResult, world: World, total_s: float) -> dict[str, Any]:
+    """Return a turn as plain data, with every property after it. Times in seconds."""
+    completions = result.completions
+    return {
+        "ask": result.ask,
+        "answer": result.answer,
+        "thought": result.thought,
+        "actions": [
+            {"device": item.device, "action": item.action, "input": item.input, "status": item.status}
+            for item in result.actions
+        ],
+        "state": world.snapshot(),
+        "timings": {
+            "total_s": round(total_s, 4),
+            "prefill_s": round(sum(item.prefill_s for item in completions), 4),
+            "decode_s": round(sum(item.decode_s for item in completions), 4),
+            "model_steps": sum(item.model_steps for item in completions),
+            "tokens": sum(len(item.token_ids) for item in completions),
+        },
+    }
+
+
+def read_asks(path: Path) -> list[str]:
+    """Return the lines of a file, or of standard input for `-`; blank lines are left out."""
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the requests {path}: {error}") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]

@@ -1,0 +1,57 @@
+"""An agent in a simulated world: for evaluation, for trying a bundle out, and for the demo."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from devices.broker import Broker
+from devices.journal import Journal
+from devices.simulator import SimulatedDriver, World
+from devices.site import Site
+from edge_agent.agent import Agent, TurnLimits
+from edge_agent.cases import Case
+from edge_agent.evaluation import Turn
+from edge_agent.grammar import Grammar, reply_grammar
+from edge_agent.wire import ChatTemplate, Contract, contract_of
+
+
+@dataclass
+class Simulation:
+    """Makes agents for one site, each in a world of its own.
+
+    Args:
+        site: devices, policy and the rules of the world.
+        template: the model's chat template.
+        limits: of each turn.
+    """
+
+    site: Site
+    template: ChatTemplate
+    limits: TurnLimits = field(default_factory=TurnLimits)
+
+    def __post_init__(self) -> None:
+        self.contract: Contract = contract_of(self.site, self.template)
+        self.grammar: Grammar = reply_grammar(self.contract.tools)
+
+    def agent(
+        self, world: World, journal: Journal | None = None, confirm: Callable[[str], bool] | None = None
+    ) -> Agent:
+        """Return an agent that works the devices of a world through a broker of its own."""
+        broker = Broker(
+            self.site, SimulatedDriver(world), journal or Journal(), clock=lambda: world.time_s, confirm=confirm
+        )
+        return Agent(self.contract, broker, self.grammar, clock_text=lambda: world.clock, limits=self.limits)
+
+    def start_turn(self, case: Case) -> tuple[Turn, World]:
+        """Open the turn of an evaluation case in a world as the case has it."""
+        hours, minutes = case.clock.split(":")
+        world = World(self.site, case.state, time_s=int(hours) * 3600 + int(minutes) * 60)
+        world.broken, world.stuck = set(case.broken), set(case.stuck)
+        return self.agent(world, confirm=lambda effect: case.is_confirmed).turn(case.ask), world
+
+
+def evaluation_simulation(site: Site, template: ChatTemplate) -> Simulation:
+    """Return a simulation without a time limit: in a batch a turn's clock also runs while it waits for the others."""
+    return Simulation(site, template, TurnLimits(timeout_s=math.inf))

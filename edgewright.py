@@ -1,0 +1,127 @@
+"""The command `edgewright`: puts the four packages' commands together, and turns failures into one line each.
+
+Building the command line loads no model library: each package's cli.py imports those inside its functions.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import typer
+
+from devices.errors import EdgeError, UnavailableError
+
+# Engines that edge_agent may not import: a name for `edgewright eval --engine`, and the function that opens it.
+ENGINE_OPENERS = {"huggingface": "finetune.huggingface_engine:open_engine"}
+CASE_MAKER = "finetune.conversations:generate_cases"  # held-out cases, for `edgewright eval` without --cases
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+BROKEN_PIPE = 1
+
+
+def build_app() -> typer.Typer:
+    """Return the whole command line."""
+    import devices.cli
+    import edge_agent.cli
+    import edgewright_demo
+    import export.cli
+    import finetune.cli
+
+    app = typer.Typer(
+        name="edgewright",
+        help="Fine-tune a small model to work real devices, prove it, flash it to a box, run it offline.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_global_options)
+    devices.cli.register(app)
+    finetune.cli.register(app)
+    export.cli.register(app)
+    edge_agent.cli.register(app, openers=ENGINE_OPENERS, case_maker=CASE_MAKER)
+    edgewright_demo.register(app)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None, build: Callable[[], typer.Typer] = build_app) -> int:
+    """Run one command and return its exit code. The one place where errors become lines on stderr.
+
+    Args:
+        arguments: what follows `edgewright`; None means this process's own.
+        build: makes the command line.
+
+    Returns:
+        0, or the exit code of the EdgeError's class, 2 for wrong usage, 3 for a full disk, 130 when interrupted.
+
+    Raises:
+        Exception: anything else is a bug, and shows its traceback.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    is_debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        code = _run(build, words)
+        sys.stdout.flush()
+    except EdgeError as error:
+        code = _explain(error, is_debug)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BrokenPipeError:
+        _drop_output()
+        code = BROKEN_PIPE
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        where = f": {error.filename}" if error.filename else ""
+        full = UnavailableError(f"no space left on the disk{where}", hint="free some space, then run it again")
+        full.__cause__ = error
+        code = _explain(full, is_debug)
+    if code == INTERRUPTED:
+        print("interrupted", file=sys.stderr)
+    return code
+
+
+def command() -> None:
+    """Run this process's command line and exit with its code."""
+    sys.exit(main())
+
+
+def _global_options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    # `debug` is here for --help: main() reads it, so that it may also stand after the command.
+    if version:
+        from importlib.metadata import version as version_of
+
+        print(f"edgewright {version_of('edgewright')}")
+        raise typer.Exit
+
+
+def _run(build: Callable[[], typer.Typer], words: list[str]) -> int:
+    try:
+        typer.main.get_command(build()).main(args=words, prog_name="edgewright")
+    except SystemExit as end:  # Typer's own ending: it has shown the wrong usage, or there is nothing to show
+        return end.code if isinstance(end.code, int) else 0
+    return 0
+
+
+def _explain(error: EdgeError, is_debug: bool) -> int:
+    if is_debug:
+        traceback.print_exception(error)
+    hint = f"; hint: {error.hint}" if error.hint else ""
+    print(f"error: {error}{hint}", file=sys.stderr)
+    return error.exit_code
+
+
+def _drop_output() -> None:
+    """Send the rest of stdout nowhere, so that Python's last flush does not complain. Source: Python docs, signal."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    command()

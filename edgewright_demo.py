@@ -1,0 +1,81 @@
+"""The demo: every stage of the path on the home site, each by the command that a person would type."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from devices.errors import EdgeError
+
+ROWS, CASES = 1600, 400
+ASKS = (
+    "turn the kitchen light on",
+    "set the thermostat to 21 degrees and close the blinds",
+    "is the front door locked?",
+    "unlock the front door",
+    "water the lawn with the sprinkler for 5 minutes",
+    "set the thermostat to 35",
+)
+
+
+class StageFailed(EdgeError):
+    """A stage ended with an error, which it has printed itself."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("demo")(demo)
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Where everything goes; what was there is replaced.")] = Path(
+        "runs/demo"
+    ),
+    rows: Annotated[int, typer.Option(min=1, help="Training conversations.")] = ROWS,
+    cases: Annotated[int, typer.Option(min=1, help="Held-out cases.")] = CASES,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="Recipe key=value, for train.")] = None,
+) -> None:
+    """Run the whole path on the home site: data, train, export, flash, run, evaluate. About a quarter of an hour."""
+    if out.exists():
+        shutil.rmtree(out)
+    out.mkdir(parents=True)
+    times: dict[str, float] = {}
+    recipe = ["home", f"data={out}/train.jsonl", f"out={out}/run", *(overrides or [])]
+    asks = out / "asks.txt"
+    asks.write_text("".join(f"{ask}\n" for ask in ASKS), encoding="utf-8")
+    stages: list[tuple[str, Sequence[str]]] = [
+        ("data", ["data", "generate", "-n", str(rows), "--seed", "1", "--out", f"{out}/train.jsonl"]),
+        ("cases", ["data", "generate", "--held-out", "-n", str(cases), "--seed", "1000", "--out", f"{out}/cases.jsonl"]),
+        ("train", ["train", *recipe]),
+        ("export", ["export", f"{out}/run", "--quant", "F16,Q8_0,Q4_K_M", "--out", f"{out}/bundle", "--work", f"{out}/gguf"]),
+        ("flash", ["flash", f"{out}/bundle", f"{out}/box"]),
+        ("run", ["run", f"{out}/box", "--site", "home", "--ask-file", str(asks)]),
+    ]
+    for name, arguments in stages:
+        times[name] = _stage(name, arguments)
+    (out / "stages.json").write_text(json.dumps(times), encoding="utf-8")
+    models = ["starter", f"{out}/run", *(f"{out}/gguf/model-{quant}.gguf" for quant in ("F16", "Q8_0", "Q4_K_M"))]
+    where = ["--cases", f"{out}/cases.jsonl", "--out", str(out), "--stage-times", f"{out}/stages.json"]
+    times["evaluate"] = _stage("evaluate", ["eval", *models, "--site", "home", *where])
+    print("\n" + "\n".join(f"{name:<10} {seconds:7.1f} s" for name, seconds in times.items()))
+    print(f"{'total':<10} {sum(times.values()):7.1f} s")
+    print(f"\nreport  {out}/report.html\nbundle  {out}/bundle\nbox     {out}/box")
+    print(f"talk to it: edgewright run {out}/box --site home")
+
+
+def _stage(name: str, arguments: Sequence[str]) -> float:
+    print(f"\n== {name}: edgewright {shlex.join(arguments)}", flush=True)
+    started_s = time.monotonic()
+    code = subprocess.run([sys.executable, "-m", "edgewright", *arguments], check=False).returncode
+    if code:
+        raise StageFailed(f"the stage {name} failed with exit code {code}", hint="its own message is above")
+    return round(time.monotonic() - started_s, 1)
