@@ -90,16 +90,22 @@ def command() -> None:
     sys.exit(main())
 
 
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        from importlib.metadata import version
+
+        print(f"edgewright {version('edgewright')}")
+        raise typer.Exit
+
+
 def _global_options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
 ) -> None:
-    # `debug` is here for --help: main() reads it, so that it may also stand after the command.
-    if version:
-        from importlib.metadata import version as version_of
-
-        print(f"edgewright {version_of('edgewright')}")
-        raise typer.Exit
+    # Only for --help: main() reads --debug, so that it may also stand after the command.
+    del debug, version
 
 
 def _run(build: Callable[[], typer.Typer], words: list[str]) -> int:

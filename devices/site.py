@@ -7,6 +7,7 @@ Vocabulary: W3C Web of Things Thing Description 1.1 (properties, actions, data s
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from functools import cache
 from pathlib import Path
@@ -53,6 +54,8 @@ class DataSchema(Strict):
             return "" if value in (self.enum or ()) else f"{value!r} is not one of {', '.join(self.enum or ())}"
         if isinstance(value, bool) or not isinstance(value, int | float):
             return f"{value!r} is not a number"
+        if not math.isfinite(value):
+            return f"{value} is not a finite number"
         if self.type == "integer" and int(value) != value:
             return f"{value} is not a whole number"
         assert self.minimum is not None and self.maximum is not None

@@ -32,6 +32,7 @@ from edge_agent.engine import (
     peak_resident_bytes,
     require_room,
 )
+from edge_agent.grammar import Grammar
 from edge_agent.matching import TEXT_SLICES, Matcher, Vocabulary
 
 CONTEXT_TOKENS = 2048
@@ -128,6 +129,10 @@ class LlamaEngine:
             UnavailableError: llama.cpp or the grammar failed; nothing was generated without its grammar.
         """
         return [self._reply(request) for request in requests]
+
+    def accepts(self, grammar: Grammar, token_ids: Sequence[int]) -> bool:
+        """Return whether the grammar would have changed nothing about this free reply; evaluation asks."""
+        return self._vocabulary.would_give(grammar, token_ids)
 
     def _reply(self, request: Request) -> Completion:
         started, limit_s = time.monotonic(), request.limits.timeout_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -59,6 +60,32 @@ class Vocabulary:
                 self._compiled.pop(next(iter(self._compiled)))
             self._compiled[grammar.lark] = matcher
         return self._compiled[grammar.lark].deep_copy()
+
+    def would_give(self, grammar: Grammar, token_ids: Sequence[int]) -> bool:
+        """Return whether a greedy reply without a grammar is just what the same model gives with it.
+
+        Every token must be allowed where it stands, every forced stretch be spelled alike, and the end-of-turn
+        token be allowed after the last one: then masking would have changed no decision.
+
+        Args:
+            grammar: what the reply is held against.
+            token_ids: a reply that ended with the end-of-turn token, without that token.
+        """
+        matcher, at = Matcher(self, grammar), 0
+        while True:
+            forced = matcher.take_forced()
+            if list(token_ids[at : at + len(forced)]) != forced:
+                return False
+            at += len(forced)
+            if matcher.is_over:
+                return at == len(token_ids)
+            token = self.tokenizer.eos_token if at == len(token_ids) else token_ids[at]
+            if token not in matcher.allowed():
+                return False
+            if at == len(token_ids):
+                return True
+            matcher.accept(token)
+            at += 1
 
     def text_of(self, token_ids: list[int]) -> str:
         """Return the text of tokens, markers included; bytes that are not UTF-8 (a reply cut short) are replaced."""

@@ -18,8 +18,10 @@ from pydantic import Field, ValidationError
 from devices.yaml_file import Strict, plain_values, read_yaml
 from edge_agent.wire import Message, contract_of, load_template
 from finetune.conversations import make_row
+from finetune.model_card import model_card
 from finetune.random_sites import random_site
 from finetune.rows import IGNORED, Row, encode
+from finetune.run_folder import tool_versions
 from finetune.starter_model import CONTEXT_TOKENS, starter_config, train_tokenizer
 
 TEMPLATE = "chatml"
@@ -126,10 +128,25 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, report: Callable[[str], None]
         "tokens": seen_tokens,
         "seconds": round(time.monotonic() - started_s),
         "device": device,
+        "machine": machine_name(device),
+        "versions": tool_versions(),
         "assistant_loss": round(sum(losses[-50:]) / len(losses[-50:]), 4),
     }
     (out / "training.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    (out / "README.md").write_text(model_card(figures), encoding="utf-8")
     return figures
+
+
+def machine_name(device: str) -> str:
+    """Return what the run computed on: the GPU's name, or the processor's and how many cores it may use."""
+    import os
+    import platform
+
+    if device == "cuda":
+        import torch
+
+        return str(torch.cuda.get_device_name())
+    return f"{platform.machine()}, {os.cpu_count()} cores"
 
 
 def rate_share(step: int, recipe: PretrainRecipe) -> float:

@@ -1,0 +1,70 @@
+"""The commands `edgewright export` and `edgewright flash`: parse, call one function, print."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from devices.errors import UsageError
+
+_Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this package's commands."""
+    app.command("export")(export)
+    app.command("flash")(flash)
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A folder that `edgewright train` made.")],
+    out: Annotated[Path, typer.Option("--out", help="The bundle's folder.")],
+    quant: Annotated[
+        list[str], typer.Option("--quant", help="F16, Q8_0 or Q4_K_M; several with commas. The last is bundled.")
+    ] = ["Q4_K_M"],  # noqa: B006 (Typer's form for an option that repeats)
+    work: Annotated[Path | None, typer.Option(help="Where GGUF files are kept; default: `gguf` beside OUT.")] = None,
+    base: Annotated[Path | None, typer.Option(help="The base model's folder, if not where the run says.")] = None,
+    smoke: Annotated[Path | None, typer.Option(help="Cases to put into the bundle; default: RUN/smoke.jsonl.")] = None,
+    name: Annotated[str | None, typer.Option(help="The model's name; default: the name of OUT.")] = None,
+    as_json: _Json = False,
+) -> None:
+    """Merge, convert, quantize and check a run; write a bundle."""
+    from export.export import export_run
+    from export.quantize import parse_quants
+
+    result = export_run(run, parse_quants(quant), out, work=work, base=base, smoke=smoke, name=name, say=_say)
+    print(json.dumps(result, indent=2, ensure_ascii=False) if as_json else out)
+
+
+def flash(
+    paths: Annotated[list[Path], typer.Argument(metavar="[BUNDLE] TARGET", help="With --rollback, TARGET only.")],
+    rollback: Annotated[bool, typer.Option("--rollback", help="Go back to the previous bundle.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Verify, say what would be done, change nothing.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """Put a bundle on a box, or go back to the previous one."""
+    from dataclasses import asdict
+
+    from export import flash as flashing
+
+    if len(paths) > 2 or len(paths) < 2 and not rollback:
+        raise UsageError(f"{len(paths)} paths given", hint="edgewright flash BUNDLE TARGET, or flash --rollback TARGET")
+    if rollback:
+        report = flashing.rollback(paths[-1], dry_run=dry_run)
+    elif dry_run or not sys.stderr.isatty():
+        report = flashing.flash(*paths, dry_run=dry_run)
+    else:
+        size_bytes = flashing.flash(*paths, dry_run=True).copied_bytes
+        with typer.progressbar(length=size_bytes, label="copying", file=sys.stderr) as bar:
+            report = flashing.flash(*paths, progress=bar.update)
+    for step in report.steps:
+        _say(f"would {step}" if dry_run else step)
+    print(json.dumps(asdict(report)) if as_json else report.id)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

@@ -1,0 +1,58 @@
+"""Files that survive a power cut: written aside, fsynced, renamed, and the folder fsynced too.
+
+Does not guard against: a disk that says fsync is done when it is not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+CHUNK_BYTES = 1 << 20
+
+
+def aside_of(path: Path) -> Path:
+    """Return where a file is written until it is whole: the same folder, so that a rename is atomic."""
+    return path.with_name(path.name + ".part")
+
+
+def sync_file(path: Path) -> None:
+    """Return once the file's bytes are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(path: Path) -> None:
+    """Return once the folder's names are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def finish(aside: Path, path: Path) -> None:
+    """Give a whole file its name, durably; what was there before is replaced at once."""
+    sync_file(aside)
+    os.replace(aside, path)
+    sync_folder(path.parent)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    aside = aside_of(path)
+    aside.write_bytes(data)
+    finish(aside, path)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,197 @@
+"""A run of `edgewright train` to a bundle: convert, check, quantize, check, write. Each stage is a file of its own."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from devices.errors import UsageError
+from devices.site import load_site
+from devices.tools import ToolCall
+from edge_agent.cases import read_cases
+from edge_agent.wire import ChatTemplate, Message, contract_of, load_template, require_contract
+from export.bundle import Parts, require_writable, write_bundle
+from export.convert import convert
+from export.durable import sha256_of
+from export.parity import check, compare_quantized
+from export.quantize import Quant, quantize
+
+TOOLS_USED = ("torch", "transformers", "peft", "safetensors", "gguf", "llama-cpp-python", "numpy")
+_BASE_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "*.safetensors", "*.safetensors.index.json")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder: what it was trained from, and the files it holds. `plain` is run.json."""
+
+    path: Path
+    plain: dict[str, Any]
+    base: Path
+    template: ChatTemplate
+    contract: str
+
+    @property
+    def adapter(self) -> Path:
+        """The LoRA adapter, as peft saves it."""
+        return self.path / "adapter"
+
+    @property
+    def site_path(self) -> Path:
+        """The site the run was trained for."""
+        return self.path / "site.yaml"
+
+
+def read_run(path: Path, base: Path | None = None) -> Run:
+    """Return a run's folder, checked.
+
+    Args:
+        base: the base model's folder, if it is no longer where run.json says.
+
+    Raises:
+        UsageError: a file is missing or unreadable; the message names it.
+        ContractChanged: template, system prompt or tools are no longer what the run was trained with.
+    """
+    file = path / "run.json"
+    try:
+        plain = json.loads(file.read_text(encoding="utf-8"))
+        if plain["schema"] != "run/v1":
+            raise UsageError(f"{file}: schema is {plain['schema']!r}", hint="this version reads run/v1")
+        template_name, contract = str(plain["template"]), str(plain["contract"])
+        folder = base or Path(plain["base"])
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error}", hint="give a folder that `edgewright train` made") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{file}: not a run: {error!r}") from error
+    if not folder.is_dir():
+        raise UsageError(f"the base model {folder} is not there", hint="give its folder with --base")
+    try:
+        template = load_template(template_name)
+    except (KeyError, OSError) as error:
+        raise UsageError(f"{file}: unknown template {template_name!r}") from error
+    run = Run(path, plain, folder, template, contract)
+    require_contract(contract, contract_of(load_site(run.site_path), template).digest, f"run {path.name}")
+    return run
+
+
+def sample_texts(run: Run) -> list[str]:
+    """Return the run's sample conversations, rendered. Raises UsageError with file and line."""
+    file, texts = run.path / "sample.jsonl", []
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {file}: {error}") from error
+    for number, line in enumerate(lines, start=1):
+        try:
+            messages = [
+                Message(turn["role"], turn["text"], turn.get("thought", ""),
+                        tuple(ToolCall(call["name"], call["arguments"]) for call in turn.get("calls", [])))
+                for turn in json.loads(line)["messages"]
+            ]  # fmt: skip
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{file}:{number}: not a conversation: {error!r}") from error
+        texts.append(run.template.render(messages, add_generation_prompt=False))
+    return texts
+
+
+def export_run(
+    run_path: Path,
+    quants: Sequence[Quant],
+    out: Path,
+    *,
+    work: Path | None = None,
+    base: Path | None = None,
+    smoke: Path | None = None,
+    name: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Make a bundle from a run, through every gate; return its export.json.
+
+    Args:
+        run_path: the run's folder.
+        quants: what to make; the last goes into the bundle.
+        out: the bundle's folder.
+        work: where the GGUF files are kept, as model-F16.gguf and so on; None is `gguf` beside the bundle.
+        base: the base model's folder, if it is not where the run says.
+        smoke: cases for the bundle; None takes the run's smoke.jsonl if there is one.
+        name: the model's name; None is the name of the bundle's folder.
+        say: is told each stage, in a line.
+
+    Raises:
+        UsageError: the run, the base or a flag cannot be used.
+        ContractChanged: the run was trained for another template, system prompt or tools.
+        GateError: a gate failed; no bundle is written.
+    """
+    start_s = time.monotonic()
+    require_writable(out)
+    run, name, work = read_run(run_path, base), name or out.name, work or out.parent / "gguf"
+    texts = sample_texts(run)
+    if smoke is None and (run_path / "smoke.jsonl").is_file():
+        smoke = run_path / "smoke.jsonl"
+    if smoke:
+        read_cases(smoke)
+    seconds: dict[str, float] = {}
+
+    def stage(key: str, line: str) -> None:
+        seconds[key] = time.monotonic() - start_s - sum(seconds.values())
+        say(f"{line} ({seconds[key]:.1f} s)")
+
+    provenance = _provenance(run)
+    stage("hash", f"base {run.base}, adapter {run.adapter}")
+    f16 = work / "model-F16.gguf"
+    made = convert(run.base, run.adapter, f16, template=run.template, name=name, metadata=_metadata(run))
+    stage("convert", f"{f16}: {made.tensors} tensors, {made.merged_modules} merged, {made.size_bytes / 1e6:.1f} MB")
+    parity = check(run.base, run.adapter, run.template, f16, texts)
+    stage("parity", f"same tokens ({parity.tokens}), mean KL {parity.mean_kl:.1e}, first choices {parity.top1_agreement:.3f}")
+    gates: dict[str, Any] = {"parity": asdict(parity), "quantized": {}}
+    files = {}
+    for kind in quants:
+        file = work / f"model-{kind}.gguf"
+        if kind != "F16":
+            types = quantize(f16, file, kind).types
+            gates["quantized"][kind] = asdict(compare_quantized(f16, file, texts)) | {"types": types}
+        size_bytes = file.stat().st_size
+        files[kind] = {"path": str(file), "sha256": sha256_of(file), "bytes": size_bytes}
+        stage(kind, f"{file}: {size_bytes / 1e6:.1f} MB, {_distance(gates['quantized'].get(kind))}")
+    export = provenance | {"name": name, "quant": quants[-1], "gguf": files, "gates": gates, "seconds": seconds}
+    write_bundle(Parts(name, quants[-1], work / f"model-{quants[-1]}.gguf", run.site_path, run.template, smoke, export), out)
+    stage("bundle", f"bundle {out} with {quants[-1]}")
+    return export
+
+
+def _distance(measured: dict[str, Any] | None) -> str:
+    if measured is None:
+        return "the reference"
+    return f"{measured['mean_kl']:.1e} nats from F16, first choices {measured['top1_agreement_all']:.3f}"
+
+
+def _metadata(run: Run) -> dict[str, str]:
+    return {"contract": run.contract, "template": run.template.name, "site": str(run.plain.get("site", ""))}
+
+
+def _provenance(run: Run) -> dict[str, Any]:
+    recipe = run.path / "recipe.yaml"
+    base_files = sorted({path for pattern in _BASE_FILES for path in run.base.glob(pattern)})
+    return {
+        "schema": "export/v1",
+        "run": run.plain,
+        "contract": run.contract,
+        "base": {"path": str(run.base), "sha256": {path.name: sha256_of(path) for path in base_files}},
+        "adapter": {"sha256": {path.name: sha256_of(path) for path in sorted(run.adapter.glob("adapter_*"))}},
+        "data": run.plain.get("data", {}),
+        "recipe": recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
+        "versions": {"python": platform.python_version()} | {tool: _version(tool) for tool in TOOLS_USED},
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""

@@ -1,0 +1,166 @@
+"""The one file of this package that knows llama.cpp: quantize a GGUF file, and ask one for tokens and logits."""
+
+from __future__ import annotations
+
+import ctypes
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from devices.errors import UnavailableError
+from edge_agent.gguf_header import require_gguf
+
+if TYPE_CHECKING:
+    from numpy import float32
+    from numpy.typing import NDArray
+
+BATCH_TOKENS = 512
+_LOG_LEVEL_ERROR = 4  # ggml.h, enum ggml_log_level
+
+
+@contextmanager
+def quiet() -> Iterator[deque[str]]:
+    """Keep llama.cpp's log off stderr; yield its last error lines."""
+    import llama_cpp
+
+    errors: deque[str] = deque(maxlen=4)
+
+    @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
+    def keep_errors(level: int, text: bytes, _: Any) -> None:
+        if level == _LOG_LEVEL_ERROR:
+            errors.append(text.decode("utf-8", "replace").strip())
+
+    before, user_data = llama_cpp.llama_log_callback(), ctypes.c_void_p()
+    llama_cpp.llama_log_get(ctypes.byref(before), ctypes.byref(user_data))
+    llama_cpp.llama_log_set(keep_errors, ctypes.c_void_p())
+    try:
+        yield errors
+    finally:
+        llama_cpp.llama_log_set(before, user_data)
+
+
+def quantize_file(source: Path, out: Path, file_type: str, threads: int | None = None) -> None:
+    """Write `source` quantized.
+
+    Args:
+        file_type: llama_ftype without its prefix, such as "MOSTLY_Q4_K_M".
+        threads: None is one for each core.
+
+    Raises:
+        UnavailableError: llama.cpp could not (a full disk, too little memory); the message has its last lines.
+    """
+    import llama_cpp
+
+    parameters = llama_cpp.llama_model_quantize_default_params()
+    parameters.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_{file_type}")
+    parameters.nthread = threads or 0
+    with quiet() as errors:
+        code = llama_cpp.llama_model_quantize(str(source).encode(), str(out).encode(), ctypes.byref(parameters))
+    if code != 0:
+        raise UnavailableError(f"llama.cpp could not quantize {source} to {out}: {' '.join(errors)}")
+
+
+class LlamaFile:
+    """A GGUF file opened by llama.cpp on the CPU; close it, or use it in `with`.
+
+    Args:
+        context_tokens: the longest text that log_probs takes.
+
+    Raises:
+        BadGguf: the header is unsound.
+        UnavailableError: llama.cpp does not load it; the message has its last lines.
+    """
+
+    def __init__(self, path: Path, context_tokens: int = BATCH_TOKENS) -> None:
+        import llama_cpp
+
+        require_gguf(path)
+        self._llama, self._context_tokens = llama_cpp, context_tokens
+        self._model: Any = None
+        self._context: Any = None
+        with quiet() as errors:
+            llama_cpp.llama_backend_init()
+            model_parameters = llama_cpp.llama_model_default_params()
+            model_parameters.n_gpu_layers = 0
+            self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), model_parameters)
+            if self._model:
+                parameters = llama_cpp.llama_context_default_params()
+                parameters.n_ctx = -(-context_tokens // 256) * 256
+                parameters.n_batch = parameters.n_ubatch = BATCH_TOKENS
+                self._context = llama_cpp.llama_init_from_model(self._model, parameters)
+        if not self._context:
+            self.close()
+            raise UnavailableError(f"llama.cpp cannot load {path}: {' '.join(errors)}")
+        self._vocab = llama_cpp.llama_model_get_vocab(self._model)
+        self.vocabulary_size: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
+
+    def __enter__(self) -> LlamaFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the model."""
+        with quiet():
+            if self._context:
+                self._llama.llama_free(self._context)
+            if self._model:
+                self._llama.llama_model_free(self._model)
+        self._context = self._model = None
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return token ids; special tokens in the text are recognised and none is added."""
+        data = text.encode()
+        ids = (self._llama.llama_token * (len(data) + 8))()
+        count = self._llama.llama_tokenize(self._vocab, data, len(data), ids, len(ids), False, True)
+        assert count >= 0, (count, text)
+        return list(ids[:count])
+
+    def is_end_of_generation(self, token_id: int) -> bool:
+        """Return whether llama.cpp stops at this token."""
+        return bool(self._llama.llama_vocab_is_eog(self._vocab, token_id))
+
+    def log_probs(self, token_ids: Sequence[int], last: int) -> NDArray[float32]:
+        """Return the log-probabilities of the next token after each of the last positions.
+
+        Args:
+            token_ids: a text, evaluated from an empty context.
+            last: how many positions, counted from the end.
+
+        Returns:
+            float32 (last, vocabulary).
+
+        Raises:
+            UnavailableError: the evaluation failed.
+        """
+        import numpy
+
+        llama, count = self._llama, len(token_ids)
+        assert 0 < last <= count <= self._context_tokens, (last, count, self._context_tokens)
+        first_wanted = count - last
+        rows: list[NDArray[float32]] = []
+        batch = llama.llama_batch_init(BATCH_TOKENS, 0, 1)
+        try:
+            llama.llama_memory_clear(llama.llama_get_memory(self._context), True)
+            for start in range(0, count, BATCH_TOKENS):
+                batch.n_tokens = min(BATCH_TOKENS, count - start)
+                for index in range(batch.n_tokens):
+                    batch.token[index], batch.pos[index] = token_ids[start + index], start + index
+                    batch.n_seq_id[index], batch.seq_id[index][0] = 1, 0
+                    batch.logits[index] = start + index >= first_wanted
+                with quiet() as errors:
+                    code = llama.llama_decode(self._context, batch)
+                if code != 0:
+                    raise UnavailableError(f"llama.cpp could not evaluate {count} tokens: {' '.join(errors)}")
+                for index in range(max(0, first_wanted - start), batch.n_tokens):
+                    pointer = llama.llama_get_logits_ith(self._context, index)
+                    rows.append(numpy.ctypeslib.as_array(pointer, (self.vocabulary_size,)).copy())
+        finally:
+            llama.llama_batch_free(batch)
+        logits = numpy.stack(rows)
+        logits -= logits.max(axis=1, keepdims=True)
+        logits -= numpy.log(numpy.exp(logits).sum(axis=1, keepdims=True))
+        return logits

@@ -1,0 +1,103 @@
+"""A LoRA adapter as peft saves it, and what it adds to a weight. Everything but plain LoRA is refused by name.
+
+Source: peft 0.21 tuners/lora (LoraConfig, Linear.get_delta_weight); rank-stabilized scale: arXiv 2312.03732.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from devices.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_KEY = re.compile(r"^base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight$")
+# Settings of LoraConfig that change the arithmetic; each must be empty.
+_UNSUPPORTED = (
+    "use_dora", "use_qalora", "use_bdlora", "lora_bias", "fan_in_fan_out", "modules_to_save", "rank_pattern",
+    "alpha_pattern", "trainable_token_indices", "target_parameters", "layer_replication", "arrow_config",
+    "alora_invocation_tokens", "kasa_config", "monteclora_config", "velora_config", "megatron_config",
+)  # fmt: skip
+# These start from an unchanged base; others (pissa, olora, corda, loftq, ...) train against a changed one.
+_INITIALIZERS = (True, False, None, "gaussian", "orthogonal", "eva")
+
+
+@dataclass
+class Adapter:
+    """A LoRA adapter; `unused` are the modules whose update nobody has asked for yet."""
+
+    scale: float = 1.0
+    sides: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    unused: set[str] = field(default_factory=set)
+
+    def merge_into(self, weight_name: str, weight: Tensor) -> Tensor:
+        """Return weight + scale · B A in float32.
+
+        Args:
+            weight_name: such as "model.layers.0.self_attn.q_proj.weight".
+            weight: float32 (out, in).
+
+        Raises:
+            UsageError: the adapter's shapes do not fit.
+        """
+        module = weight_name.removesuffix(".weight")
+        if module not in self.sides:
+            return weight
+        low, high = self.sides[module]["A"].float(), self.sides[module]["B"].float()
+        if high.shape[0] != weight.shape[0] or low.shape[1] != weight.shape[1] or high.shape[1] != low.shape[0]:
+            raise UsageError(
+                f"adapter for {module} is {tuple(high.shape)} times {tuple(low.shape)}, the weight {tuple(weight.shape)}",
+                hint="the adapter was trained on another base",
+            )
+        self.unused.discard(module)
+        return weight + self.scale * (high @ low)
+
+
+def read_adapter(folder: Path) -> Adapter:
+    """Return the adapter in a folder with adapter_config.json and adapter_model.safetensors.
+
+    Raises:
+        UsageError: cannot be read, or is more than plain LoRA; the message names the setting or the key.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        tensors = load_file(folder / "adapter_model.safetensors")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UsageError(f"cannot read the adapter {folder}: {error}") from error
+    _require_plain(config, folder)
+    sides: dict[str, dict[str, Any]] = {}
+    for key, tensor in tensors.items():
+        match = _KEY.match(key)
+        if not match:
+            raise UsageError(f"{folder}: the adapter has {key}, which is not plain LoRA on a linear layer")
+        sides.setdefault(match["module"], {})[match["side"]] = tensor
+    for module, pair in sides.items():
+        if set(pair) != {"A", "B"}:
+            raise UsageError(f"{folder}: the adapter has only lora_{next(iter(pair))} of {module}")
+        if pair["A"].shape[0] != config["r"]:
+            raise UsageError(f"{folder}: {module} has rank {pair['A'].shape[0]}, the configuration says {config['r']}")
+    rank = math.sqrt(config["r"]) if config.get("use_rslora") else config["r"]
+    return Adapter(config["lora_alpha"] / rank, sides, set(sides))
+
+
+def _require_plain(config: dict[str, Any], folder: Path) -> None:
+    if config.get("peft_type") != "LORA":
+        raise UsageError(f"{folder}: peft_type {config.get('peft_type')!r} is not supported", hint="supported: LORA")
+    for key in _UNSUPPORTED:
+        if config.get(key):
+            raise UsageError(f"{folder}: {key} = {config[key]!r} cannot be merged", hint="supported: plain LoRA and rsLoRA")
+    if config.get("bias", "none") != "none":
+        raise UsageError(f"{folder}: bias = {config['bias']!r} cannot be merged", hint="train with bias none")
+    if config.get("init_lora_weights") not in _INITIALIZERS:
+        raise UsageError(f"{folder}: init_lora_weights = {config['init_lora_weights']!r} changes the base model")
+    if not isinstance(config.get("r"), int) or config["r"] < 1 or not isinstance(config.get("lora_alpha"), int | float):
+        raise UsageError(f"{folder}: r = {config.get('r')!r}, lora_alpha = {config.get('lora_alpha')!r}")

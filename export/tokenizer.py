@@ -1,0 +1,142 @@
+"""A base model's tokenizer.json as the vocabulary that llama.cpp reads: byte-level BPE only.
+
+llama.cpp splits text by a regex that it knows by name (`tokenizer.ggml.pre`); a regex it does not know would
+give other tokens than training saw, so anything unknown is refused here, and parity.py compares the tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from devices.errors import UsageError
+
+# llama.cpp src/llama-vocab.cpp: what each `pre` name splits by; the Hugging Face side is each family's tokenizer.json.
+_SPLIT_LETTERS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
+_SPLIT_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+PRE_BY_PATTERN = {
+    _SPLIT_LETTERS + r"\p{N}" + _SPLIT_REST: "qwen2",
+    _SPLIT_LETTERS + r"\p{N}{1,3}" + _SPLIT_REST: "llama-bpe",
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": "gpt-2",
+}
+# llama.cpp sets ignore_merges for these (LLAMA_VOCAB_PRE_TYPE_LLAMA3) and for no other name above.
+PRE_THAT_IGNORES_MERGES = {"llama-bpe"}
+# gguf.TokenType
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What the GGUF says about tokens.
+
+    Attributes:
+        pre: llama.cpp's name of the splitting regex.
+        tokens: text by token id, byte-encoded as in GPT-2 except for added tokens; one for each embedding row.
+        types: gguf.TokenType by token id.
+        merges: "left right", best first.
+        end_of_turn: id of the template's end-of-turn token.
+        bos, padding: ids, if the tokenizer has them.
+    """
+
+    pre: str
+    tokens: tuple[str, ...]
+    types: tuple[int, ...]
+    merges: tuple[str, ...]
+    end_of_turn: int
+    bos: int | None
+    padding: int | None
+
+
+def read_vocabulary(base: Path, rows: int, end_of_turn: str) -> Vocabulary:
+    """Return the vocabulary of a base model's folder.
+
+    Args:
+        base: has tokenizer.json and, for bos and padding, tokenizer_config.json.
+        rows: rows of the embedding; ids that the tokenizer leaves free are filled with unused tokens.
+        end_of_turn: the chat template's end-of-turn token, which must be one token.
+
+    Raises:
+        UsageError: not a byte-level BPE that llama.cpp knows, or the end-of-turn text is not one token.
+    """
+    plain = _read_json(base / "tokenizer.json")
+    where = base / "tokenizer.json"
+    model = plain.get("model") or {}
+    if model.get("type") != "BPE" or model.get("byte_fallback"):
+        raise UsageError(f"{where}: model {model.get('type')!r} is not supported", hint="supported: byte-level BPE")
+    for key in ("continuing_subword_prefix", "end_of_word_suffix"):
+        if model.get(key):
+            raise UsageError(f"{where}: {key} {model[key]!r} is not supported by llama.cpp")
+    if (plain.get("normalizer") or {"type": "NFC"}).get("type") != "NFC":
+        raise UsageError(f"{where}: normalizer {plain['normalizer']['type']!r} is not supported by llama.cpp")
+    pre = _pre_of(plain.get("pre_tokenizer") or {}, where)
+    if bool(model.get("ignore_merges")) != (pre in PRE_THAT_IGNORES_MERGES):
+        raise UsageError(f"{where}: ignore_merges {model.get('ignore_merges')} does not go with llama.cpp's {pre!r}")
+    texts = {number: text for text, number in model["vocab"].items()}
+    types = dict.fromkeys(texts, NORMAL)
+    for added in plain.get("added_tokens") or []:
+        for key in ("single_word", "lstrip", "rstrip"):
+            if added.get(key):
+                raise UsageError(f"{where}: added token {added['content']!r} has {key}, which llama.cpp does not do")
+        texts[added["id"]] = added["content"]
+        types[added["id"]] = CONTROL if added["special"] else USER_DEFINED
+    if texts and max(texts) >= rows:
+        raise UsageError(f"{where}: token {max(texts)} has no row in the embedding, which has {rows}")
+    ids = {text: number for number, text in texts.items() if types[number] != NORMAL}
+    if end_of_turn not in ids:
+        raise UsageError(
+            f"{where}: the template's end-of-turn {end_of_turn!r} is not one token of this vocabulary",
+            hint="choose the template of the base model's family, or a base that has this token",
+        )
+    special = _read_json(base / "tokenizer_config.json") if (base / "tokenizer_config.json").is_file() else {}
+    return Vocabulary(
+        pre=pre,
+        tokens=tuple(texts.get(number, f"[PAD{number}]") for number in range(rows)),
+        types=tuple(types.get(number, UNUSED) for number in range(rows)),
+        merges=tuple(merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]),
+        end_of_turn=ids[end_of_turn],
+        bos=ids.get(_token_text(special.get("bos_token"))),
+        padding=ids.get(_token_text(special.get("pad_token"))),
+    )
+
+
+def special_texts(vocabulary: Vocabulary) -> list[str]:
+    """Return the text of every added token, in the order of their ids."""
+    added = zip(vocabulary.tokens, vocabulary.types, strict=True)
+    return [text for text, kind in added if kind in (CONTROL, USER_DEFINED)]
+
+
+def _token_text(value: Any) -> str:
+    return str(value.get("content", "")) if isinstance(value, dict) else str(value or "")
+
+
+def _pre_of(pre_tokenizer: dict[str, Any], where: Path) -> str:
+    steps = pre_tokenizer.get("pretokenizers") if pre_tokenizer.get("type") == "Sequence" else [pre_tokenizer]
+    steps = steps or [{}]
+    kinds = [step.get("type") for step in steps]
+    last = steps[-1]
+    if kinds[-1] == "ByteLevel" and not last.get("add_prefix_space"):
+        if kinds == ["ByteLevel"] and last.get("use_regex", True):
+            return "gpt-2"
+        if kinds == ["Digits", "ByteLevel"] and steps[0].get("individual_digits") and last.get("use_regex", True):
+            return "smollm"
+        if kinds == ["Split", "ByteLevel"] and not last.get("use_regex", True):
+            split = steps[0]
+            pattern = (split.get("pattern") or {}).get("Regex", "")
+            if split.get("behavior") == "Isolated" and not split.get("invert") and pattern in PRE_BY_PATTERN:
+                return PRE_BY_PATTERN[pattern]
+    raise UsageError(
+        f"{where}: pre-tokenizer {json.dumps(pre_tokenizer, ensure_ascii=False)[:300]} is not known",
+        hint=f"known: {', '.join([*PRE_BY_PATTERN.values(), 'smollm'])}",
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read {path}: {error}") from error
+    if not isinstance(plain, dict):
+        raise UsageError(f"{path}: not a JSON object")
+    return plain

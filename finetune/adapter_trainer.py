@@ -1,0 +1,167 @@
+"""trl's trainer, told what to do. The only file that knows trl; importing it imports torch.
+
+What trl 1.16 would do by itself and must not: render or truncate rows (they come encoded), cast the adapter of a
+quantized base to bfloat16 (the optimizer's small updates would be lost), switch bf16 and gradient checkpointing on
+by default, and score every position's logits for metrics on a CPU.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback, TrainerCallback, set_seed
+from transformers.trainer_pt_utils import get_length_grouped_indices
+from trl import SFTConfig, SFTTrainer, pack_dataset
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+from finetune.prefix_loss import has_plain_head, summed_loss
+from finetune.progress_bar import StepProgress
+from finetune.quantized_base import Machine, add_adapter, load_base
+from finetune.recipe import Recipe
+from finetune.rows import IGNORED
+from finetune.run_folder import keep_checkpoint, part_of
+from finetune.training_rows import EncodedRows
+
+SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+
+
+def build_trainer(
+    recipe: Recipe, machine: Machine, tokenizer: Any, rows: EncodedRows, progress: StepProgress
+) -> AdapterTrainer:
+    """Return a trainer ready to train: rows, frozen base, fresh adapter."""
+    training = recipe.training
+    dataset = Dataset.from_dict({"input_ids": list(rows.token_ids), "labels": list(rows.labels)})
+    if training.packing:
+        dataset = pack_dataset(dataset, training.max_tokens, strategy="bfd")
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    # Packed rows go without an attention mask: position ids alone keep them apart.
+    collator = DataCollatorForLanguageModeling(pad_token_id=pad_id or 0, padding_free=training.packing)
+    set_seed(recipe.seed)
+    model = add_adapter(load_base(recipe, machine.device, machine.dtype), recipe.lora)
+    trainer = AdapterTrainer(
+        model=model,
+        args=trainer_arguments(recipe, machine),
+        train_dataset=dataset,
+        processing_class=tokenizer,
+        data_collator=collator,
+    )
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.float32)
+    trainer.set_up(recipe, progress)
+    return trainer
+
+
+def trainer_arguments(recipe: Recipe, machine: Machine) -> SFTConfig:
+    """Return trl's settings for a recipe; everything that trl 1.16 switches on by itself is said here."""
+    training = recipe.training
+    return SFTConfig(
+        output_dir=str(part_of(Path(recipe.out)) / "checkpoints"),
+        use_cpu=machine.device == "cpu",
+        bf16=machine.dtype == torch.bfloat16,
+        fp16=machine.dtype == torch.float16,
+        per_device_train_batch_size=training.batch_rows,
+        gradient_accumulation_steps=training.accumulate,
+        num_train_epochs=training.epochs or 1.0,
+        max_steps=training.steps or -1,
+        learning_rate=training.learning_rate,
+        lr_scheduler_type=SCHEDULES[training.schedule],
+        warmup_steps=training.warmup_steps,
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_gradient_norm,
+        optim=machine.optimizer,
+        gradient_checkpointing=training.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if training.gradient_checkpointing else None,
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+        dataloader_pin_memory=machine.device == "cuda",
+        save_steps=training.checkpoint_every,
+        logging_steps=1,
+        disable_tqdm=True,
+        report_to=[],
+        seed=recipe.seed,
+    )
+
+
+class LengthGroupedOrder(torch.utils.data.Sampler[int]):
+    """Rows of like length together, in an order that seed and epoch alone decide: a resumed run keeps it."""
+
+    def __init__(self, lengths: list[int], batch_rows: int, seed: int) -> None:
+        self._lengths, self._batch_rows, self._seed, self._epoch = lengths, batch_rows, seed, 0
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self._seed + self._epoch)
+        return iter(get_length_grouped_indices(self._lengths, self._batch_rows, generator=generator))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by accelerate at the start of each epoch."""
+        self._epoch = epoch
+
+
+class ShowSteps(TrainerCallback):
+    """Hands steps to the progress display."""
+
+    def __init__(self, trainer: Any, progress: StepProgress) -> None:
+        self._trainer, self._progress, self._started_s = trainer, progress, 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Say how many steps there are."""
+        self._started_s = time.monotonic()
+        per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps
+        self._progress.note(f"{state.max_steps} steps of {per_step} rows, starting at step {state.global_step}")
+        self._progress.start(state.global_step, state.max_steps)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Show a step with its loss; speed counts the tokens of rows, not padding."""
+        if logs and "loss" in logs:
+            speed = self._trainer.seen_tokens / (time.monotonic() - self._started_s)
+            self._progress.step(state.global_step, float(logs["loss"]), speed)
+
+
+class AdapterTrainer(SFTTrainer):
+    """trl's trainer with our loss, our order of rows and checkpoints that are whole or absent."""
+
+    def set_up(self, recipe: Recipe, progress: StepProgress) -> None:
+        """Take what trl's constructor does not."""
+        self.recipe, self.seen_tokens = recipe, 0
+        self.remove_callback(PrinterCallback)
+        self.add_callback(ShowSteps(self, progress))
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Return the mean loss of the trained tokens, and compute no other logits."""
+        mask = inputs.get("attention_mask")
+        self.seen_tokens += int(inputs["input_ids"].numel() if mask is None else mask.sum())
+        causal = self.model.get_base_model()
+        if return_outputs or not has_plain_head(causal.config):
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        with self.accelerator.autocast():
+            loss = summed_loss(causal, inputs, share_prefix=self.recipe.training.share_prefix)
+        if num_items_in_batch is None:
+            num_items_in_batch = (inputs["labels"] != IGNORED).sum()
+        return loss / num_items_in_batch
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """Write none: run.json says what made the adapter."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        lengths = [len(ids) for ids in self.train_dataset["input_ids"]]
+        return LengthGroupedOrder(lengths, self.args.train_batch_size, self.recipe.seed)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(Path(self.args.output_dir) / "saving")
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        saved = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        keep_checkpoint(saved, Path(self.args.output_dir), self.recipe.training.keep_checkpoints)

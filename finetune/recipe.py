@@ -1,0 +1,167 @@
+"""Recipes: everything that decides a training run, in one YAML file, and `key=value` overrides of it."""
+
+from __future__ import annotations
+
+import difflib
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+
+from devices.errors import UsageError
+from devices.yaml_file import Strict, first_problem, parse_value, plain_values, read_yaml
+
+RECIPES_FOLDER = Path(__file__).parent / "recipes"
+STARTER = "starter"
+STARTER_FOLDER = Path(__file__).parent / "starter"
+# The seven projections of Llama, Mistral and Qwen. Phi-3 fuses them: qkv_proj, o_proj, gate_up_proj, down_proj.
+SEVEN_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+class Lora(Strict):
+    """The adapter: low-rank updates beside the frozen projections, scaled by alpha / rank."""
+
+    rank: int = Field(default=16, ge=1, le=512)
+    alpha: int = Field(default=32, ge=1)
+    dropout: float = Field(default=0.0, ge=0.0, le=0.5)
+    targets: tuple[str, ...] = Field(default=SEVEN_PROJECTIONS, strict=False, min_length=1)
+
+
+class Training(Strict):
+    """How long and how fast. One step sees batch_rows * accumulate rows; epochs and steps exclude each other."""
+
+    epochs: float | None = Field(default=None, gt=0)
+    steps: int | None = Field(default=None, gt=0)
+    batch_rows: int = Field(default=4, ge=1)
+    accumulate: int = Field(default=1, ge=1)
+    max_tokens: int = Field(default=2048, ge=16)
+    learning_rate: float = Field(default=2e-4, gt=0, le=1)
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_steps: int = Field(default=10, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_gradient_norm: float = Field(default=1.0, gt=0)
+    optimizer: Literal["paged_adamw_8bit", "adamw_8bit", "adamw"] = "paged_adamw_8bit"
+    share_prefix: bool = True
+    packing: bool = False
+    gradient_checkpointing: bool = False
+    checkpoint_every: int = Field(default=100, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1)
+
+    @model_validator(mode="after")
+    def _require_relations(self) -> Training:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give either epochs or steps")
+        if self.packing and self.share_prefix:
+            raise ValueError("packing and share_prefix exclude each other; set one of them to false")
+        if self.gradient_checkpointing and self.share_prefix:
+            raise ValueError("gradient_checkpointing keeps no prefix to share; set one of them to false")
+        return self
+
+
+class Recipe(Strict):
+    """A whole recipe. Paths are relative to the working directory.
+
+    `base` is a folder, a hub name, or `starter`, the small base that ships with Edgewright.
+    """
+
+    schema_: Literal["recipe/v1"] = Field(alias="schema")
+    base: str = Field(min_length=1)
+    site: str = Field(min_length=1)
+    data: str = Field(min_length=1)
+    out: str = Field(min_length=1)
+    template: str = "chatml"
+    seed: int = Field(default=1, ge=0, lt=2**32)
+    quantization: Literal["nf4", "none"] = "nf4"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    compute_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    lora: Lora = Lora()
+    training: Training
+
+    @property
+    def base_path_or_name(self) -> str:
+        """The folder or hub name to load; the packaged folder for `starter`."""
+        return str(STARTER_FOLDER) if self.base == STARTER else self.base
+
+    def to_yaml(self) -> str:
+        """Return the complete recipe, defaults included, as a recipe file."""
+        text = io.StringIO()
+        YAML(typ="rt", pure=True).dump(_plain_tuples(self.model_dump(by_alias=True, exclude_none=True)), text)
+        return text.getvalue()
+
+
+def list_recipes() -> list[str]:
+    """Return the names of the recipes that ship with Edgewright."""
+    return sorted(path.stem for path in RECIPES_FOLDER.glob("*.yaml"))
+
+
+def recipe_path(name_or_path: str | Path) -> Path:
+    """Return the file of a recipe that ships with Edgewright, by name, or the path as it is.
+
+    Raises:
+        UsageError: no shipped recipe has the name.
+    """
+    path = Path(name_or_path)
+    if path.suffix in {".yaml", ".yml"}:
+        return path
+    path = RECIPES_FOLDER / f"{name_or_path}.yaml"
+    if not path.is_file():
+        near = difflib.get_close_matches(str(name_or_path), list_recipes(), 1, 0.4)
+        hint = f"did you mean {near[0]}?" if near else f"recipes: {', '.join(list_recipes())}; or give a .yaml file"
+        raise UsageError(f"no recipe is called {str(name_or_path)!r}", hint=hint)
+    return path
+
+
+def load_recipe(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Load a recipe by shipped name or path, and lay `key=value` overrides over it.
+
+    Args:
+        name_or_path: `home`, or a .yaml file.
+        overrides: such as `training.steps=20`; the value is read as YAML.
+
+    Raises:
+        UsageError: no such recipe, not YAML, or a wrong key or value; the message has file and line, or the override.
+    """
+    source = read_yaml(recipe_path(name_or_path), "recipe")
+    if not isinstance(source.root, dict):
+        raise UsageError(f"{source.path}: a recipe is a mapping with schema, base, site, data, out and training")
+    root = plain_values(source.root)
+    given = [_parse_override(text) for text in overrides]
+    for keys, value, text in given:
+        _lay_over(root, keys, value, text)
+    try:
+        return Recipe.model_validate(root)
+    except ValidationError as error:
+        location, message, hint = first_problem(error, Recipe)
+        for keys, _, text in given:
+            shared = min(len(keys), len(location))
+            if shared and location[:shared] == keys[:shared]:
+                raise UsageError(f"override {text}: {message}", hint=hint) from error
+        raise source.explain((), error, Recipe) from error
+
+
+def _parse_override(text: str) -> tuple[tuple[str, ...], Any, str]:
+    dotted, equals, written = text.partition("=")
+    if not equals or not all(dotted.split(".")):
+        raise UsageError(f"override {text!r} is not key=value", hint="for example training.steps=20")
+    return tuple(dotted.split(".")), parse_value(written, f"override {text}"), text
+
+
+def _lay_over(root: dict[str, Any], keys: tuple[str, ...], value: Any, text: str) -> None:
+    """Set a nested value; epochs and steps replace each other, as only one of them may be given."""
+    node = root
+    for key in keys[:-1]:
+        node = node.setdefault(key, {})
+        if not isinstance(node, dict):
+            raise UsageError(f"override {text}: {key} holds a value and no keys")
+    node[keys[-1]] = value
+    if keys[:-1] == ("training",):
+        node.pop({"steps": "epochs", "epochs": "steps"}.get(keys[-1], ""), None)
+
+
+def _plain_tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain_tuples(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,201 @@
+"""What a training run leaves behind. `export` reads it, so its names and fields are a format: run/v1.
+
+    OUT/adapter/        adapter_model.safetensors, adapter_config.json
+    OUT/recipe.yaml     the complete recipe, as it ran
+    OUT/site.yaml       the site file, byte for byte
+    OUT/sample.jsonl    the first rows of the data
+    OUT/run.json        what went in, what came out, and with which versions
+    OUT/checkpoints/    the last ones
+
+A run works in OUT.part, which becomes OUT at its very end: what is called OUT is finished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
+from pathlib import Path
+from platform import python_version
+from typing import Any
+
+from devices.errors import UsageError
+from devices.site import site_path
+from finetune.recipe import Recipe, load_recipe
+
+SCHEMA = "run/v1"
+SAMPLE_ROWS = 8
+PACKAGES = ("edgewright", "torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "tokenizers")
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """The rows a run was trained on; `rows` and `tokens` count what was kept."""
+
+    path: str
+    sha256: str
+    rows: int
+    tokens: int
+    trained_tokens: int
+    dropped: int
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """The contents of run.json, apart from its schema. `losses` are (step, mean loss of its trained tokens)."""
+
+    base: str
+    base_sha256: dict[str, str]
+    site: str
+    template: str
+    contract: str
+    data: DataFacts
+    versions: dict[str, str]
+    device: str
+    dtype: str
+    optimizer: str
+    trained_parameters: int
+    all_parameters: int
+    losses: tuple[tuple[int, float], ...]
+    seconds: float
+    tokens_per_s: float
+    seed: int
+
+    def to_json(self) -> str:
+        """Return the text of run.json."""
+        return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=2, ensure_ascii=False) + "\n"
+
+
+def part_of(out: Path) -> Path:
+    """Return the folder a run works in until it is finished."""
+    return out.with_name(out.name + ".part")
+
+
+def open_run(recipe: Recipe, out: Path, *, resume: bool) -> Path | None:
+    """Make OUT.part ready and put recipe, site and sample into it; return the checkpoint to go on from, if any.
+
+    Raises:
+        UsageError: OUT is there already, a run was interrupted and `resume` was not asked for, there is nothing to
+            resume, or the interrupted run had another recipe or other data.
+    """
+    part = part_of(out)
+    if out.exists():
+        raise UsageError(f"{out} is there already", hint="choose another out, or move it away")
+    checkpoint = last_checkpoint(part)
+    if resume:
+        if checkpoint is None:
+            raise UsageError(f"nothing to resume: {part} has no checkpoint", hint="start the run without resume")
+        _require_same(part, recipe)
+        return checkpoint
+    if checkpoint is not None:
+        raise UsageError(
+            f"{part} is an interrupted run with {checkpoint.name}",
+            hint="resume it, or remove that folder to start over",
+        )
+    shutil.rmtree(part, ignore_errors=True)
+    (part / "checkpoints").mkdir(parents=True)
+    (part / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+    shutil.copyfile(site_path(recipe.site), part / "site.yaml")
+    with Path(recipe.data).open(encoding="utf-8") as rows:
+        (part / "sample.jsonl").write_text("".join(islice(rows, SAMPLE_ROWS)), encoding="utf-8")
+    (part / "data.sha256").write_text(file_sha256(Path(recipe.data)), encoding="utf-8")
+    return None
+
+
+def finish_run(out: Path, facts: RunFacts) -> None:
+    """Write run.json, make everything durable, and give the folder its name."""
+    part = part_of(out)
+    (part / "run.json").write_text(facts.to_json(), encoding="utf-8")
+    (part / "data.sha256").unlink(missing_ok=True)
+    _rename_durably(part, out)
+
+
+def keep_checkpoint(saved: Path, folder: Path, keep: int) -> None:
+    """Move a checkpoint that was saved aside into `folder`, durably; remove all but the newest `keep`."""
+    target = folder / saved.name
+    shutil.rmtree(target, ignore_errors=True)
+    _rename_durably(saved, target)
+    for old in _checkpoints(folder)[:-keep]:
+        shutil.rmtree(old)
+
+
+def last_checkpoint(part: Path) -> Path | None:
+    """Return the newest checkpoint; each is whole, as it was saved aside and renamed."""
+    return next(reversed(_checkpoints(part / "checkpoints")), None)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hex.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error}") from error
+
+
+def base_sha256(base: str) -> dict[str, str]:
+    """Return the hash of every file of a base folder, by name; empty for a hub name."""
+    folder = Path(base)
+    return (
+        {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.is_file()} if folder.is_dir() else {}
+    )
+
+
+def tool_versions() -> dict[str, str]:
+    """Return the versions of Python and of every package that shapes a run; a missing one is left out."""
+    versions = {"python": python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints in a folder, oldest first."""
+    return sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]))
+
+
+def _require_same(part: Path, recipe: Recipe) -> None:
+    before = load_recipe(part / "recipe.yaml")
+    if changed := _changed_keys(before.model_dump(by_alias=True), recipe.model_dump(by_alias=True)):
+        raise UsageError(
+            f"{part} was started with another {changed[0]}", hint=f"its recipe is {part / 'recipe.yaml'}; use that one"
+        )
+    if (part / "data.sha256").read_text(encoding="utf-8") != file_sha256(Path(recipe.data)):
+        raise UsageError(f"{recipe.data} changed since {part} was started", hint="restore it, or start a new run")
+
+
+def _changed_keys(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    changed = []
+    for key, value in now.items():
+        old = before.get(key)
+        if isinstance(value, dict) and isinstance(old, dict):
+            changed += _changed_keys(old, value, f"{prefix}{key}.")
+        elif value != old:
+            changed.append(f"{prefix}{key}")
+    return changed
+
+
+def _rename_durably(aside: Path, path: Path) -> None:
+    for inner in [*aside.rglob("*"), aside]:
+        _sync(inner)
+    aside.rename(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

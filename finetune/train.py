@@ -1,0 +1,132 @@
+"""A training run from recipe to run folder: check, train, write down. Training itself is in adapter_trainer.py."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from devices.errors import UnavailableError, UsageError
+from devices.site import load_site
+from edge_agent.wire import END_OF_TURN, contract_of, load_template
+from finetune.progress_bar import StepProgress
+from finetune.quantized_base import (
+    Machine,
+    choose_device,
+    choose_dtype,
+    choose_optimizer,
+    count_parameters,
+    load_tokenizer,
+)
+from finetune.recipe import Recipe
+from finetune.run_folder import (
+    DataFacts,
+    RunFacts,
+    base_sha256,
+    file_sha256,
+    finish_run,
+    open_run,
+    part_of,
+    tool_versions,
+)
+from finetune.training_rows import encode_rows
+
+
+class Interrupted(UnavailableError):
+    """The run stopped before its end; its last checkpoint is usable."""
+
+
+def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | None = None) -> RunFacts:
+    """Train an adapter as the recipe says and leave a run folder (finetune/run_folder.py) at recipe.out.
+
+    Args:
+        recipe: everything that decides the run.
+        resume: go on from the last checkpoint of an interrupted run of the same recipe and data.
+        progress: where notes and steps are shown; stderr if None.
+
+    Raises:
+        UsageError: the recipe, the base or a row does not fit; found before training starts.
+        UnavailableError: the hub is out of reach, or memory ran out.
+        Interrupted: stopped by Ctrl-C.
+    """
+    from finetune.adapter_trainer import build_trainer
+
+    progress = progress or StepProgress()
+    if recipe.template not in END_OF_TURN:
+        raise UsageError(f"no template is called {recipe.template!r}", hint=f"templates: {', '.join(END_OF_TURN)}")
+    contract = contract_of(load_site(recipe.site), load_template(recipe.template))
+    machine = _choose_machine(recipe, progress)
+    tokenizer = load_tokenizer(recipe)
+    rows = encode_rows(Path(recipe.data), contract, tokenizer, recipe.training.max_tokens)
+    out = Path(recipe.out)
+    checkpoint = open_run(recipe, out, resume=resume)
+
+    trainer = build_trainer(recipe, machine, tokenizer, rows, progress)
+    trained, total = count_parameters(trainer.model)
+    progress.note(f"trained parameters {trained:,} of {total:,} ({trained / total:.2%})")
+    progress.note(
+        f"{len(rows.token_ids)} rows ({rows.dropped} longer than {recipe.training.max_tokens} tokens dropped), "
+        f"{rows.tokens:,} tokens an epoch, {rows.trained_tokens:,} of them trained"
+    )
+    started_s = time.monotonic()
+    _train(trainer, checkpoint, part_of(out), progress)
+    seconds = time.monotonic() - started_s
+
+    trainer.model.save_pretrained(part_of(out) / "adapter", save_embedding_layers=False)
+    (part_of(out) / "adapter" / "README.md").unlink(missing_ok=True)
+    facts = RunFacts(
+        base=recipe.base_path_or_name,
+        base_sha256=base_sha256(recipe.base_path_or_name),
+        site=recipe.site,
+        template=recipe.template,
+        contract=contract.digest,
+        data=DataFacts(
+            path=recipe.data,
+            sha256=file_sha256(Path(recipe.data)),
+            rows=len(rows.token_ids),
+            tokens=rows.tokens,
+            trained_tokens=rows.trained_tokens,
+            dropped=rows.dropped,
+        ),
+        versions=tool_versions(),
+        device=machine.device,
+        dtype=machine.dtype_name,
+        optimizer=machine.optimizer,
+        trained_parameters=trained,
+        all_parameters=total,
+        losses=tuple((log["step"], round(log["loss"], 5)) for log in trainer.state.log_history if "loss" in log),
+        seconds=round(seconds, 1),
+        tokens_per_s=round(trainer.seen_tokens / seconds, 1),
+        seed=recipe.seed,
+    )
+    finish_run(out, facts)
+    return facts
+
+
+def _choose_machine(recipe: Recipe, progress: StepProgress) -> Machine:
+    device = choose_device(recipe.device)
+    optimizer, reason = choose_optimizer(recipe.training.optimizer, device)
+    machine = Machine(device, choose_dtype(recipe.compute_dtype, device), optimizer)
+    progress.note(f"device {machine.device}, computing in {machine.dtype_name}, base in {recipe.quantization}")
+    if reason:
+        progress.note(f"optimizer {optimizer} for {recipe.training.optimizer}: {reason}")
+    return machine
+
+
+def _train(trainer: Any, checkpoint: Path | None, part: Path, progress: StepProgress) -> None:
+    import torch
+
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except KeyboardInterrupt as error:
+        raise Interrupted(
+            f"stopped after step {trainer.state.global_step}; checkpoints are in {part / 'checkpoints'}",
+            hint="the same command with --resume goes on from the last one",
+        ) from error
+    except torch.OutOfMemoryError as error:
+        raise UnavailableError(
+            f"out of GPU memory at step {trainer.state.global_step}",
+            hint="lower training.batch_rows and raise training.accumulate, or set training.gradient_checkpointing=true",
+        ) from error
+    finally:
+        progress.close()

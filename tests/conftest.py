@@ -1,0 +1,18 @@
+"""For every test: no network, and no way out to a model hub either.
+
+Sockets are blocked by pytest-socket (pyproject.toml, `addopts`). A test whose real part is a server on this machine
+asks for it with `@pytest.mark.allow_hosts(["127.0.0.1"])`.
+
+Does not guard against: a child process that opens sockets; the variables below reach it, the block does not.
+"""
+
+from __future__ import annotations
+
+import os
+
+# Before anything imports transformers or datasets, which read these once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"

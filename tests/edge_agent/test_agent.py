@@ -1,0 +1,123 @@
+"""The agent loop: steps, limits, and what a person is told."""
+
+from __future__ import annotations
+
+from devices.simulator import World
+from devices.site import load_site
+from devices.tools import ToolCall
+from edge_agent.agent import NO_ANSWER, Agent, TurnLimits, TurnResult
+from edge_agent.engine import Completion, Limits, Request
+from edge_agent.simulated import Simulation
+from edge_agent.wire import Message, body_of, load_template
+
+SITE = load_site("home")
+
+
+def completion(text: str) -> Completion:
+    return Completion(text, (), "end_of_turn", 0, 0, 0, 0, 0.0, 0.0)
+
+
+def calls(*items: tuple[str, dict[str, object]]) -> str:
+    return body_of(Message("assistant", "", "t", tuple(ToolCall(name, values) for name, values in items)))  # type: ignore[arg-type]
+
+
+def answer(text: str) -> str:
+    return body_of(Message("assistant", text, "t"))
+
+
+def play(agent: Agent, ask: str, *replies: str) -> tuple[TurnResult, list[Request]]:
+    """Run one turn on scripted replies; a missing or unused reply fails."""
+    turn, requests, unused = agent.turn(ask), [], list(replies)
+    try:
+        request = next(turn)
+        while True:
+            requests.append(request)
+            assert unused, f"no reply left for: {request.prompt[-80:]!r}"
+            request = turn.send(completion(unused.pop(0)))
+    except StopIteration as stop:
+        assert not unused
+        return stop.value, requests
+
+
+def make(limits: TurnLimits | None = None) -> tuple[Agent, World]:
+    world = World(SITE)
+    simulation = Simulation(SITE, load_template("chatml"), limits or TurnLimits())
+    return simulation.agent(world), world
+
+
+LIGHT_ON = ("light_on", {"device": "kitchen_light"})
+LIGHT_OFF = ("light_off", {"device": "kitchen_light"})
+LOCK = ("lock_unlock", {"device": "front_door"})
+
+
+def test_what_is_said_comes_from_the_read_back_and_not_from_the_model() -> None:
+    agent, world = make()
+    world.stuck.add("kitchen_light")
+    result, _ = play(agent, "light", calls(LIGHT_ON), answer("The kitchen light is on."))
+    assert result.actions[0].status == "failed"
+    assert "did not change" in result.answer and "is on." not in result.answer
+    assert result.model_answer == "The kitchen light is on."
+
+
+def test_two_steps_see_each_others_results() -> None:
+    agent, world = make()
+    result, requests = play(agent, "on then off", calls(LIGHT_ON), calls(LIGHT_OFF), answer("Done."))
+    assert [item.status for item in result.actions] == ["done", "done"]
+    assert '"status":"done","device":"kitchen_light","on":true' in requests[1].prompt
+    assert requests[2].prompt.startswith(requests[1].prompt)
+    assert world.state["kitchen_light"]["on"] is False
+
+
+def test_a_model_that_loops_repeats_nothing() -> None:
+    agent, _ = make(TurnLimits(model_replies=3))
+    result, _ = play(agent, "on", *[calls(LIGHT_ON)] * 3)
+    assert len(result.actions) == 1 and result.stop_reason == "step_limit"
+    assert result.answer == f"The kitchen light brightness is 100 percent. {NO_ANSWER}"
+
+
+def test_without_a_yes_nothing_guarded_happens() -> None:
+    agent, world = make()
+    result, _ = play(agent, "unlock", calls(LOCK), answer("It is unlocked."))
+    assert result.actions[0].status == "needs_confirmation" and world.state["front_door"]["locked"] is True
+    assert result.answer.startswith("Please confirm")
+
+
+def test_an_unusable_reply_does_nothing_and_is_not_remembered() -> None:
+    agent, world = make()
+    before = world.snapshot()
+    result, _ = play(agent, "forget me", "<think>broken")
+    assert result.stop_reason == "unusable" and result.answer == NO_ANSWER and not result.is_usable
+    assert world.snapshot() == before
+    _, requests = play(agent, "second", answer("Hello."))
+    assert "forget me" not in requests[0].prompt
+
+
+def test_the_conversation_is_remembered_and_only_appended_to() -> None:
+    agent, _ = make()
+    _, first = play(agent, "one", calls(LIGHT_ON), answer("Done."))
+    _, second = play(agent, "two", answer("Hello."))
+    assert second[0].prompt.startswith(first[-1].prompt)
+    assert second[0].prompt.startswith(agent.prefix)
+
+
+def test_old_turns_are_dropped_whole_and_the_prefix_stays() -> None:
+    agent, _ = make(TurnLimits(remembered_messages=5))
+    for number in range(4):
+        _, requests = play(agent, f"ask {number}", calls(LIGHT_ON), answer("Done."))
+    prompt = requests[0].prompt
+    assert prompt.startswith(agent.prefix) and "ask 2" in prompt and "ask 1" not in prompt
+    assert prompt[len(agent.prefix) :].startswith("<|im_start|>user\nask 2")
+
+
+def test_time_limit() -> None:
+    agent, _ = make(TurnLimits(timeout_s=0.0))
+    result, _ = play(agent, "on")
+    assert result.stop_reason == "time_limit" and result.answer == NO_ANSWER
+
+
+def test_every_request_has_the_grammar_and_a_limit() -> None:
+    agent, _ = make(TurnLimits(reply_tokens=99, timeout_s=5.0))
+    _, requests = play(agent, "hi", answer("Hello."))
+    assert requests[0].grammar is not None
+    assert requests[0].limits.reply_tokens == 99 and 0 < (requests[0].limits.timeout_s or 0) <= 5
+    assert requests[0].limits != Limits()

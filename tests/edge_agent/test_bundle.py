@@ -1,0 +1,192 @@
+"""Bundles open whole or not at all, and the message names what is wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from devices.errors import RefusedError, UsageError
+from devices.site import SITES_FOLDER, load_site
+from edge_agent import bundle as layout
+from edge_agent.bundle import BundleTampered, Manifest, open_bundle, verify_files
+from edge_agent.wire import ContractChanged
+from tests.tiny_bundle import make_tiny_bundle, make_tiny_gguf, rewrite_manifest
+
+FILES = (*layout.REQUIRED_FILES, layout.MANIFEST)
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_bundle(tmp_path_factory.mktemp("sound") / "tiny")
+
+
+@pytest.fixture
+def folder(sound: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(sound, tmp_path / "tiny"))
+
+
+def flip(path: Path, place: int, bit: int = 0) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1 << bit
+    path.write_bytes(data)
+
+
+def test_a_sound_bundle_opens(sound: Path) -> None:
+    opened = open_bundle(sound)
+    assert (opened.manifest.name, opened.manifest.site, opened.manifest.quant) == ("tiny", "home", "F16")
+    assert opened.template.end_of_turn == "<|im_end|>"
+    assert opened.system_text.startswith("You control a small house")
+    assert opened.smoke_path is None
+    opened.require_site(load_site("home"))
+
+
+def test_the_manifest_has_the_documented_form(sound: Path) -> None:
+    plain = json.loads((sound / layout.MANIFEST).read_text(encoding="utf-8"))
+    assert list(plain) == ["schema", "name", "site", "quant", "contract", "files", "sha256"]
+    assert plain["schema"] == "bundle/v1"
+    assert set(plain["files"][layout.MODEL]) == {"sha256", "bytes"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_one_flipped_bit_in_any_file_is_named(folder: Path, name: str) -> None:
+    flip(folder / name, (folder / name).stat().st_size // 2)
+    with pytest.raises(BundleTampered, match=name):
+        open_bundle(folder)
+
+
+def test_every_flipped_byte_of_the_manifest_is_noticed(folder: Path) -> None:
+    path = folder / layout.MANIFEST
+    data = path.read_bytes()
+    for place in range(len(data)):
+        flip(path, place, bit=place % 7)
+        with pytest.raises(BundleTampered, match=layout.MANIFEST):
+            verify_files(folder)
+        path.write_bytes(data)
+
+
+def test_every_cut_of_the_manifest_is_noticed(folder: Path) -> None:
+    path = folder / layout.MANIFEST
+    data = path.read_bytes()
+    for size in range(len(data)):
+        path.write_bytes(data[:size])
+        with pytest.raises(BundleTampered, match=layout.MANIFEST):
+            verify_files(folder)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(BundleTampered, match=name):
+        open_bundle(folder)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_cut_file_is_named(folder: Path, name: str) -> None:
+    data = (folder / name).read_bytes()
+    (folder / name).write_bytes(data[:-1])
+    with pytest.raises(BundleTampered, match=name):
+        open_bundle(folder)
+
+
+def test_an_added_file_or_folder_is_named(folder: Path) -> None:
+    (folder / "extra.bin").write_bytes(b"")
+    with pytest.raises(BundleTampered, match=r"extra\.bin"):
+        open_bundle(folder)
+    (folder / "extra.bin").unlink()
+    (folder / "more").mkdir()
+    with pytest.raises(BundleTampered, match="more"):
+        open_bundle(folder)
+
+
+def test_a_link_in_place_of_a_file_is_refused(folder: Path, sound: Path) -> None:
+    (folder / layout.MODEL).unlink()
+    (folder / layout.MODEL).symlink_to(sound / layout.MODEL)
+    with pytest.raises(BundleTampered, match="plain file"):
+        open_bundle(folder)
+
+
+@pytest.mark.parametrize("name", ["../site.yaml", "/etc/passwd", "a/b", "..", "", "manifest.json", "a\nb"])
+def test_a_manifest_cannot_list_files_elsewhere(folder: Path, name: str) -> None:
+    entry = {"sha256": "0" * 64, "bytes": 1}
+    manifest = open_bundle(folder).manifest
+    listed = manifest.model_dump(by_alias=True)
+    forged = Manifest.model_construct(**{"schema_": "bundle/v1"} | listed | {"files": listed["files"] | {name: entry}})
+    plain = forged.model_dump(by_alias=True, warnings=False)
+    data = json.dumps(plain | {"sha256": layout._digest_of(plain)}, indent=2) + "\n"
+    (folder / layout.MANIFEST).write_text(data, encoding="utf-8")
+    with pytest.raises(BundleTampered, match="cannot be a bundle's file"):
+        verify_files(folder)
+
+
+def test_a_template_changed_together_with_the_manifest_breaks_the_contract(folder: Path) -> None:
+    path = folder / layout.TEMPLATE
+    path.write_text(path.read_text(encoding="utf-8") + " ", encoding="utf-8")
+    rewrite_manifest(folder)
+    with pytest.raises(ContractChanged):
+        open_bundle(folder)
+
+
+def test_a_site_changed_together_with_the_manifest_breaks_the_contract(folder: Path) -> None:
+    path = folder / layout.SITE
+    path.write_text(path.read_text(encoding="utf-8").replace("title: a small", "title: a big"), encoding="utf-8")
+    rewrite_manifest(folder)
+    with pytest.raises(ContractChanged):
+        open_bundle(folder)
+
+
+@pytest.mark.parametrize("name", [layout.SYSTEM, layout.TOOLS, layout.SAMPLING])
+def test_a_part_changed_together_with_the_manifest_is_named(folder: Path, name: str) -> None:
+    (folder / name).write_bytes((folder / name).read_bytes() + b".")
+    rewrite_manifest(folder)
+    with pytest.raises(BundleTampered, match=name):
+        open_bundle(folder)
+
+
+def test_a_model_of_another_contract_is_refused(folder: Path) -> None:
+    template = (folder / layout.TEMPLATE).read_text(encoding="utf-8")
+    make_tiny_gguf(folder / layout.MODEL, {"tokenizer.chat_template": template, "edgewright.contract": "0" * 64})
+    rewrite_manifest(folder)
+    with pytest.raises(ContractChanged, match=layout.MODEL):
+        open_bundle(folder)
+
+
+def test_a_model_with_another_template_is_refused(folder: Path) -> None:
+    contract = open_bundle(folder).contract
+    make_tiny_gguf(folder / layout.MODEL, {"tokenizer.chat_template": "x", "edgewright.contract": contract})
+    rewrite_manifest(folder)
+    with pytest.raises(BundleTampered, match="chat template"):
+        open_bundle(folder)
+
+
+def test_a_site_with_other_tools_is_refused(sound: Path, tmp_path: Path) -> None:
+    path = tmp_path / "other.yaml"
+    text = (SITES_FOLDER / "home.yaml").read_text(encoding="utf-8")
+    path.write_text(text.replace("kitchen_light:", "cellar_light:"), encoding="utf-8")
+    with pytest.raises(ContractChanged, match="tiny"):
+        open_bundle(sound).require_site(load_site(path))
+
+
+def test_a_folder_without_a_bundle_is_a_usage_error(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "none"):
+        with pytest.raises(UsageError):
+            open_bundle(path)
+
+
+def test_a_boxs_root_opens_its_current_bundle(folder: Path, tmp_path: Path) -> None:
+    manifest_id = open_bundle(folder).manifest.id
+    box = tmp_path / "box"
+    (box / layout.BUNDLES).mkdir(parents=True)
+    folder.rename(box / layout.BUNDLES / manifest_id)
+    (box / layout.CURRENT).symlink_to(Path(layout.BUNDLES) / manifest_id)
+    assert open_bundle(box).path == (box / layout.BUNDLES / manifest_id).resolve()
+
+    (box / layout.BUNDLES / manifest_id).rename(box / layout.BUNDLES / ("0" * 12))
+    with pytest.raises(UsageError, match="leads nowhere"):
+        open_bundle(box)
+    (box / layout.CURRENT).unlink()
+    (box / layout.CURRENT).symlink_to(Path(layout.BUNDLES) / ("0" * 12))
+    with pytest.raises(RefusedError, match=manifest_id):
+        open_bundle(box)

@@ -1,0 +1,114 @@
+"""Conversations and cases: what is in them, that they are the same again, and that the split holds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+from random import Random
+
+import pytest
+
+from devices.site import Site, load_models, load_site
+from edge_agent.wire import Answer, ToolCalls, body_of, contract_of, load_template, parse_reply
+from finetune import phrases
+from finetune.conversations import carry_out, draw_plan, generate_cases, generate_rows, random_world
+from finetune.exchanges import MAKERS
+from finetune.random_sites import random_site
+
+SITE = load_site("home")
+
+
+def drawn_templates(site: Site, held_out: bool, count: int, seed: int) -> set[str]:
+    rng, used = Random(seed), set()
+    for _ in range(count):
+        world = random_world(site, rng)
+        used |= set(draw_plan(site, world, rng, held_out=held_out).templates)
+    return used
+
+
+def test_every_kind_is_there() -> None:
+    kinds = Counter(kind for row in generate_rows(SITE, 300, 1) for kind in row.kinds)
+    assert set(kinds) == set(MAKERS)
+    assert Counter(case.kind for case in generate_cases(SITE, 400, 1)).keys() == set(MAKERS)
+
+
+def test_same_seed_same_rows_other_seed_other_rows() -> None:
+    first, again, other = ([row.to_json() for row in generate_rows(SITE, 20, seed)] for seed in (7, 7, 8))
+    assert first == again and not set(first) & set(other)
+
+
+def test_held_out_and_training_share_no_template() -> None:
+    trained = drawn_templates(SITE, False, 1500, 1)
+    held_out = drawn_templates(SITE, True, 1500, 2)
+    assert trained and held_out and not trained & held_out
+    for number in range(20):
+        assert not drawn_templates(random_site(Random(number)), False, 50, number) & held_out
+
+
+def test_every_list_of_phrasings_has_both_sides() -> None:
+    lists = [
+        templates
+        for model in load_models().values()
+        for action in model.get("actions", {}).values()
+        for templates in (action["say"], action.get("say_without", []))
+        if templates
+    ]
+    lists += [phrases.FRAMES, phrases.VERB_FRAMES, phrases.AND, phrases.THEN, phrases.GROUPS["all"]]
+    lists += [phrases.QUESTIONS_YES_NO, phrases.QUESTIONS_VALUE, phrases.QUESTIONS_STATUS, *phrases.SMALL_TALK.values()]
+    for templates in lists:
+        assert phrases.side(templates, False) and phrases.side(templates, True), templates
+
+
+def test_arguments_names_do_not_move_a_template_to_the_other_side() -> None:
+    assert phrases.is_held_out("set {device} to {brightness}") == phrases.is_held_out("set {device} to {speed}")
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_every_reply_in_training_is_one_that_the_parser_takes(number: int) -> None:
+    rng = Random(number)
+    site = SITE if number == 0 else random_site(rng)
+    tools = contract_of(site, load_template("chatml")).tools
+    for row in generate_rows(site, 15, number):
+        for message in row.messages:
+            if message.role == "assistant":
+                assert isinstance(parse_reply(body_of(message), tools), ToolCalls | Answer), body_of(message)
+        for first, second in pairwise(row.messages):
+            assert (second.role == "tool") == bool(first.calls)
+
+
+def test_questions_and_talk_never_act_and_change_nothing() -> None:
+    rng = Random(3)
+    seen = set()
+    for _ in range(600):
+        world = random_world(SITE, rng)
+        plan = draw_plan(SITE, world, rng, held_out=False)
+        before = world.snapshot()
+        messages, outcomes = carry_out(plan, SITE, world)
+        if not plan.steps:
+            seen.add(plan.kind)
+            assert not outcomes and world.snapshot() == before and len(messages) == 2
+            text = messages[-1].text.lower()
+            assert all(any(word in text for word in words) for words in plan.answer_has), (plan, text)
+    assert {"question", "small_talk", "already", "out_of_range", "missing_argument", "missing_device"} <= seen
+
+
+def test_a_sequence_stops_where_a_step_is_not_done() -> None:
+    rng = Random(5)
+    while True:
+        world = random_world(SITE, rng)
+        plan = draw_plan(SITE, world, rng, held_out=False)
+        if plan.kind == "in_order":
+            break
+    stuck = type(plan)(**{**plan.__dict__, "stuck": (plan.steps[0][0].device,)})
+    messages, outcomes = carry_out(stuck, SITE, world)
+    assert [outcome.status for outcome in outcomes] == ["failed"]
+    assert [message.role for message in messages] == ["user", "assistant", "tool", "assistant"]
+
+
+def test_cases_carry_the_reference_outcome() -> None:
+    for case in generate_cases(SITE, 200, 4):
+        assert len(case.statuses) == len(case.commands)
+        if not case.commands:
+            assert case.state == case.state_after
+        if case.kind == "confirmation":
+            assert case.statuses[0] == ("done" if case.is_confirmed else "needs_confirmation")

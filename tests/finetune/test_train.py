@@ -1,0 +1,225 @@
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from devices.errors import UsageError
+from devices.site import load_site
+from edge_agent.wire import contract_of, load_template
+from finetune.progress_bar import StepProgress
+from finetune.recipe import Recipe
+from finetune.rows import IGNORED, Row, write_rows
+from finetune.run_folder import part_of
+from finetune.train import Interrupted, train_run
+from finetune.training_rows import encode_rows
+from tests.tiny_base import make_tiny_base, tiny_conversations
+
+pytestmark = pytest.mark.filterwarnings("default")  # torch, peft and trl warn about each other
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Tiny matrices: more threads only wait for each other on a busy machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    return make_tiny_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "train.jsonl"
+    write_rows(path, [Row(("tiny",), tuple(messages)) for messages in tiny_conversations()] * 2)
+    return path
+
+
+def recipe_for(base: Path, data: Path, out: Path, **training) -> Recipe:
+    training = {"steps": 4, "batch_rows": 2, "learning_rate": 0.01, "warmup_steps": 0, "checkpoint_every": 2} | training
+    return Recipe.model_validate(
+        {
+            "schema": "recipe/v1",
+            "base": str(base),
+            "site": "home",
+            "data": str(data),
+            "out": str(out),
+            "training": training,
+        }
+    )
+
+
+def adapter_of(out: Path) -> dict:
+    from safetensors.torch import load_file
+
+    return load_file(out / "adapter" / "adapter_model.safetensors")
+
+
+class StopAt(StepProgress):
+    """Presses Ctrl-C once a step is done."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(io.StringIO())
+        self._stop = step
+
+    def step(self, done: int, loss: float, tokens_per_s: float) -> None:
+        if done == self._stop:
+            raise KeyboardInterrupt
+
+
+def test_a_run_learns_and_leaves_its_folder(base, data, tmp_path):
+    import torch
+
+    shown = io.StringIO()
+    facts = train_run(recipe_for(base, data, tmp_path / "run", steps=4), progress=StepProgress(shown))
+    out = tmp_path / "run"
+    assert [step for step, _ in facts.losses] == [1, 2, 3, 4]
+    assert facts.losses[-1][1] < facts.losses[0][1] - 0.2
+    weights = adapter_of(out)
+    assert len(weights) == 2 * 7 * 2
+    assert all(weight.dtype == torch.float32 for weight in weights.values())
+    assert all(bool(weight.any()) for name, weight in weights.items() if "lora_B" in name)
+    run = json.loads((out / "run.json").read_text())
+    assert run["schema"] == "run/v1"
+    assert run["contract"] == contract_of(load_site("home"), load_template("chatml")).digest
+    assert run["data"]["rows"] == 6
+    assert run["losses"] == [list(pair) for pair in facts.losses]
+    assert "model.safetensors" in run["base_sha256"]
+    assert {"site.yaml", "recipe.yaml", "sample.jsonl", "run.json", "adapter", "checkpoints"} == {
+        path.name for path in out.iterdir()
+    }
+    assert not part_of(out).exists()
+    for word in ("trained parameters", "device cpu", "tokens an epoch", "4 steps", "to go", "step 4/4"):
+        assert word in shown.getvalue()
+
+
+def test_an_interrupted_run_resumes_to_the_same_weights(base, data, tmp_path):
+    import torch
+
+    straight = train_run(recipe_for(base, data, tmp_path / "straight", steps=6), progress=StopAt(-1))
+    recipe = recipe_for(base, data, tmp_path / "cut", steps=6)
+    with pytest.raises(Interrupted, match="after step 5"):
+        train_run(recipe, progress=StopAt(5))
+    assert not Path(recipe.out).exists()
+    with pytest.raises(UsageError, match="interrupted run with checkpoint-4"):
+        train_run(recipe, progress=StopAt(-1))
+    with pytest.raises(UsageError, match=r"another training\.learning_rate"):
+        train_run(recipe_for(base, data, tmp_path / "cut", steps=6, learning_rate=0.02), resume=True)
+    resumed = train_run(recipe, resume=True, progress=StopAt(-1))
+    assert [step for step, _ in resumed.losses] == [1, 2, 3, 4, 5, 6]
+    assert dict(resumed.losses) == pytest.approx(dict(straight.losses), abs=1e-3)
+    for name, weight in adapter_of(tmp_path / "straight").items():
+        assert torch.allclose(weight, adapter_of(tmp_path / "cut")[name], atol=1e-4), name
+    with pytest.raises(UsageError, match="there already"):
+        train_run(recipe)
+
+
+def test_packed_rows_give_the_loss_of_single_rows(base, data, tmp_path):
+    alone = train_run(recipe_for(base, data, tmp_path / "a", steps=1, batch_rows=6), progress=StopAt(-1))
+    tokens = max(encoded_lengths(base, data))
+    packed = recipe_for(
+        base, data, tmp_path / "b", steps=1, batch_rows=6, packing=True, share_prefix=False, max_tokens=3 * tokens
+    )
+    assert train_run(packed, progress=StopAt(-1)).losses[0][1] == pytest.approx(alone.losses[0][1], abs=2e-3)
+
+
+def encoded_lengths(base: Path, data: Path) -> list[int]:
+    from transformers import AutoTokenizer
+
+    contract = contract_of(load_site("home"), load_template("chatml"))
+    return [len(ids) for ids in encode_rows(data, contract, AutoTokenizer.from_pretrained(base), 4096).token_ids]
+
+
+def test_sharing_the_prefix_changes_neither_loss_nor_gradient(base):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from finetune.prefix_loss import shared_prefix, summed_loss
+
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    ids = torch.randint(0, 500, (3, 90), generator=torch.Generator().manual_seed(0))
+    ids[:, :60] = ids[0, :60]
+    labels = ids.clone()
+    labels[:, :65] = IGNORED
+    labels[2, 80:] = IGNORED
+    mask = (torch.arange(90) < torch.tensor([[90], [90], [80]])).long()
+    batch = {"input_ids": ids, "labels": labels, "attention_mask": mask}
+    assert shared_prefix(batch) >= 59
+    results = []
+    for share in (False, True):
+        model.zero_grad()
+        loss = summed_loss(model, batch, share_prefix=share)
+        loss.backward()
+        results.append((loss.detach(), [weight.grad.clone() for weight in model.parameters()]))
+    reference = model(input_ids=ids, attention_mask=mask, labels=labels).loss * (labels[:, 1:] != IGNORED).sum()
+    assert torch.allclose(results[0][0], reference, rtol=1e-4)
+    assert torch.allclose(results[0][0], results[1][0], rtol=1e-5)
+    for plain, shared in zip(results[0][1], results[1][1], strict=True):
+        assert torch.allclose(plain, shared, rtol=1e-3, atol=1e-3 * float(plain.abs().max()))
+
+
+def test_end_of_turn_is_trained_and_long_rows_are_dropped_whole(base, data):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    contract = contract_of(load_site("home"), load_template("chatml"))
+    rows = encode_rows(data, contract, tokenizer, 4096)
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert [row.count(end) for row in rows.labels] == [2, 2, 1] * 2
+    lengths = [len(ids) for ids in rows.token_ids]
+    shorter = encode_rows(data, contract, tokenizer, max(lengths) - 1)
+    assert shorter.dropped == lengths.count(max(lengths))
+    assert max(len(ids) for ids in shorter.token_ids) < max(lengths)
+    with pytest.raises(UsageError, match="all 6 rows are over"):
+        encode_rows(data, contract, tokenizer, 20)
+
+
+def test_a_row_with_another_system_text_is_refused(base, tmp_path):
+    path = tmp_path / "train.jsonl"
+    write_rows(path, [Row(("tiny",), tuple(messages)) for messages in tiny_conversations()])
+    lines = path.read_text().splitlines()
+    lines[1] = lines[1].replace("Think first, then", "Think  first, then")
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(UsageError, match=r"train\.jsonl:2: the system text is not this site's: at character \d+"):
+        train_run(recipe_for(base, path, tmp_path / "run"), progress=StopAt(-1))
+    assert not part_of(tmp_path / "run").exists()
+
+
+def test_an_unknown_target_is_refused_with_those_there_are(base, data, tmp_path):
+    recipe = recipe_for(base, data, tmp_path / "run")
+    recipe = recipe.model_copy(update={"lora": recipe.lora.model_copy(update={"targets": ("qkv_proj",)})})
+    with pytest.raises(UsageError, match="no linear layer 'qkv_proj'") as caught:
+        train_run(recipe, progress=StopAt(-1))
+    assert "q_proj" in caught.value.hint
+
+
+def test_a_3b_model_trains_less_than_one_percent():
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from finetune.quantized_base import add_adapter, count_parameters
+    from finetune.recipe import Lora
+
+    # Source: config.json of meta-llama/Llama-3.2-3B
+    config = LlamaConfig(
+        vocab_size=128256,
+        hidden_size=3072,
+        intermediate_size=8192,
+        num_hidden_layers=28,
+        num_attention_heads=24,
+        num_key_value_heads=8,
+        head_dim=128,
+        tie_word_embeddings=True,
+    )
+    with torch.device("meta"):
+        model = add_adapter(LlamaForCausalLM(config), Lora())
+    trained, total = count_parameters(model)
+    assert trained == 24_313_856
+    assert 3.2e9 < total < 3.3e9
+    assert trained / total < 0.01

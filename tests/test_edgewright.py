@@ -1,0 +1,119 @@
+"""The command: what each kind of failure looks like, and how it ends."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+import typer
+
+from devices.errors import EdgeError, GateError, RefusedError, UnavailableError, UsageError
+from edgewright import build_app, main
+
+COMMANDS = ["devices", "data", "pretrain", "train", "export", "eval", "flash", "run", "demo"]
+
+
+def failing_with(error: BaseException) -> Callable[[], typer.Typer]:
+    def build() -> typer.Typer:
+        app = typer.Typer()
+        app.callback()(lambda: None)
+
+        @app.command()
+        def work(count: int = 1) -> None:
+            print(f"working {count}")
+            raise error
+
+        return app
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(EdgeError, 1), (UsageError, 2), (UnavailableError, 3), (RefusedError, 4), (GateError, 5)],
+)
+def test_an_explained_failure_is_one_line(
+    error: type[EdgeError], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["work"], failing_with(error("no device 'lamp'", hint="did you mean 'light'?"))) == code
+    printed = capsys.readouterr()
+    assert printed.err == "error: no device 'lamp'; hint: did you mean 'light'?\n"
+    assert printed.out == "working 1\n"
+
+
+def test_no_hint_is_no_word_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["work"], failing_with(UsageError("no such site"))) == 2
+    assert capsys.readouterr().err == "error: no such site\n"
+
+
+@pytest.mark.parametrize("words", [["--debug", "work"], ["work", "--debug"]])
+def test_debug_shows_the_traceback(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words, failing_with(UsageError("no such site"))) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("Traceback")
+    assert printed.endswith("\nerror: no such site\n")
+
+
+def test_interrupted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["work"], failing_with(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_full_disk_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["work"], failing_with(OSError(errno.ENOSPC, "No space left on device", "out.gguf"))) == 3
+    assert capsys.readouterr().err.startswith("error: no space left on the disk: out.gguf; hint: ")
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "I/O error"), ZeroDivisionError("division by zero")])
+def test_a_bug_shows_itself(error: Exception) -> None:
+    with pytest.raises(type(error)):
+        main(["work"], failing_with(error))
+
+
+def test_a_command_may_end_early() -> None:
+    assert main(["work"], failing_with(typer.Exit(5))) == 5
+
+
+@pytest.mark.parametrize("words", [["nonsense"], ["work", "--nonsense"], ["work", "--count", "many"], ["--nonsense"]])
+def test_wrong_usage_is_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words, failing_with(AssertionError("must not run"))) == 2
+    printed = capsys.readouterr()
+    assert printed.err
+    assert "working" not in printed.out
+
+
+def test_the_whole_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    assert [name for name in COMMANDS if name not in printed.split()] == []
+    assert set(typer.main.get_command(build_app()).commands) == set(COMMANDS)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("words", [[name] for name in COMMANDS] + [["devices", "call"], ["data", "generate"]])
+def test_every_command_has_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words, "--help"]) == 0
+    assert "Usage: edgewright" in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("edgewright 0.")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["devices", "list"]])
+def test_a_reader_that_leaves(words: list[str]) -> None:
+    """`edgewright … | head -0` prints no traceback: the reading end is closed before anything is written."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "edgewright", *words], stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+        )
+    finally:
+        os.close(writer)
+    assert done.stderr == ""
+    assert done.returncode == 1

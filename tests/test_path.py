@@ -1,0 +1,134 @@
+"""The whole path on real parts, with sockets blocked: data → QLoRA → merge → GGUF → quantize → bundle → flash → agent.
+
+Training takes a few steps only: what is tested is that the parts fit, and that each failure is one clear line. How good
+the model is, the demo measures.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import edgewright
+from finetune.recipe import STARTER_FOLDER
+
+STEPS = "training.steps=3"
+
+
+@pytest.fixture(scope="module")
+def path_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data, run, bundle and box, each made by its command."""
+    folder = tmp_path_factory.mktemp("path")
+    assert edgewright.main(["data", "generate", "-n", "12", "--seed", "1", "--out", f"{folder}/train.jsonl"]) == 0
+    assert edgewright.main(["train", "home", f"data={folder}/train.jsonl", f"out={folder}/run", STEPS]) == 0
+    export = ["export", f"{folder}/run", "--quant", "F16,Q8_0,Q4_K_M", "--out", f"{folder}/bundle"]
+    assert edgewright.main([*export, "--work", f"{folder}/gguf"]) == 0
+    assert edgewright.main(["flash", f"{folder}/bundle", f"{folder}/box"]) == 0
+    return folder
+
+
+def answers(capsys: pytest.CaptureFixture[str], folder: Path, *asks: str, extra: tuple[str, ...] = ()) -> list[dict]:  # type: ignore[type-arg]
+    file = folder / "asks.txt"
+    file.write_text("\n".join(asks), encoding="utf-8")
+    capsys.readouterr()
+    run = ["run", f"{folder}/box", "--site", "home", "--ask-file", str(file), "--json", *extra]
+    assert edgewright.main(run) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_the_flashed_box_answers_in_the_promised_form(path_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = answers(capsys, path_folder, "turn the kitchen light on", "hello")
+    assert [result["ask"] for result in results] == ["turn the kitchen light on", "hello"]
+    for result in results:
+        assert set(result) == {"ask", "answer", "thought", "actions", "state", "timings"}
+        assert set(result["timings"]) == {"total_s", "prefill_s", "decode_s", "model_steps", "tokens"}
+        assert len(result["state"]) == 14 and result["answer"]
+        for action in result["actions"]:
+            assert set(action) == {"device", "action", "input", "status"}
+    assert (path_folder / "box" / "state" / "journal.sqlite").is_file()
+
+
+def test_each_request_meets_a_fresh_world(path_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = answers(capsys, path_folder, "turn the kitchen light on", "turn the kitchen light on")
+    assert {key: first[key] for key in ("answer", "actions", "state")} == {
+        key: second[key] for key in ("answer", "actions", "state")
+    }
+
+
+def test_evaluation_writes_both_reports(path_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = path_folder / "report"
+    models = [f"{path_folder}/run", f"{path_folder}/gguf/model-Q4_K_M.gguf"]
+    assert edgewright.main(["eval", *models, "--site", "home", "-n", "6", "--out", str(out)]) == 0
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert report["cases"] == 6 and [engine["role"] for engine in report["engines"]] == ["tuned", "quant"]
+    assert "<html" in (out / "report.html").read_text(encoding="utf-8")
+    assert "Q4_K_M" in capsys.readouterr().out
+
+
+def flip_byte(folder: Path) -> list[str]:
+    shutil.copytree(folder / "bundle", folder / "flipped", dirs_exist_ok=True)
+    model = folder / "flipped" / "model.gguf"
+    data = bytearray(model.read_bytes())
+    data[len(data) // 2] ^= 1
+    model.write_bytes(data)
+    return ["run", f"{folder}/flipped", "--ask", "hello"]
+
+
+def cut_gguf(folder: Path) -> list[str]:
+    whole = (folder / "gguf" / "model-Q4_K_M.gguf").read_bytes()
+    (folder / "cut.gguf").write_bytes(whole[: len(whole) // 2])
+    return ["eval", f"{folder}/cut.gguf", "--out", f"{folder}/none"]
+
+
+def break_site(folder: Path) -> list[str]:
+    (folder / "bad.yaml").write_text("schema: site/v1\nname: x\ntitle: x\ndevices: {a: {model: lamp}}\n", encoding="utf-8")
+    return ["devices", "list", "--site", f"{folder}/bad.yaml"]
+
+
+def other_site(folder: Path) -> list[str]:
+    text = "schema: site/v1\nname: x\ntitle: x\ndevices: {a: {model: light}}\n"
+    (folder / "other.yaml").write_text(text, encoding="utf-8")
+    return ["run", f"{folder}/box", "--site", f"{folder}/other.yaml", "--ask", "hello"]
+
+
+FAILURES: list[tuple[Callable[[Path], list[str]], int, str]] = [
+    (break_site, 2, "bad.yaml:4"),
+    (lambda folder: ["train", "home", "training.stepz=3"], 2, "training.stepz"),
+    (cut_gguf, 4, "cut.gguf"),
+    (flip_byte, 4, "model.gguf"),
+    (other_site, 4, "trained for another contract"),
+    (lambda folder: ["devices", "call", "kitchen_lamb", "on"], 2, "kitchen_lamb"),
+    (lambda folder: ["devices", "call", "front_door", "unlock"], 4, "confirmation"),
+    (lambda folder: ["run", f"{folder}/nothing", "--ask", "x"], 2, "no bundle"),
+    (lambda folder: ["flash", f"{folder}/flipped", f"{folder}/box"], 4, "model.gguf"),
+    (lambda folder: ["data", "show", f"{folder}/absent.jsonl"], 2, "absent.jsonl"),
+]
+
+
+@pytest.mark.parametrize(("make", "code", "words"), FAILURES)
+def test_each_failure_is_one_line_and_leaves_the_box_as_it_was(
+    path_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    make: Callable[[Path], list[str]],
+    code: int,
+    words: str,
+) -> None:
+    arguments = make(path_folder)
+    before = sorted(path.name for path in (path_folder / "box" / "bundles").iterdir())
+    current = (path_folder / "box" / "current").resolve()
+    capsys.readouterr()
+    assert edgewright.main(arguments) == code
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1 and error.startswith("error: ")
+    assert sorted(path.name for path in (path_folder / "box" / "bundles").iterdir()) == before
+    assert (path_folder / "box" / "current").resolve() == current
+
+
+def test_the_starter_fits_in_sixteen_megabytes() -> None:
+    assert (STARTER_FOLDER / "model.safetensors").stat().st_size <= 16_000_000
+    card = (STARTER_FOLDER / "README.md").read_text(encoding="utf-8")
+    assert "edgewright pretrain starter" in card and "Limits" in card

@@ -1,0 +1,130 @@
+"""A tiny base model and a tiny run for tests: random weights, real files. Used by every package's tests."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+from devices.simulator import World
+from devices.site import SITES_FOLDER, load_site
+from devices.tools import ToolCall
+from edge_agent.wire import ChatTemplate, Message, contract_of, load_template, user_message
+
+TINY_VOCABULARY = 512
+LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+REPLIES = (
+    ("turn on the kitchen light", ToolCall("light_on", {"device": "kitchen_light"}), "The kitchen light is on."),
+    ("set the bedroom lamp to 40", ToolCall("light_brightness", {"device": "bedroom_lamp", "brightness": 40}), "Done."),
+    ("is the front door locked?", None, "The front door is locked."),
+)
+
+
+def tiny_conversations(site_name: str = "home") -> list[list[Message]]:
+    """Return short conversations on a site: system text, request with state, a call with its result, an answer."""
+    site = load_site(site_name)
+    template = load_template("chatml")
+    system = Message("system", contract_of(site, template).system_text)
+    state = World(site).snapshot()
+    conversations = []
+    for ask, call, answer in REPLIES:
+        messages = [system, user_message(ask, state, "08:00")]
+        if call:
+            messages += [
+                Message("assistant", "", "The request names one device.", (call,)),
+                Message("tool", '{"status":"done"}'),
+            ]
+        conversations.append([*messages, Message("assistant", answer, "I can say it now.")])
+    return conversations
+
+
+def tiny_texts(template: ChatTemplate | None = None) -> list[str]:
+    """Return the rendered text of the tiny conversations."""
+    template = template or load_template("chatml")
+    return [template.render(messages, add_generation_prompt=False) for messages in tiny_conversations()]
+
+
+def make_tiny_base(
+    folder: Path, seed: int = 0, layers: int = 2, changes: dict[str, object] | None = None, shard: str = "5GB"
+) -> Path:
+    """Save a random-weight Llama of about a million parameters, with its tokenizer, in bfloat16; return `folder`.
+
+    Args:
+        changes: other values for the starter's configuration.
+        shard: the largest size of one weights file, such as "500KB".
+    """
+    import torch
+    from transformers import LlamaForCausalLM
+
+    from finetune.starter_model import starter_config, train_tokenizer
+
+    tokenizer = train_tokenizer(tiny_texts(), TINY_VOCABULARY)
+    torch.manual_seed(seed)
+    config = starter_config(TINY_VOCABULARY, layers)
+    for key, value in (changes or {}).items():
+        setattr(config, key, value)
+    model = LlamaForCausalLM(config)
+    spread_weights(model)
+    model.to(torch.bfloat16).save_pretrained(folder, max_shard_size=shard)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def spread_weights(model: object) -> None:
+    """Scale random weights up so that attention and logits are far from uniform: a wrong layout then shows."""
+    import torch
+
+    with torch.no_grad():
+        for name, weight in model.named_parameters():  # type: ignore[attr-defined]
+            if weight.ndim == 2:
+                weight.mul_(5.0 if "self_attn" in name else 3.0)
+            else:
+                weight.add_(torch.randn_like(weight) * 0.1)
+
+
+def make_tiny_run(folder: Path, base: Path, site_name: str = "home", rslora: bool = False) -> Path:
+    """Save a run directory, as `edgewright train` does, whose LoRA adapter is random and not zero; return `folder`."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    template = load_template("chatml")
+    site = load_site(site_name)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    config = LoraConfig(
+        r=8, lora_alpha=16, target_modules=list(LORA_TARGETS), use_rslora=rslora, task_type="CAUSAL_LM"
+    )
+    with warnings.catch_warnings():  # peft 0.21 asks transformers 5.23 by a name that it has deprecated
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        adapted = get_peft_model(model, config)
+    torch.manual_seed(7)
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_" in name:
+                weight.normal_(std=0.05)
+    folder.mkdir(parents=True, exist_ok=True)
+    adapted.save_pretrained(folder / "adapter")
+    (folder / "site.yaml").write_bytes((SITES_FOLDER / f"{site_name}.yaml").read_bytes())
+    (folder / "recipe.yaml").write_text("schema: recipe/v1\nlora: {r: 8, alpha: 16}\n", encoding="utf-8")
+    rows = [{"kinds": ["tiny"], "messages": [_plain(message) for message in row]} for row in tiny_conversations(site_name)]
+    (folder / "sample.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    run = {
+        "schema": "run/v1",
+        "base": str(base),
+        "site": site_name,
+        "template": template.name,
+        "contract": contract_of(site, template).digest,
+        "data": {"rows": len(rows), "sha256": "0" * 64},
+        "versions": {},
+    }
+    (folder / "run.json").write_text(json.dumps(run, indent=2), encoding="utf-8")
+    return folder
+
+
+def _plain(message: Message) -> dict[str, object]:
+    plain: dict[str, object] = {"role": message.role, "text": message.text}
+    if message.role == "assistant":
+        plain["thought"] = message.thought
+    if message.calls:
+        plain["calls"] = [{"name": call.name, "arguments": call.arguments} for call in message.calls]
+    return plain

@@ -1,0 +1,66 @@
+"""A bundle made in milliseconds, with a GGUF file that has a sound header and no working model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from devices.site import SITES_FOLDER, load_site
+from edge_agent.bundle import MANIFEST, FileEntry, Manifest
+from edge_agent.wire import contract_of, load_template
+from export.bundle import Parts, write_bundle
+from export.durable import sha256_of
+
+
+def make_tiny_gguf(path: Path, metadata: dict[str, str], fill: int = 0) -> Path:
+    """Write a GGUF file with some keys, arrays and two tensors; `fill` is the value in the tensors."""
+    import gguf
+    import numpy
+
+    writer = gguf.GGUFWriter(path, "llama")
+    for key, value in metadata.items():
+        writer.add_string(key, value)
+    writer.add_token_list(["a", "b", "<|im_end|>"])
+    writer.add_token_types([1, 1, 3])
+    writer.add_bool("tokenizer.ggml.add_bos_token", False)
+    writer.add_float32("llama.rope.freq_base", 10000.0)
+    writer.add_tensor("token_embd.weight", numpy.full((3, 32), fill, numpy.float16))
+    writer.add_tensor("output_norm.weight", numpy.full((32,), fill, numpy.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def make_tiny_bundle(folder: Path, fill: int = 0, smoke: Path | None = None) -> Path:
+    """Write a bundle for the site `home` that opens; `fill` makes its model differ from another's."""
+    template, site_path = load_template("chatml"), SITES_FOLDER / "home.yaml"
+    digest = contract_of(load_site("home"), template).digest
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    model = make_tiny_gguf(
+        folder.parent / f"{folder.name}.gguf",
+        {"tokenizer.chat_template": template.source, "edgewright.contract": digest},
+        fill,
+    )
+    write_bundle(Parts(folder.name, "F16", model, site_path, template, smoke, {"schema": "export/v1"}), folder)
+    model.unlink()
+    return folder
+
+
+def rewrite_manifest(folder: Path, **changes: object) -> None:
+    """Make the manifest fit the files again, as someone does who changes a bundle and hides it."""
+    old = Manifest.model_validate_json(_without_digest(folder / MANIFEST))
+    files = {
+        path.name: FileEntry(sha256=sha256_of(path), bytes=path.stat().st_size)
+        for path in sorted(folder.iterdir())
+        if path.name != MANIFEST
+    }
+    new = Manifest.model_validate(old.model_dump(by_alias=True) | {"files": files} | changes)
+    (folder / MANIFEST).write_bytes(new.to_bytes())
+
+
+def _without_digest(path: Path) -> str:
+    plain = json.loads(path.read_text(encoding="utf-8"))
+    del plain["sha256"]
+    return json.dumps(plain)
