@@ -22,14 +22,16 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from devices.errors import RefusedError, UnavailableError, UsageError
-from devices.site import Site, Strict, load_site
+from devices.site import Site, load_site
 from devices.tools import Tool
+from devices.yaml_file import Strict
 from edge_agent.engine import Limits
 from edge_agent.gguf_header import GgufHeader, require_gguf
 from edge_agent.wire import ChatTemplate, contract_of, require_contract
 
-MANIFEST, MODEL, TEMPLATE, SYSTEM, TOOLS = "manifest.json", "model.gguf", "chat_template.jinja", "system.txt", "tools.json"
-SITE, SAMPLING, SMOKE, EXPORT, CARD = "site.yaml", "sampling.json", "smoke.jsonl", "export.json", "README.md"
+MANIFEST, MODEL, TEMPLATE, SYSTEM = "manifest.json", "model.gguf", "chat_template.jinja", "system.txt"
+TOOLS, SITE, SAMPLING = "tools.json", "site.yaml", "sampling.json"
+SMOKE, EXPORT, CARD = "smoke.jsonl", "export.json", "README.md"
 REQUIRED_FILES = (MODEL, TEMPLATE, SYSTEM, TOOLS, SITE, SAMPLING, EXPORT, CARD)  # SMOKE is there if cases were given
 CURRENT, PREVIOUS, BUNDLES = "current", "previous", "bundles"  # names in a box's root, which flash makes
 ID_LENGTH = 12

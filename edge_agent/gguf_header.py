@@ -147,7 +147,7 @@ class _Reader:
                 if at + 8 > size:
                     break
                 at += 8 + length_at(data, at)[0]
-            if at > size or count and at + 8 > size:
+            if at > size or (count and at + 8 > size):
                 raise self._fail(f"the file ends inside {key}")
             self._at = at
         else:

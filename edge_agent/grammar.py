@@ -135,7 +135,8 @@ def _checked(grammar: Grammar) -> Grammar:
     """Return the grammar if llguidance can compile it. Raises UsageError with its message."""
     from llguidance import LLMatcher
 
-    plain = LLMatcher.grammar_from_lark(grammar.for_vocabulary(()).lark)  # tokens cannot be checked without a vocabulary
+    # as plain text: without a vocabulary, llguidance cannot check tokens
+    plain = LLMatcher.grammar_from_lark(grammar.for_vocabulary(()).lark)
     is_error, messages = LLMatcher.validate_grammar_with_warnings(plain)
     if is_error or messages:  # a warning means something is not enforced
         raise UsageError(f"the grammar of the tools cannot be built: {messages[0].strip() if messages else 'unknown'}")

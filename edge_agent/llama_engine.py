@@ -267,7 +267,8 @@ def _make_context(model: Any, context_tokens: int, threads: int) -> Any:
     context = llama_cpp.llama_init_from_model(model, params)
     if not context:
         raise UnavailableError(
-            f"llama.cpp has no memory for a context of {context_tokens} tokens{_log_tail()}", hint="ask for a smaller one"
+            f"llama.cpp has no memory for a context of {context_tokens} tokens{_log_tail()}",
+            hint="ask for a smaller one",
         )
     return context
 

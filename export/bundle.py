@@ -57,7 +57,7 @@ def write_bundle(parts: Parts, out: Path) -> Manifest:
 
 def require_writable(out: Path) -> None:
     """Raise UsageError unless `out` is free, an empty folder or an older bundle."""
-    if out.is_symlink() or out.exists() and not out.is_dir():
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise UsageError(f"{out} is not a folder", hint="choose another --out")
     if out.is_dir() and any(out.iterdir()) and not (out / layout.MANIFEST).is_file():
         raise UsageError(f"{out} is a folder with other things in it", hint="choose another --out")
@@ -110,7 +110,8 @@ A language model that works the devices of {site_title}, made by Edgewright. It 
 - contract (template, system prompt and tools): {contract}
 
 Put it on a box with `edgewright flash`. Every file is listed with its SHA-256 in `{layout.MANIFEST}`; what the model
-was made from is in `{layout.EXPORT}`. The policy is in `{layout.SITE}`: the broker on the box enforces it, not the model.
+was made from is in `{layout.EXPORT}`. The policy is in `{layout.SITE}`: the broker on the box enforces it, not the
+model.
 
 What the export gates measured (KL in nats):
 

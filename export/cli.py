@@ -51,7 +51,7 @@ def flash(
 
     from export import flash as flashing
 
-    if len(paths) > 2 or len(paths) < 2 and not rollback:
+    if len(paths) > 2 or (len(paths) < 2 and not rollback):
         raise UsageError(f"{len(paths)} paths given", hint="edgewright flash BUNDLE TARGET, or flash --rollback TARGET")
     if rollback:
         report = flashing.rollback(paths[-1], dry_run=dry_run)

@@ -38,7 +38,7 @@ def sync_folder(path: Path) -> None:
 def finish(aside: Path, path: Path) -> None:
     """Give a whole file its name, durably; what was there before is replaced at once."""
     sync_file(aside)
-    os.replace(aside, path)
+    aside.replace(path)
     sync_folder(path.parent)
 
 

@@ -51,6 +51,7 @@ def read_run(path: Path, base: Path | None = None) -> Run:
     """Return a run's folder, checked.
 
     Args:
+        path: the folder that `edgewright train` made.
         base: the base model's folder, if it is no longer where run.json says.
 
     Raises:
@@ -147,7 +148,8 @@ def export_run(
     made = convert(run.base, run.adapter, f16, template=run.template, name=name, metadata=_metadata(run))
     stage("convert", f"{f16}: {made.tensors} tensors, {made.merged_modules} merged, {made.size_bytes / 1e6:.1f} MB")
     parity = check(run.base, run.adapter, run.template, f16, texts)
-    stage("parity", f"same tokens ({parity.tokens}), mean KL {parity.mean_kl:.1e}, first choices {parity.top1_agreement:.3f}")
+    agreement = f"mean KL {parity.mean_kl:.1e}, first choices {parity.top1_agreement:.3f}"
+    stage("parity", f"same tokens ({parity.tokens}), {agreement}")
     gates: dict[str, Any] = {"parity": asdict(parity), "quantized": {}}
     files = {}
     for kind in quants:
@@ -159,7 +161,8 @@ def export_run(
         files[kind] = {"path": str(file), "sha256": sha256_of(file), "bytes": size_bytes}
         stage(kind, f"{file}: {size_bytes / 1e6:.1f} MB, {_distance(gates['quantized'].get(kind))}")
     export = provenance | {"name": name, "quant": quants[-1], "gguf": files, "gates": gates, "seconds": seconds}
-    write_bundle(Parts(name, quants[-1], work / f"model-{quants[-1]}.gguf", run.site_path, run.template, smoke, export), out)
+    model = work / f"model-{quants[-1]}.gguf"
+    write_bundle(Parts(name, quants[-1], model, run.site_path, run.template, smoke, export), out)
     stage("bundle", f"bundle {out} with {quants[-1]}")
     return export
 

@@ -119,7 +119,7 @@ def rollback(target: Path, *, dry_run: bool = False) -> FlashReport:
 def _aim(target: Path, link: str) -> str:
     """Return the name of the folder that a link leads to, there or not, or "" if there is no such link."""
     try:
-        return Path(os.readlink(target / link)).name
+        return (target / link).readlink().name
     except (FileNotFoundError, NotADirectoryError):
         return ""
     except OSError as error:
@@ -201,8 +201,10 @@ def _switch(target: Path, link: str, bundle_id: str) -> None:
     try:
         aside.symlink_to(Path(BUNDLES) / bundle_id)
     except PermissionError as error:
-        raise UsageError(f"{target}: cannot make a symbolic link: {error}", hint="use a disk with ext4 or the like") from error
-    os.replace(aside, target / link)
+        raise UsageError(
+            f"{target}: cannot make a symbolic link: {error}", hint="use a disk with ext4 or the like"
+        ) from error
+    aside.replace(target / link)
     sync_folder(target)
 
 

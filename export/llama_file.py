@@ -45,6 +45,8 @@ def quantize_file(source: Path, out: Path, file_type: str, threads: int | None =
     """Write `source` quantized.
 
     Args:
+        source: a GGUF file in F16.
+        out: the file to write; what is there is overwritten.
         file_type: llama_ftype without its prefix, such as "MOSTLY_Q4_K_M".
         threads: None is one for each core.
 

@@ -52,7 +52,7 @@ class Adapter:
         low, high = self.sides[module]["A"].float(), self.sides[module]["B"].float()
         if high.shape[0] != weight.shape[0] or low.shape[1] != weight.shape[1] or high.shape[1] != low.shape[0]:
             raise UsageError(
-                f"adapter for {module} is {tuple(high.shape)} times {tuple(low.shape)}, the weight {tuple(weight.shape)}",
+                f"adapter for {module}: {tuple(high.shape)} times {tuple(low.shape)} for {tuple(weight.shape)}",
                 hint="the adapter was trained on another base",
             )
         self.unused.discard(module)
@@ -94,7 +94,9 @@ def _require_plain(config: dict[str, Any], folder: Path) -> None:
         raise UsageError(f"{folder}: peft_type {config.get('peft_type')!r} is not supported", hint="supported: LORA")
     for key in _UNSUPPORTED:
         if config.get(key):
-            raise UsageError(f"{folder}: {key} = {config[key]!r} cannot be merged", hint="supported: plain LoRA and rsLoRA")
+            raise UsageError(
+                f"{folder}: {key} = {config[key]!r} cannot be merged", hint="supported: plain LoRA and rsLoRA"
+            )
     if config.get("bias", "none") != "none":
         raise UsageError(f"{folder}: bias = {config['bias']!r} cannot be merged", hint="train with bias none")
     if config.get("init_lora_weights") not in _INITIALIZERS:

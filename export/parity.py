@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from devices.errors import GateError, UsageError
 from edge_agent.gguf_header import require_gguf
-from edge_agent.wire import ChatTemplate, Message
+from edge_agent.wire import ChatTemplate, Message, Role
 from export.llama_file import LlamaFile
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ NASTY_TEXTS = (
     "e\u0301 n\u0303 combining, \u200b zero \u200d width, \ufeff mark, \u202e right to left",
     "👍🏽 👨‍👩‍👧‍👦 🇩🇪 ☃ 🌡️ 21°C 50 % €100 ±5 →",
     '{"name":"light_on","arguments":{"device":"kitchen_light","brightness":100,"nested":[1,2.5,null,true]}}',
-    'def f(x):\n    return {"a": x ** 2, \'b\': [i for i in range(10)]}  # ok?\n\n\n\tend;',
+    "def f(x):\n    return {\"a\": x ** 2, 'b': [i for i in range(10)]}  # ok?\n\n\n\tend;",
     "!!!??? ... --- ___ === +++ <<< >>> ((())) [[]] {{}} %% $$ ## @@ && || \\\\ // ~~ ``",
     "<|im_start <| im_end |> <think <tool_call / think> </ think> <|not_a_token|>",
     "camelCase snake_case SCREAMING_CASE kebab-case http://example.org/a?b=c&d=e#f user@host",
@@ -85,6 +85,10 @@ def check(base: Path, adapter: Path | None, template: ChatTemplate, gguf_path: P
     """Return what the gates measured between a base with its adapter and an F16 GGUF file.
 
     Args:
+        base: the base model's folder.
+        adapter: the LoRA adapter's folder, or None.
+        template: what the conversations were rendered with.
+        gguf_path: what `convert` wrote.
         texts: rendered conversations; tokens are compared on all, probabilities on the first few.
 
     Raises:
@@ -125,7 +129,7 @@ def compare_quantized(f16: Path, quantized: Path, texts: list[str]) -> QuantPari
     report = QuantParity(**measured)
     if not report.mean_kl < QUANT_MEAN_KL_LIMIT:
         raise GateError(
-            f"gate quantized: {quantized.name} is {report.mean_kl:.2g} nats from F16, the limit is {QUANT_MEAN_KL_LIMIT:g}",
+            f"gate quantized: {quantized.name}: mean KL {report.mean_kl:.2g}, limit {QUANT_MEAN_KL_LIMIT:g} nats",
             hint="use a quantization with more bits",
         )
     return report
@@ -164,7 +168,7 @@ def check_template(template: ChatTemplate, tokenizer: Any, gguf_path: Path) -> N
     if require_gguf(gguf_path).metadata.get("tokenizer.chat_template") != template.source:
         raise GateError(f"gate template: {gguf_path} does not have the template {template.name}")
     for text in ("plain", " blanks \n\n", "{{ 1 }} {% if %} <b> & 'quote' \"\u00e9\"\n"):
-        roles = ("system", "user", "tool")
+        roles: tuple[Role, ...] = ("system", "user", "tool")
         plain = [{"role": role, "content": text} for role in roles]
         theirs = tokenizer.apply_chat_template(
             plain, chat_template=template.source, tokenize=False, add_generation_prompt=True

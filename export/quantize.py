@@ -54,6 +54,9 @@ def quantize(f16: Path, out: Path, kind: Quant, *, threads: int | None = None) -
     """Write an F16 GGUF file in another type; `out` appears whole or not at all. "F16" copies and verifies.
 
     Args:
+        f16: what `convert` wrote.
+        out: the file to write.
+        kind: the quantization.
         threads: None is one for each core.
 
     Raises:

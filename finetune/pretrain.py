@@ -122,7 +122,7 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, report: Callable[[str], None]
             _save(model, tokenizer, out)
     _save(model, tokenizer, out)
     figures = {
-        "recipe": recipe.model_dump(),
+        "recipe": recipe.model_dump(by_alias=True),
         "parameters": parameters,
         "vocabulary": len(tokenizer),
         "tokens": seen_tokens,

@@ -16,6 +16,7 @@ if sys.version_info < OLDEST_PYTHON:
         "Install python3.11 and python3.11-venv (Debian's names), or name a newer one: make setup PYTHON=/path/to/it"
     )
 
+import fcntl
 import hashlib
 import importlib.util
 import json
@@ -23,6 +24,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -43,7 +45,19 @@ CPU_FIELDS = {"model name", "flags", "Features", "CPU implementer", "CPU archite
 
 
 def main() -> None:
-    """Bring .venv up to date, or leave with one line that says what is missing."""
+    """Bring .venv up to date, one set-up at a time, or leave with one line that says what is missing."""
+    LOG.parent.mkdir(exist_ok=True)
+    with LOG.with_suffix(".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for another set-up of this checkout")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        set_up()
+
+
+def set_up() -> None:
+    """Do what is missing, step by step."""
     cmake_args = os.environ.get("CMAKE_ARGS") or DEFAULT_CMAKE_ARGS
     version = pinned_version("llama-cpp-python")
     wheel_folder = cache_folder() / "wheels" / wheel_key(version, cmake_args)
@@ -54,7 +68,6 @@ def main() -> None:
     started = time.monotonic()
     wheel = next(wheel_folder.glob("*.whl"), None)
     require_tools(must_compile=wheel is None)
-    LOG.parent.mkdir(exist_ok=True)
     LOG.write_bytes(b"")
     STAMP.unlink(missing_ok=True)
     is_new = place_of(stored) != place_of(stamp) or not VENV_PYTHON.exists()
@@ -102,7 +115,13 @@ def run_step(title: str, command: list[str], environment: Mapping[str, str] | No
     with LOG.open("ab") as log:
         log_start = log.tell()
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=ROOT
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            cwd=ROOT,
+            start_new_session=True,  # one group, so that the compilers end with the step
         )
         try:
             while process.poll() is None:
@@ -112,7 +131,7 @@ def run_step(title: str, command: list[str], environment: Mapping[str, str] | No
                     say(f"  {title}: {seconds_since(started)} so far: {last_lines(1, log_start)[:80]}")
         finally:
             if process.poll() is None:
-                process.terminate()
+                os.killpg(process.pid, signal.SIGTERM)
                 process.wait()
     if process.returncode != 0:
         sys.exit(f"{last_lines(20, log_start)}\nsetup: {title} failed; all of its output is in {LOG}")
@@ -200,6 +219,7 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that no step outlives the set-up
     try:
         main()
     except KeyboardInterrupt:

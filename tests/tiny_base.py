@@ -91,9 +91,7 @@ def make_tiny_run(folder: Path, base: Path, site_name: str = "home", rslora: boo
     template = load_template("chatml")
     site = load_site(site_name)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    config = LoraConfig(
-        r=8, lora_alpha=16, target_modules=list(LORA_TARGETS), use_rslora=rslora, task_type="CAUSAL_LM"
-    )
+    config = LoraConfig(r=8, lora_alpha=16, target_modules=list(LORA_TARGETS), use_rslora=rslora, task_type="CAUSAL_LM")
     with warnings.catch_warnings():  # peft 0.21 asks transformers 5.23 by a name that it has deprecated
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         adapted = get_peft_model(model, config)
@@ -106,7 +104,9 @@ def make_tiny_run(folder: Path, base: Path, site_name: str = "home", rslora: boo
     adapted.save_pretrained(folder / "adapter")
     (folder / "site.yaml").write_bytes((SITES_FOLDER / f"{site_name}.yaml").read_bytes())
     (folder / "recipe.yaml").write_text("schema: recipe/v1\nlora: {r: 8, alpha: 16}\n", encoding="utf-8")
-    rows = [{"kinds": ["tiny"], "messages": [_plain(message) for message in row]} for row in tiny_conversations(site_name)]
+    rows = [
+        {"kinds": ["tiny"], "messages": [_plain(message) for message in row]} for row in tiny_conversations(site_name)
+    ]
     (folder / "sample.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     run = {
         "schema": "run/v1",

@@ -89,7 +89,9 @@ def test_hostile_keys_are_refused(tmp_path: Path, value: bytes, message: str) ->
 
 def tensor(name: bytes, shape: tuple[int, ...], kind: int, offset: int) -> bytes:
     sizes = b"".join(struct.pack("<Q", size) for size in shape)
-    return struct.pack("<Q", len(name)) + name + struct.pack("<I", len(shape)) + sizes + struct.pack("<IQ", kind, offset)
+    return (
+        struct.pack("<Q", len(name)) + name + struct.pack("<I", len(shape)) + sizes + struct.pack("<IQ", kind, offset)
+    )
 
 
 @pytest.mark.parametrize(

@@ -224,5 +224,7 @@ def test_llama3_factors_are_transformers_own() -> None:
     config = LlamaConfig(hidden_size=256, num_attention_heads=4, head_dim=64, rope_parameters=LLAMA3)
     theirs, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
     plain = 1.0 / 500000.0 ** (torch.arange(0, 64, 2) / 64)
-    ours = torch.tensor(llama_layout.read_shape(config.to_dict() | {"architectures": ["LlamaForCausalLM"]}).rope_factors)
+    ours = torch.tensor(
+        llama_layout.read_shape(config.to_dict() | {"architectures": ["LlamaForCausalLM"]}).rope_factors
+    )
     torch.testing.assert_close(plain / ours, theirs)

@@ -17,7 +17,17 @@ from typing import Any
 import pytest
 
 from devices.errors import EdgeError, RefusedError, UnavailableError, UsageError
-from edge_agent.bundle import BUNDLES, CURRENT, MANIFEST, MODEL, PREVIOUS, Bundle, BundleTampered, open_bundle, verify_files
+from edge_agent.bundle import (
+    BUNDLES,
+    CURRENT,
+    MANIFEST,
+    MODEL,
+    PREVIOUS,
+    Bundle,
+    BundleTampered,
+    open_bundle,
+    verify_files,
+)
 from export import flash as flashing
 from export.flash import flash, install, rollback
 from tests.tiny_bundle import make_tiny_bundle
@@ -37,7 +47,7 @@ def ids_on(box: Path) -> set[str]:
 
 
 def linked(box: Path, link: str) -> str:
-    return Path(os.readlink(box / link)).name
+    return (box / link).readlink().name
 
 
 def require_no_leftovers(box: Path) -> None:
@@ -260,7 +270,7 @@ def test_a_write_that_does_not_fit_is_one_clear_line(three: list[Bundle], tmp_pa
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, before[1]))
     try:
-        with pytest.raises(UnavailableError, match="^disk full"):
+        with pytest.raises(UnavailableError, match=r"^disk full"):
             install(three[1], tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -324,8 +334,6 @@ def test_every_failure_is_explained() -> None:
 def test_the_manifest_is_copied_last(three: list[Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copied: list[str] = []
     real = flashing._copy_file
-    monkeypatch.setattr(
-        flashing, "_copy_file", lambda source, *rest: (copied.append(source.name), real(source, *rest))
-    )
+    monkeypatch.setattr(flashing, "_copy_file", lambda source, *rest: (copied.append(source.name), real(source, *rest)))
     install(three[0], tmp_path)
     assert copied[-1] == MANIFEST

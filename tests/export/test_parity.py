@@ -20,7 +20,6 @@ from export.quantize import QUANTS, parse_quants, quantize, require_types
 from export.tokenizer import read_vocabulary
 from tests.export.conftest import Tiny
 
-
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 
 
@@ -139,7 +138,7 @@ def test_llama_cpp_stays_quiet(tiny: Tiny, capfd: pytest.CaptureFixture[str]) ->
 
 def test_a_cut_model_never_reaches_llama_cpp(tiny: Tiny, tmp_path: Path) -> None:
     path, data = tmp_path / "cut.gguf", tiny.f16.read_bytes()
-    for size in [*range(0, 200), *range(200, len(data), len(data) // 60), len(data) - 1]:
+    for size in [*range(200), *range(200, len(data), len(data) // 60), len(data) - 1]:
         path.write_bytes(data[:size])
         with pytest.raises(BadGguf):
             LlamaFile(path)
