@@ -16,7 +16,8 @@ import typer
 
 from devices.errors import EdgeError
 
-ROWS, CASES = 1600, 400
+ROWS, CASES = 1000, 320
+QUANTS = "F16,Q8_0,Q4_K_M"  # the last one is bundled
 ASKS = (
     "turn the kitchen light on",
     "set the thermostat to 21 degrees and close the blinds",
@@ -54,16 +55,22 @@ def demo(
     asks.write_text("".join(f"{ask}\n" for ask in ASKS), encoding="utf-8")
     stages: list[tuple[str, Sequence[str]]] = [
         ("data", ["data", "generate", "-n", str(rows), "--seed", "1", "--out", f"{out}/train.jsonl"]),
-        ("cases", ["data", "generate", "--held-out", "-n", str(cases), "--seed", "1000", "--out", f"{out}/cases.jsonl"]),
+        (
+            "cases",
+            ["data", "generate", "--held-out", "-n", str(cases), "--seed", "1000", "--out", f"{out}/cases.jsonl"],
+        ),
         ("train", ["train", *recipe]),
-        ("export", ["export", f"{out}/run", "--quant", "F16,Q8_0,Q4_K_M", "--out", f"{out}/bundle", "--work", f"{out}/gguf"]),
+        (
+            "export",
+            ["export", f"{out}/run", "--quant", "F16,Q8_0,Q4_K_M", "--out", f"{out}/bundle", "--work", f"{out}/gguf"],
+        ),
         ("flash", ["flash", f"{out}/bundle", f"{out}/box"]),
         ("run", ["run", f"{out}/box", "--site", "home", "--ask-file", str(asks)]),
     ]
     for name, arguments in stages:
         times[name] = _stage(name, arguments)
     (out / "stages.json").write_text(json.dumps(times), encoding="utf-8")
-    models = ["starter", f"{out}/run", *(f"{out}/gguf/model-{quant}.gguf" for quant in ("F16", "Q8_0", "Q4_K_M"))]
+    models = ["starter", f"{out}/run", *(f"{out}/gguf/model-{quant}.gguf" for quant in QUANTS.split(","))]
     where = ["--cases", f"{out}/cases.jsonl", "--out", str(out), "--stage-times", f"{out}/stages.json"]
     times["evaluate"] = _stage("evaluate", ["eval", *models, "--site", "home", *where])
     print("\n" + "\n".join(f"{name:<10} {seconds:7.1f} s" for name, seconds in times.items()))

@@ -152,7 +152,11 @@ class Broker:
         if all(seen.get(name) == value for name, value in effect.items()):
             return "done", sentence(done_text(device, action, command.input, seen)), seen
         name = main_property(device, effect)
-        return "failed", f"The {device.title} did not change, it is {value_text(device.properties[name], seen[name])}.", seen
+        return (
+            "failed",
+            f"The {device.title} did not change, it is {value_text(device.properties[name], seen[name])}.",
+            seen,
+        )
 
 
 def _refused(reason: str) -> tuple[Status, str, dict[str, Value]]:

@@ -30,12 +30,15 @@ def list_devices(site: _Site = "home", as_json: _Json = False) -> None:
     loaded = load_site(site)
     if as_json:
         devices = {name: device.model_dump(exclude_defaults=True) for name, device in loaded.devices.items()}
-        print(json.dumps({"site": loaded.name, "devices": devices, "tools": [tool.openai() for tool in tools_of(loaded)]}))
+        print(
+            json.dumps({"site": loaded.name, "devices": devices, "tools": [tool.openai() for tool in tools_of(loaded)]})
+        )
         return
     width = max(len(name) for name in loaded.devices)
     for name, device in loaded.devices.items():
         actions = ", ".join(
-            name + ("" if action.risk in {"none", "low"} else f" ({action.risk})") for name, action in device.actions.items()
+            name + ("" if action.risk in {"none", "low"} else f" ({action.risk})")
+            for name, action in device.actions.items()
         )
         print(f"{name:<{width}}  {device.kind:<13}  {', '.join(device.properties):<27}  {actions or '-'}")
 
@@ -86,13 +89,10 @@ def call_device(
     else:
         print(f"{outcome.status.replace('_', ' ')}: {outcome.report}")
     if outcome.status in {"refused", "needs_confirmation"}:
-        raise RefusedError(f"{device} {action}: {outcome.status.replace('_', ' ')}", hint="" if yes else _yes_hint(outcome.status))
+        hint = "add --yes to confirm" if outcome.status == "needs_confirmation" else ""
+        raise RefusedError(f"{device} {action}: {outcome.status.replace('_', ' ')}", hint=hint)
     if outcome.status != "done":
         raise UnavailableError(f"{device} {action}: {outcome.status}")
-
-
-def _yes_hint(status: str) -> str:
-    return "add --yes to confirm" if status == "needs_confirmation" else ""
 
 
 def _require_device(name: str, known: list[str]) -> None:

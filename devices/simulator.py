@@ -91,7 +91,6 @@ class World:
         self._endings[device] = (self.time_s + after_s, values)
 
 
-
 def default_value(schema: DataSchema) -> Value:
     """Return the value a property has when its device says nothing: off, the lowest number, the first word."""
     if schema.type == "boolean":

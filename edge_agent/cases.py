@@ -67,9 +67,9 @@ def read_cases(path: Path) -> list[Case]:
 
 def _case_from_dict(plain: dict[str, Any]) -> Case:
     commands = tuple(Command(item["device"], item["action"], item["input"]) for item in plain.pop("commands"))
-    lists = {name: tuple(plain.pop(name)) for name in ("broken", "stuck", "statuses")}
-    answer_has = tuple(tuple(words) for words in plain.pop("answer_has"))
-    return Case(commands=commands, answer_has=answer_has, **lists, **plain)
+    plain["answer_has"] = tuple(tuple(words) for words in plain["answer_has"])
+    plain |= {name: tuple(plain[name]) for name in ("broken", "stuck", "statuses")}
+    return Case(commands=commands, **plain)
 
 
 def write_cases(path: Path, cases: Iterable[Case]) -> int:

@@ -21,6 +21,7 @@ def register(app: typer.Typer, *, openers: Mapping[str, str], case_maker: str) -
     """Add this package's commands.
 
     Args:
+        app: takes them.
         openers: "module:function" by name, for engines that this package may not import.
         case_maker: "module:function" that makes held-out cases: (site, count, seed) -> cases.
     """

@@ -80,12 +80,19 @@ def find_model(name: str, site: Site, openers: Mapping[str, str]) -> Model:
         require_contract(str(run.get("contract")), digest, f"run {path}")
         return Model("tuned", "tuned", name, openers["huggingface"])
     if path.exists() and not (path / "config.json").is_file():
-        raise UsageError(f"{path} is no model", hint="give a .gguf file, a bundle, a box, a run or a Hugging Face folder")
+        raise UsageError(
+            f"{path} is no model", hint="give a .gguf file, a bundle, a box, a run or a Hugging Face folder"
+        )
     return Model("base", "base", name, openers["huggingface"])
 
 
 def grade(
-    models: Sequence[Model], site: str, cases: Sequence[Case], placement: Placement, *, latency_cases: int = LATENCY_CASES
+    models: Sequence[Model],
+    site: str,
+    cases: Sequence[Case],
+    placement: Placement,
+    *,
+    latency_cases: int = LATENCY_CASES,
 ) -> list[EngineRun]:
     """Return every model's evaluation, in the order given; each model runs alone, in a fresh process.
 
@@ -99,13 +106,17 @@ def grade(
             try:
                 evaluation = pool.submit(_evaluate, model, site, tuple(cases), placement, latency_cases).result()
             except BrokenProcessPool as error:
-                raise UnavailableError(f"the process that evaluated {model.label} died", hint="out of memory?") from error
+                raise UnavailableError(
+                    f"the process that evaluated {model.label} died", hint="out of memory?"
+                ) from error
         size = Path(model.path).stat().st_size if Path(model.path).is_file() else None
         runs.append(EngineRun(model.label, model.role, evaluation, size))
     return runs
 
 
-def _evaluate(model: Model, site_name: str, cases: Sequence[Case], placement: Placement, latency_cases: int) -> Evaluation:
+def _evaluate(
+    model: Model, site_name: str, cases: Sequence[Case], placement: Placement, latency_cases: int
+) -> Evaluation:
     site = load_site(site_name)
     simulation = evaluation_simulation(site, load_template("chatml"))
     with closing(_open(model, placement)) as engine:

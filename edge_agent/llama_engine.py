@@ -142,8 +142,10 @@ class LlamaEngine:
         matcher = Matcher(self._vocabulary, request.grammar)
         # the last token is evaluated again, for its logits, if the whole prompt is known
         reused = self._keep(min(common_length(self._evaluated, prompt), len(prompt) - 1))
-        pending, reply, forced, steps = prompt[reused:], [], 0, 0
-        first_logits_at, stop_reason = None, "end_of_turn"
+        pending, forced, steps = prompt[reused:], 0, 0
+        reply: list[int] = []
+        first_logits_at: float | None = None
+        stop_reason: StopReason = "end_of_turn"
         while True:
             taken = matcher.take_forced()
             forced, reply, pending = forced + len(taken), reply + taken, pending + taken
@@ -295,8 +297,7 @@ def read_vocabulary(vocab: Any) -> Vocabulary:
         eos_token=end_of_turn,
         slices=TEXT_SLICES,
     )
-    ends = frozenset(token for token in range(size) if llama_cpp.llama_vocab_is_eog(vocab, token))
-    return Vocabulary(tokenizer, size, ends | {end_of_turn})
+    return Vocabulary(tokenizer, size)
 
 
 def _token_table(vocab: Any, size: int) -> list[bytes]:

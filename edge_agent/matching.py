@@ -28,12 +28,10 @@ class Vocabulary:
     Attributes:
         tokenizer: llguidance's, whose end-of-sequence token is the template's end-of-turn token.
         size: how many logits the model gives.
-        end_tokens: tokens that end a reply without a grammar; with one, only the end-of-turn token does.
     """
 
     tokenizer: LLTokenizer
     size: int
-    end_tokens: frozenset[int]
     _compiled: dict[str, LLMatcher] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
@@ -140,12 +138,10 @@ class Matcher:
 
     def accept(self, token: int) -> bool:
         """Accept a token; return False if it ends the turn. Raises UnavailableError if the grammar forbids it."""
-        if self._matcher is None:
-            self.is_over = token in self._vocabulary.end_tokens
-        else:
+        if self._matcher is not None:
             self._matcher.consume_token(token)
             _require_no_error(self._matcher)
-            self.is_over = token == self._vocabulary.tokenizer.eos_token
+        self.is_over = token == self._vocabulary.tokenizer.eos_token
         return not self.is_over
 
     def _fill_mask(self) -> None:

@@ -42,7 +42,9 @@ class Runner:
             result = agent.ask(self.engine, ask)
             yield to_json(result, world, time.perf_counter() - started_s)
 
-    def converse(self, read: Callable[[], str | None], write: Callable[[str], None], confirm: Callable[[str], bool]) -> None:
+    def converse(
+        self, read: Callable[[], str | None], write: Callable[[str], None], confirm: Callable[[str], bool]
+    ) -> None:
         """Talk with a person until `read` returns None; the world's clock is the wall clock."""
         now = time.localtime()
         world = World(self.site, time_s=now.tm_hour * 3600 + now.tm_min * 60)

@@ -27,7 +27,7 @@ def quiet() -> Iterator[deque[str]]:
 
     errors: deque[str] = deque(maxlen=4)
 
-    @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
+    @llama_cpp.llama_log_callback
     def keep_errors(level: int, text: bytes, _: Any) -> None:
         if level == _LOG_LEVEL_ERROR:
             errors.append(text.decode("utf-8", "replace").strip())

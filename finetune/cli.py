@@ -28,7 +28,9 @@ def generate(
     site: _Site = "home",
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="Conversations, or cases with --held-out.")] = 1000,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 1,
-    held_out: Annotated[bool, typer.Option("--held-out", help="Make evaluation cases instead of conversations.")] = False,
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="Make evaluation cases instead of conversations.")
+    ] = False,
     as_json: _Json = False,
 ) -> None:
     """Make conversations of a site: the same for the same seed, and never with a held-out phrasing."""

@@ -12,8 +12,9 @@ from devices.site import Site, Value
 from devices.tools import Command, call_of, tools_of
 from edge_agent.cases import Case
 from edge_agent.wire import Message, contract_of, load_template, result_message, user_message
-from finetune.exchanges import MAKERS, Plan, Scene
+from finetune.exchanges import MAKERS
 from finetune.rows import Row
+from finetune.scene import Plan, Scene
 
 EXCHANGES_PER_ROW = (2, 6)
 

@@ -213,12 +213,10 @@ def _vocabulary_of(tokenizer: Any, model: Any, end_of_turn: str | None) -> Vocab
     end_token = tokenizer.eos_token_id if end_of_turn is None else tokenizer.get_vocab().get(end_of_turn)
     if end_token is None:
         raise UsageError(f"the vocabulary has no end-of-turn token {end_of_turn or '(the tokenizer names no EOS)'}")
-    more = model.generation_config.eos_token_id
-    ends = {end_token, tokenizer.eos_token_id, *(more if isinstance(more, list) else [more])} - {None}
     if len(tokenizer) > size:
         raise UsageError(f"the tokenizer has {len(tokenizer)} tokens but the model only {size}")
     tokens = from_tokenizer(tokenizer, n_vocab=size, eos_token=end_token, slices=TEXT_SLICES)
-    return Vocabulary(tokens, size, frozenset(ends))
+    return Vocabulary(tokens, size)
 
 
 def open_engine(model: str, *, device: Literal["cpu", "cuda"] = "cpu", load_in_4bit: bool = False) -> HuggingFaceEngine:

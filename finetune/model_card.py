@@ -19,19 +19,19 @@ language: en
 
 # Edgewright starter
 
-A Llama-architecture language model of {figures["parameters"] / 1e6:.1f} million parameters, pretrained from scratch to work
-the devices of a site that its prompt describes. It stands in for a model such as Llama 3.2 3B where the whole path must
-run on two processor cores; a real one loads through the same code.
+A Llama-architecture language model of {figures["parameters"] / 1e6:.1f} million parameters, pretrained from scratch to
+work the devices of a site that its prompt describes. It stands in for a model such as Llama 3.2 3B where the whole
+path must run on two processor cores; a real one loads through the same code.
 
 | | |
 |---|---|
 | made by | `edgewright pretrain starter` (finetune/pretrain_recipes/starter.yaml, seed {recipe["seed"]}) |
-| data | generated conversations over random sites, one site a conversation; no site, sentence or weight from elsewhere |
+| data | generated conversations over random sites, one site each; no sentence or weight from elsewhere |
 | tokens | {figures["tokens"]:,} seen in {recipe["steps"]} steps |
 | time | {figures["seconds"] / 60:.0f} minutes on {figures["device"]} ({figures["machine"]}) |
 | loss | {figures["assistant_loss"]} on the assistant's tokens, last 50 steps, each token seen for the first time |
-| shape | {recipe["layers"]} layers, width 256, feed-forward 512, 4 heads of 64 over 2 key-value heads, tied embeddings, context 4096 |
-| tokenizer | byte-level BPE, {figures["vocabulary"]} tokens, digits one by one, the wire format's markers as single tokens |
+| shape | {recipe["layers"]} layers, width 256, feed-forward 512, 4 heads over 2 key-value heads, context 4096 |
+| tokenizer | byte-level BPE, {figures["vocabulary"]} tokens, digits one by one, the markers as single tokens |
 | weights | bfloat16 |
 
 **Limits.** It knows a few hundred English words and the phrasings of `devices/models.yaml`; outside them it guesses. It

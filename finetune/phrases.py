@@ -118,13 +118,60 @@ QUESTIONS_STATUS = (
     "I want to know the state of {device}",
 )
 SMALL_TALK = {
-    "Hello. What should I do?": ("hello", "hi", "hey", "good morning", "hi there", "hello there", "good evening", "hey there"),
-    "You are welcome.": ("thanks", "thank you", "thanks a lot", "thank you so much", "many thanks", "great, thanks", "thanks for that", "okay, thank you"),
-    "I control the devices here.": ("who are you", "what are you", "what can you do", "what do you do", "what do you do here", "can you tell me who you are", "tell me what you can do", "how can you help"),
+    "Hello. What should I do?": (
+        "hello",
+        "hi",
+        "hey",
+        "good morning",
+        "hi there",
+        "hello there",
+        "good evening",
+        "hey there",
+    ),
+    "You are welcome.": (
+        "thanks",
+        "thank you",
+        "thanks a lot",
+        "thank you so much",
+        "many thanks",
+        "great, thanks",
+        "thanks for that",
+        "okay, thank you",
+    ),
+    "I control the devices here.": (
+        "who are you",
+        "what are you",
+        "what can you do",
+        "what do you do",
+        "what do you do here",
+        "can you tell me who you are",
+        "tell me what you can do",
+        "how can you help",
+    ),
     "Goodbye.": ("bye", "goodbye", "good night", "see you", "bye bye", "see you later", "okay, bye", "good night then"),
-    "I am well and ready.": ("how are you", "how are you today", "are you there", "are you ready", "how is it going", "are you okay", "you there", "how do you do"),
-    "I only control the devices here.": ("tell me a joke", "what is the weather", "write a poem", "who won the game", "sing a song", "what is the news", "play some music", "order a pizza", "tell me a story", "what is two plus two"),
-}  # fmt: skip
+    "I am well and ready.": (
+        "how are you",
+        "how are you today",
+        "are you there",
+        "are you ready",
+        "how is it going",
+        "are you okay",
+        "you there",
+        "how do you do",
+    ),
+    "I only control the devices here.": (
+        "tell me a joke",
+        "what is the weather",
+        "write a poem",
+        "who won the game",
+        "sing a song",
+        "what is the news",
+        "play some music",
+        "order a pizza",
+        "tell me a story",
+        "what is two plus two",
+    ),
+}
 
 
 @cache

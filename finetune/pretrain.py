@@ -163,7 +163,10 @@ def _optimizers(model: Any, learning_rate: float) -> list[Any]:
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "layers." in name]
     taken = {id(parameter) for parameter in matrices}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in taken]
-    return [Muon(matrices, lr=learning_rate), torch.optim.AdamW(rest, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0)]
+    return [
+        Muon(matrices, lr=learning_rate),
+        torch.optim.AdamW(rest, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0),
+    ]
 
 
 def _next_batch(encoded: Iterator[tuple[list[int], list[int]]], tokens: int) -> list[tuple[list[int], list[int]]]:

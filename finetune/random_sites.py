@@ -64,7 +64,7 @@ RENAMED_SHARE = 0.35
 
 
 def random_site(rng: Random, devices: tuple[int, int] = (4, 14)) -> Site:
-    """Return a site with a number of devices in the range given; a third of the sites call their tools by unusual names."""
+    """Return a site with a number of devices in the range given; a third of them have unusual tool names."""
     models = load_models()
     ranges = {name: rng.choice(choices) for name, choices in RANGES.items()}
     kind_names = {kind: rng.choice(names) for kind, names in KIND_NAMES.items()}

@@ -85,7 +85,9 @@ def cut_gguf(folder: Path) -> list[str]:
 
 
 def break_site(folder: Path) -> list[str]:
-    (folder / "bad.yaml").write_text("schema: site/v1\nname: x\ntitle: x\ndevices: {a: {model: lamp}}\n", encoding="utf-8")
+    (folder / "bad.yaml").write_text(
+        "schema: site/v1\nname: x\ntitle: x\ndevices: {a: {model: lamp}}\n", encoding="utf-8"
+    )
     return ["devices", "list", "--site", f"{folder}/bad.yaml"]
 
 

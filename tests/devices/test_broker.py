@@ -21,9 +21,11 @@ SITE = load_site("home")
 class DriverBetween(SimulatedDriver):
     """A simulated driver that can age or bend readings, and lose the link after a write."""
 
-    age_s = 0.0
-    bent: dict[str, Value] = {}
-    loses_link_after_write = False
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.age_s = 0.0
+        self.bent: dict[str, Value] = {}
+        self.loses_link_after_write = False
 
     def read(self, device: str) -> dict[str, Reading]:
         readings = super().read(device)
@@ -79,7 +81,9 @@ def test_what_does_not_fit_is_refused_before_anything_starts(command: Command, r
     assert events_of(broker) == ["PROPOSED", "REFUSED"]
 
 
-@pytest.mark.parametrize(("answer", "status"), [(None, "needs_confirmation"), (False, "needs_confirmation"), (True, "done")])
+@pytest.mark.parametrize(
+    ("answer", "status"), [(None, "needs_confirmation"), (False, "needs_confirmation"), (True, "done")]
+)
 def test_confirmation(answer: bool | None, status: str) -> None:
     broker, world, _ = make_broker(answer)
     assert broker.execute(Command("front_door", "unlock", {})).status == status

@@ -81,7 +81,7 @@ def test_hugging_face_and_llama_cpp_python_render_the_same_bytes() -> None:
     plain = [{"role": message.role, "content": body_of(message)} for message in CONVERSATION]
     ours = TEMPLATE.render(CONVERSATION, add_generation_prompt=True)
     rendered, _ = render_jinja_template([plain], chat_template=TEMPLATE.source, add_generation_prompt=True)
-    formatter = Jinja2ChatFormatter(TEMPLATE.source, eos_token="<|im_end|>", bos_token="")  # noqa: S106
+    formatter = Jinja2ChatFormatter(TEMPLATE.source, eos_token="<|im_end|>", bos_token="")
     assert rendered[0] == ours
     assert formatter(messages=plain).prompt == ours  # type: ignore[arg-type]
 
@@ -138,4 +138,6 @@ def test_what_cannot_be_used_is_data_with_a_reason(text: str, reason: str) -> No
 def test_calls_and_answers() -> None:
     both = parse_reply(f"<think>two</think>{GOOD}{GOOD.replace('40', '0')}", CONTRACT.tools)
     assert isinstance(both, ToolCalls) and [one.arguments["brightness"] for one in both.calls] == [40, 0]
-    assert parse_reply("<think>t</think>It is 18 < 20 degrees.", CONTRACT.tools) == Answer("t", "It is 18 < 20 degrees.")
+    assert parse_reply("<think>t</think>It is 18 < 20 degrees.", CONTRACT.tools) == Answer(
+        "t", "It is 18 < 20 degrees."
+    )
