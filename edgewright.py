@@ -9,6 +9,7 @@ import errno
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Annotated
 
@@ -87,6 +88,10 @@ def main(arguments: Sequence[str] | None = None, build: Callable[[], typer.Typer
 
 def command() -> None:
     """Run this process's command line and exit with its code."""
+    # What libraries tell each other's authors, not the person here; child processes are told the same.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    warnings.filterwarnings("ignore", category=FutureWarning)
     sys.exit(main())
 
 

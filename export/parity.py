@@ -216,7 +216,9 @@ def _positions(row: list[int]) -> int:
 def _reference_log_probs(base: Path, adapter: Path | None, rows: list[list[int]]) -> LogProbs:
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     if adapter:

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import torch
 from llguidance.hf import from_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers.utils.logging import disable_progress_bar
 
 from devices.errors import UnavailableError, UsageError
 from edge_agent.engine import Completion, Limits, Request, common_length, peak_resident_bytes, require_room
@@ -196,6 +197,8 @@ def _load_model(base: str | Path, adapter: Path | None, device: str, load_in_4bi
 
 def _load(loader: Any, base: str | Path, options: dict[str, Any]) -> Any:
     is_folder = Path(base).is_dir()
+    if is_folder:
+        disable_progress_bar()
     try:
         return loader.from_pretrained(str(base), local_files_only=is_folder, **options)
     except (OSError, ValueError) as error:

@@ -100,8 +100,11 @@ def load_base(recipe: Recipe, device: str, dtype: Any) -> Any:
     """
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers.utils.logging import disable_progress_bar
 
     name = _require_base(recipe)
+    if Path(name).is_dir():
+        disable_progress_bar()
     quantization = None
     if recipe.quantization == "nf4":  # transformers' default type is fp4
         quantization = BitsAndBytesConfig(
