@@ -17,9 +17,11 @@ setup:
 	"$$python" scripts/setup.py
 
 demo: setup
+	@echo "demo: data, training, export, flash, run and evaluation; about 13 minutes on 2 cores"
 	@.venv/bin/edgewright demo
 
 test: setup
+	@echo "test: the fast tests; about 3 minutes on 2 cores"
 	@$(IN_VENV) pytest
 
 test-slow: setup
