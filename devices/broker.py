@@ -100,7 +100,7 @@ class Broker:
             return _refused(f"{command.action} is forbidden for the {device.title}")
         effect = action.effect(command.input)
         if action.risk == "confirm" and not self._is_confirmed(goal_text(device, action, command.input)):
-            return "needs_confirmation", f"{sentence(_needs_confirmation(device, effect))}", {}
+            return "needs_confirmation", f"{sentence(_needs_confirmation(device, action, effect))}", {}
         for requirement in action.requires:
             if problem := self._interlock_problem(requirement):
                 return _refused(problem)
@@ -151,7 +151,7 @@ class Broker:
             return "unknown", f"I do not know whether the {device.title} changed.", {"reason": problem or "no answer"}
         if all(seen.get(name) == value for name, value in effect.items()):
             return "done", sentence(done_text(device, action, command.input, seen)), seen
-        name = main_property(device, effect)
+        name = main_property(action)
         return (
             "failed",
             f"The {device.title} did not change, it is {value_text(device.properties[name], seen[name])}.",
@@ -163,8 +163,8 @@ def _refused(reason: str) -> tuple[Status, str, dict[str, Value]]:
     return "refused", f"I did not do that, because {reason}.", {"reason": reason}
 
 
-def _needs_confirmation(device: Device, effect: dict[str, Value]) -> str:
-    name = main_property(device, effect)
+def _needs_confirmation(device: Device, action: Action, effect: dict[str, Value]) -> str:
+    name = main_property(action)
     return f"please confirm that the {device.title} should be {value_text(device.properties[name], effect[name])}"
 
 
@@ -178,8 +178,7 @@ def goal_text(device: Device, action: Action, arguments: dict[str, Value]) -> st
 
 def done_text(device: Device, action: Action, arguments: dict[str, Value], seen: dict[str, Value]) -> str:
     """Return what was read back as a clause: "the garden sprinkler is open for 10 minutes"."""
-    effect = action.effect(arguments)
-    name = main_property(device, effect)
+    name = main_property(action)
     duration = f" for {_duration_text(action, arguments)}" if action.ends else ""
     return f"{describe(device, name, seen[name])}{duration}"
 

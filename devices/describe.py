@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from devices.site import DataSchema, Device, Value
+from devices.site import Action, DataSchema, Device, Value
 
 
 def number_text(value: float) -> str:
@@ -31,12 +31,10 @@ def describe(device: Device, property_name: str, value: Value) -> str:
     return f"the {device.title}{subject} is {value_text(schema, value)}"
 
 
-def main_property(device: Device, written: dict[str, Value]) -> str:
-    """Return the property that tells best what was done: a number that is not zero, else the first one."""
-    for name, value in written.items():
-        if not isinstance(value, bool) and (value or not any(isinstance(v, bool) for v in written.values())):
-            return name
-    return next(iter(written))
+def main_property(action: Action) -> str:
+    """Return the property that tells best what an action does: one that takes an argument, else the first one."""
+    written = [name for name, value in action.writes.items() if isinstance(value, str) and value[1:] in action.input]
+    return next(iter(written or action.writes))
 
 
 def sentence(*clauses: str) -> str:

@@ -163,3 +163,18 @@ def test_journal_is_on_the_disk_and_opens_again(tmp_path: Path) -> None:
 def test_journal_in_a_missing_folder_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match="cannot open the journal"):
         Journal(tmp_path / "no" / "journal.sqlite")
+
+
+@pytest.mark.parametrize(
+    ("command", "report"),
+    [
+        (Command("kitchen_light", "on", {}), "The kitchen light is on."),
+        (Command("kitchen_light", "off", {}), "The kitchen light is off."),
+        (Command("kitchen_light", "brightness", {"brightness": 0}), "The kitchen light brightness is 0 percent."),
+        (Command("living_blinds", "open", {}), "The living blinds position is 100 percent."),
+        (Command("garden_sprinkler", "water", {"minutes": 5}), "The garden sprinkler is open for 5 minutes."),
+    ],
+)
+def test_the_report_says_what_the_person_asked_for(command: Command, report: str) -> None:
+    broker, _, _ = make_broker()
+    assert broker.execute(command).report == report

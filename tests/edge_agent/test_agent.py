@@ -72,7 +72,7 @@ def test_a_model_that_loops_repeats_nothing() -> None:
     agent, _ = make(TurnLimits(model_replies=3))
     result, _ = play(agent, "on", *[calls(LIGHT_ON)] * 3)
     assert len(result.actions) == 1 and result.stop_reason == "step_limit"
-    assert result.answer == f"The kitchen light brightness is 100 percent. {NO_ANSWER}"
+    assert result.answer == f"The kitchen light is on. {NO_ANSWER}"
 
 
 def test_without_a_yes_nothing_guarded_happens() -> None:
