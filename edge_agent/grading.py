@@ -79,7 +79,8 @@ def find_model(name: str, site: Site, openers: Mapping[str, str]) -> Model:
         run = json.loads((path / "run.json").read_text(encoding="utf-8"))
         require_contract(str(run.get("contract")), digest, f"run {path}")
         return Model("tuned", "tuned", name, openers["huggingface"])
-    if path.exists() and not (path / "config.json").is_file():
+    is_mistyped = not path.exists() and path.parent != Path() and path.parent.is_dir()  # no name on the hub
+    if is_mistyped or (path.exists() and not (path / "config.json").is_file()):
         raise UsageError(
             f"{path} is no model", hint="give a .gguf file, a bundle, a box, a run or a Hugging Face folder"
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from devices.errors import UsageError
+from devices.errors import UnavailableError, UsageError
 from devices.journal import Journal
 from devices.simulator import World
 from devices.site import Site, load_site
@@ -84,6 +84,7 @@ def open_runner(
     Raises:
         UsageError: no such site or bundle.
         RefusedError: the bundle was changed, or was trained for another contract.
+        UnavailableError: the journal cannot be written, or llama.cpp failed.
     """
     from edge_agent.llama_engine import LlamaEngine
 
@@ -104,7 +105,10 @@ def _journal_of(path: Path, bundle: Bundle) -> Path | None:
     if bundle.path.parent.name != BUNDLES or bundle.path == path.resolve():
         return None
     file = path / JOURNAL_IN_BOX
-    file.parent.mkdir(exist_ok=True)
+    try:
+        file.parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UnavailableError(f"cannot keep a journal in the box: {error}", hint="give --journal FILE") from error
     return file
 
 

@@ -107,6 +107,7 @@ FAILURES: list[tuple[Callable[[Path], list[str]], int, str]] = [
     (lambda folder: ["devices", "call", "front_door", "unlock"], 4, "confirmation"),
     (lambda folder: ["run", f"{folder}/nothing", "--ask", "x"], 2, "no bundle"),
     (lambda folder: ["flash", f"{folder}/flipped", f"{folder}/box"], 4, "model.gguf"),
+    (lambda folder: ["eval", f"{folder}/absent", "--out", f"{folder}/none"], 2, "absent is no model"),
     (lambda folder: ["data", "show", f"{folder}/absent.jsonl"], 2, "absent.jsonl"),
 ]
 
