@@ -104,7 +104,7 @@ def plan_group(scene: Scene) -> Plan | None:
     verb = next((words for action, words in verbs.items() if name == action), "")
     if not verb or len(devices) > 6:
         return None
-    template = scene.rng.choice(phrases.side(phrases.GROUPS["all"], scene.held_out))
+    template = scene.rng.choice(phrases.side(phrases.GROUPS, scene.held_out))
     ask = phrases.punctuate(template.format(verb=verb, singular=singular, plural=plural), scene.rng)
     needed = [one for one in devices if not one.actions[name].is_already_so(scene.state[one.name], {})]
     facts = [" ".join([one.name, *_goal_facts(scene, one, name)]) for one in devices]

@@ -65,18 +65,16 @@ THEN = (
     "{}, after that {}",
     "first {} and then {}",
 )
-GROUPS = {  # by what the sentence says must become of all devices of one tool
-    "all": (
-        "{verb} all {plural}",
-        "{verb} all the {plural}",
-        "{verb} every {singular}",
-        "all {plural}, {verb} them",
-        "please {verb} all {plural}",
-        "can you {verb} all the {plural}",
-        "{verb} each {singular}",
-        "{verb} the {plural}, all of them",
-    )
-}
+GROUPS = (  # around what must become of all devices of one tool
+    "{verb} all {plural}",
+    "{verb} all the {plural}",
+    "{verb} every {singular}",
+    "all {plural}, {verb} them",
+    "please {verb} all {plural}",
+    "can you {verb} all the {plural}",
+    "{verb} each {singular}",
+    "{verb} the {plural}, all of them",
+)
 QUESTIONS_YES_NO = (
     "is {device} {label}",
     "is {device} {label} now",

@@ -11,10 +11,9 @@ from random import Random
 
 from devices.site import Action, DataSchema, Device, Site, Value
 from devices.tools import Command
+from edge_agent.cases import State
 from edge_agent.wire import json_value
 from finetune import phrases
-
-State = dict[str, dict[str, Value]]
 
 
 @dataclass(frozen=True)

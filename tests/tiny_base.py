@@ -10,6 +10,7 @@ from devices.simulator import World
 from devices.site import SITES_FOLDER, load_site
 from devices.tools import ToolCall
 from edge_agent.wire import ChatTemplate, Message, contract_of, load_template, user_message
+from finetune.rows import Row, write_rows
 
 TINY_VOCABULARY = 512
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -104,10 +105,8 @@ def make_tiny_run(folder: Path, base: Path, site_name: str = "home", rslora: boo
     adapted.save_pretrained(folder / "adapter")
     (folder / "site.yaml").write_bytes((SITES_FOLDER / f"{site_name}.yaml").read_bytes())
     (folder / "recipe.yaml").write_text("schema: recipe/v1\nlora: {r: 8, alpha: 16}\n", encoding="utf-8")
-    rows = [
-        {"kinds": ["tiny"], "messages": [_plain(message) for message in row]} for row in tiny_conversations(site_name)
-    ]
-    (folder / "sample.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    rows = [Row(("tiny",), tuple(messages)) for messages in tiny_conversations(site_name)]
+    write_rows(folder / "sample.jsonl", rows)
     run = {
         "schema": "run/v1",
         "base": str(base),
@@ -119,12 +118,3 @@ def make_tiny_run(folder: Path, base: Path, site_name: str = "home", rslora: boo
     }
     (folder / "run.json").write_text(json.dumps(run, indent=2), encoding="utf-8")
     return folder
-
-
-def _plain(message: Message) -> dict[str, object]:
-    plain: dict[str, object] = {"role": message.role, "text": message.text}
-    if message.role == "assistant":
-        plain["thought"] = message.thought
-    if message.calls:
-        plain["calls"] = [{"name": call.name, "arguments": call.arguments} for call in message.calls]
-    return plain

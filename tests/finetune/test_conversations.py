@@ -53,7 +53,7 @@ def test_every_list_of_phrasings_has_both_sides() -> None:
         for templates in (action["say"], action.get("say_without", []))
         if templates
     ]
-    lists += [phrases.FRAMES, phrases.VERB_FRAMES, phrases.AND, phrases.THEN, phrases.GROUPS["all"]]
+    lists += [phrases.FRAMES, phrases.VERB_FRAMES, phrases.AND, phrases.THEN, phrases.GROUPS]
     lists += [phrases.QUESTIONS_YES_NO, phrases.QUESTIONS_VALUE, phrases.QUESTIONS_STATUS, *phrases.SMALL_TALK.values()]
     for templates in lists:
         assert phrases.side(templates, False) and phrases.side(templates, True), templates
