@@ -28,6 +28,7 @@ from edge_agent.wire import (
 )
 
 NO_ANSWER = "I could not work that out, so I stopped."
+NOT_SURE = "I am not sure what you want, so I did not do it."
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class TurnResult:
     actions: tuple[ActionRecord, ...]
     replies: tuple[Reply, ...]
     completions: tuple[Completion, ...]
-    stop_reason: str  # answer, unusable, step_limit, time_limit
+    stop_reason: str  # answer, unsure, unusable, step_limit, time_limit
 
     @property
     def is_usable(self) -> bool:
@@ -131,6 +132,9 @@ class Agent:
                 turn.model_answer, turn.stop_reason = reply.text, "answer"
                 messages.append(Message("assistant", reply.text, reply.thought))
                 break
+            if completion.overruled_tokens:  # 35 degrees must not become the 15 that the grammar has room for
+                turn.stop_reason = "unsure"
+                break
             outcomes = [self._execute(turn, call) for call in self._commands(reply)]
             messages.append(Message("assistant", "", reply.thought, reply.calls))
             messages.append(result_message([outcome.result for outcome in outcomes]))
@@ -189,7 +193,7 @@ class _Turn:
     def result(self) -> TurnResult:
         reports = " ".join(outcome.report for outcome in self.outcomes)
         if self.stop_reason != "answer":
-            answer = f"{reports} {NO_ANSWER}".strip()
+            answer = f"{reports} {NOT_SURE if self.stop_reason == 'unsure' else NO_ANSWER}".strip()
         else:
             answer = reports or self.model_answer
         actions = tuple(

@@ -41,7 +41,10 @@ class Completion:
         prompt_tokens: length of the prompt.
         reused_tokens: how many of them were not evaluated again, because an earlier prompt began with them too.
         model_steps: how often the model was asked for the next token.
-        forced_tokens: tokens that the grammar gave without asking the model.
+        forced_tokens: tokens that the grammar left no choice about.
+        overruled_tokens: tokens, forced or chosen, where the grammar forbade what the model would have said; the
+            reply is then the grammar's as much as the model's, and nothing should be moved because of it. Tokens
+            forced after the last choice are not asked about: only a reply that may not go on ends with them.
         prefill_s: time until the first logits.
         decode_s: time from there to the end.
     """
@@ -53,6 +56,7 @@ class Completion:
     reused_tokens: int
     model_steps: int
     forced_tokens: int
+    overruled_tokens: int
     prefill_s: float
     decode_s: float
 

@@ -78,7 +78,8 @@ class LlamaEngine:
             UnavailableError: no memory for its context.
         """
         llama_cpp.llama_log_set(_keep_log, ctypes.c_void_p(0))
-        self._context = None
+        self._context: Any = None
+        self._batch: Any = None
         self._model = _load_model(Path(model_path), gpu_layers)
         try:
             self._set_up(context_tokens, threads)
@@ -91,6 +92,7 @@ class LlamaEngine:
         trained_tokens = llama_cpp.llama_model_n_ctx_train(self._model)
         self.context_tokens = context_tokens or min(trained_tokens, CONTEXT_TOKENS)
         self._context = _make_context(self._model, self.context_tokens, threads or _default_threads(self._model))
+        self._batch = llama_cpp.llama_batch_init(BATCH_TOKENS, 0, 1)
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._evaluated: list[int] = []  # the tokens in the KV cache, by position
         self._vocabulary = read_vocabulary(self._vocab)
@@ -103,11 +105,13 @@ class LlamaEngine:
 
     def close(self) -> None:
         """Free the model's memory; the engine cannot be used afterwards. Closing twice is fine."""
+        if self._batch is not None:
+            llama_cpp.llama_batch_free(self._batch)
         if self._context is not None:
             llama_cpp.llama_free(self._context)
         if self._model is not None:
             llama_cpp.llama_model_free(self._model)
-        self._model = self._context = None
+        self._model = self._context = self._batch = None
 
     def memory_bytes(self) -> int:
         """Return the largest resident memory this process had, in bytes."""
@@ -119,7 +123,7 @@ class LlamaEngine:
         require_room(len(tokens), Limits(reply_tokens=0), self.context_tokens)
         reused = self._keep(common_length(self._evaluated, tokens))
         if tokens[reused:]:
-            self._evaluate(tokens[reused:], None)
+            self._evaluate(tokens[reused:], 0, None)
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Return one greedy completion for each request, in order.
@@ -142,7 +146,7 @@ class LlamaEngine:
         matcher = Matcher(self._vocabulary, request.grammar)
         # the last token is evaluated again, for its logits, if the whole prompt is known
         reused = self._keep(min(common_length(self._evaluated, prompt), len(prompt) - 1))
-        pending, forced, steps = prompt[reused:], 0, 0
+        pending, forced, overruled, steps = prompt[reused:], 0, 0, 0
         reply: list[int] = []
         first_logits_at: float | None = None
         stop_reason: StopReason = "end_of_turn"
@@ -155,32 +159,19 @@ class LlamaEngine:
                 stop_reason = "length"
                 break
             try:
-                logits = self._evaluate(pending, deadline)
+                logits, others = self._evaluate(pending, len(taken), deadline)
             except _TimeIsUp:
                 stop_reason = "timeout"
                 break
             steps, first_logits_at = steps + 1, first_logits_at or time.monotonic()
-            token = matcher.best(logits)
+            token, is_overruled = matcher.best(logits)
+            overruled += others + is_overruled
             if not matcher.accept(token):
                 break
             pending = [token]
             reply.append(token)
-        return self._completion(request, prompt, reply, stop_reason, reused, steps, forced, (started, first_logits_at))
-
-    def _completion(
-        self,
-        request: Request,
-        prompt: list[int],
-        reply: list[int],
-        stop_reason: StopReason,
-        reused: int,
-        steps: int,
-        forced: int,
-        times: tuple[float, float | None],
-    ) -> Completion:
-        ended = time.monotonic()
-        started, first_logits_at = times[0], times[1] or ended
-        reply = reply[: request.limits.reply_tokens]
+        reply, ended = reply[: request.limits.reply_tokens], time.monotonic()
+        first_logits_at = first_logits_at or ended
         return Completion(
             text=self._vocabulary.text_of(reply),
             token_ids=tuple(reply),
@@ -189,6 +180,7 @@ class LlamaEngine:
             reused_tokens=reused,
             model_steps=steps,
             forced_tokens=forced,
+            overruled_tokens=overruled,
             prefill_s=first_logits_at - started,
             decode_s=ended - first_logits_at,
         )
@@ -212,26 +204,51 @@ class LlamaEngine:
             del self._evaluated[count:]
         return count
 
-    def _evaluate(self, tokens: list[int], deadline: float | None) -> NDArray[np.float32]:
-        """Append tokens to the KV cache; return the last one's logits, a float32 (vocabulary,) view into llama.cpp.
+    def _evaluate(self, tokens: list[int], forced: int, deadline: float | None) -> tuple[NDArray[np.float32], int]:
+        """Append tokens to the KV cache.
+
+        Args:
+            tokens: what comes after what was evaluated last.
+            forced: how many of them, at the end, the grammar chose; the model's own choice is held against them.
+            deadline: in monotonic seconds.
+
+        Returns:
+            The last token's logits, a float32 (vocabulary,) view into llama.cpp, and how many of the forced tokens
+            the model would have spelled otherwise.
 
         Raises:
-            _TimeIsUp: the deadline, in monotonic seconds, passed before the last batch.
+            _TimeIsUp: the deadline passed before the last batch.
             UnavailableError: llama.cpp failed; the KV cache is empty then.
         """
+        first_wanted, overruled = len(tokens) - 1 - forced, 0
         for start in range(0, len(tokens), BATCH_TOKENS):
             if deadline is not None and time.monotonic() >= deadline:
                 raise _TimeIsUp
             part = tokens[start : start + BATCH_TOKENS]
-            array = (llama_cpp.llama_token * len(part))(*part)
-            code = llama_cpp.llama_decode(self._context, llama_cpp.llama_batch_get_one(array, len(part)))
-            if code != 0:
-                self._evaluated.clear()
-                llama_cpp.llama_memory_clear(self._memory, True)
-                reason = "the context is full" if code == 1 else f"code {code}"
-                raise UnavailableError(f"llama.cpp could not evaluate {len(part)} tokens: {reason}{_log_tail()}")
-            self._evaluated += part
-        pointer = llama_cpp.llama_get_logits_ith(self._context, -1)
+            self._decode(part, max(0, first_wanted - start))
+            for index in range(max(first_wanted, start), min(start + len(part), len(tokens) - 1)):
+                wanted = int(self._logits(index - start).argmax())
+                overruled += self._vocabulary.spells_other(wanted, tokens[index + 1])
+        return self._logits(-1), overruled
+
+    def _decode(self, part: list[int], first_wanted: int) -> None:
+        """Evaluate at most BATCH_TOKENS tokens; logits are kept from index `first_wanted` on, and of the last."""
+        batch, at = self._batch, len(self._evaluated)
+        batch.n_tokens = len(part)
+        for index, token in enumerate(part):
+            batch.token[index], batch.pos[index], batch.seq_id[index][0] = token, at + index, SEQUENCE
+            batch.n_seq_id[index], batch.logits[index] = 1, index >= first_wanted
+        batch.logits[len(part) - 1] = True
+        code = llama_cpp.llama_decode(self._context, batch)
+        if code != 0:
+            self._evaluated.clear()
+            llama_cpp.llama_memory_clear(self._memory, True)
+            reason = "the context is full" if code == 1 else f"code {code}"
+            raise UnavailableError(f"llama.cpp could not evaluate {len(part)} tokens: {reason}{_log_tail()}")
+        self._evaluated += part
+
+    def _logits(self, index: int) -> NDArray[np.float32]:
+        pointer = llama_cpp.llama_get_logits_ith(self._context, index)
         return np.ctypeslib.as_array(pointer, shape=(self._vocabulary.size,))
 
 

@@ -85,6 +85,11 @@ class Vocabulary:
             matcher.accept(token)
             at += 1
 
+    def spells_other(self, token: int, wanted: int) -> bool:
+        """Return whether two tokens are other text, and not just other pieces of the same one."""
+        first, second = self.tokenizer.decode_bytes([token]), self.tokenizer.decode_bytes([wanted])
+        return not (first.startswith(second) or second.startswith(first))
+
     def text_of(self, token_ids: list[int]) -> str:
         """Return the text of tokens, markers included; bytes that are not UTF-8 (a reply cut short) are replaced."""
         return self.tokenizer.decode_bytes(token_ids).decode("utf-8", errors="replace")
@@ -95,7 +100,7 @@ class Matcher:
 
     def __init__(self, vocabulary: Vocabulary, grammar: Grammar | None) -> None:
         """Raises UnavailableError if the grammar does not fit the vocabulary."""
-        self._vocabulary = vocabulary
+        self.vocabulary = vocabulary
         self._matcher = vocabulary.compile(grammar) if grammar is not None else None
         self.mask: NDArray[np.int32] = np.full((vocabulary.size + 31) // 32, -1, dtype=np.int32)
         self.is_over = False
@@ -125,23 +130,31 @@ class Matcher:
 
     def allowed(self) -> NDArray[np.intp]:
         """Return the ids of the tokens that may come next, int64 (count,), in rising order."""
-        return np.flatnonzero(np.unpackbits(self.mask.view(np.uint8), bitorder="little")[: self._vocabulary.size])
+        return np.flatnonzero(np.unpackbits(self.mask.view(np.uint8), bitorder="little")[: self.vocabulary.size])
 
-    def best(self, logits: NDArray[np.float32]) -> int:
-        """Return the likeliest token that may come next; float32 (vocabulary,). Raises UnavailableError if none is."""
-        if self._matcher is None:
-            return int(logits.argmax())
+    def best(self, logits: NDArray[np.float32]) -> tuple[int, bool]:
+        """Return the likeliest token that may come next, and whether the model would have said another.
+
+        Args:
+            logits: float32 (vocabulary,).
+
+        Raises:
+            UnavailableError: no token may come.
+        """
+        wanted = int(logits.argmax())
+        if self._matcher is None or self.mask[wanted // 32] >> (wanted % 32) & 1:
+            return wanted, False
         allowed = self.allowed()
         if not allowed.size:
             raise UnavailableError("the grammar allows no token here")
-        return int(allowed[logits[allowed].argmax()])
+        return int(allowed[logits[allowed].argmax()]), True
 
     def accept(self, token: int) -> bool:
         """Accept a token; return False if it ends the turn. Raises UnavailableError if the grammar forbids it."""
         if self._matcher is not None:
             self._matcher.consume_token(token)
             _require_no_error(self._matcher)
-        self.is_over = token == self._vocabulary.tokenizer.eos_token
+        self.is_over = token == self.vocabulary.tokenizer.eos_token
         return not self.is_over
 
     def _fill_mask(self) -> None:

@@ -18,6 +18,8 @@ METRICS = {
     "tool_accuracy": "Calls due: right devices and actions",
     "argument_accuracy": "Calls due: right arguments too",
     "no_call_accuracy": "No call due: none made",
+    "wrong_move": "Tasks in which something was moved that should not be",
+    "held_back": "Tasks in which a call was held back, because the grammar had changed it",
     "json_valid_free": "Free calls that are valid JSON",
     "schema_valid_free": "Free calls that fit their schema",
     "reply_usable_free": "Free replies that can be used",
@@ -99,6 +101,8 @@ def measure(evaluation: Evaluation) -> EngineMetrics:
     false_claims = [score.claims_success for score in failed_calls]
     shares = {name: share_of(flags.values()) for name, flags in _flags(scores, free_scores).items()}
     shares |= _form_shares(evaluation.free, "_free") | _form_shares(evaluation.constrained, "")
+    shares["wrong_move"] = share_of(score.is_wrong_move for score in scores)
+    shares["held_back"] = share_of(outcome.result.stop_reason == "unsure" for outcome in evaluation.constrained)
     shares["false_success"] = share_of(false_claims)
     shares["false_success_heard"] = share_of(score.is_claim_heard for score in failed_calls)
     shares["false_success_of_all"] = share_of([*false_claims, *[False] * (len(scores) - len(failed_calls))])

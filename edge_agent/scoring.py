@@ -36,7 +36,8 @@ class CaseScore:
     """One case, judged. `problems` says in words why a task failed; it succeeded if there are none.
 
     `is_tool_right` (device and action) and `is_argument_right` (input too) are None where no call is expected,
-    `is_uncalled` is None where one is. `claims_success` is about the model's own last words; `is_claim_heard` says
+    `is_uncalled` is None where one is. `is_wrong_move` says whether an action that is not in the reference run was
+    done. `claims_success` is about the model's own last words; `is_claim_heard` says
     whether the person gets to hear them, because nothing was proposed that a read-back could answer for.
     """
 
@@ -46,6 +47,7 @@ class CaseScore:
     is_tool_right: bool | None
     is_argument_right: bool | None
     is_uncalled: bool | None
+    is_wrong_move: bool
     claims_success: bool
     is_claim_heard: bool
 
@@ -71,6 +73,9 @@ def score_case(outcome: CaseOutcome) -> CaseScore:
         is_tool_right=_same(tools, got_tools, case.in_order) if expects_call else None,
         is_argument_right=_same(commands, got_commands, case.in_order) if expects_call else None,
         is_uncalled=None if expects_call else not actions,
+        is_wrong_move=any(
+            action.status == "done" and key not in commands for key, action in zip(got_commands, actions, strict=True)
+        ),
         claims_success=claims,
         is_claim_heard=claims and not actions,
     )

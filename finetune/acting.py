@@ -105,16 +105,13 @@ def plan_group(scene: Scene) -> Plan | None:
     if not verb or len(devices) > 6:
         return None
     template = scene.rng.choice(phrases.side(phrases.GROUPS, scene.held_out))
-    ask = phrases.punctuate(template.format(verb=verb, singular=singular, plural=plural), scene.rng)
+    ask, templates = scene.finish(template.format(verb=verb, singular=singular, plural=plural), template)
     needed = [one for one in devices if not one.actions[name].is_already_so(scene.state[one.name], {})]
-    facts = [" ".join([one.name, *_goal_facts(scene, one, name)]) for one in devices]
+    thought = "; ".join(_goal_fact(scene, one, name, one in needed) for one in devices) + "."
     if not needed:
         answer = f"All {plural} are already {_goal_label(devices[0], name)}."
-        return Plan(
-            "already", ask, (template,), "; ".join(facts) + ", all so.", answer=answer, answer_has=(("already",),)
-        )
-    thought = f"{'; '.join(facts)}. {len(needed)} to change."
-    return Plan("group", ask, (template,), thought, (tuple(Command(one.name, name, {}) for one in needed),))
+        return Plan("already", ask, templates, thought, answer=answer, answer_has=(("already",),))
+    return Plan("group", ask, templates, thought, (tuple(Command(one.name, name, {}) for one in needed),))
 
 
 PLURALS = {
@@ -123,9 +120,10 @@ PLURALS = {
 }
 
 
-def _goal_facts(scene: Scene, device: Device, action: str) -> list[str]:
+def _goal_fact(scene: Scene, device: Device, action: str, is_needed: bool) -> str:
     key = next(iter(device.actions[action].effect({})))
-    return [f"{key}={json_value(scene.state[device.name][key])}"]
+    now = f"{key}={json_value(scene.state[device.name][key])}"
+    return f"{device.name} has {now}, {'to change' if is_needed else 'already so'}"
 
 
 def _goal_label(device: Device, action: str) -> str:

@@ -10,7 +10,7 @@ from devices.site import Device, Value
 from edge_agent.wire import json_value
 from finetune import phrases
 from finetune.random_sites import NOUNS, PLACES
-from finetune.scene import Plan, Scene, pick, range_text, wanted_text
+from finetune.scene import Plan, Scene, pick, wanted_text
 
 
 def plan_already(scene: Scene) -> Plan | None:
@@ -48,10 +48,10 @@ def plan_out_of_range(scene: Scene) -> Plan | None:
     span = max(high - low, 5)
     above, below = rng.randint(high + 1, high + span), rng.randint(max(0, low - span), max(low - 1, 0))
     value: Value = below if low > 0 and rng.random() < 0.3 else above
-    request, template = scene.say(device, action, scene.arguments_for(action) | {key: value})
+    arguments = scene.arguments_for(action) | {key: value}
+    request, template = scene.say(device, action, arguments)
     ask, templates = scene.finish(request, template)
-    side = "above" if float(value) > high else "below"
-    thought = f"{device.name} wanted {key}={value}, {side} {range_text(schema)}."
+    thought = f"{wanted_text(scene, device, action, arguments)}, {'above' if float(value) > high else 'below'}."
     unit = f" {schema.unit}" if schema.unit else ""
     answer = f"The {device.title} takes {low} to {high}{unit}."
     return Plan("out_of_range", ask, templates, thought, answer=answer, answer_has=((str(low),), (str(high),)))

@@ -25,18 +25,18 @@ from finetune.answering import (
 from finetune.scene import Plan, Scene
 
 MAKERS: dict[str, tuple[float, Callable[[Scene], Plan | None]]] = {
-    "call": (0.30, plan_call),
-    "several": (0.07, plan_several),
-    "in_order": (0.06, plan_in_order),
-    "group": (0.05, plan_group),
-    "question": (0.15, plan_question),
-    "already": (0.08, plan_already),
-    "out_of_range": (0.06, plan_out_of_range),
+    "call": (0.22, plan_call),
+    "several": (0.08, plan_several),
+    "in_order": (0.08, plan_in_order),
+    "group": (0.07, plan_group),
+    "question": (0.13, plan_question),
+    "already": (0.10, plan_already),
+    "out_of_range": (0.08, plan_out_of_range),
     "missing_argument": (0.05, plan_missing_argument),
-    "missing_device": (0.06, plan_missing_device),
+    "missing_device": (0.05, plan_missing_device),
     "unsupported": (0.03, plan_unsupported),
     "policy": (0.03, plan_interlocked),
-    "confirmation": (0.04, plan_confirmed),
+    "confirmation": (0.03, plan_confirmed),
     "failure": (0.04, plan_failed),
-    "small_talk": (0.05, plan_small_talk),
+    "small_talk": (0.03, plan_small_talk),
 }

@@ -151,6 +151,7 @@ class HuggingFaceEngine:
             reused_tokens=row.reused_tokens,
             model_steps=row.model_steps,
             forced_tokens=row.forced_tokens,
+            overruled_tokens=row.overruled_tokens,
             prefill_s=prefill_s,
             decode_s=decode_s,
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any, Literal
@@ -26,6 +27,8 @@ from finetune.starter_model import CONTEXT_TOKENS, starter_config, train_tokeniz
 
 TEMPLATE = "chatml"
 RECIPES_FOLDER = Path(__file__).parent / "pretrain_recipes"
+POOL_ROWS = 96  # drawn at a time, to be sorted by length
+Encoded = tuple[list[int], list[int]]  # token ids, labels
 
 
 class PretrainRecipe(Strict):
@@ -69,7 +72,7 @@ def random_rows(seed: str, progress: Callable[[], float], small_until: float) ->
         is_small = progress() < small_until
         site = random_site(rng, devices=(3, 6) if is_small else (4, 14))
         system = Message("system", contract_of(site, template).system_text)
-        yield make_row(site, system, rng, exchanges=(2, 4) if is_small else (2, 8))
+        yield make_row(site, system, rng, exchanges=(1, 3) if is_small else (1, 5))
 
 
 def pretrain(recipe: PretrainRecipe, out: Path, *, report: Callable[[str], None]) -> dict[str, Any]:
@@ -96,10 +99,11 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, report: Callable[[str], None]
     step = 0
     rows = random_rows(f"rows-{recipe.seed}", lambda: step / recipe.steps, recipe.small_sites_share)
     encoded = (encode(row.messages, template, tokenizer) for row in rows)
+    steps = batches(encoded, recipe.step_tokens, Random(recipe.seed))
     optimizers = _optimizers(model, recipe.learning_rate)
     seen_tokens, losses = 0, []
     for step in range(recipe.steps):
-        batch = _next_batch(encoded, recipe.step_tokens)
+        batch = next(steps)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * rate_share(step, recipe)
@@ -169,18 +173,30 @@ def _optimizers(model: Any, learning_rate: float) -> list[Any]:
     ]
 
 
-def _next_batch(encoded: Iterator[tuple[list[int], list[int]]], tokens: int) -> list[tuple[list[int], list[int]]]:
-    batch: list[tuple[list[int], list[int]]] = []
-    while sum(len(ids) for ids, _ in batch) < tokens:
-        ids, labels = next(encoded)
-        if len(ids) <= CONTEXT_TOKENS:
-            batch.append((ids, labels))
-    return batch
+def batches(encoded: Iterator[Encoded], step_tokens: int, rng: Random) -> Iterator[list[Encoded]]:
+    """Yield batches of rows of about one length, so that little is padding.
+
+    Args:
+        encoded: token ids and labels of rows; rows longer than the context are left out.
+        step_tokens: tokens of a batch with its padding, at most; a longer row comes alone.
+        rng: mixes the batches of a pool.
+    """
+    while True:
+        pool = sorted((row for row in islice(encoded, POOL_ROWS) if len(row[0]) <= CONTEXT_TOKENS), key=_length)
+        cut: list[list[Encoded]] = [[]]
+        for row in pool:
+            if cut[-1] and (len(cut[-1]) + 1) * len(row[0]) > step_tokens:
+                cut.append([])
+            cut[-1].append(row)
+        rng.shuffle(cut)
+        yield from cut
 
 
-def _weighted_loss(
-    model: Any, batch: list[tuple[list[int], list[int]]], prompt_weight: float, device: str
-) -> tuple[Any, float]:
+def _length(row: Encoded) -> int:
+    return len(row[0])
+
+
+def _weighted_loss(model: Any, batch: list[Encoded], prompt_weight: float, device: str) -> tuple[Any, float]:
     """Return the loss to minimize and the assistant's mean loss.
 
     Only a quarter of the prompt's tokens is drawn, with four times the weight: the output layer is a quarter of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from random import Random
 from typing import Any
 
@@ -12,7 +13,7 @@ PLACES = (
     "kitchen bedroom hall porch attic cellar office lab barn greenhouse garage garden bathroom living workshop"
     " nursery pantry library stair balcony terrace roof shed stable north south east west upper lower main side"
     " front back guest dining laundry studio entrance corridor lobby yard pool well field orchard store server"
-    " meeting canteen gym sauna boiler storage loading dock gallery chapel tower bridge cabin boat first second"
+    " meeting canteen gym sauna boiler storage loading dock gallery chapel tower bridge cabin boat"
 ).split()
 NOUNS = {
     "light": "light lamp spotlight lantern bulb strip sign beacon".split(),
@@ -84,8 +85,12 @@ def random_site(rng: Random, devices: tuple[int, int] = (4, 14)) -> Site:
             entry["kind"] = kind_names.get(entry["kind"], entry["kind"])
             entry["actions"] = {action_names[old]: action for old, action in entry.get("actions", {}).items()}
         _set_risk(entry, rng)
-        aliases = [f"{noun} in the {place}"]
-        made[name] = Device(name=name, title=name.replace("_", " "), aliases=tuple(aliases), **entry)
+        made[name] = Device(name=name, title=f"{place} {noun}", aliases=(f"{noun} in the {place}",), **entry)
+    nouns = Counter(name.split("_")[1] for name in made)
+    for name, device in made.items():
+        noun = name.split("_")[1]
+        if nouns[noun] == 1:  # the only one of its name is also called by the noun alone
+            made[name] = device.model_copy(update={"aliases": (*device.aliases, noun)})
     return _with_interlocks(Site(name="random", title=rng.choice(TITLES), devices=made), rng)
 
 

@@ -77,6 +77,7 @@ class ReplyRow:
     reply: list[int] = field(default_factory=list)
     model_steps: int = 0
     forced_tokens: int = 0
+    overruled_tokens: int = 0
     stop_reason: StopReason | None = None
 
     def take_forced(self) -> None:
@@ -90,15 +91,21 @@ class ReplyRow:
         elif len(self.reply) >= self.request.limits.reply_tokens:
             self.stop_reason = "length"
 
-    def decide(self, token: int) -> None:
-        """Accept the model's token and what the grammar forces after it."""
+    def decide(self, token: int, wanted: int) -> None:
+        """Accept the likeliest allowed token and what the grammar forces after it; `wanted` is the likeliest of all."""
         self.model_steps += 1
+        self.overruled_tokens += token != wanted
         if not self.matcher.accept(token):
             self.stop_reason = "end_of_turn"
             return
         self.reply.append(token)
         self.queue.append(token)
         self.take_forced()
+
+    def check_forced(self, wanted: int) -> None:
+        """Hold the likeliest token against the one that the grammar forces here, if it does."""
+        if self.queue and self.stop_reason is None:
+            self.overruled_tokens += self.matcher.vocabulary.spells_other(wanted, self.queue[0])
 
     def stop_if_late(self, elapsed_s: float) -> None:
         """Stop if the request's timeout has passed."""
@@ -136,21 +143,22 @@ class ReplyBatch:
         """Feed every row its next token (the whole prompt at first), and let those decide that have no more."""
         fed = [self._next_tokens(row) for row in self._rows]
         logits = self._forward(fed)
+        wanted = logits.argmax(dim=-1).tolist()
+        for row, token in zip(self._rows, wanted, strict=True):
+            row.check_forced(token)
         deciding = [place for place, row in enumerate(self._rows) if row.stop_reason is None and not row.queue]
         if not deciding:
             return
         masks = np.stack([self._rows[place].matcher.mask for place in deciding])
         for place, token in zip(deciding, _best(logits[deciding], masks), strict=True):
-            self._rows[place].decide(token)
+            self._rows[place].decide(token, wanted[place])
 
     def _next_tokens(self, row: ReplyRow) -> list[int]:
         if row.stop_reason is not None:
             return []
         if self._is_prefilled:
             return [row.queue.popleft()]
-        tokens = list(row.queue)
-        row.queue.clear()
-        return tokens
+        return [row.queue.popleft() for _ in range(len(row.queue) - row.forced_tokens)]
 
     def _forward(self, fed: list[list[int]]) -> Tensor:
         """Return the logits after each row's last token, (row, vocabulary)."""

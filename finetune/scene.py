@@ -96,11 +96,12 @@ class Scene:
 
 def wanted_text(scene: Scene, device: Device, action: Action, arguments: dict[str, Value]) -> str:
     """Return the thought before a call: what is, what should be, and in which range."""
-    effect = action.effect(arguments)
-    shown = {name: value for name, value in effect.items() if name in scene.state[device.name]}
-    now = " ".join(f"{name}={json_value(scene.state[device.name][name])}" for name in shown)
+    effect = action.already or action.effect(arguments)
+    shown = [name for name in arguments if name in device.properties] or list(effect)
+    state = scene.state[device.name]
+    now = " ".join(f"{name}={json_value(state[name])}" for name in shown if name in state)
     wanted = " ".join(f"{name}={json_value(value)}" for name, value in (arguments or effect).items())
-    ranges = "".join(f" in {range_text(schema)}" for schema in action.input.values() if schema.minimum is not None)
+    ranges = "".join(f" ({range_text(schema)})" for schema in action.input.values() if schema.minimum is not None)
     return f"{device.name} {'has ' + now if now else 'is unavailable'}, wanted {wanted}{ranges}"
 
 

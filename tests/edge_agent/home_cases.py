@@ -87,6 +87,7 @@ class CaseEngine:
     name: str = "scripted"
     batches: list[list[str]] = field(default_factory=list)
     is_accepting: bool = True
+    overruled: frozenset[str] = frozenset()  # asks whose constrained replies the grammar changed
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         self.batches.append([self._ask(request) for request in requests])
@@ -102,7 +103,8 @@ class CaseEngine:
         script = self.free.get(ask, self.replies[ask]) if request.grammar is None else self.replies[ask]
         text = script[step]
         tokens = tuple(text.encode())
-        return Completion(text, tokens, "end_of_turn", 500, 480, len(tokens) - 4, 4, 0.02, 0.1)
+        overruled = int(ask in self.overruled and request.grammar is not None)
+        return Completion(text, tokens, "end_of_turn", 500, 480, len(tokens) - 4, 4, overruled, 0.02, 0.1)
 
     def accepts(self, grammar: Grammar, token_ids: Sequence[int]) -> bool:
         assert grammar == GRAMMAR

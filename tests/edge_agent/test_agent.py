@@ -5,7 +5,7 @@ from __future__ import annotations
 from devices.simulator import World
 from devices.site import load_site
 from devices.tools import ToolCall
-from edge_agent.agent import NO_ANSWER, Agent, TurnLimits, TurnResult
+from edge_agent.agent import NO_ANSWER, NOT_SURE, Agent, TurnLimits, TurnResult
 from edge_agent.engine import Completion, Limits, Request
 from edge_agent.simulated import Simulation
 from edge_agent.wire import Message, body_of, load_template
@@ -13,8 +13,8 @@ from edge_agent.wire import Message, body_of, load_template
 SITE = load_site("home")
 
 
-def completion(text: str) -> Completion:
-    return Completion(text, (), "end_of_turn", 0, 0, 0, 0, 0.0, 0.0)
+def completion(text: str, overruled: int = 0) -> Completion:
+    return Completion(text, (), "end_of_turn", 0, 0, 0, 0, overruled, 0.0, 0.0)
 
 
 def calls(*items: tuple[str, dict[str, object]]) -> str:
@@ -25,7 +25,7 @@ def answer(text: str) -> str:
     return body_of(Message("assistant", text, "t"))
 
 
-def play(agent: Agent, ask: str, *replies: str) -> tuple[TurnResult, list[Request]]:
+def play(agent: Agent, ask: str, *replies: str, overruled: int = 0) -> tuple[TurnResult, list[Request]]:
     """Run one turn on scripted replies; a missing or unused reply fails."""
     turn, requests, unused = agent.turn(ask), [], list(replies)
     try:
@@ -33,7 +33,8 @@ def play(agent: Agent, ask: str, *replies: str) -> tuple[TurnResult, list[Reques
         while True:
             requests.append(request)
             assert unused, f"no reply left for: {request.prompt[-80:]!r}"
-            request = turn.send(completion(unused.pop(0)))
+            reply = unused.pop(0)
+            request = turn.send(completion(reply, 0 if unused else overruled))
     except StopIteration as stop:
         assert not unused
         return stop.value, requests
@@ -90,6 +91,19 @@ def test_an_unusable_reply_does_nothing_and_is_not_remembered() -> None:
     assert world.snapshot() == before
     _, requests = play(agent, "second", answer("Hello."))
     assert "forget me" not in requests[0].prompt
+
+
+def test_a_call_that_the_grammar_changed_is_not_carried_out() -> None:
+    agent, world = make()
+    before = world.snapshot()
+    result, _ = play(agent, "on", calls(LIGHT_ON), overruled=1)
+    assert (result.stop_reason, result.answer, result.actions) == ("unsure", NOT_SURE, ())
+    assert world.snapshot() == before
+    result, _ = play(agent, "on then off", calls(LIGHT_ON), calls(LIGHT_OFF), overruled=1)
+    assert result.answer == f"The kitchen light is on. {NOT_SURE}"
+    assert world.state["kitchen_light"]["on"] is True
+    result, _ = play(agent, "hi", answer("Hello."), overruled=1)
+    assert (result.stop_reason, result.answer) == ("answer", "Hello.")
 
 
 def test_the_conversation_is_remembered_and_only_appended_to() -> None:

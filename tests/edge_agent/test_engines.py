@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from edge_agent.llama_engine import LlamaEngine
 from edge_agent.wire import Answer, Message, ToolCalls, contract_of, load_template, parse_reply, user_message
 from export.convert import convert
 from finetune.huggingface_engine import HuggingFaceEngine
+from finetune.recipe import STARTER_FOLDER
 from tests.tiny_base import make_tiny_base, make_tiny_run
 
 # peft 0.21 reads the older name of a property of transformers 5.23
@@ -136,6 +138,7 @@ def test_a_batch_gives_the_same_as_one_by_one(make_engine: Callable[[], Engine])
         assert one_in_batch.text == alone.text and one_in_batch.stop_reason == alone.stop_reason
         assert one_in_batch.prompt_tokens == alone.prompt_tokens
         assert one_in_batch.model_steps == alone.model_steps
+        assert one_in_batch.overruled_tokens == alone.overruled_tokens
     assert engine.generate([]) == []
 
 
@@ -157,6 +160,27 @@ def test_the_model_may_end_its_turn_where_the_grammar_allows(shared_engine: Engi
     completion = one(shared_engine, prompt("hi"), Grammar('start: "ok" /!{0,3}/\n'))
     assert completion.stop_reason == "end_of_turn"
     assert completion.text.rstrip("!") == "ok"
+
+
+def fixed(thought: str, answer: str) -> Grammar:
+    """The grammar of one reply alone; after it the model still has a choice."""
+    markers = "".join(line + "\n" for line in short().lark.splitlines() if line.startswith(("think:", "end_think:")))
+    return Grammar(f"start: think {json.dumps(thought)} end_think {json.dumps(answer)} /!{{0,2}}/\n{markers}")
+
+
+@pytest.mark.parametrize("name", ["llama.cpp", "huggingface"])
+def test_a_reply_says_how_often_the_grammar_overruled_the_model(name: str, tmp_path: Path) -> None:
+    gguf = tmp_path / "starter.gguf"
+    convert(STARTER_FOLDER, None, gguf, template=TEMPLATE, name="starter", metadata={})
+    engine: Engine = HuggingFaceEngine(STARTER_FOLDER) if name == "huggingface" else LlamaEngine(gguf)
+    said = parse_reply(one(engine, prompt("hello"), None).text, CONTRACT.tools)
+    assert isinstance(said, Answer)
+    assert one(engine, prompt("hello"), None).overruled_tokens == 0
+    as_said = one(engine, prompt("hello"), fixed(said.thought, said.text))
+    assert (as_said.overruled_tokens, as_said.model_steps) == (0, 1)
+    assert one(engine, prompt("hello"), fixed(said.thought, "Xylophone.")).overruled_tokens > 0
+    chosen = Grammar(fixed(said.thought, "?").lark.replace('"?"', '("Xylo" | "Zeppelin")'))
+    assert one(engine, prompt("hello"), chosen).overruled_tokens > 0
 
 
 @pytest.mark.parametrize("lark", ["start: <nothing>\n", "start: (\n", 'start: %json {"not": {}}\n'])

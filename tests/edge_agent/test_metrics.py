@@ -43,6 +43,8 @@ def test_wrong_device_fails_tool_and_argument() -> None:
     score = score_case(said(outcome, actions=(wrong,)))
     assert (score.is_tool_right, score.is_argument_right, score.is_success) == (False, False, False)
     assert score.problems == ("called porch_light.on() instead of kitchen_light.on()",)
+    assert score.is_wrong_move and not score_case(outcome).is_wrong_move
+    assert not score_case(said(outcome, actions=(replace(wrong, status="refused"),))).is_wrong_move
 
 
 def test_wrong_argument_fails_the_argument_only() -> None:
@@ -247,6 +249,15 @@ def test_measure_counts() -> None:
     change = compare(perfect, liar)
     assert (change["task_success"].lost, change["task_success"].gained) == (2, 0)
     assert change["no_call_accuracy"].total == 2 and change["tool_accuracy"].difference == pytest.approx(-2 / 7)
+
+
+def test_measure_counts_what_was_held_back() -> None:
+    cases = list(CASES.values())
+    engine = perfect_engine(cases)
+    engine.is_accepting, engine.overruled = False, frozenset({CASES["call-1"].ask, CASES["ask-1"].ask})
+    found = measure(evaluate(engine, cases, start_turn, batch_size=4, latency_cases=0))
+    assert (found.shares["held_back"].count, found.shares["task_success"].count) == (1, 8)
+    assert (found.shares["wrong_move"].count, found.shares["wrong_move"].total) == (0, 9)
 
 
 def test_a_claim_after_a_call_is_not_heard() -> None:
