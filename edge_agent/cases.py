@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from devices.durable import write_file
 from devices.errors import UsageError
 from devices.site import Value
 from devices.tools import Command
@@ -74,8 +75,7 @@ def _case_from_dict(plain: dict[str, Any]) -> Case:
 
 def write_cases(path: Path, cases: Iterable[Case]) -> int:
     """Write cases as JSONL, whole or not at all; return how many."""
-    aside, lines = path.with_name(path.name + ".part"), [json.dumps(asdict(case)) for case in cases]
+    lines = [json.dumps(asdict(case)) + "\n" for case in cases]
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    aside.replace(path)
+    write_file(path, "".join(lines).encode())
     return len(lines)

@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from devices.durable import write_file
 from devices.errors import UsageError
 from edge_agent.evaluation import CaseOutcome, Evaluation
 from edge_agent.metrics import METRICS, EngineMetrics, compare, measure
@@ -199,9 +200,7 @@ def write_report(report: Mapping[str, Any], folder: Path) -> tuple[Path, Path]:
         "report.html": render_html(report),
     }
     for name, text in texts.items():
-        aside = folder / f"{name}.part"
-        aside.write_text(text, encoding="utf-8", errors="backslashreplace")
-        aside.replace(folder / name)
+        write_file(folder / name, text.encode("utf-8", errors="backslashreplace"))
     return folder / "report.json", folder / "report.html"
 
 

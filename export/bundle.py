@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from devices.durable import sha256_of, sync
 from devices.errors import UsageError
 from devices.site import load_site
 from edge_agent import bundle as layout
 from edge_agent.bundle import FileEntry, Manifest, Sampling
 from edge_agent.wire import ChatTemplate, contract_of
-from export.durable import sha256_of, sync_file, sync_folder
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def write_bundle(parts: Parts, out: Path) -> Manifest:
             shutil.rmtree(old)
         else:
             aside.rename(out)
-        sync_folder(out.parent)
+        sync(out.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return manifest
@@ -83,14 +83,14 @@ def _fill(folder: Path, parts: Parts) -> Manifest:
         (folder / name).write_bytes(data)
     files = {}
     for path in sorted(folder.iterdir()):
-        sync_file(path)
+        sync(path)
         files[path.name] = FileEntry(sha256=sha256_of(path), bytes=path.stat().st_size)
     manifest = Manifest(
         schema="bundle/v1", name=parts.name, site=site.name, quant=parts.quant, contract=contract.digest, files=files
     )
     (folder / layout.MANIFEST).write_bytes(manifest.to_bytes())
-    sync_file(folder / layout.MANIFEST)
-    sync_folder(folder)
+    sync(folder / layout.MANIFEST)
+    sync(folder)
     return manifest
 
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from devices.durable import aside_of, finish
 from devices.errors import UsageError
 from edge_agent.wire import ChatTemplate
 from export import llama_layout
-from export.durable import aside_of, finish
 from export.llama_layout import LlamaShape
 from export.lora import Adapter, read_adapter
 from export.tokenizer import Vocabulary, read_vocabulary

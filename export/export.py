@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from devices.durable import sha256_of
 from devices.errors import UsageError
 from devices.site import load_site
 from devices.tools import ToolCall
@@ -18,7 +19,6 @@ from edge_agent.cases import read_cases
 from edge_agent.wire import ChatTemplate, Message, contract_of, load_template, require_contract
 from export.bundle import Parts, require_writable, write_bundle
 from export.convert import convert
-from export.durable import sha256_of
 from export.parity import check, compare_quantized
 from export.quantize import Quant, quantize
 

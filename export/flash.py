@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from devices.durable import CHUNK_BYTES, sync
 from devices.errors import RefusedError, UnavailableError, UsageError
 from edge_agent.bundle import BUNDLES, CURRENT, MANIFEST, PREVIOUS, Bundle, BundleTampered, open_bundle, verify_files
-from export.durable import CHUNK_BYTES, sync_folder
 
 INCOMING = ".incoming-"
 MARGIN_BYTES = 1 << 20  # for folders and links
@@ -169,13 +169,13 @@ def _copy(bundle: Bundle, final: Path, progress: Callable[[int], None]) -> None:
     aside.mkdir()
     for name in [*bundle.manifest.files, MANIFEST]:  # the manifest last
         _copy_file(bundle.path / name, aside / name, progress)
-    sync_folder(aside)
+    sync(aside)
     if verify_files(aside) != bundle.manifest:
         raise BundleTampered(f"{bundle.path / MANIFEST}: changed while it was copied")
     if final.is_dir():  # a damaged copy of the same bundle
         final.rename(final.with_name(f"{INCOMING}damaged-{final.name}"))
     aside.rename(final)
-    sync_folder(final.parent)
+    sync(final.parent)
 
 
 def _copy_file(source: Path, copy: Path, progress: Callable[[int], None]) -> None:
@@ -205,7 +205,7 @@ def _switch(target: Path, link: str, bundle_id: str) -> None:
             f"{target}: cannot make a symbolic link: {error}", hint="use a disk with ext4 or the like"
         ) from error
     aside.replace(target / link)
-    sync_folder(target)
+    sync(target)
 
 
 def _clean(target: Path, keep: str = "") -> None:
@@ -224,7 +224,7 @@ def _locked(target: Path) -> Iterator[None]:
     for folder in (target, target / BUNDLES):
         if not folder.is_dir():
             folder.mkdir()
-            sync_folder(folder.parent)
+            sync(folder.parent)
     descriptor = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from devices.durable import aside_of, finish
 from devices.errors import GateError, UsageError
 from edge_agent.gguf_header import require_gguf
-from export.durable import aside_of, finish
 from export.llama_file import quantize_file
 
 Quant = Literal["F16", "Q8_0", "Q4_K_M"]

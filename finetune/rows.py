@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from devices.durable import aside_of, finish
 from devices.errors import UsageError
 from devices.tools import ToolCall
 from edge_agent.wire import ChatTemplate, Message
@@ -67,13 +68,13 @@ def _message_from_dict(plain: dict[str, Any]) -> Message:
 
 def write_rows(path: Path, rows: Iterable[Row]) -> int:
     """Write rows as JSONL, whole or not at all; return how many."""
-    aside, count = path.with_name(path.name + ".part"), 0
+    aside, count = aside_of(path), 0
     path.parent.mkdir(parents=True, exist_ok=True)
     with aside.open("w", encoding="utf-8") as file:
         for row in rows:
             file.write(row.to_json() + "\n")
             count += 1
-    aside.replace(path)
+    finish(aside, path)
     return count
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -23,6 +22,7 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
+from devices.durable import sync
 from devices.errors import UsageError
 from devices.site import site_path
 from finetune.recipe import Recipe, load_recipe
@@ -188,14 +188,6 @@ def _changed_keys(before: dict[str, Any], now: dict[str, Any], prefix: str = "")
 
 def _rename_durably(aside: Path, path: Path) -> None:
     for inner in [*aside.rglob("*"), aside]:
-        _sync(inner)
+        sync(inner)
     aside.rename(path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(path.parent)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from devices.durable import sha256_of
 from devices.site import SITES_FOLDER, load_site
 from edge_agent.bundle import MANIFEST, FileEntry, Manifest
 from edge_agent.wire import contract_of, load_template
 from export.bundle import Parts, write_bundle
-from export.durable import sha256_of
 
 
 def make_tiny_gguf(path: Path, metadata: dict[str, str], fill: int = 0) -> Path:

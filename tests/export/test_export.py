@@ -10,12 +10,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from devices.durable import sha256_of
 from devices.errors import GateError, UsageError
 from devices.site import load_site
 from edge_agent.bundle import CURRENT, MODEL, open_bundle
 from edge_agent.wire import ContractChanged
 from export import cli, llama_layout
-from export.durable import sha256_of
 from export.export import export_run, read_run, sample_texts
 from tests.export.conftest import Tiny
 from tests.tiny_bundle import make_tiny_bundle

@@ -172,7 +172,7 @@ def killed_at_line(count: int, work: Callable[[], object]) -> bool:
 
     A line counts the first two times it runs: every file is copied by the same lines.
     """
-    files = {flashing.__file__, flashing.sync_folder.__code__.co_filename}
+    files = {flashing.__file__, flashing.sync.__code__.co_filename}
     lines = 0
     times: Counter[tuple[str, int]] = Counter()
 

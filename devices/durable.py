@@ -17,18 +17,9 @@ def aside_of(path: Path) -> Path:
     return path.with_name(path.name + ".part")
 
 
-def sync_file(path: Path) -> None:
-    """Return once the file's bytes are on the disk."""
+def sync(path: Path) -> None:
+    """Return once a file's bytes, or a folder's names, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync_folder(path: Path) -> None:
-    """Return once the folder's names are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:
@@ -37,9 +28,9 @@ def sync_folder(path: Path) -> None:
 
 def finish(aside: Path, path: Path) -> None:
     """Give a whole file its name, durably; what was there before is replaced at once."""
-    sync_file(aside)
+    sync(aside)
     aside.replace(path)
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 def write_file(path: Path, data: bytes) -> None:
