@@ -42,6 +42,28 @@ class Outcome:
     result: dict[str, Value]
 
 
+class _Trace:
+    """What a decision rested on, for the journal: the values seen, and each rule with its verdict."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, Value] = {}
+        self.is_written = False
+        self._rules: list[dict[str, str]] = []
+
+    def passed(self, rule: str, text: str) -> None:
+        self._rules.append({"rule": rule, "verdict": "passed", "text": text})
+
+    def failed(self, rule: str, text: str) -> str:
+        """Note the rule that decided, and return its text."""
+        self._rules.append({"rule": rule, "verdict": "failed", "text": text})
+        return text
+
+    def body(self) -> dict[str, object]:
+        """Return what the journal keeps; it is kept once."""
+        self.is_written = True
+        return {"seen": self.seen, "rules": self._rules}
+
+
 class Broker:
     """Checks, carries out and reads back commands on one site.
 
@@ -84,37 +106,49 @@ class Broker:
         """Carry out one command at most once, or say why not."""
         body = {"device": command.device, "action": command.action, "input": command.input}
         number = self.journal.append("PROPOSED", body, self._clock())
-        status, report, result = self._decide_and_act(command, number)
+        trace = _Trace()
+        status, report, result = self._decide_and_act(command, number, trace)
         outcome = Outcome(number, command, status, report, {"status": status, "device": command.device, **result})
-        self.journal.append(status.upper(), {"report": report, "result": outcome.result}, self._clock(), number)
+        why = {} if trace.is_written else trace.body()
+        self.journal.append(status.upper(), {"report": report, "result": outcome.result} | why, self._clock(), number)
         return outcome
 
-    def _decide_and_act(self, command: Command, number: int) -> tuple[Status, str, dict[str, Value]]:
+    def _decide_and_act(self, command: Command, number: int, trace: _Trace) -> tuple[Status, str, dict[str, Value]]:
         device = self.site.devices.get(command.device)
         action = device.actions.get(command.action) if device else None
         if device is None or action is None:
-            return _refused(f"there is no {command.device} that can {command.action}")
+            return _refused(trace.failed("schema", f"there is no {command.device} that can {command.action}"))
         if problem := input_problem(action.input, command.input):
-            return _refused(problem)
+            return _refused(trace.failed("schema", problem))
+        trace.passed("schema", "ok")
         if action.risk == "forbidden":
-            return _refused(f"{command.action} is forbidden for the {device.title}")
+            return _refused(trace.failed("risk", f"{command.action} is forbidden for the {device.title}"))
+        trace.passed("risk", action.risk)
         effect = action.effect(command.input)
-        if action.risk == "confirm" and not self._is_confirmed(goal_text(device, action, command.input)):
-            return "needs_confirmation", f"{sentence(_needs_confirmation(device, action, effect))}", {}
+        if action.risk == "confirm":
+            goal = goal_text(device, action, command.input)
+            if not self._is_confirmed(goal):
+                trace.failed("confirmation", f"nobody said yes to {goal}")
+                return "needs_confirmation", f"{sentence(_needs_confirmation(device, action, effect))}", {}
+            trace.passed("confirmation", f"yes to {goal}")
         for requirement in action.requires:
-            if problem := self._interlock_problem(requirement):
-                return _refused(problem)
+            if problem := self._interlock_problem(requirement, trace):
+                return _refused(trace.failed("interlock", problem))
+            trace.passed("interlock", f"{requirement.property} {requirement.text()}")
         wait_s = self._wait_s(command, action)
         if wait_s > 0:
-            return _refused(f"the {device.title} must rest for another {wait_s:.0f} seconds")
-        if not self._values(device.name):
+            return _refused(trace.failed("rate", f"the {device.title} must rest for another {wait_s:.0f} seconds"))
+        before = self._values(device.name)
+        trace.seen |= {f"{device.name}.{name}": value for name, value in before.items()}
+        if not before:
+            trace.failed("answer", f"the {device.title} does not answer")
             return "failed", f"The {device.title} does not answer.", {"reason": "no answer"}
-        return self._act(device, action, command, effect, number)
+        return self._act(device, action, command, effect, number, trace)
 
     def _is_confirmed(self, goal: str) -> bool:
         return self._confirm is not None and self._confirm(goal)
 
-    def _interlock_problem(self, requirement: Requirement) -> str:
+    def _interlock_problem(self, requirement: Requirement, trace: _Trace) -> str:
         name, _, key = requirement.property.partition(".")
         device = self.site.devices[name]
         try:
@@ -124,6 +158,7 @@ class Broker:
         is_fresh = reading is not None and 0 <= self._clock() - reading.time_s <= requirement.max_age_s
         if reading is None or reading.quality != "good" or not is_fresh:
             return f"there is no fresh reading of the {device.title}"
+        trace.seen[requirement.property] = reading.value
         if device.properties[key].problem_with(reading.value):
             return f"the reading of the {device.title} is not plausible"
         if requirement.is_met_by(reading.value):
@@ -135,9 +170,15 @@ class Broker:
         return 0.0 if last_s is None else action.min_interval_s - (self._clock() - last_s)
 
     def _act(
-        self, device: Device, action: Action, command: Command, effect: dict[str, Value], number: int
+        self,
+        device: Device,
+        action: Action,
+        command: Command,
+        effect: dict[str, Value],
+        number: int,
+        trace: _Trace,
     ) -> tuple[Status, str, dict[str, Value]]:
-        self.journal.append("STARTED", {"effect": effect}, self._clock(), number)
+        self.journal.append("STARTED", {"effect": effect} | trace.body(), self._clock(), number)
         self._last_start_s[(command.device, command.action)] = self._clock()
         problem = ""
         try:

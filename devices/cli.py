@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ import typer
 from devices.errors import RefusedError, UnavailableError, UsageError
 
 _Site = Annotated[str, typer.Option("--site", help="A site that ships with Edgewright, or a .yaml file.")]
+_Journal = Annotated[Path, typer.Argument(help="A box, or a journal file.", metavar="BOX")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -20,6 +22,8 @@ def register(app: typer.Typer) -> None:
     group.command("read")(read_devices)
     group.command("call")(call_device)
     app.add_typer(group, name="devices")
+    app.command("log")(show_log)
+    app.command("why")(explain_command)
 
 
 def list_devices(site: _Site = "home", as_json: _Json = False) -> None:
@@ -93,6 +97,46 @@ def call_device(
         raise RefusedError(f"{device} {action}: {outcome.status.replace('_', ' ')}", hint=hint)
     if outcome.status != "done":
         raise UnavailableError(f"{device} {action}: {outcome.status}")
+
+
+def show_log(
+    path: _Journal,
+    verify: Annotated[bool, typer.Option("--verify", help="Check that nothing was changed or removed.")] = False,
+    digest: Annotated[str, typer.Option("--digest", help="With --verify: a last digest noted earlier.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one event a line, with digests.")] = False,
+) -> None:
+    """Show what a box proposed, refused, did and read back, from its journal."""
+    from dataclasses import asdict
+
+    from devices.journal import journal_path, read_events, verify_events
+    from devices.why import event_line
+
+    file = journal_path(path)
+    if verify or digest:
+        count, last = verify_events(read_events(file), digest)
+        print(
+            json.dumps({"events": count, "digest": last}) if as_json else f"{count} events, whole; last digest {last}"
+        )
+        return
+    for event in read_events(file):
+        print(json.dumps(asdict(event)) if as_json else event_line(event))
+
+
+def explain_command(
+    path: _Journal,
+    number: Annotated[int, typer.Argument(help="The number `edgewright log` shows for it.", metavar="ID")],
+    as_json: _Json = False,
+) -> None:
+    """Show why one command was or was not carried out: the state seen, each verdict, the result, the read-back."""
+    from dataclasses import asdict
+
+    from devices.journal import journal_path, read_events
+    from devices.why import explain
+
+    events = list(read_events(journal_path(path), number))
+    if not events or events[0].id != number or events[0].event != "PROPOSED":
+        raise UsageError(f"the journal has no command {number}", hint=f"edgewright log {path} shows the numbers")
+    print(json.dumps([asdict(event) for event in events]) if as_json else explain(events))
 
 
 def _require_device(name: str, known: list[str]) -> None:

@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from devices.errors import UnavailableError, UsageError
-from devices.journal import Journal
+from devices.journal import JOURNAL_IN_BOX, Journal
 from devices.simulator import World
 from devices.site import Site, load_site
 from edge_agent.agent import TurnResult
 from edge_agent.bundle import BUNDLES, Bundle, open_bundle
 from edge_agent.engine import Engine
 from edge_agent.simulated import Simulation
-
-JOURNAL_IN_BOX = Path("state") / "journal.sqlite"
 
 
 @dataclass

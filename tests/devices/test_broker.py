@@ -49,7 +49,7 @@ def make_broker(confirm: bool | None = None) -> tuple[Broker, World, DriverBetwe
 
 
 def events_of(broker: Broker) -> list[str]:
-    return [event["event"] for event in broker.journal.events()]
+    return [event.event for event in broker.journal.events()]
 
 
 def test_done_is_read_back_and_journalled() -> None:
@@ -156,7 +156,7 @@ def test_journal_is_on_the_disk_and_opens_again(tmp_path: Path) -> None:
     journal.append("DONE", {}, 2.0, number)
     journal.close()
     again = Journal(tmp_path / "journal.sqlite")
-    assert [event["event"] for event in again.events(number)] == ["PROPOSED", "DONE"]
+    assert [event.event for event in again.events(number)] == ["PROPOSED", "DONE"]
     again.close()
 
 
