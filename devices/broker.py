@@ -3,8 +3,10 @@
 Schema → risk → confirmation → interlocks → rate → journal STARTED → driver → read-back → journal DONE.
 Deny wins. What a person is told is made from the read-back.
 
-Does not guard against: a sensor that lies plausibly, a second controller on the same devices, a restart in
-the middle of an action (the journal shows it as STARTED without an end).
+A timed action owes its end to the journal: `tick` pays what is due, also what an earlier controller started, and
+`recover` says what became of actions that one died in. Nothing is ever started a second time.
+
+Does not guard against: a sensor that lies plausibly, a second controller on the same devices.
 """
 
 from __future__ import annotations
@@ -12,10 +14,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from devices.describe import describe, main_property, sentence, value_text
-from devices.driver import DeviceUnavailable, Driver, Reading
+from devices.driver import DeviceUnavailable, Driver, Reading, TimedDriver
+from devices.endings import Ending, Endings
+from devices.errors import UnavailableError
 from devices.journal import Journal
 from devices.site import Action, Device, Requirement, Site, Value
 from devices.tools import Command, input_problem
@@ -90,6 +94,7 @@ class Broker:
         self._clock = clock
         self._confirm = confirm
         self._last_start_s: dict[tuple[str, str], float] = {}
+        self._endings = Endings(journal.events())
 
     def state(self) -> dict[str, dict[str, Value]]:
         """Return fresh values of every property by device; a device that does not answer has none."""
@@ -105,13 +110,76 @@ class Broker:
     def execute(self, command: Command) -> Outcome:
         """Carry out one command at most once, or say why not."""
         body = {"device": command.device, "action": command.action, "input": command.input}
-        number = self.journal.append("PROPOSED", body, self._clock())
+        number = self._note("PROPOSED", body)
         trace = _Trace()
         status, report, result = self._decide_and_act(command, number, trace)
         outcome = Outcome(number, command, status, report, {"status": status, "device": command.device, **result})
         why = {} if trace.is_written else trace.body()
-        self.journal.append(status.upper(), {"report": report, "result": outcome.result} | why, self._clock(), number)
+        self._note(status.upper(), {"report": report, "result": outcome.result} | why, number)
         return outcome
+
+    def _note(self, event: str, body: dict[str, Any], command: int | None = None) -> int:
+        now_s = self._clock()
+        number = self.journal.append(event, body, now_s, command)
+        self._endings.take(number, command, now_s, event, body)
+        return number
+
+    def recover(self) -> list[Outcome]:
+        """Close the journal's open entries after a controller died: each is unknown, with what is read back now.
+
+        Nothing is done again, and what those actions still owe stays owed: call `tick` next.
+        """
+        found = []
+        for number in self._endings.unfinished():
+            plain = self.journal.events(number)[0].body
+            command = Command(plain["device"], plain["action"], plain["input"])
+            device = self.site.devices.get(command.device)
+            seen = self._values(command.device) if device else {}
+            facts = [describe(device, name, value) for name, value in seen.items()] if device else []
+            now = (
+                sentence(*facts)
+                if facts
+                else f"It is not known how the {device.title if device else command.device} is."
+            )
+            report = f"I was stopped in the middle of {command.action} {command.device}. {now}"
+            result: dict[str, Value] = {"status": "unknown", "device": command.device, **seen}
+            self._note("UNKNOWN", {"report": report, "result": result}, number)
+            found.append(Outcome(number, command, "unknown", report, result))
+        return found
+
+    def tick(self) -> list[str]:
+        """End what is over, and return what people should know: what could not be ended, which is tried again.
+
+        The device comes first here: a journal that cannot be written (a full disk) keeps no pump running.
+        """
+        problems = []
+        for ending in self._endings.owed():
+            if not ending.is_due(self._clock()):
+                continue
+            device = self.site.devices.get(ending.device)
+            title = device.title if device else ending.device
+            try:
+                seen = self._end(ending)
+            except DeviceUnavailable as error:
+                problems.append(f"the {title} could not be ended: {error}")
+                continue
+            if any(seen.get(name) != value for name, value in ending.writes.items()):
+                problems.append(f"the {title} did not end")
+                continue
+            report = sentence(*(describe(device, name, seen[name]) for name in ending.writes)) if device else title
+            try:
+                self._note("ENDED", {"report": report, "result": {"status": "ended", **seen}}, ending.command)
+            except UnavailableError as error:
+                problems.append(f"the {title} ended, and that could not be written down: {error}")
+        return problems
+
+    def _end(self, ending: Ending) -> dict[str, Value]:
+        """Write the values that end an action, unless they are so already; return what is read back."""
+        seen = self._values(ending.device)
+        if all(seen.get(name) == value for name, value in ending.writes.items()):
+            return seen
+        self.driver.write(ending.device, ending.writes)
+        return self._values(ending.device)
 
     def _decide_and_act(self, command: Command, number: int, trace: _Trace) -> tuple[Status, str, dict[str, Value]]:
         device = self.site.devices.get(command.device)
@@ -178,12 +246,14 @@ class Broker:
         number: int,
         trace: _Trace,
     ) -> tuple[Status, str, dict[str, Value]]:
-        self.journal.append("STARTED", {"effect": effect} | trace.body(), self._clock(), number)
+        duration_s = action.ends.duration_s(command.input) if action.ends else 0.0
+        owes = {"ends": {"writes": action.ends.writes, "due_s": self._clock() + duration_s}} if action.ends else {}
+        self._note("STARTED", {"effect": effect} | owes | trace.body(), number)
         self._last_start_s[(command.device, command.action)] = self._clock()
         problem = ""
         try:
-            if action.ends:  # the end is arranged first: an output must not stay on when the start half fails
-                self.driver.write_later(device.name, action.ends.writes, action.ends.duration_s(command.input))
+            if action.ends and isinstance(self.driver, TimedDriver):  # first: a start that half fails must end too
+                self.driver.write_later(device.name, action.ends.writes, duration_s)
             self.driver.write(device.name, effect)
         except DeviceUnavailable as error:
             problem = str(error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from devices.errors import UnavailableError
 from devices.site import Value
@@ -32,6 +32,11 @@ class Driver(Protocol):
     def write(self, device: str, values: dict[str, Value]) -> None:
         """Set properties of a device; returning says nothing about the effect, a read-back does."""
         ...
+
+
+@runtime_checkable
+class TimedDriver(Protocol):
+    """A driver whose devices have timers of their own, which go on when the controller does not."""
 
     def write_later(self, device: str, values: dict[str, Value], after_s: float) -> None:
         """Set properties after a time, replacing what was still to come for this device."""

@@ -25,6 +25,7 @@ from devices.tools import Tool, ToolCall, command_of, tools_of
 
 TEMPLATES_FOLDER = Path(__file__).parent / "templates"
 THINK, END_THINK, CALL, END_CALL = "<think>", "</think>", "<tool_call>", "</tool_call>"
+WIRE_FORMAT = "wire/2"  # how turns are written below; a change of it is another contract
 MARKERS = (THINK, END_THINK, CALL, END_CALL)
 END_OF_TURN = {"chatml": "<|im_end|>"}
 Role = Literal["system", "user", "assistant", "tool"]
@@ -109,8 +110,13 @@ class Contract:
 
     @property
     def digest(self) -> str:
-        """SHA-256 in hex of template, system prompt and tool schemas."""
-        parts = [self.template.source, self.system_text, *(compact_json(tool.openai()) for tool in self.tools)]
+        """SHA-256 in hex of wire format, template, system prompt and tool schemas."""
+        parts = [
+            WIRE_FORMAT,
+            self.template.source,
+            self.system_text,
+            *(compact_json(tool.openai()) for tool in self.tools),
+        ]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -155,7 +161,7 @@ def _range_text(schema: DataSchema) -> str:
 
 
 def user_message(text: str, state: dict[str, dict[str, Value]], clock: str) -> Message:
-    """Return the user's turn: the request, then fresh state and clock (last, so that the prefix stays cached).
+    """Return the user's turn: fresh state and clock, then the request, so that what counts most is nearest the reply.
 
     Args:
         text: what the person said; markers in it are defused.
@@ -166,7 +172,7 @@ def user_message(text: str, state: dict[str, dict[str, Value]], clock: str) -> M
         name + ("".join(f" {key}={json_value(value)}" for key, value in values.items()) or " unavailable")
         for name, values in state.items()
     ]
-    return Message("user", "\n".join([defuse(text), "State:", *lines, f"clock {clock}"]))
+    return Message("user", "\n".join(["State:", *lines, f"clock {clock}", f"Request: {defuse(text)}"]))
 
 
 def result_message(results: Sequence[dict[str, Value]]) -> Message:

@@ -96,7 +96,7 @@ class CaseEngine:
     def _ask(self, request: Request) -> str:
         turns = request.prompt.split("<|im_start|>user\n")
         assert len(turns) == 2
-        return turns[1].split("\nState:")[0]
+        return turns[1].split("\nRequest: ")[1].split("<|im_end|>")[0]
 
     def _complete(self, request: Request) -> Completion:
         ask, step = self._ask(request), request.prompt.count("<|im_start|>tool\n")

@@ -120,7 +120,7 @@ def test_old_turns_are_dropped_whole_and_the_prefix_stays() -> None:
         _, requests = play(agent, f"ask {number}", calls(LIGHT_ON), answer("Done."))
     prompt = requests[0].prompt
     assert prompt.startswith(agent.prefix) and "ask 2" in prompt and "ask 1" not in prompt
-    assert prompt[len(agent.prefix) :].startswith("<|im_start|>user\nask 2")
+    assert prompt[len(agent.prefix) :].split("<|im_end|>")[0].endswith("\nRequest: ask 2")
 
 
 def test_time_limit() -> None:

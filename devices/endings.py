@@ -1,0 +1,78 @@
+"""What timed actions still owe: an output with a time limit must be put back when its time is over.
+
+The list is made from the journal alone, so that it survives a restart. An ending is owed from the moment its action
+was started, whatever came of the start, until its end was read back or a later action on the same properties was done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from devices.journal import Event
+from devices.site import Value
+
+
+@dataclass(frozen=True)
+class Ending:
+    """One debt.
+
+    Attributes:
+        command: id of the proposal that started it.
+        device: whose properties they are.
+        writes: the values that end the action.
+        started_s: when it began, on the broker's clock.
+        due_s: when it must end.
+    """
+
+    command: int
+    device: str
+    writes: dict[str, Value]
+    started_s: float
+    due_s: float
+
+    def is_due(self, now_s: float) -> bool:
+        """Return whether it must end now; a clock that was put back is no reason to wait longer."""
+        return now_s >= self.due_s or now_s < self.started_s
+
+
+class Endings:
+    """The endings owed, kept up to date event by event."""
+
+    def __init__(self, events: Iterable[Event] = ()) -> None:
+        self._owed: dict[int, Ending] = {}
+        self._proposals: dict[int, dict[str, Any]] = {}
+        for event in events:
+            self.take(event.id, event.command, event.time_s, event.event, event.body)
+
+    def take(self, number: int, command: int | None, time_s: float, event: str, body: dict[str, Any]) -> None:
+        """Take note of one event of the journal."""
+        if event == "PROPOSED":
+            self._proposals[number] = body
+        if command is None:
+            return
+        proposal = self._proposals.get(command, {})
+        if event == "STARTED":
+            self._proposals[command] = proposal | {"effect": body["effect"]}
+            if ends := body.get("ends"):
+                self._owed[command] = Ending(command, proposal["device"], ends["writes"], time_s, ends["due_s"])
+            return
+        if event == "DONE":
+            self._forget(str(proposal.get("device")), set(proposal.get("effect", {})), but=command)
+        if event == "ENDED":
+            self._owed.pop(command, None)
+        self._proposals.pop(command, None)
+
+    def _forget(self, device: str, properties: set[str], but: int) -> None:
+        for command, ending in list(self._owed.items()):
+            if command != but and ending.device == device and properties & set(ending.writes):
+                del self._owed[command]
+
+    def owed(self) -> list[Ending]:
+        """Return all that is owed, the earliest first."""
+        return sorted(self._owed.values(), key=lambda ending: ending.due_s)
+
+    def unfinished(self) -> list[int]:
+        """Return the commands that were started and have no end in the journal: the controller died meanwhile."""
+        return [number for number, proposal in self._proposals.items() if "effect" in proposal]
