@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from devices.errors import UnavailableError
-from devices.site import Value
+from devices.site import Device, Value
+from devices.yaml_file import Strict
 
 
 class DeviceUnavailable(UnavailableError):
@@ -33,6 +35,10 @@ class Driver(Protocol):
         """Set properties of a device; returning says nothing about the effect, a read-back does."""
         ...
 
+    def close(self) -> None:
+        """Let go of the devices; nothing is written."""
+        ...
+
 
 @runtime_checkable
 class TimedDriver(Protocol):
@@ -41,3 +47,28 @@ class TimedDriver(Protocol):
     def write_later(self, device: str, values: dict[str, Value], after_s: float) -> None:
         """Set properties after a time, replacing what was still to come for this device."""
         ...
+
+
+@dataclass(frozen=True)
+class Binding:
+    """A device and where its properties are: an address of the driver's own kind for each."""
+
+    device: Device
+    at: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class DriverType:
+    """What a driver's file offers as DRIVER, and a plug-in behind its entry point in the group `edgewright.drivers`.
+
+    Attributes:
+        settings: the keys of its entry under `drivers` in a site file.
+        address: the keys for each property under a device's `at`.
+        open: takes settings, bindings by device name, and the clock of readings in seconds; connects when first used.
+        is_writable: whether a property at this address can be written at all.
+    """
+
+    settings: type[Strict]
+    address: type[Strict]
+    open: Callable[[Any, Mapping[str, Binding], Callable[[], float]], Driver]
+    is_writable: Callable[[Any], bool] = lambda address: True

@@ -125,6 +125,9 @@ class SimulatedDriver:
         self._require_answer(device)
         self.world.end_later(device, values, after_s)
 
+    def close(self) -> None:
+        """Nothing to let go of."""
+
     def _require_answer(self, device: str) -> None:
         if device in self.world.broken:
             raise DeviceUnavailable(f"{device} does not answer")

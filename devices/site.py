@@ -183,6 +183,8 @@ class Device(Strict):
     properties: dict[str, DataSchema]
     actions: dict[str, Action] = Field(default_factory=dict)
     initial: dict[str, Value] = Field(default_factory=dict)
+    driver: str = ""
+    at: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _require_known_properties(self) -> Device:
@@ -190,6 +192,8 @@ class Device(Strict):
             ends = action.ends.writes if action.ends else {}
             for written in [*action.writes, *ends]:
                 _require_known(written, self.properties, f"action {name} writes the property")
+        for name in self.at:
+            _require_known(name, self.properties, "at has the property")
         for name, value in self.initial.items():
             _require_known(name, self.properties, "initial sets the property")
             if problem := self.properties[name].problem_with(value):
@@ -222,10 +226,13 @@ class Site(Strict):
     title: str
     devices: dict[str, Device]
     world: tuple[WorldRule, ...] = Field(default=(), strict=False)
+    drivers: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _require_known_references(self) -> Site:
         for device in self.devices.values():
+            if device.driver:
+                _require_known(device.driver, self.drivers, f"{device.name} names the driver")
             for action_name, action in device.actions.items():
                 for requirement in action.requires:
                     self._require_property(requirement.property, f"{device.name}.{action_name} requires")
@@ -297,7 +304,7 @@ def load_models() -> dict[str, Any]:
 
 def _build_site(source: YamlFile) -> Site:
     root = source.root
-    allowed = ["schema", "name", "title", "models", "devices", "world"]
+    allowed = ["schema", "name", "title", "models", "drivers", "devices", "world"]
     for key in root:
         if key not in allowed:
             near = difflib.get_close_matches(str(key), allowed, 1, 0.4)
@@ -306,11 +313,16 @@ def _build_site(source: YamlFile) -> Site:
         raise source.fail(("devices",), "devices must be a mapping of at least one device")
     models = load_models() | dict(root.get("models") or {})
     devices = {name: _build_device(source, name, entry, models) for name, entry in root["devices"].items()}
-    rest = {key: root[key] for key in ("name", "title", "world") if key in root}
+    rest = {key: root[key] for key in ("name", "title", "world", "drivers") if key in root}
     try:
-        return Site(devices=devices, **plain_values(rest))
+        site = Site(devices=devices, **plain_values(rest))
     except ValidationError as error:
         raise source.explain((), error, Site) from error
+    if site.drivers:
+        from devices.drivers.registry import check_bindings
+
+        check_bindings(site, source)
+    return site
 
 
 def _build_device(source: YamlFile, name: str, entry: Any, models: dict[str, Any]) -> Device:

@@ -1,0 +1,125 @@
+"""A Modbus TCP server (pymodbus's own) whose coils and registers are a simulated world."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from pymodbus.constants import ExcCodes
+from pymodbus.server import ModbusTcpServer
+from pymodbus.simulator import DataType, SimData, SimDevice
+
+from devices.driver import Binding
+from devices.drivers.modbus import TABLES, ModbusSettings, Register
+from devices.drivers.peer import LiveWorld
+
+READ_TABLES = {1: "coil", 2: "discrete", 3: "holding", 4: "input"}  # function codes of the Modbus specification 1.1b3
+WRITE_TABLES = {5: "coil", 15: "coil", 6: "holding", 16: "holding"}
+NOISE = bytes(range(255, 239, -1))
+
+
+class ModbusPeer:
+    """The server behind one `modbus` driver of a site."""
+
+    def __init__(self, settings: ModbusSettings, bindings: Mapping[str, Binding], world: LiveWorld) -> None:
+        self._world, self._unit = world, settings.unit
+        self.host, self.port = settings.host or "127.0.0.1", settings.port
+        self._registers: dict[str, list[tuple[str, str, Register, Binding]]] = {table: [] for table in TABLES}
+        for device, binding in bindings.items():
+            for name, register in binding.at.items():
+                self._registers[register.table].append((device, name, register, binding))
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._server: Any = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def where(self) -> str:
+        """Where it listens."""
+        return f"modbus://{self.host}:{self.port}"
+
+    def start(self) -> None:
+        """Listen. Raises OSError if the port is taken."""
+        with socket.socket() as probe:  # pymodbus says only that it could not
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((self.host, self.port))
+        ready = threading.Event()
+        self._thread = threading.Thread(target=self._serve, args=(ready,), name=self.where, daemon=True)
+        self._thread.start()
+        if not ready.wait(10):
+            raise OSError(f"{self.where} does not come up")
+
+    def stop(self) -> None:
+        """Drop every connection and stop listening."""
+        if self._loop is None or self._thread is None:
+            return
+        asyncio.run_coroutine_threadsafe(self._server.shutdown(), self._loop).result(10)
+        self._thread.join(10)
+        self._loop = self._thread = None
+
+    def _serve(self, ready: threading.Event) -> None:
+        async def run() -> None:
+            self._loop = asyncio.get_running_loop()
+            self._server = ModbusTcpServer(
+                self._sim_device(), address=(self.host, self.port), trace_packet=self._trace_packet
+            )
+            await self._server.serve_forever(background=True)
+            ready.set()
+            await self._server.serving
+
+        asyncio.run(run())
+
+    def _sim_device(self) -> SimDevice:
+        blocks = []
+        for table in TABLES:
+            items = self._registers[table]
+            size = max((register.address + register.count for _, _, register, _ in items), default=1)
+            if table in {"coil", "discrete"}:
+                blocks.append([SimData(0, values=[False] * (-(-size // 16) * 16), datatype=DataType.BITS)])
+            else:
+                blocks.append([SimData(0, count=size, values=0, datatype=DataType.REGISTERS)])
+        return SimDevice(self._unit, simdata=(blocks[0], blocks[1], blocks[2], blocks[3]), action=self._answer)
+
+    def _trace_packet(self, is_sending: bool, packet: bytes) -> bytes:
+        return NOISE if is_sending and self._world.faults.garbled else packet
+
+    async def _answer(
+        self, function: int, start: int, address: int, count: int, registers: list[int], written: Any
+    ) -> ExcCodes | None:
+        """Do what pymodbus wants of an action: called before a request is answered; changes `registers` in place."""
+        del start
+        if self._world.faults.delay_s:
+            await asyncio.sleep(self._world.faults.delay_s)
+        if written is None:
+            return self._show(READ_TABLES.get(function) or WRITE_TABLES[function], address, count, registers)
+        return self._take(WRITE_TABLES[function], address, list(written))
+
+    def _show(self, table: str, address: int, count: int, registers: list[int]) -> ExcCodes | None:
+        for device, name, register, binding in self._registers[table]:
+            span = count * 16 if register.is_bit else count
+            is_asked = register.address < address + span and address < register.address + register.count
+            values = self._world.read(device)
+            if values is None:
+                if is_asked:
+                    return ExcCodes.GATEWAY_NO_RESPONSE
+                continue
+            raw = register.to_raw(values[name], binding.device.properties[name])
+            if register.is_bit:
+                word, bit = divmod(register.address, 16)
+                registers[word] = registers[word] & ~(1 << bit) | raw[0] << bit
+            else:
+                registers[register.address : register.address + register.count] = raw
+        return None
+
+    def _take(self, table: str, address: int, written: list[int]) -> ExcCodes | None:
+        for device, name, register, binding in self._registers[table]:
+            at = register.address - address
+            if at < 0 or at + register.count > len(written):
+                continue
+            raw = [int(word) for word in written[at : at + register.count]]
+            value = register.to_value(raw, binding.device.properties[name])
+            if not self._world.write(device, {name: value}):
+                return ExcCodes.GATEWAY_NO_RESPONSE
+        return None

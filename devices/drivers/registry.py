@@ -1,0 +1,153 @@
+"""Which drivers there are, whether a site's bindings fit them, and one driver for a whole site."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from pydantic import ValidationError
+
+from devices.driver import Binding, DeviceUnavailable, Driver, DriverType, Reading
+from devices.errors import UsageError
+from devices.site import Device, Site, Value
+from devices.yaml_file import YamlFile
+
+BUILT_IN = {"modbus": "devices.drivers.modbus:DRIVER"}
+ENTRY_POINTS = "edgewright.drivers"
+
+
+def driver_types() -> list[str]:
+    """Return the names that `type` of a driver may have: ours, and those of installed plug-ins."""
+    return sorted({*BUILT_IN, *(point.name for point in entry_points(group=ENTRY_POINTS))})
+
+
+def load_driver_type(name: str) -> DriverType:
+    """Return a driver type by name; a plug-in cannot take the place of one of ours.
+
+    Raises:
+        UsageError: there is none, or its module cannot be loaded.
+    """
+    if name in BUILT_IN:
+        module, _, attribute = BUILT_IN[name].partition(":")
+        found: DriverType = getattr(import_module(module), attribute)
+        return found
+    for point in entry_points(group=ENTRY_POINTS, name=name):
+        try:
+            loaded = point.load()
+        except Exception as error:  # a plug-in may raise anything
+            raise UsageError(f"the driver plug-in {name} cannot be loaded: {error!r}") from error
+        if not isinstance(loaded, DriverType):
+            raise UsageError(f"the driver plug-in {name} is no DriverType but {type(loaded).__name__}")
+        return loaded
+    near = difflib.get_close_matches(name, driver_types(), 1, 0.4)
+    raise UsageError(
+        f"no driver is of the type {name!r}",
+        hint=f"did you mean {near[0]}?" if near else f"types: {', '.join(driver_types())}",
+    )
+
+
+def check_bindings(site: Site, source: YamlFile | None = None) -> None:
+    """Check every driver's settings and every property's address, without touching hardware.
+
+    Args:
+        site: its `drivers`, and `driver` and `at` of its devices.
+        source: the file, for lines in messages.
+
+    Raises:
+        UsageError: an unknown type or key, a wrong value, a property without an address, or one that an action writes
+            and that cannot be written.
+    """
+    _Bindings(site, source)
+
+
+def open_driver(site: Site, clock: Callable[[], float] = time.time) -> SiteDriver:
+    """Return one driver for all of a site's devices; connections are made when they are first used.
+
+    Raises:
+        UsageError: a device has no driver, or a binding is wrong.
+    """
+    if homeless := [name for name, device in site.devices.items() if not device.driver]:
+        raise UsageError(
+            f"{homeless[0]} has no driver in the site {site.name}",
+            hint="give each device `driver` and `at`, or run it simulated",
+        )
+    bound = _Bindings(site, None)
+    opened: dict[str, Driver] = {}
+    for name, (kind, settings) in bound.settings.items():
+        mine = {device: binding for device, binding in bound.bindings.items() if binding.device.driver == name}
+        opened[name] = kind.open(settings, mine, clock)
+    return SiteDriver({device: opened[binding.device.driver] for device, binding in bound.bindings.items()})
+
+
+def bindings_of(site: Site, driver: str) -> dict[str, Binding]:
+    """Return the devices of one of a site's drivers, with their addresses parsed, by device name."""
+    bound = _Bindings(site, None).bindings
+    return {name: binding for name, binding in bound.items() if binding.device.driver == driver}
+
+
+class _Bindings:
+    """A site's drivers with their settings, and its devices with their addresses, all checked."""
+
+    def __init__(self, site: Site, source: YamlFile | None) -> None:
+        self._source = source
+        self.settings: dict[str, tuple[DriverType, Any]] = {}
+        for name, plain in site.drivers.items():
+            keys = ("drivers", name)
+            try:
+                kind = load_driver_type(str(plain.get("type", "")))
+            except UsageError as error:
+                raise self._fail((*keys, "type"), str(error), error.hint) from error
+            self.settings[name] = (kind, self._parse(kind.settings, plain, keys))
+        self.bindings = {name: self._bind(device) for name, device in site.devices.items() if device.driver}
+
+    def _bind(self, device: Device) -> Binding:
+        kind = self.settings[device.driver][0]
+        keys = ("devices", device.name, "at")
+        at = {name: self._parse(kind.address, plain, (*keys, name)) for name, plain in device.at.items()}
+        if missing := [name for name in device.properties if name not in at]:
+            raise self._fail(keys, f"{device.name} has no address for {missing[0]}", "each property needs one")
+        for action_name, action in device.actions.items():
+            for name in [*action.writes, *(action.ends.writes if action.ends else {})]:
+                if not kind.is_writable(at[name]):
+                    raise self._fail((*keys, name), f"{device.name}.{name} cannot be written, and {action_name} does")
+        return Binding(device, at)
+
+    def _parse(self, model: Any, plain: Mapping[str, Any], keys: tuple[Any, ...]) -> Any:
+        try:
+            return model.model_validate(dict(plain))
+        except ValidationError as error:
+            if self._source is not None:
+                raise self._source.explain(keys, error, model) from error
+            raise UsageError(f"{'.'.join(map(str, keys))}: {error.errors()[0]['msg']}") from error
+
+    def _fail(self, keys: tuple[Any, ...], message: str, hint: str = "") -> UsageError:
+        return self._source.fail(keys, message, hint) if self._source else UsageError(message, hint=hint)
+
+
+class SiteDriver:
+    """Hands each device to its own driver."""
+
+    def __init__(self, driver_of: Mapping[str, Driver]) -> None:
+        self._driver_of = driver_of
+
+    def read(self, device: str) -> dict[str, Reading]:
+        """Return every property of a device."""
+        return self._of(device).read(device)
+
+    def write(self, device: str, values: dict[str, Value]) -> None:
+        """Set properties of a device."""
+        self._of(device).write(device, values)
+
+    def close(self) -> None:
+        """Close every driver once."""
+        for driver in {id(driver): driver for driver in self._driver_of.values()}.values():
+            driver.close()
+
+    def _of(self, device: str) -> Driver:
+        if device not in self._driver_of:
+            raise DeviceUnavailable(f"{device} has no driver")
+        return self._driver_of[device]

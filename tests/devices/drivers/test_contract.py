@@ -1,0 +1,223 @@
+"""What every driver does, each over its real protocol against a peer whose devices are a simulated world."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from devices.broker import Broker
+from devices.driver import DeviceUnavailable, Driver
+from devices.drivers.peer import LiveWorld, Peer
+from devices.drivers.registry import open_driver
+from devices.errors import UsageError
+from devices.journal import Journal
+from devices.site import Site, Value, load_site
+from devices.tools import Command
+
+pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
+CLOCK_S = 1000.0
+
+
+@dataclass
+class Rig:
+    """A site's driver, its peer and the world behind it; what to read and write there."""
+
+    site: Site
+    world: LiveWorld
+    peer: Peer
+    open: Callable[[], Driver]
+    written: tuple[str, dict[str, Value]]
+    sensor: tuple[str, str]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def modbus_rig() -> Rig:
+    from devices.drivers.modbus import ModbusSettings
+    from devices.drivers.modbus_peer import ModbusPeer
+    from devices.drivers.registry import bindings_of
+
+    plain = load_site("greenhouse")
+    settings = plain.drivers["plc"] | {"port": free_port(), "timeout_s": 0.3}
+    site = plain.model_copy(update={"drivers": {"plc": settings}})
+    world = LiveWorld(site)
+    peer = ModbusPeer(ModbusSettings(**settings), bindings_of(site, "plc"), world)
+    return Rig(
+        site,
+        world,
+        peer,
+        lambda: open_driver(site, lambda: CLOCK_S),
+        ("grow_light", {"on": True, "brightness": 40}),
+        ("house_heating", "temperature_c"),
+    )
+
+
+RIGS = {"modbus": modbus_rig}
+
+
+@pytest.fixture(params=RIGS.values(), ids=RIGS.keys())
+def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
+    made: Rig = request.param()
+    made.peer.start()
+    yield made
+    made.peer.stop()
+
+
+@pytest.fixture
+def driver(rig: Rig) -> Iterator[Driver]:
+    opened = rig.open()
+    yield opened
+    opened.close()
+
+
+def values(driver: Driver, device: str) -> dict[str, Value]:
+    return {name: reading.value for name, reading in driver.read(device).items()}
+
+
+def test_every_property_of_every_device_is_read_as_it_is(rig: Rig, driver: Driver) -> None:
+    for name, device in rig.site.devices.items():
+        readings = driver.read(name)
+        assert readings.keys() == device.properties.keys()
+        for key, reading in readings.items():
+            shown = rig.world.read(name)
+            assert shown is not None and reading.quality == "good" and reading.time_s == CLOCK_S
+            assert type(reading.value) is type(shown[key]) or isinstance(shown[key], int | float)
+            assert reading.value == pytest.approx(shown[key], abs=0.06), (name, key)
+
+
+def test_what_is_written_is_read_back(rig: Rig, driver: Driver) -> None:
+    device, wanted = rig.written
+    assert values(driver, device) != wanted
+    driver.write(device, wanted)
+    assert values(driver, device) == wanted
+    shown = rig.world.read(device)
+    assert shown == wanted
+
+
+def test_a_value_outside_the_schema_is_bad(rig: Rig, driver: Driver) -> None:
+    device, key = rig.sensor
+    rig.world.freeze(device)
+    rig.world.faults.frozen[device][key] = 990.0
+    assert driver.read(device)[key].quality == "bad"
+
+
+def test_a_device_that_does_not_answer_is_unavailable_and_the_others_go_on(rig: Rig, driver: Driver) -> None:
+    device, wanted = rig.written
+    with rig.world.now() as world:
+        world.broken.add(device)
+    with pytest.raises(DeviceUnavailable, match=device):
+        driver.read(device)
+    with pytest.raises(DeviceUnavailable, match=device):
+        driver.write(device, wanted)
+    assert driver.read(rig.sensor[0])
+
+
+def test_a_lost_link_is_unavailable_and_comes_back(rig: Rig, driver: Driver) -> None:
+    device = rig.sensor[0]
+    assert driver.read(device)
+    rig.peer.stop()
+    with pytest.raises(DeviceUnavailable, match=device):
+        driver.read(device)
+    rig.peer.start()
+    deadline = time.monotonic() + 5
+    while True:
+        try:
+            assert driver.read(device)
+            break
+        except DeviceUnavailable:
+            assert time.monotonic() < deadline
+
+
+def test_a_peer_that_is_not_there_is_unavailable(rig: Rig, driver: Driver) -> None:
+    rig.peer.stop()
+    with pytest.raises(DeviceUnavailable):
+        driver.read(rig.sensor[0])
+
+
+def test_an_answer_that_comes_too_late_is_unavailable_and_never_taken_for_the_next(rig: Rig, driver: Driver) -> None:
+    device, key = rig.sensor
+    rig.world.faults.delay_s = 0.7
+    started_s = time.monotonic()
+    with pytest.raises(DeviceUnavailable, match=device):
+        driver.read(device)
+    assert time.monotonic() - started_s < 2
+    rig.world.faults.delay_s = 0.0
+    with rig.world.now() as world:
+        world.state[device][key] = 11.0
+    time.sleep(0.6)
+    assert values(driver, device)[key] == pytest.approx(11.0, abs=0.06)
+
+
+def test_garbage_is_unavailable_and_does_no_lasting_harm(rig: Rig, driver: Driver) -> None:
+    device = rig.sensor[0]
+    rig.world.faults.garbled = True
+    with pytest.raises(DeviceUnavailable, match=device):
+        driver.read(device)
+    rig.world.faults.garbled = False
+    assert driver.read(device)[rig.sensor[1]].quality == "good"
+
+
+def test_two_clients_and_two_threads_do_not_mix_answers(rig: Rig, driver: Driver) -> None:
+    other = rig.open()
+    problems: list[str] = []
+
+    def work(mine: Driver, device: str) -> None:
+        expected = {name: reading.quality for name, reading in mine.read(device).items()}
+        for _ in range(20):
+            got = {name: reading.quality for name, reading in mine.read(device).items()}
+            if got != expected:
+                problems.append(f"{device}: {got}")
+
+    names = list(rig.site.devices)
+    pairs = [(driver, names[0]), (driver, names[-1]), (other, names[1]), (other, names[-1])]
+    threads = [threading.Thread(target=work, args=pair) for pair in pairs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    other.close()
+    assert not problems
+
+
+def test_close_lets_go_and_may_be_called_twice(rig: Rig) -> None:
+    opened = rig.open()
+    opened.read(rig.sensor[0])
+    opened.close()
+    opened.close()
+
+
+def test_the_broker_works_the_site_through_it(rig: Rig, driver: Driver) -> None:
+    broker = Broker(rig.site, driver, Journal(), clock=lambda: CLOCK_S)
+    device, wanted = rig.written
+    outcome = broker.execute(Command(device, "brightness", {"brightness": 40}))
+    assert outcome.status == "done" and rig.world.read(device) == wanted
+    with rig.world.now() as world:
+        world.stuck.add(device)
+    assert broker.execute(Command(device, "off", {})).status == "failed"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"drivers": {"plc": {"type": "modbux", "host": "x"}}}, "no driver is of the type 'modbux'"),
+        ({"drivers": {"plc": {"type": "modbus"}}}, "either host"),
+        ({"drivers": {"plc": {"type": "modbus", "host": "x", "prt": 1}}}, "drivers.plc"),
+    ],
+)
+def test_wrong_settings_are_found_without_a_device(change: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        open_driver(load_site("greenhouse").model_copy(update=change))
+
+
+def test_a_site_without_drivers_cannot_be_opened() -> None:
+    with pytest.raises(UsageError, match="has no driver in the site home"):
+        open_driver(load_site("home"))
