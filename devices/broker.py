@@ -11,6 +11,7 @@ Does not guard against: a sensor that lies plausibly, a second controller on the
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ class _Trace:
 
 
 class Broker:
-    """Checks, carries out and reads back commands on one site.
+    """Checks, carries out and reads back commands on one site, one at a time, from any thread.
 
     Args:
         site: the devices and their policy.
@@ -95,6 +96,7 @@ class Broker:
         self._confirm = confirm
         self._last_start_s: dict[tuple[str, str], float] = {}
         self._endings = Endings(journal.events())
+        self._lock = threading.RLock()
 
     def state(self) -> dict[str, dict[str, Value]]:
         """Return fresh values of every property by device; a device that does not answer has none."""
@@ -109,6 +111,10 @@ class Broker:
 
     def execute(self, command: Command) -> Outcome:
         """Carry out one command at most once, or say why not."""
+        with self._lock:
+            return self._execute(command)
+
+    def _execute(self, command: Command) -> Outcome:
         body = {"device": command.device, "action": command.action, "input": command.input}
         number = self._note("PROPOSED", body)
         trace = _Trace()
@@ -129,6 +135,10 @@ class Broker:
 
         Nothing is done again, and what those actions still owe stays owed: call `tick` next.
         """
+        with self._lock:
+            return self._recover()
+
+    def _recover(self) -> list[Outcome]:
         found = []
         for number in self._endings.unfinished():
             plain = self.journal.events(number)[0].body
@@ -147,14 +157,26 @@ class Broker:
             found.append(Outcome(number, command, "unknown", report, result))
         return found
 
-    def tick(self) -> list[str]:
+    def owed(self) -> list[Ending]:
+        """Return what timed actions still owe, the earliest first."""
+        with self._lock:
+            return self._endings.owed()
+
+    def tick(self, *, all_now: bool = False) -> list[str]:
         """End what is over, and return what people should know: what could not be ended, which is tried again.
 
         The device comes first here: a journal that cannot be written (a full disk) keeps no pump running.
+
+        Args:
+            all_now: end also what has time left, because the controller goes away.
         """
+        with self._lock:
+            return self._tick(all_now)
+
+    def _tick(self, all_now: bool) -> list[str]:
         problems = []
         for ending in self._endings.owed():
-            if not ending.is_due(self._clock()):
+            if not (all_now or ending.is_due(self._clock())):
                 continue
             device = self.site.devices.get(ending.device)
             title = device.title if device else ending.device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from devices.errors import RefusedError, UnavailableError, UsageError
 
 _Site = Annotated[str, typer.Option("--site", help="A site that ships with Edgewright, or a .yaml file.")]
 _Journal = Annotated[Path, typer.Argument(help="A box, or a journal file.", metavar="BOX")]
+_Live = Annotated[bool, typer.Option("--live", help="Real devices, through the site's drivers.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -21,7 +23,12 @@ def register(app: typer.Typer) -> None:
     group.command("list")(list_devices)
     group.command("read")(read_devices)
     group.command("call")(call_device)
+    group.command("check")(check_site)
     app.add_typer(group, name="devices")
+    sim = typer.Typer(no_args_is_help=True, help="Stand-ins for a site's devices, over their real protocols.")
+    sim.command("up")(sim_up)
+    sim.command("fault")(sim_fault)
+    app.add_typer(sim, name="sim")
     app.command("log")(show_log)
     app.command("why")(explain_command)
 
@@ -50,23 +57,30 @@ def list_devices(site: _Site = "home", as_json: _Json = False) -> None:
 def read_devices(
     devices: Annotated[list[str] | None, typer.Argument(help="Devices; all of them by default.")] = None,
     site: _Site = "home",
+    live: _Live = False,
     as_json: _Json = False,
 ) -> None:
-    """Read properties of devices (of the simulated world)."""
-    from devices.simulated import open_broker
+    """Read properties of devices, simulated ones unless --live."""
+    from devices.describe import describe, sentence
+    from devices.journal import Journal
+    from devices.place import live_place, simulated_place
+    from devices.site import load_site
 
-    broker, world = open_broker(site)
+    loaded = load_site(site)
     for name in devices or []:
-        _require_device(name, list(broker.site.devices))
-    state = {name: values for name, values in broker.state().items() if not devices or name in devices}
+        _require_device(name, list(loaded.devices))
+    place = live_place(loaded, Journal()) if live else simulated_place(loaded)
+    state = {name: values for name, values in place.broker.state().items() if not devices or name in devices}
+    place.close()
     if as_json:
         print(json.dumps(state))
-        return
-    from devices.describe import describe, sentence
-
-    print(f"simulated world, {world.clock}")
-    for name, values in state.items():
-        print(sentence(*(describe(broker.site.devices[name], key, value) for key, value in values.items())))
+    else:
+        print(f"{'live' if live else 'simulated world'}, {place.clock_text}")
+        for name, values in state.items():
+            facts = [describe(loaded.devices[name], key, value) for key, value in values.items()]
+            print(sentence(*facts) if facts else f"The {loaded.devices[name].title} does not answer.")
+    if silent := [name for name, values in state.items() if not values]:
+        raise UnavailableError(f"no answer from {', '.join(silent)}", hint="edgewright devices check shows the drivers")
 
 
 def call_device(
@@ -75,28 +89,100 @@ def call_device(
     arguments: Annotated[list[str] | None, typer.Argument(help="Arguments as name=value.")] = None,
     site: _Site = "home",
     yes: Annotated[bool, typer.Option("--yes", help="Confirm what needs confirmation.")] = False,
+    live: _Live = False,
+    journal: Annotated[Path | None, typer.Option(help="With --live: its file; default: the site's own.")] = None,
     as_json: _Json = False,
 ) -> None:
-    """Carry out one action through the broker (in the simulated world)."""
-    from devices.simulated import open_broker, parse_arguments
+    """Carry out one action through the broker, in the simulated world unless --live; stays until a timed one ends."""
+    from devices.journal import Journal
+    from devices.place import default_journal, live_place, parse_arguments, simulated_place
+    from devices.site import load_site
     from devices.tools import Command
 
-    broker, world = open_broker(site, says_yes=yes)
-    _require_device(device, list(broker.site.devices))
-    known = broker.site.devices[device].actions
+    loaded = load_site(site)
+    _require_device(device, list(loaded.devices))
+    known = loaded.devices[device].actions
     if action not in known:
         hint = f"{device} can {', '.join(known)}" if known else f"{device} can only be read"
         raise UsageError(f"{device} has no action {action!r}", hint=hint)
-    outcome = broker.execute(Command(device, action, parse_arguments(known[action], arguments or [])))
-    if as_json:
-        print(json.dumps({"status": outcome.status, "report": outcome.report, "state": world.snapshot()}))
+    command = Command(device, action, parse_arguments(known[action], arguments or []))
+    confirm = (lambda effect: True) if yes else None
+    if live:
+        place = live_place(loaded, Journal(journal or default_journal(loaded)), confirm)
+        place.keep_time(_warn)
     else:
-        print(f"{outcome.status.replace('_', ' ')}: {outcome.report}")
+        place = simulated_place(loaded, confirm=confirm)
+    try:
+        outcome = place.broker.execute(command)
+        if as_json:
+            print(json.dumps({"status": outcome.status, "report": outcome.report, "state": place.state()}), flush=True)
+        else:
+            print(f"{outcome.status.replace('_', ' ')}: {outcome.report}", flush=True)
+        if live and place.broker.owed():
+            _warn("staying until it ends; Ctrl-C ends it now")
+            place.wait_for_endings()
+    finally:
+        for problem in place.close():
+            _warn(problem)
     if outcome.status in {"refused", "needs_confirmation"}:
         hint = "add --yes to confirm" if outcome.status == "needs_confirmation" else ""
         raise RefusedError(f"{device} {action}: {outcome.status.replace('_', ' ')}", hint=hint)
     if outcome.status != "done":
         raise UnavailableError(f"{device} {action}: {outcome.status}")
+
+
+def _warn(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def check_site(site: Annotated[str, typer.Argument(metavar="SITE")], as_json: _Json = False) -> None:
+    """Check a site file with its drivers and addresses; touches no hardware."""
+    from devices.site import load_site
+    from devices.tools import tools_of
+
+    loaded = load_site(site)  # the check: every problem raises
+    homeless = [name for name, device in loaded.devices.items() if not device.driver]
+    facts = {
+        "site": loaded.name,
+        "devices": len(loaded.devices),
+        "tools": len(tools_of(loaded)),
+        "drivers": {name: str(settings["type"]) for name, settings in loaded.drivers.items()},
+        "without_driver": homeless,
+    }
+    if as_json:
+        print(json.dumps(facts))
+        return
+    print(f"{loaded.name}: {len(loaded.devices)} devices, {facts['tools']} tools")
+    for name, settings in loaded.drivers.items():
+        bound = sum(device.driver == name for device in loaded.devices.values())
+        print(f"driver {name}: {settings['type']}, {bound} devices")
+    if homeless:
+        print(f"without a driver, so only simulated: {', '.join(homeless)}")
+
+
+def sim_up(
+    site: Annotated[str, typer.Argument(metavar="SITE")],
+    speed: Annotated[float, typer.Option(min=0.01, max=3600, help="Simulated seconds in a real one.")] = 1.0,
+) -> None:
+    """Run a simulated peer for each driver of a site, until Ctrl-C; then use --live against it."""
+    from devices.sim import run_stage
+    from devices.site import load_site
+
+    run_stage(load_site(site), speed, lambda text: print(text, flush=True))
+
+
+def sim_fault(
+    site: Annotated[str, typer.Argument(metavar="SITE")],
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="FAULT", help="stick|silence|freeze DEVICE, delay SECONDS, garble, drop, clear"),
+    ],
+) -> None:
+    """Make something go wrong in a running `sim up`, or `clear` it."""
+    from devices.sim import send_fault
+    from devices.site import load_site
+
+    print(send_fault(load_site(site), words))
 
 
 def show_log(

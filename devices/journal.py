@@ -53,7 +53,7 @@ class Event:
 
 
 class Journal:
-    """An append-only list of events. Each `append` is on the disk when it returns.
+    """An append-only list of events. Each `append` is on the disk when it returns. One thread at a time.
 
     Args:
         path: the database file; None keeps it in memory (simulation, evaluation).
@@ -65,7 +65,7 @@ class Journal:
     def __init__(self, path: Path | None = None) -> None:
         self._lock = _lock(path) if path else None
         try:
-            self._database = sqlite3.connect(path or ":memory:")
+            self._database = sqlite3.connect(path or ":memory:", check_same_thread=False)
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=FULL")
             self._database.execute(

@@ -69,6 +69,7 @@ def run(
         Path | None, typer.Option("--ask-file", help="One request a line, each in a fresh world; - for stdin.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Confirm beforehand what needs confirmation.")] = False,
+    live: Annotated[bool, typer.Option("--live", help="Real devices, through the site's drivers.")] = False,
     journal: Annotated[Path | None, typer.Option(help="The journal's file; a box has its own.")] = None,
     gpu_layers: _GpuLayers = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Of the engine.")] = None,
@@ -81,9 +82,12 @@ def run(
     if ask is not None and ask_file is not None:
         raise UsageError("--ask and --ask-file are both given", hint="give one of them")
     asks = [ask] if ask is not None else read_asks(ask_file) if ask_file else None
-    with open_runner(path, site, journal=journal, says_yes=yes, gpu_layers=gpu_layers, threads=threads) as runner:
+    with open_runner(
+        path, site, journal=journal, says_yes=yes, is_live=live, gpu_layers=gpu_layers, threads=threads
+    ) as runner:
         if asks is None:
-            print(f"{runner.site.title}, simulated. Say what you want; an empty line or Ctrl-D ends.", file=sys.stderr)
+            where = f"{runner.site.title}, {'live' if live else 'simulated'}"
+            print(f"{where}. Say what you want; an empty line or Ctrl-D ends.", file=sys.stderr)
             runner.converse(_read_line, print, _ask_person)
             return
         for result in runner.answers(asks):

@@ -1,4 +1,4 @@
-"""Run a bundle on the site's simulated devices: one request, a file of them, or a conversation."""
+"""Run a bundle on a site's devices, real or simulated: one request, a file of them, or a conversation."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from devices.drivers.registry import require_drivers
 from devices.errors import UnavailableError, UsageError
 from devices.journal import JOURNAL_IN_BOX, Journal
+from devices.place import Confirm, Place, default_journal, live_place, simulated_place
 from devices.simulator import World
 from devices.site import Site, load_site
 from edge_agent.agent import TurnResult
@@ -19,44 +21,76 @@ from edge_agent.bundle import BUNDLES, Bundle, open_bundle
 from edge_agent.engine import Engine
 from edge_agent.simulated import Simulation
 
+MORNING_S = 8 * 3600.0  # where a simulated clock stands for requests that nobody waits for, so that they repeat
+
 
 @dataclass
 class Runner:
-    """A model at work: the engine is loaded and primed, each world is fresh."""
+    """A model at work: the engine is loaded and primed. Simulated worlds are fresh, real devices are what they are."""
 
     site: Site
     simulation: Simulation
     engine: Engine
     journal: Journal
     says_yes: bool
+    is_live: bool
 
     def answers(self, asks: Iterable[str]) -> Iterator[dict[str, Any]]:
-        """Yield what came of each request, each in a fresh copy of the simulated world."""
-        confirm: Callable[[str], bool] | None = (lambda effect: True) if self.says_yes else None
+        """Yield what came of each request, each in a fresh copy of the simulated world, or all on the real devices."""
+        confirm: Confirm | None = (lambda effect: True) if self.says_yes else None
+        if self.is_live:
+            with self._place(confirm, _warn) as place:
+                yield from (self._answer(place, ask) for ask in asks)
+                if place.broker.owed():
+                    _warn("staying until it ends; Ctrl-C ends it now")
+                    place.wait_for_endings()
+            return
         for ask in asks:
-            world = World(self.site)
-            agent = self.simulation.agent(world, self.journal, confirm)
-            started_s = time.perf_counter()
-            result = agent.ask(self.engine, ask)
-            yield to_json(result, world, time.perf_counter() - started_s)
+            with self._place(confirm, _warn) as place:
+                yield self._answer(place, ask)
 
-    def converse(
-        self, read: Callable[[], str | None], write: Callable[[str], None], confirm: Callable[[str], bool]
-    ) -> None:
-        """Talk with a person until `read` returns None; the world's clock is the wall clock."""
+    def _answer(self, place: Place, ask: str) -> dict[str, Any]:
+        agent = self.simulation.agent_with(place.broker, lambda: place.clock_text)
+        started_s = time.perf_counter()
+        result = agent.ask(self.engine, ask)
+        return to_json(result, place, time.perf_counter() - started_s)
+
+    def converse(self, read: Callable[[], str | None], write: Callable[[str], None], confirm: Confirm) -> None:
+        """Talk with a person until `read` returns None; a simulated world's clock is the wall clock."""
         now = time.localtime()
-        world = World(self.site, time_s=now.tm_hour * 3600 + now.tm_min * 60)
-        agent = self.simulation.agent(world, self.journal, confirm if not self.says_yes else lambda effect: True)
-        seen_s = time.monotonic()
-        while (ask := read()) is not None:
-            world.advance(time.monotonic() - seen_s)
+        clock_s = now.tm_hour * 3600 + now.tm_min * 60
+        with self._place(confirm if not self.says_yes else lambda effect: True, write, clock_s) as place:
+            agent = self.simulation.agent_with(place.broker, lambda: place.clock_text)
             seen_s = time.monotonic()
-            if ask.strip():
-                result = agent.ask(self.engine, ask.strip())
-                for action in result.actions:
-                    values = "".join(f" {name}={value}" for name, value in action.input.items())
-                    write(f"  {action.device} {action.action}{values}: {action.status.replace('_', ' ')}")
-                write(result.answer)
+            while (ask := read()) is not None:
+                if place.world:
+                    place.world.advance(time.monotonic() - seen_s)
+                seen_s = time.monotonic()
+                if ask.strip():
+                    result = agent.ask(self.engine, ask.strip())
+                    for action in result.actions:
+                        values = "".join(f" {name}={value}" for name, value in action.input.items())
+                        write(f"  {action.device} {action.action}{values}: {action.status.replace('_', ' ')}")
+                    write(result.answer)
+
+    @contextmanager
+    def _place(
+        self, confirm: Confirm | None, tell: Callable[[str], None], clock_s: float = MORNING_S
+    ) -> Iterator[Place]:
+        if self.is_live:
+            place = live_place(self.site, self.journal, confirm)
+            place.keep_time(tell)
+        else:
+            place = simulated_place(self.site, self.journal, confirm, time_s=clock_s)
+        try:
+            yield place
+        finally:
+            for problem in place.close():
+                tell(problem)
+
+
+def _warn(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -66,6 +100,7 @@ def open_runner(
     *,
     journal: Path | None = None,
     says_yes: bool = False,
+    is_live: bool = False,
     gpu_layers: int = 0,
     threads: int | None = None,
 ) -> Iterator[Runner]:
@@ -74,27 +109,30 @@ def open_runner(
     Args:
         path: a bundle, or a box's root.
         site: name or file of the site; its policy is the one that counts.
-        journal: where actions are recorded; a box has its own by default, a bundle keeps it in memory.
+        journal: where actions are recorded; a box has its own by default, a bundle the site's if live, else none.
         says_yes: whether the person has confirmed beforehand whatever needs confirmation.
+        is_live: real devices through the site's drivers, and not a simulated world.
         gpu_layers: layers on the GPU; -1 for all of them.
         threads: of the engine; None lets it choose.
 
     Raises:
-        UsageError: no such site or bundle.
+        UsageError: no such site or bundle, or a device without a driver.
         RefusedError: the bundle was changed, or was trained for another contract.
         UnavailableError: the journal cannot be written, or llama.cpp failed.
     """
     from edge_agent.llama_engine import LlamaEngine
 
     here = load_site(site)
+    if is_live:
+        require_drivers(here)
     bundle = open_bundle(path)
     bundle.require_site(here)
     simulation = Simulation(here, bundle.template)
     with LlamaEngine(bundle.model_path, gpu_layers=gpu_layers, threads=threads) as engine:
         engine.prime(simulation.agent(World(here)).prefix)
-        events = Journal(journal or _journal_of(path, bundle))
+        events = Journal(journal or _journal_of(path, bundle) or (default_journal(here) if is_live else None))
         try:
-            yield Runner(here, simulation, engine, events, says_yes)
+            yield Runner(here, simulation, engine, events, says_yes, is_live)
         finally:
             events.close()
 
@@ -110,7 +148,7 @@ def _journal_of(path: Path, bundle: Bundle) -> Path | None:
     return file
 
 
-def to_json(result: TurnResult, world: World, total_s: float) -> dict[str, Any]:
+def to_json(result: TurnResult, place: Place, total_s: float) -> dict[str, Any]:
     """Return a turn as plain data, with every property after it. Times in seconds."""
     completions = result.completions
     return {
@@ -121,7 +159,7 @@ def to_json(result: TurnResult, world: World, total_s: float) -> dict[str, Any]:
             {"device": item.device, "action": item.action, "input": item.input, "status": item.status}
             for item in result.actions
         ],
-        "state": world.snapshot(),
+        "state": place.state(),
         "timings": {
             "total_s": round(total_s, 4),
             "prefill_s": round(sum(item.prefill_s for item in completions), 4),

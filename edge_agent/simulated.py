@@ -35,14 +35,14 @@ class Simulation:
         self.contract: Contract = contract_of(self.site, self.template)
         self.grammar: Grammar = reply_grammar(self.contract.tools)
 
-    def agent(
-        self, world: World, journal: Journal | None = None, confirm: Callable[[str], bool] | None = None
-    ) -> Agent:
+    def agent(self, world: World, confirm: Callable[[str], bool] | None = None) -> Agent:
         """Return an agent that works the devices of a world through a broker of its own."""
-        broker = Broker(
-            self.site, SimulatedDriver(world), journal or Journal(), clock=lambda: world.time_s, confirm=confirm
-        )
-        return Agent(self.contract, broker, self.grammar, clock_text=lambda: world.clock, limits=self.limits)
+        broker = Broker(self.site, SimulatedDriver(world), Journal(), clock=lambda: world.time_s, confirm=confirm)
+        return self.agent_with(broker, lambda: world.clock)
+
+    def agent_with(self, broker: Broker, clock_text: Callable[[], str]) -> Agent:
+        """Return an agent that works through a broker, on whatever devices that has."""
+        return Agent(self.contract, broker, self.grammar, clock_text=clock_text, limits=self.limits)
 
     def start_turn(self, case: Case) -> tuple[Turn, World]:
         """Open the turn of an evaluation case in a world as the case has it."""

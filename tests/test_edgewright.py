@@ -14,7 +14,7 @@ import typer
 from devices.errors import EdgeError, GateError, RefusedError, UnavailableError, UsageError
 from edgewright import build_app, main
 
-COMMANDS = ["devices", "data", "pretrain", "train", "export", "eval", "flash", "run", "demo"]
+COMMANDS = ["sim", "log", "why", "devices", "data", "pretrain", "train", "export", "eval", "flash", "run", "demo"]
 
 
 def failing_with(error: BaseException) -> Callable[[], typer.Typer]:

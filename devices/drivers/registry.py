@@ -70,17 +70,22 @@ def open_driver(site: Site, clock: Callable[[], float] = time.time) -> SiteDrive
     Raises:
         UsageError: a device has no driver, or a binding is wrong.
     """
-    if homeless := [name for name, device in site.devices.items() if not device.driver]:
-        raise UsageError(
-            f"{homeless[0]} has no driver in the site {site.name}",
-            hint="give each device `driver` and `at`, or run it simulated",
-        )
+    require_drivers(site)
     bound = _Bindings(site, None)
     opened: dict[str, Driver] = {}
     for name, (kind, settings) in bound.settings.items():
         mine = {device: binding for device, binding in bound.bindings.items() if binding.device.driver == name}
         opened[name] = kind.open(settings, mine, clock)
     return SiteDriver({device: opened[binding.device.driver] for device, binding in bound.bindings.items()})
+
+
+def require_drivers(site: Site) -> None:
+    """Raise UsageError unless every device has a driver."""
+    if homeless := [name for name, device in site.devices.items() if not device.driver]:
+        raise UsageError(
+            f"{homeless[0]} has no driver in the site {site.name}",
+            hint="give each device `driver` and `at`, or run it simulated",
+        )
 
 
 def bindings_of(site: Site, driver: str) -> dict[str, Binding]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from devices.errors import UsageError
 from devices.journal import Journal
 from devices.site import Site, Value, load_site
 from devices.tools import Command
+from tests.ports import free_port
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 CLOCK_S = 1000.0
@@ -33,12 +33,6 @@ class Rig:
     open: Callable[[], Driver]
     written: tuple[str, dict[str, Value]]
     sensor: tuple[str, str]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def modbus_rig() -> Rig:

@@ -1,0 +1,131 @@
+"""A site ready to be worked: its broker, on real devices or on simulated ones."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from devices.broker import Broker
+from devices.driver import Driver
+from devices.errors import UnavailableError, UsageError
+from devices.journal import Journal
+from devices.simulator import SimulatedDriver, World
+from devices.site import Action, Site, Value
+from devices.yaml_file import parse_value
+
+TICK_S = 0.25
+Confirm = Callable[[str], bool]
+
+
+class Place:
+    """A broker with what belongs to it. Close it: what timed actions still owe on real devices is paid then.
+
+    Attributes:
+        broker: the way to the devices.
+        world: the simulated devices; None where they are real.
+    """
+
+    def __init__(self, broker: Broker, driver: Driver, world: World | None) -> None:
+        self.broker, self.world = broker, world
+        self._driver = driver
+        self._closing = threading.Event()
+        self._ticker: threading.Thread | None = None
+
+    @property
+    def clock_text(self) -> str:
+        """Local time as HH:MM; a simulated place has a clock of its own."""
+        return self.world.clock if self.world else time.strftime("%H:%M")
+
+    def state(self) -> dict[str, dict[str, Value]]:
+        """Return every property by device; of real devices those that answer."""
+        return self.world.snapshot() if self.world else self.broker.state()
+
+    def keep_time(self, tell: Callable[[str], None]) -> None:
+        """Recover from an earlier controller's death, and from now on end what is over. `tell` hears of problems."""
+        for outcome in self.broker.recover():
+            tell(outcome.report)
+        self._ticker = threading.Thread(target=self._tick, args=(tell,), name="endings", daemon=True)
+        self._ticker.start()
+
+    def _tick(self, tell: Callable[[str], None]) -> None:
+        told: list[str] = []
+        while True:
+            problems = self.broker.tick()
+            for problem in problems:
+                if problem not in told:
+                    tell(problem)
+            told = problems
+            if self._closing.wait(TICK_S):
+                return
+
+    def wait_for_endings(self) -> None:
+        """Return when nothing is owed any more."""
+        while self.broker.owed():
+            time.sleep(TICK_S)
+
+    def close(self) -> list[str]:
+        """End what is owed on real devices and let go of them; return what could not be ended."""
+        self._closing.set()
+        if self._ticker:
+            self._ticker.join()
+        if self.world is not None:
+            return []
+        problems = self.broker.tick(all_now=True)
+        self._driver.close()
+        self.broker.journal.close()
+        return problems
+
+
+def simulated_place(
+    site: Site, journal: Journal | None = None, confirm: Confirm | None = None, *, time_s: float = 8 * 3600
+) -> Place:
+    """Return a place with a fresh simulated world. Args: time_s: seconds since midnight there."""
+    world = World(site, time_s=time_s)
+    driver = SimulatedDriver(world)
+    return Place(Broker(site, driver, journal or Journal(), clock=lambda: world.time_s, confirm=confirm), driver, world)
+
+
+def live_place(site: Site, journal: Journal, confirm: Confirm | None = None) -> Place:
+    """Return a place on the site's real devices. Raises UsageError if one has no driver."""
+    from devices.drivers.registry import open_driver
+
+    driver = open_driver(site)
+    return Place(Broker(site, driver, journal, confirm=confirm), driver, None)
+
+
+def default_journal(site: Site) -> Path:
+    """Return where a site's journal is kept on this machine. Raises UnavailableError as `state_folder`."""
+    return state_folder(site) / "journal.sqlite"
+
+
+def state_folder(site: Site) -> Path:
+    """Return the folder for what a site leaves on this machine. Source: XDG Base Directory Specification 0.8.
+
+    Raises:
+        UnavailableError: its folder cannot be made.
+    """
+    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    folder = Path(base).expanduser() / "edgewright" / site.name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnavailableError(f"cannot keep anything in {folder}: {error.strerror}") from error
+    return folder
+
+
+def parse_arguments(action: Action, written: Iterable[str]) -> dict[str, Value]:
+    """Return `name=value` words as arguments, typed as YAML types them.
+
+    Raises:
+        UsageError: a word is not name=value; whether the value fits is the broker's to say.
+    """
+    arguments: dict[str, Value] = {}
+    for word in written:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise UsageError(f"{word!r} is not name=value", hint=f"arguments: {', '.join(action.input) or 'none'}")
+        arguments[name] = parse_value(value, word)
+    return arguments

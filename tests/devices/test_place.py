@@ -1,0 +1,113 @@
+"""Places: real devices through their drivers from the command line, with endings that are paid."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from devices.drivers.modbus import ModbusSettings
+from devices.drivers.modbus_peer import ModbusPeer
+from devices.drivers.peer import LiveWorld
+from devices.drivers.registry import bindings_of
+from devices.journal import Journal, read_events
+from devices.place import live_place
+from devices.site import load_site, site_path
+from devices.tools import Command
+from edgewright import main
+from tests.ports import free_port
+
+pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
+
+
+@pytest.fixture
+def greenhouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, LiveWorld, ModbusPeer]]:
+    """The greenhouse's site file on a free port, with its PLC running."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    file = tmp_path / "greenhouse.yaml"
+    text = site_path("greenhouse").read_text(encoding="utf-8")
+    assert "port: 5020" in text
+    file.write_text(text.replace("port: 5020", f"port: {free_port()}"), encoding="utf-8")
+    site = load_site(file)
+    world = LiveWorld(site)
+    peer = ModbusPeer(ModbusSettings(**site.drivers["plc"]), bindings_of(site, "plc"), world)
+    peer.start()
+    yield file, world, peer
+    peer.stop()
+
+
+Greenhouse = tuple[Path, LiveWorld, ModbusPeer]
+
+
+def test_read_and_call_live(greenhouse: Greenhouse, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file, world, _ = greenhouse
+    assert main(["devices", "read", "feed_tank", "--site", str(file), "--live"]) == 0
+    assert "The feed tank level is 65 percent." in capsys.readouterr().out
+    assert main(["devices", "call", "air_fan", "set", "speed=2", "--site", str(file), "--live", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["status"] == "done" and world.read("air_fan") == {"speed": 2}
+    events = [event.event for event in read_events(tmp_path / "state" / "edgewright" / "greenhouse" / "journal.sqlite")]
+    assert events == ["PROPOSED", "STARTED", "DONE"]
+
+
+def test_a_timed_call_stays_until_it_has_ended(greenhouse: Greenhouse, capsys: pytest.CaptureFixture[str]) -> None:
+    file, world, _ = greenhouse
+    site = load_site(file)
+    action = site.devices["feed_pump"].actions["run"]
+    assert action.input["seconds"].minimum == 5
+    assert main(["devices", "call", "feed_pump", "run", "seconds=5", "--site", str(file), "--live"]) == 0
+    assert "staying until it ends" in capsys.readouterr().err
+    assert world.read("feed_pump") == {"running": False}
+
+
+def test_leaving_ends_what_is_on_and_a_death_is_made_good(greenhouse: Greenhouse, tmp_path: Path) -> None:
+    file, world, _ = greenhouse
+    site = load_site(file)
+    command = Command("feed_pump", "run", {"seconds": 60})
+    place = live_place(site, Journal(tmp_path / "journal.sqlite"))
+    assert place.broker.execute(command).status == "done" and world.read("feed_pump") == {"running": True}
+    assert place.close() == [] and world.read("feed_pump") == {"running": False}
+
+    dead = live_place(site, Journal(tmp_path / "journal.sqlite"))
+    dead.broker.execute(command)
+    dead.broker.driver.close()
+    dead.broker.journal.close()  # as if killed: nothing is ended
+    assert world.read("feed_pump") == {"running": True}
+    place = live_place(site, Journal(tmp_path / "journal.sqlite"))
+    assert len(place.broker.owed()) == 1
+    assert place.close() == [] and world.read("feed_pump") == {"running": False}
+
+
+def test_a_silent_plc_is_one_line(greenhouse: Greenhouse, capsys: pytest.CaptureFixture[str]) -> None:
+    file, _, peer = greenhouse
+    peer.stop()
+    assert main(["devices", "read", "feed_tank", "--site", str(file), "--live"]) == 3
+    assert "no answer from feed_tank" in capsys.readouterr().err
+    assert main(["devices", "call", "air_fan", "set", "speed=2", "--site", str(file), "--live"]) == 3
+
+
+def test_check_touches_nothing_and_finds_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["devices", "check", "greenhouse"]) == 0
+    assert "driver plc: modbus, 11 devices" in capsys.readouterr().out
+    assert main(["devices", "check", "home", "--json"]) == 0
+    assert "kitchen_light" in json.loads(capsys.readouterr().out)["without_driver"]
+    text = site_path("greenhouse").read_text(encoding="utf-8")
+    for old, new, message in (
+        ("position: {holding: 1}", "position: {holdin: 1}", "holdin"),
+        ("position: {holding: 1}", "position: {input: 9}", "cannot be written, and set does"),
+        ("at: {speed: {holding: 3}}", "at: {}", "air_fan has no address for speed"),
+        ("driver: plc\n    at: {speed", "driver: plx\n    at: {speed", "did you mean 'plc'"),
+        ("type: modbus", "type: modbu", "did you mean modbus"),
+        ("unit: 1", "unit: 300", "unit"),
+    ):
+        assert old in text
+        (tmp_path / "bad.yaml").write_text(text.replace(old, new), encoding="utf-8")
+        assert main(["devices", "check", str(tmp_path / "bad.yaml")]) == 2, new
+        line = capsys.readouterr().err
+        assert "bad.yaml:" in line and message in line, line
+
+
+def test_live_needs_drivers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["devices", "read", "--site", "home", "--live"]) == 2
+    assert "has no driver in the site home" in capsys.readouterr().err

@@ -1,0 +1,96 @@
+"""`edgewright sim`: a site's peers by hand, and faults while they run."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from devices.errors import UnavailableError, UsageError
+from devices.sim import FAULTS, Stage, run_stage, send_fault, serve, socket_path
+from devices.site import Site, load_site
+from edgewright import main
+from tests.ports import free_port
+
+pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
+
+
+@pytest.fixture
+def up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, Site, Stage]]:
+    """The greenhouse on a free port, up and listening for faults."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    file = tmp_path / "greenhouse.yaml"
+    text = Path("devices/sites/greenhouse.yaml").read_text(encoding="utf-8")
+    file.write_text(text.replace("5020", str(free_port())).replace("timeout_s: 1.0", "timeout_s: 0.3"))
+    site = load_site(file)
+    stage, closing = Stage(site, speed=1.0), threading.Event()
+    thread = threading.Thread(target=serve, args=(stage, lambda text: None, closing))
+    thread.start()
+    wait_for(socket_path(site).exists)
+    yield file, site, stage
+    closing.set()
+    thread.join()
+    stage.close()
+
+
+def wait_for(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_faults_are_felt_and_cleared(up: tuple[Path, Site, Stage], capsys: pytest.CaptureFixture[str]) -> None:
+    file, _, _ = up
+    where = ["--site", str(file), "--live"]
+
+    def fan() -> int:
+        return main(["devices", "call", "air_fan", "set", "speed=1", *where])
+
+    assert main(["sim", "fault", str(file), "stick", "air_fan"]) == 0
+    assert fan() == 3 and "did not change" in capsys.readouterr().out
+    for words in (["silence", "air_fan"], ["delay", "0.6"], ["garble"], ["drop"]):
+        assert main(["sim", "fault", str(file), "clear"]) == 0
+        assert main(["devices", "read", "air_fan", *where]) == 0, words
+        assert main(["sim", "fault", str(file), *words]) == 0
+        assert main(["devices", "read", "air_fan", *where]) == 3, words
+    assert main(["sim", "fault", str(file), "clear"]) == 0
+    assert fan() == 0
+
+
+def test_frozen_readings_stay(up: tuple[Path, Site, Stage]) -> None:
+    _, site, stage = up
+    send_fault(site, ["freeze", "feed_tank"])
+    with stage.world.now() as world:
+        world.state["feed_tank"]["level_pct"] = 3.0
+    assert stage.world.read("feed_tank") == {"level_pct": 65.0}
+
+
+@pytest.mark.parametrize(
+    "words", [["explode"], ["stick"], ["stick", "roof"], ["delay"], ["delay", "soon"], ["delay", "9999"]]
+)
+def test_a_wrong_fault_is_one_line(
+    up: tuple[Path, Site, Stage], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sim", "fault", str(up[0]), *words]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) <= 2
+
+
+def test_a_site_is_up_once(up: tuple[Path, Site, Stage]) -> None:
+    _, site, stage = up
+    with pytest.raises(UnavailableError, match="cannot listen"):
+        Stage(site)
+    with pytest.raises(UnavailableError, match="already up"):
+        serve(stage, print, threading.Event())
+
+
+def test_nothing_to_stand_in_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    with pytest.raises(UsageError, match="has no drivers"):
+        run_stage(load_site("home"), 1.0, print)
+    with pytest.raises(UnavailableError, match="no simulated home is up"):
+        send_fault(load_site("home"), ["clear"])
+    assert set(FAULTS) >= {"stick", "drop", "clear"}
