@@ -18,7 +18,7 @@ from devices.errors import EdgeError, UnavailableError, UsageError
 from devices.place import state_folder
 from devices.site import Site
 
-PEERS = {"modbus": "devices.drivers.modbus_peer:ModbusPeer"}
+PEERS = {"http": "devices.drivers.http_peer:HttpPeer", "modbus": "devices.drivers.modbus_peer:ModbusPeer"}
 FAULTS = {
     "stick": "a device answers and does not move",
     "silence": "a device does not answer",
@@ -47,18 +47,8 @@ class Stage:
         if not site.drivers:
             raise UsageError(f"the site {site.name} has no drivers", hint="its devices are simulated without any peer")
         self.site, self.world = site, LiveWorld(site, speed=speed)
-        self.peers: list[Peer] = [self._make(name) for name in site.drivers]
+        self.peers: list[Peer] = [make_peer(site, name, self.world) for name in site.drivers]
         self._start()
-
-    def _make(self, name: str) -> Peer:
-        plain = self.site.drivers[name]
-        kind = str(plain["type"])
-        if kind not in PEERS:
-            raise UsageError(f"nothing stands in for a driver of the type {kind!r}", hint=f"peers: {', '.join(PEERS)}")
-        module, _, attribute = PEERS[kind].partition(":")
-        settings = load_driver_type(kind).settings.model_validate(plain)
-        peer: Peer = getattr(import_module(module), attribute)(settings, bindings_of(self.site, name), self.world)
-        return peer
 
     def _start(self) -> None:
         for peer in self.peers:
@@ -112,6 +102,18 @@ class Stage:
             with self.world.now() as world:
                 (world.stuck if name == "stick" else world.broken).add(device)
         return f"{device}: {FAULTS[name].removeprefix('a device ')}"
+
+
+def make_peer(site: Site, driver: str, world: LiveWorld) -> Peer:
+    """Return the peer for one of a site's drivers, not listening yet. Raises UsageError if nothing stands in for it."""
+    plain = site.drivers[driver]
+    kind = str(plain["type"])
+    if kind not in PEERS:
+        raise UsageError(f"nothing stands in for a driver of the type {kind!r}", hint=f"peers: {', '.join(PEERS)}")
+    module, _, attribute = PEERS[kind].partition(":")
+    settings = load_driver_type(kind).settings.model_validate(plain)
+    peer: Peer = getattr(import_module(module), attribute)(settings, bindings_of(site, driver), world)
+    return peer
 
 
 def _seconds(words: list[str]) -> float:

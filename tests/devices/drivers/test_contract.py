@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from devices.drivers.peer import LiveWorld, Peer
 from devices.drivers.registry import open_driver
 from devices.errors import UsageError
 from devices.journal import Journal
+from devices.sim import make_peer
 from devices.site import Site, Value, load_site
 from devices.tools import Command
 from tests.ports import free_port
@@ -35,32 +37,79 @@ class Rig:
     sensor: tuple[str, str]
 
 
-def modbus_rig() -> Rig:
-    from devices.drivers.modbus import ModbusSettings
-    from devices.drivers.modbus_peer import ModbusPeer
-    from devices.drivers.registry import bindings_of
+SITES = {
+    "modbus": """
+drivers: {it: {type: modbus, host: 127.0.0.1, port: PORT, timeout_s: 0.3}}
+devices:
+  lamp: {model: dimmable_light, driver: it, at: {"on": {coil: 17}, brightness: {holding: 3, words: float32, scale: 2}}}
+  blinds: {model: blinds, driver: it, at: {position: {holding: 8, words: uint32, word_order: little}}}
+  outlet: {model: switch, driver: it, at: {"on": {coil: 0}}}
+  heating:
+    model: thermostat
+    driver: it
+    at: {target_c: {holding: 0, scale: 0.1}, temperature_c: {input: 5, words: int16, scale: 0.1}}
+  motion: {model: motion_sensor, driver: it, at: {motion: {discrete: 2}}}
+""",
+    "http, Shelly RPC": """
+drivers: {it: {type: http, url: "http://127.0.0.1:PORT", timeout_s: 0.3}}
+devices:
+  lamp:
+    model: dimmable_light
+    driver: it
+    at:
+      "on": {rpc: Light, key: output, set_key: "on"}
+      brightness: {rpc: Light, key: brightness, set_key: brightness}
+  blinds:
+    {model: blinds, driver: it, at: {position: {rpc: Cover, key: current_pos, set_method: GoToPosition, set_key: pos}}}
+  outlet: {model: switch, driver: it, at: {"on": {rpc: Switch, id: 1, key: output, set_key: "on"}}}
+  heating:
+    model: thermostat
+    driver: it
+    at:
+      target_c: {path: /heating, key: set.point, set_path: /heating, set_key: target}
+      temperature_c: {rpc: Temperature, id: 100, key: tC}
+  motion: {model: motion_sensor, driver: it, at: {motion: {rpc: Input, id: 2, key: state}}}
+""",
+    "http, plain JSON": """
+drivers: {it: {type: http, url: "http://127.0.0.1:PORT", timeout_s: 0.3}}
+devices:
+  lamp:
+    model: dimmable_light
+    driver: it
+    at:
+      "on": {path: /lamp, key: state.power, words: ["OFF", "ON"], set_path: /lamp/set, set_key: power}
+      brightness: {path: /lamp, key: state.level, scale: 100, set_path: /lamp/set, set_key: level}
+  heating:
+    model: thermostat
+    driver: it
+    at:
+      target_c: {path: /heating, key: target, set_path: /heating, set_key: target}
+      temperature_c: {path: /heating, key: is, scale: 0.01, offset: -273.15}
+  motion: {model: motion_sensor, driver: it, at: {motion: {path: /motion, key: seen, words: ["no", "yes"]}}}
+""",
+}
 
-    plain = load_site("greenhouse")
-    settings = plain.drivers["plc"] | {"port": free_port(), "timeout_s": 0.3}
-    site = plain.model_copy(update={"drivers": {"plc": settings}})
+
+def make_rig(name: str, folder: Path) -> Rig:
+    """Return the rig of one of SITES; its peer does not listen yet."""
+    file = folder / "site.yaml"
+    text = f"schema: site/v1\nname: rig\ntitle: a rig{SITES[name].replace('PORT', str(free_port()))}"
+    file.write_text(text, encoding="utf-8")
+    site = load_site(file)
     world = LiveWorld(site)
-    peer = ModbusPeer(ModbusSettings(**settings), bindings_of(site, "plc"), world)
     return Rig(
         site,
         world,
-        peer,
+        make_peer(site, "it", world),
         lambda: open_driver(site, lambda: CLOCK_S),
-        ("grow_light", {"on": True, "brightness": 40}),
-        ("house_heating", "temperature_c"),
+        ("lamp", {"on": True, "brightness": 40}),
+        ("heating", "temperature_c"),
     )
 
 
-RIGS = {"modbus": modbus_rig}
-
-
-@pytest.fixture(params=RIGS.values(), ids=RIGS.keys())
-def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
-    made: Rig = request.param()
+@pytest.fixture(params=SITES)
+def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
+    made = make_rig(request.param, tmp_path)
     made.peer.start()
     yield made
     made.peer.stop()

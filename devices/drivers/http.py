@@ -1,0 +1,189 @@
+"""HTTP with JSON: Shelly devices of the second generation on (RPC), and anything that shows and takes JSON.
+
+Under `drivers` of a site file: `shelly: {type: http, url: http://192.168.1.30}`. Under a device, for each property,
+either a Shelly component, `at: {on: {rpc: Switch, id: 0, key: output, set_key: on}}`, or paths,
+`at: {speed: {path: /fan, key: state.speed, set_path: /fan, set_key: speed}}`.
+Source: Shelly Gen2 Device API, "RPC over HTTP" and the components Switch, Light and Cover.
+
+Does not guard against: a peer that is not who it says it is, unless the url is https.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from devices.driver import Binding, DeviceUnavailable, DriverType, Reading
+from devices.site import DataSchema, Value
+from devices.yaml_file import Strict
+
+MAX_ANSWER_BYTES = 1 << 20
+
+
+class HttpSettings(Strict):
+    """Where the server is; `token_file` holds a bearer token, so that no secret stands in a site file."""
+
+    type: Literal["http"]
+    url: str = Field(pattern=r"^https?://[^/\s]+[^\s]*$")
+    token_file: str = ""
+    timeout_s: float = Field(default=2.0, gt=0)
+
+
+class JsonPlace(Strict):
+    """Where one property is read and written. value = raw * scale + offset; `words` stand for false and true."""
+
+    rpc: Literal["", "Switch", "Light", "Cover", "Input", "Temperature", "Humidity"] = ""
+    id: int = Field(default=0, ge=0)
+    path: str = Field(default="", pattern=r"^(/\S*)?$")
+    key: str = Field(min_length=1)
+    set_path: str = Field(default="", pattern=r"^(/\S*)?$")
+    set_method: str = "Set"
+    set_key: str = ""
+    words: tuple[str, str] | None = Field(default=None, strict=False)
+    scale: float = 1.0
+    offset: float = 0.0
+
+    @model_validator(mode="after")
+    def _require_one_way(self) -> JsonPlace:
+        if bool(self.rpc) == bool(self.path):
+            raise ValueError("needs either rpc, a Shelly component, or path")
+        if self.scale == 0:
+            raise ValueError("scale must not be 0")
+        return self
+
+    @property
+    def read_path(self) -> str:
+        """Where to read, with query."""
+        return f"/rpc/{self.rpc}.GetStatus?id={self.id}" if self.rpc else self.path
+
+    def is_writable(self) -> bool:
+        """Return whether it says how to write it."""
+        return bool(self.set_key and (self.rpc or self.set_path))
+
+    def to_value(self, answer: Any, schema: DataSchema) -> Value:
+        """Return the property's value in an answer.
+
+        Raises:
+            ValueError: the answer has no such key, or another type of value there.
+        """
+        raw = answer
+        for part in self.key.split("."):
+            if not isinstance(raw, dict) or part not in raw:
+                raise ValueError(f"the answer has no {self.key}")
+            raw = raw[part]
+        if schema.type == "boolean":
+            if self.words and raw in self.words:
+                return raw == self.words[1]
+            if isinstance(raw, bool):
+                return raw
+        elif schema.type == "string":
+            if isinstance(raw, str):
+                return raw
+        elif isinstance(raw, int | float) and not isinstance(raw, bool):
+            value = raw * self.scale + self.offset
+            return round(value) if schema.type == "integer" else float(value)
+        raise ValueError(f"{self.key} is {str(raw)[:40]!r}, no {schema.type}")
+
+    def to_raw(self, value: Value) -> Any:
+        """Return what to send for a value of the property."""
+        if isinstance(value, bool):
+            return self.words[int(value)] if self.words else value
+        if isinstance(value, str):
+            return value
+        raw = (value - self.offset) / self.scale
+        return int(raw) if raw == int(raw) else raw
+
+
+class HttpDriver:
+    """One server. Every request has its own connection; safe to use from several threads."""
+
+    def __init__(self, settings: HttpSettings, bindings: Mapping[str, Binding], clock: Callable[[], float]) -> None:
+        self._settings, self._bindings, self._clock = settings, bindings, clock
+        # no proxy and no redirect: a device is asked where the site file says, and nowhere else
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
+        self._lock = threading.Lock()
+
+    def read(self, device: str) -> dict[str, Reading]:
+        """Return every property of a device; what does not fit its schema is marked bad."""
+        binding = self._bindings[device]
+        answers: dict[str, Any] = {}
+        found: dict[str, Reading] = {}
+        for name, place in binding.at.items():
+            if place.read_path not in answers:
+                answers[place.read_path] = self._ask(device, place.read_path, None)
+            schema = binding.device.properties[name]
+            try:
+                value: Value = place.to_value(answers[place.read_path], schema)
+                quality: Literal["good", "bad"] = "bad" if schema.problem_with(value) else "good"
+            except ValueError:
+                value, quality = "", "bad"
+            found[name] = Reading(value, self._clock(), quality)
+        return found
+
+    def write(self, device: str, values: dict[str, Value]) -> None:
+        """Set properties of a device; those that one request can hold go together."""
+        binding = self._bindings[device]
+        requests: dict[str, dict[str, Any]] = {}
+        for name, value in values.items():
+            place = binding.at[name]
+            path = f"/rpc/{place.rpc}.{place.set_method}" if place.rpc else place.set_path
+            body = requests.setdefault(path, {"id": place.id} if place.rpc else {})
+            body[place.set_key] = place.to_raw(value)
+        for path, body in requests.items():
+            self._ask(device, path, body)
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+        self._opener.close()
+
+    def _ask(self, device: str, path: str, body: dict[str, Any] | None) -> Any:
+        """Send one request, once; GET without a body, else POST. Raises DeviceUnavailable for whatever goes wrong."""
+        url = urllib.parse.urljoin(self._settings.url, path)
+        headers = {"Content-Type": "application/json", "Accept": "application/json"} | self._authorization(device)
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(url, data, headers)  # noqa: S310 - HttpSettings takes http and https only
+        try:
+            with self._opener.open(request, timeout=self._settings.timeout_s) as answer:
+                raw = answer.read(MAX_ANSWER_BYTES + 1)
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise DeviceUnavailable(f"{device}: {url} answered {error.code}") from error
+        except OSError as error:
+            raise DeviceUnavailable(f"{device}: no answer from {url}: {getattr(error, 'reason', error)}") from error
+        except Exception as error:  # http.client has its own family for garbled answers
+            raise DeviceUnavailable(f"{device}: {url} answered nonsense: {type(error).__name__}") from error
+        if len(raw) > MAX_ANSWER_BYTES:
+            raise DeviceUnavailable(f"{device}: {url} answered more than {MAX_ANSWER_BYTES} bytes")
+        try:
+            return json.loads(raw) if raw or body is None else None
+        except ValueError as error:
+            if body is not None:
+                return None  # what a write answers is not looked at; the read-back is
+            raise DeviceUnavailable(f"{device}: {url} answered no JSON") from error
+
+    def _authorization(self, device: str) -> dict[str, str]:
+        if not self._settings.token_file:
+            return {}
+        try:
+            token = Path(self._settings.token_file).read_text(encoding="utf-8").strip()
+            return {"Authorization": f"Bearer {token}"}
+        except OSError as error:
+            raise DeviceUnavailable(f"{device}: cannot read {self._settings.token_file}: {error.strerror}") from error
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+DRIVER = DriverType(
+    settings=HttpSettings, address=JsonPlace, open=HttpDriver, is_writable=lambda place: place.is_writable()
+)

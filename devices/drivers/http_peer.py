@@ -1,0 +1,117 @@
+"""An HTTP server whose JSON is a simulated world: Shelly's RPC, and plain paths."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from devices.driver import Binding
+from devices.drivers.http import HttpSettings, JsonPlace
+from devices.drivers.peer import LiveWorld
+
+
+class HttpPeer:
+    """The server behind one `http` driver of a site."""
+
+    def __init__(self, settings: HttpSettings, bindings: Mapping[str, Binding], world: LiveWorld) -> None:
+        parts = urlsplit(settings.url)
+        self.world, self.bindings = world, bindings
+        self._address = (parts.hostname or "127.0.0.1", parts.port or 80)
+        self._server: ThreadingHTTPServer | None = None
+
+    @property
+    def where(self) -> str:
+        """Where it listens."""
+        return f"http://{self._address[0]}:{self._address[1]}"
+
+    def start(self) -> None:
+        """Listen. Raises OSError if the port is taken."""
+        peer = self
+
+        class Handler(_Handler):
+            owner = peer
+
+        self._server = ThreadingHTTPServer(self._address, Handler)
+        Thread(target=self._server.serve_forever, args=(0.05,), name=self.where, daemon=True).start()
+
+    def stop(self) -> None:
+        """Stop listening; every connection is for one request only."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+    def show(self, path: str) -> tuple[int, Any]:
+        """Return status and JSON for a GET of a path with query."""
+        shown: dict[str, Any] = {}
+        for device, binding in self.bindings.items():
+            for name, place in binding.at.items():
+                if place.read_path != path:
+                    continue
+                values = self.world.read(device)
+                if values is None:
+                    return 503, {"error": "no answer"}
+                _put(shown, place.key, place.to_raw(values[name]))
+        return (200, shown) if shown else (404, {"error": "not found"})
+
+    def take(self, path: str, body: Mapping[str, Any]) -> tuple[int, Any]:
+        """Return status and JSON for a POST, and do what it asks."""
+        is_known = False
+        for device, binding in self.bindings.items():
+            values = {}
+            for name, place in binding.at.items():
+                if _set_path(place) == path and place.set_key in body and body.get("id", place.id) == place.id:
+                    wanted: dict[str, Any] = {}
+                    _put(wanted, place.key, body[place.set_key])
+                    values[name] = place.to_value(wanted, binding.device.properties[name])
+            if values:
+                is_known = True
+                if not self.world.write(device, values):
+                    return 503, {"error": "no answer"}
+        return (200, {"was_on": False}) if is_known else (404, {"error": "not found"})
+
+
+def _set_path(place: JsonPlace) -> str:
+    return f"/rpc/{place.rpc}.{place.set_method}" if place.rpc else place.set_path
+
+
+def _put(shown: dict[str, Any], key: str, value: Any) -> None:
+    *folders, last = key.split(".")
+    for folder in folders:
+        shown = shown.setdefault(folder, {})
+    shown[last] = value
+
+
+class _Handler(BaseHTTPRequestHandler):
+    owner: HttpPeer
+
+    def do_GET(self) -> None:
+        parts = urlsplit(self.path)
+        query = f"?id={parse_qs(parts.query)['id'][0]}" if "id" in parse_qs(parts.query) else ""
+        self._answer(*self.owner.show(parts.path + query))
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
+        self._answer(*self.owner.take(self.path, body))
+
+    def _answer(self, status: int, answer: Any) -> None:
+        faults = self.owner.world.faults
+        time.sleep(faults.delay_s)
+        raw = b"\xff\xfe not HTTP at all \r\n\r\n" if faults.garbled else json.dumps(answer).encode()
+        try:
+            if not faults.garbled:
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(raw)))
+                self.end_headers()
+            self.wfile.write(raw)
+        except OSError:
+            pass  # the client did not wait
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing on stderr."""
