@@ -18,7 +18,11 @@ from devices.errors import EdgeError, UnavailableError, UsageError
 from devices.place import state_folder
 from devices.site import Site
 
-PEERS = {"http": "devices.drivers.http_peer:HttpPeer", "modbus": "devices.drivers.modbus_peer:ModbusPeer"}
+PEERS = {
+    "http": "devices.drivers.http_peer:HttpPeer",
+    "modbus": "devices.drivers.modbus_peer:ModbusPeer",
+    "mqtt": "devices.drivers.mqtt_peer:MqttPeer",
+}
 FAULTS = {
     "stick": "a device answers and does not move",
     "silence": "a device does not answer",
@@ -112,7 +116,12 @@ def make_peer(site: Site, driver: str, world: LiveWorld) -> Peer:
         raise UsageError(f"nothing stands in for a driver of the type {kind!r}", hint=f"peers: {', '.join(PEERS)}")
     module, _, attribute = PEERS[kind].partition(":")
     settings = load_driver_type(kind).settings.model_validate(plain)
-    peer: Peer = getattr(import_module(module), attribute)(settings, bindings_of(site, driver), world)
+    try:
+        peer: Peer = getattr(import_module(module), attribute)(settings, bindings_of(site, driver), world)
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"the peer of {kind} needs the package {error.name}", hint=f"pip install {error.name}"
+        ) from error
     return peer
 
 

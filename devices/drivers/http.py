@@ -22,7 +22,8 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from devices.driver import Binding, DeviceUnavailable, DriverType, Reading
-from devices.site import DataSchema, Value
+from devices.drivers.json_values import JsonValue
+from devices.site import Value
 from devices.yaml_file import Strict
 
 MAX_ANSWER_BYTES = 1 << 20
@@ -37,8 +38,8 @@ class HttpSettings(Strict):
     timeout_s: float = Field(default=2.0, gt=0)
 
 
-class JsonPlace(Strict):
-    """Where one property is read and written. value = raw * scale + offset; `words` stand for false and true."""
+class JsonPlace(JsonValue):
+    """Where one property is read and written."""
 
     rpc: Literal["", "Switch", "Light", "Cover", "Input", "Temperature", "Humidity"] = ""
     id: int = Field(default=0, ge=0)
@@ -47,16 +48,11 @@ class JsonPlace(Strict):
     set_path: str = Field(default="", pattern=r"^(/\S*)?$")
     set_method: str = "Set"
     set_key: str = ""
-    words: tuple[str, str] | None = Field(default=None, strict=False)
-    scale: float = 1.0
-    offset: float = 0.0
 
     @model_validator(mode="after")
     def _require_one_way(self) -> JsonPlace:
         if bool(self.rpc) == bool(self.path):
             raise ValueError("needs either rpc, a Shelly component, or path")
-        if self.scale == 0:
-            raise ValueError("scale must not be 0")
         return self
 
     @property
@@ -67,39 +63,6 @@ class JsonPlace(Strict):
     def is_writable(self) -> bool:
         """Return whether it says how to write it."""
         return bool(self.set_key and (self.rpc or self.set_path))
-
-    def to_value(self, answer: Any, schema: DataSchema) -> Value:
-        """Return the property's value in an answer.
-
-        Raises:
-            ValueError: the answer has no such key, or another type of value there.
-        """
-        raw = answer
-        for part in self.key.split("."):
-            if not isinstance(raw, dict) or part not in raw:
-                raise ValueError(f"the answer has no {self.key}")
-            raw = raw[part]
-        if schema.type == "boolean":
-            if self.words and raw in self.words:
-                return raw == self.words[1]
-            if isinstance(raw, bool):
-                return raw
-        elif schema.type == "string":
-            if isinstance(raw, str):
-                return raw
-        elif isinstance(raw, int | float) and not isinstance(raw, bool):
-            value = raw * self.scale + self.offset
-            return round(value) if schema.type == "integer" else float(value)
-        raise ValueError(f"{self.key} is {str(raw)[:40]!r}, no {schema.type}")
-
-    def to_raw(self, value: Value) -> Any:
-        """Return what to send for a value of the property."""
-        if isinstance(value, bool):
-            return self.words[int(value)] if self.words else value
-        if isinstance(value, str):
-            return value
-        raw = (value - self.offset) / self.scale
-        return int(raw) if raw == int(raw) else raw
 
 
 class HttpDriver:

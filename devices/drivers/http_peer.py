@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from devices.driver import Binding
 from devices.drivers.http import HttpSettings, JsonPlace
+from devices.drivers.json_values import put
 from devices.drivers.peer import LiveWorld
 
 
@@ -36,7 +38,7 @@ class HttpPeer:
         class Handler(_Handler):
             owner = peer
 
-        self._server = ThreadingHTTPServer(self._address, Handler)
+        self._server = _Server(self._address, Handler)
         Thread(target=self._server.serve_forever, args=(0.05,), name=self.where, daemon=True).start()
 
     def stop(self) -> None:
@@ -56,7 +58,7 @@ class HttpPeer:
                 values = self.world.read(device)
                 if values is None:
                     return 503, {"error": "no answer"}
-                _put(shown, place.key, place.to_raw(values[name]))
+                put(shown, place.key, place.to_raw(values[name]))
         return (200, shown) if shown else (404, {"error": "not found"})
 
     def take(self, path: str, body: Mapping[str, Any]) -> tuple[int, Any]:
@@ -67,7 +69,7 @@ class HttpPeer:
             for name, place in binding.at.items():
                 if _set_path(place) == path and place.set_key in body and body.get("id", place.id) == place.id:
                     wanted: dict[str, Any] = {}
-                    _put(wanted, place.key, body[place.set_key])
+                    put(wanted, place.key, body[place.set_key])
                     values[name] = place.to_value(wanted, binding.device.properties[name])
             if values:
                 is_known = True
@@ -80,11 +82,10 @@ def _set_path(place: JsonPlace) -> str:
     return f"/rpc/{place.rpc}.{place.set_method}" if place.rpc else place.set_path
 
 
-def _put(shown: dict[str, Any], key: str, value: Any) -> None:
-    *folders, last = key.split(".")
-    for folder in folders:
-        shown = shown.setdefault(folder, {})
-    shown[last] = value
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):  # a client that leaves early is no error here
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

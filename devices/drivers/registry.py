@@ -16,7 +16,11 @@ from devices.errors import UsageError
 from devices.site import Device, Site, Value
 from devices.yaml_file import YamlFile
 
-BUILT_IN = {"http": "devices.drivers.http:DRIVER", "modbus": "devices.drivers.modbus:DRIVER"}
+BUILT_IN = {
+    "http": "devices.drivers.http:DRIVER",
+    "modbus": "devices.drivers.modbus:DRIVER",
+    "mqtt": "devices.drivers.mqtt:DRIVER",
+}
 ENTRY_POINTS = "edgewright.drivers"
 
 

@@ -87,6 +87,53 @@ devices:
       temperature_c: {path: /heating, key: is, scale: 0.01, offset: -273.15}
   motion: {model: motion_sensor, driver: it, at: {motion: {path: /motion, key: seen, words: ["no", "yes"]}}}
 """,
+    "mqtt, zigbee2mqtt": """
+drivers: {it: {type: mqtt, host: 127.0.0.1, port: PORT, profile: zigbee2mqtt, timeout_s: 0.4}}
+devices:
+  lamp:
+    model: dimmable_light
+    driver: it
+    at: {"on": {topic: lamp, key: state}, brightness: {topic: lamp, key: brightness, scale: 0.5}}
+  blinds: {model: blinds, driver: it, at: {position: {topic: blinds, key: position}}}
+  heating:
+    model: thermostat
+    driver: it
+    at:
+      target_c: {topic: heating, key: occupied_heating_setpoint}
+      temperature_c: {topic: heating, key: local_temperature}
+  motion: {model: motion_sensor, driver: it, at: {motion: {topic: hall/motion, key: occupancy, words: ["no", "yes"]}}}
+""",
+    "mqtt, Tasmota": """
+drivers: {it: {type: mqtt, host: 127.0.0.1, port: PORT, profile: tasmota, timeout_s: 0.4}}
+devices:
+  lamp:
+    model: dimmable_light
+    driver: it
+    at: {"on": {topic: lamp, key: POWER}, brightness: {topic: lamp, key: Dimmer}}
+  outlet: {model: switch, driver: it, at: {"on": {topic: outlet, key: POWER2}}}
+  heating:
+    model: thermostat
+    driver: it
+    at:
+      target_c: {topic: heating, key: TempTargetSet}
+      temperature_c: {topic: heating, key: DS18B20.Temperature, is_sensor: true}
+""",
+    "mqtt, plain": """
+drivers: {it: {type: mqtt, host: 127.0.0.1, port: PORT, profile: plain, timeout_s: 0.4}}
+devices:
+  lamp:
+    model: dimmable_light
+    driver: it
+    at:
+      "on": {topic: lamp/state, key: is_on, set_topic: lamp/set, set_key: is_on, get_topic: lamp/get}
+      brightness: {topic: lamp/state, key: level, set_topic: lamp/set, set_key: level, get_topic: lamp/get}
+  heating:
+    model: thermostat
+    driver: it
+    at:
+      target_c: {topic: heating/target, key: c, set_topic: heating/target/set, get_topic: heating/target/get}
+      temperature_c: {topic: heating/now, key: c, get_topic: heating/now/get}
+""",
 }
 
 

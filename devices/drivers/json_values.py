@@ -1,0 +1,70 @@
+"""Values inside JSON, as HTTP and MQTT devices show and take them: keys, words for true and false, scales."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from devices.site import DataSchema, Value
+from devices.yaml_file import Strict
+
+
+class JsonValue(Strict):
+    """Where a value is in JSON and how it is written. value = raw * scale + offset; `words` stand for false and true.
+
+    `key` has a dot for each level; without a key the whole of the JSON is the value.
+    """
+
+    key: str = ""
+    words: tuple[str, str] | None = Field(default=None, strict=False)
+    scale: float = 1.0
+    offset: float = 0.0
+
+    @model_validator(mode="after")
+    def _require_scale(self) -> JsonValue:
+        if self.scale == 0:
+            raise ValueError("scale must not be 0")
+        return self
+
+    def to_value(self, answer: Any, schema: DataSchema) -> Value:
+        """Return the property's value in an answer.
+
+        Raises:
+            ValueError: the answer has no such key, or another type of value there.
+        """
+        raw = answer
+        for part in self.key.split(".") if self.key else []:
+            if not isinstance(raw, dict) or part not in raw:
+                raise ValueError(f"the answer has no {self.key}")
+            raw = raw[part]
+        if schema.type == "boolean":
+            if self.words and raw in self.words:
+                return bool(raw == self.words[1])
+            if isinstance(raw, bool):
+                return raw
+        elif schema.type == "string":
+            if isinstance(raw, str):
+                return raw
+        elif isinstance(raw, int | float) and not isinstance(raw, bool):
+            value = raw * self.scale + self.offset
+            return round(value) if schema.type == "integer" else float(value)
+        raise ValueError(f"{self.key or 'the answer'} is {str(raw)[:40]!r}, no {schema.type}")
+
+    def to_raw(self, value: Value, words: tuple[str, str] | None = None) -> Any:
+        """Return what to send for a value of the property; `words` where the address itself has none."""
+        chosen = self.words or words
+        if isinstance(value, bool):
+            return chosen[int(value)] if chosen else value
+        if isinstance(value, str):
+            return value
+        raw = (value - self.offset) / self.scale
+        return int(raw) if raw == int(raw) else raw
+
+
+def put(shown: dict[str, Any], key: str, value: Any) -> None:
+    """Put a value at a dotted key, making the levels on the way."""
+    *folders, last = key.split(".")
+    for folder in folders:
+        shown = shown.setdefault(folder, {})
+    shown[last] = value
