@@ -25,7 +25,9 @@ from devices.journal import Journal
 from devices.site import Action, Device, Requirement, Site, Value
 from devices.tools import Command, input_problem
 
-Status = Literal["done", "refused", "needs_confirmation", "failed", "unknown"]
+Status = Literal["done", "refused", "needs_confirmation", "failed", "unknown", "dry_run"]
+Mode = Literal["auto", "assist", "dry_run", "locked"]
+CONFIRMATION_S = 60.0  # a yes that comes later is none
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,10 @@ class Broker:
         driver: touches the devices.
         journal: takes every step.
         clock: seconds, on the same clock as the driver's readings.
-        confirm: asks a person whether the effect in words may happen; None means that nobody can be asked.
+        confirm: asks a person whether the effect in words may happen; None means that nobody can be asked. A yes is for
+            this command with these arguments, once, and only within CONFIRMATION_S.
+        mode: `auto` as the site says; `assist` asks before every action; `dry_run` decides and moves nothing; `locked`
+            refuses. Safe actions are carried out in every mode.
     """
 
     def __init__(
@@ -88,7 +93,9 @@ class Broker:
         *,
         clock: Callable[[], float] = time.time,
         confirm: Callable[[str], bool] | None = None,
+        mode: Mode = "auto",
     ) -> None:
+        self.mode: Mode = mode
         self.site = site
         self.driver = driver
         self.journal = journal
@@ -213,9 +220,11 @@ class Broker:
         trace.passed("schema", "ok")
         if action.risk == "forbidden":
             return _refused(trace.failed("risk", f"{command.action} is forbidden for the {device.title}"))
-        trace.passed("risk", action.risk)
+        trace.passed("risk", "safe" if action.safe else action.risk)
+        if self.mode == "locked" and not action.safe:
+            return _refused(trace.failed("mode", "the controller is locked"))
         effect = action.effect(command.input)
-        if action.risk == "confirm":
+        if action.risk == "confirm" or (self.mode == "assist" and not action.safe):
             goal = goal_text(device, action, command.input)
             if not self._is_confirmed(goal):
                 trace.failed("confirmation", f"nobody said yes to {goal}")
@@ -228,6 +237,8 @@ class Broker:
         wait_s = self._wait_s(command, action)
         if wait_s > 0:
             return _refused(trace.failed("rate", f"the {device.title} must rest for another {wait_s:.0f} seconds"))
+        if self.mode == "dry_run" and not action.safe:
+            return "dry_run", f"I would now make so: {goal_text(device, action, command.input)}.", {}
         before = self._values(device.name)
         trace.seen |= {f"{device.name}.{name}": value for name, value in before.items()}
         if not before:
@@ -236,7 +247,41 @@ class Broker:
         return self._act(device, action, command, effect, number, trace)
 
     def _is_confirmed(self, goal: str) -> bool:
-        return self._confirm is not None and self._confirm(goal)
+        asked_s = self._clock()
+        is_yes = self._confirm is not None and self._confirm(goal)
+        return is_yes and 0 <= self._clock() - asked_s <= CONFIRMATION_S
+
+    def stop(self) -> list[str]:
+        """Carry out every safe action of every device, whatever else is so, and return what did not stop.
+
+        Past the model, the policy and, where it cannot be written, the journal.
+        """
+        problems = []
+        with self._lock:
+            for device in self.site.devices.values():
+                for name, action in device.actions.items():
+                    if action.safe and (problem := self._stop(device, name, action)):
+                        problems.append(problem)
+        return problems
+
+    def _stop(self, device: Device, name: str, action: Action) -> str:
+        effect = action.effect({})
+        try:
+            self.driver.write(device.name, effect)
+        except DeviceUnavailable as error:
+            return f"the {device.title} did not stop: {error}"
+        seen = self._values(device.name)
+        try:
+            number = self._note("PROPOSED", {"device": device.name, "action": name, "input": {}, "by": "stop"})
+            self._note("STARTED", {"effect": effect}, number)
+            is_done = all(seen.get(key) == value for key, value in effect.items())
+            report = sentence(*(describe(device, key, value) for key, value in seen.items())) if seen else ""
+            self._note("DONE" if is_done else "FAILED", {"report": report, "result": {**seen}}, number)
+        except UnavailableError:
+            pass  # a full disk stops no stop
+        if any(seen.get(key) != value for key, value in effect.items()):
+            return f"the {device.title} did not stop"
+        return ""
 
     def _interlock_problem(self, requirement: Requirement, trace: _Trace) -> str:
         name, _, key = requirement.property.partition(".")

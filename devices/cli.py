@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
     group.command("list")(list_devices)
     group.command("read")(read_devices)
     group.command("call")(call_device)
+    group.command("stop")(stop_devices)
     group.command("check")(check_site)
     app.add_typer(group, name="devices")
     sim = typer.Typer(no_args_is_help=True, help="Stand-ins for a site's devices, over their real protocols.")
@@ -129,6 +130,33 @@ def call_device(
         raise RefusedError(f"{device} {action}: {outcome.status.replace('_', ' ')}", hint=hint)
     if outcome.status != "done":
         raise UnavailableError(f"{device} {action}: {outcome.status}")
+
+
+def stop_devices(site: _Site = "home") -> None:
+    """Close and stop now what can be on a real site: past model, policy and a controller that runs."""
+    from devices.errors import EdgeError
+    from devices.journal import Journal
+    from devices.place import default_journal, live_place
+    from devices.site import load_site
+
+    loaded = load_site(site)
+    try:
+        journal = Journal(default_journal(loaded))
+    except EdgeError as error:  # another controller has it, or the disk is full
+        _warn(f"not journalled: {error}")
+        journal = Journal()
+    place = live_place(loaded, journal)
+    problems = place.broker.stop()
+    problems += place.close()
+    for problem in problems:
+        _warn(problem)
+    if problems:
+        raise UnavailableError(f"{len(problems)} did not stop", hint="switch them off by hand")
+    print("stopped: " + ", ".join(name for name, device in loaded.devices.items() if _is_stoppable(device)))
+
+
+def _is_stoppable(device: Any) -> bool:
+    return any(action.safe for action in device.actions.values())
 
 
 def _warn(text: str) -> None:

@@ -124,7 +124,10 @@ class Ending(Strict):
 
 
 class Action(Strict):
-    """One thing a device can do; `writes` gives each property a constant, `$argument` or `$argument > 0`."""
+    """One thing a device can do; `writes` gives each property a constant, `$argument` or `$argument > 0`.
+
+    A `safe` action is always allowed: it needs no confirmation, works in every mode, and is what `stop` does.
+    """
 
     title: str = ""
     input: dict[str, DataSchema] = Field(default_factory=dict)
@@ -132,6 +135,7 @@ class Action(Strict):
     already: dict[str, Value] | None = None
     ends: Ending | None = None
     risk: Risk = "low"
+    safe: bool = False
     requires: tuple[Requirement, ...] = Field(default=(), strict=False)
     min_interval_s: float = Field(default=0.0, ge=0)
     say: tuple[str, ...] = Field(default=(), strict=False)
@@ -144,6 +148,8 @@ class Action(Strict):
                 name = value.removeprefix("$").split(" ")[0]
                 if name not in self.input:
                     raise ValueError(f"{value} names no argument of the input ({', '.join(self.input) or 'none'})")
+        if self.safe and (self.input or self.requires or self.ends or self.risk in {"confirm", "forbidden"}):
+            raise ValueError("a safe action takes no input, has no interlock and no end, and needs no confirmation")
         for template in self.say:
             holes = set(re.findall(r"{(\w+)}", template))
             if holes != {"device", *self.input}:

@@ -16,7 +16,7 @@ from finetune.exchanges import MAKERS
 from finetune.rows import Row
 from finetune.scene import Plan, Scene
 
-EXCHANGES_PER_ROW = (2, 6)
+EXCHANGES_PER_ROW = (1, 4)
 
 
 def generate_rows(site: Site, count: int, seed: int) -> Iterator[Row]:

@@ -108,7 +108,7 @@ def _set_ranges(entry: dict[str, Any], ranges: dict[str, tuple[int, int]]) -> No
 
 def _set_risk(entry: dict[str, Any], rng: Random) -> None:
     for action in entry.get("actions", {}).values():
-        if rng.random() < 0.1:
+        if rng.random() < 0.1 and not action.get("safe"):
             action["risk"] = "confirm"
 
 
