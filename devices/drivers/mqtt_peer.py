@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -83,6 +85,9 @@ class MqttPeer:
             await broker.shutdown()
 
         asyncio.run(run())
+        with warnings.catch_warnings():  # amqtt 0.12 leaves connections for the garbage collector to close
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
 
     def _join(self) -> Any:
         from paho.mqtt.client import Client
