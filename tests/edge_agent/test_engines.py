@@ -117,10 +117,11 @@ def test_a_primed_prefix_is_not_evaluated_again(make_engine: Callable[[], Engine
     engine, prefix = make_engine(), TEMPLATE.render([SYSTEM], add_generation_prompt=False)
     engine.prime(prefix)
     engine.prime(prefix)
-    primed = one(engine, prompt(ASKS[0]), short())
+    # not ASKS[0]: with these random weights two of its tokens are 0.005 apart, and batches cut elsewhere swap them
+    primed = one(engine, prompt(ASKS[1]), short())
     assert primed.reused_tokens > 100
-    assert primed.token_ids == one(make_engine(), prompt(ASKS[0]), short()).token_ids
-    other = one(engine, prompt(ASKS[1]), short())
+    assert primed.token_ids == one(make_engine(), prompt(ASKS[1]), short()).token_ids
+    other = one(engine, prompt(ASKS[2]), short())
     assert other.reused_tokens >= primed.reused_tokens
 
 
