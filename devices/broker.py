@@ -22,7 +22,7 @@ from devices.driver import DeviceUnavailable, Driver, Reading, TimedDriver
 from devices.endings import Ending, Endings
 from devices.errors import UnavailableError
 from devices.journal import Journal
-from devices.site import Action, Device, Requirement, Site, Value
+from devices.site import Action, Device, Requirement, Site, Value, is_so
 from devices.tools import Command, input_problem
 
 Status = Literal["done", "refused", "needs_confirmation", "failed", "unknown", "dry_run"]
@@ -192,7 +192,7 @@ class Broker:
             except DeviceUnavailable as error:
                 problems.append(f"the {title} could not be ended: {error}")
                 continue
-            if any(seen.get(name) != value for name, value in ending.writes.items()):
+            if not is_so(seen, ending.writes):
                 problems.append(f"the {title} did not end")
                 continue
             report = sentence(*(describe(device, name, seen[name]) for name in ending.writes)) if device else title
@@ -205,7 +205,7 @@ class Broker:
     def _end(self, ending: Ending) -> dict[str, Value]:
         """Write the values that end an action, unless they are so already; return what is read back."""
         seen = self._values(ending.device)
-        if all(seen.get(name) == value for name, value in ending.writes.items()):
+        if is_so(seen, ending.writes):
             return seen
         self.driver.write(ending.device, ending.writes)
         return self._values(ending.device)
@@ -271,17 +271,15 @@ class Broker:
         except DeviceUnavailable as error:
             return f"the {device.title} did not stop: {error}"
         seen = self._values(device.name)
+        is_stopped = is_so(seen, effect)
         try:
             number = self._note("PROPOSED", {"device": device.name, "action": name, "input": {}, "by": "stop"})
             self._note("STARTED", {"effect": effect}, number)
-            is_done = all(seen.get(key) == value for key, value in effect.items())
             report = sentence(*(describe(device, key, value) for key, value in seen.items())) if seen else ""
-            self._note("DONE" if is_done else "FAILED", {"report": report, "result": {**seen}}, number)
+            self._note("DONE" if is_stopped else "FAILED", {"report": report, "result": {**seen}}, number)
         except UnavailableError:
             pass  # a full disk stops no stop
-        if any(seen.get(key) != value for key, value in effect.items()):
-            return f"the {device.title} did not stop"
-        return ""
+        return "" if is_stopped else f"the {device.title} did not stop"
 
     def _interlock_problem(self, requirement: Requirement, trace: _Trace) -> str:
         name, _, key = requirement.property.partition(".")
@@ -327,7 +325,7 @@ class Broker:
         seen = self._values(device.name)
         if not seen:
             return "unknown", f"I do not know whether the {device.title} changed.", {"reason": problem or "no answer"}
-        if all(seen.get(name) == value for name, value in effect.items()):
+        if is_so(seen, effect):
             return "done", sentence(done_text(device, action, command.input, seen)), seen
         name = main_property(action)
         return (

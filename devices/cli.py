@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -96,7 +95,7 @@ def call_device(
 ) -> None:
     """Carry out one action through the broker, in the simulated world unless --live; stays until a timed one ends."""
     from devices.journal import Journal
-    from devices.place import default_journal, live_place, parse_arguments, simulated_place
+    from devices.place import default_journal, live_place, parse_arguments, simulated_place, warn
     from devices.site import load_site
     from devices.tools import Command
 
@@ -110,7 +109,7 @@ def call_device(
     confirm = (lambda effect: True) if yes else None
     if live:
         place = live_place(loaded, Journal(journal or default_journal(loaded)), confirm)
-        place.keep_time(_warn)
+        place.keep_time(warn)
     else:
         place = simulated_place(loaded, confirm=confirm)
     try:
@@ -119,12 +118,11 @@ def call_device(
             print(json.dumps({"status": outcome.status, "report": outcome.report, "state": place.state()}), flush=True)
         else:
             print(f"{outcome.status.replace('_', ' ')}: {outcome.report}", flush=True)
-        if live and place.broker.owed():
-            _warn("staying until it ends; Ctrl-C ends it now")
-            place.wait_for_endings()
+        if live:
+            place.wait_for_endings(warn)
     finally:
         for problem in place.close():
-            _warn(problem)
+            warn(problem)
     if outcome.status in {"refused", "needs_confirmation"}:
         hint = "add --yes to confirm" if outcome.status == "needs_confirmation" else ""
         raise RefusedError(f"{device} {action}: {outcome.status.replace('_', ' ')}", hint=hint)
@@ -136,20 +134,20 @@ def stop_devices(site: _Site = "home") -> None:
     """Close and stop now what can be on a real site: past model, policy and a controller that runs."""
     from devices.errors import EdgeError
     from devices.journal import Journal
-    from devices.place import default_journal, live_place
+    from devices.place import default_journal, live_place, warn
     from devices.site import load_site
 
     loaded = load_site(site)
     try:
         journal = Journal(default_journal(loaded))
     except EdgeError as error:  # another controller has it, or the disk is full
-        _warn(f"not journalled: {error}")
+        warn(f"not journalled: {error}")
         journal = Journal()
     place = live_place(loaded, journal)
     problems = place.broker.stop()
     problems += place.close()
     for problem in problems:
-        _warn(problem)
+        warn(problem)
     if problems:
         raise UnavailableError(f"{len(problems)} did not stop", hint="switch them off by hand")
     print("stopped: " + ", ".join(name for name, device in loaded.devices.items() if _is_stoppable(device)))
@@ -157,10 +155,6 @@ def stop_devices(site: _Site = "home") -> None:
 
 def _is_stoppable(device: Any) -> bool:
     return any(action.safe for action in device.actions.values())
-
-
-def _warn(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def check_site(site: Annotated[str, typer.Argument(metavar="SITE")], as_json: _Json = False) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from devices.errors import UnavailableError
@@ -47,6 +48,14 @@ class TimedDriver(Protocol):
     def write_later(self, device: str, values: dict[str, Value], after_s: float) -> None:
         """Set properties after a time, replacing what was still to come for this device."""
         ...
+
+
+def read_secret(device: str, path: str) -> str:
+    """Return what a file named in a driver's settings holds. Raises DeviceUnavailable if it cannot be read."""
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise DeviceUnavailable(f"{device}: cannot read {path}: {error.strerror}") from error
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,6 @@ import hashlib
 import os
 from pathlib import Path
 
-CHUNK_BYTES = 1 << 20
-
 
 def aside_of(path: Path) -> Path:
     """Return where a file is written until it is whole: the same folder, so that a rename is atomic."""
@@ -42,8 +40,5 @@ def write_file(path: Path, data: bytes) -> None:
 
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hex."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -61,8 +62,10 @@ class Place:
             if self._closing.wait(TICK_S):
                 return
 
-    def wait_for_endings(self) -> None:
-        """Return when nothing is owed any more."""
+    def wait_for_endings(self, tell: Callable[[str], None]) -> None:
+        """Return when nothing is owed any more; `tell` hears that there is something to wait for."""
+        if self.broker.owed():
+            tell("staying until it ends; Ctrl-C ends it now")
         while self.broker.owed():
             time.sleep(TICK_S)
 
@@ -94,6 +97,11 @@ def live_place(site: Site, journal: Journal, confirm: Confirm | None = None) -> 
 
     driver = open_driver(site)
     return Place(Broker(site, driver, journal, confirm=confirm), driver, None)
+
+
+def warn(text: str) -> None:
+    """Say something on stderr, at once."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def default_journal(site: Site) -> Path:

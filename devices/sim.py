@@ -9,11 +9,11 @@ import socket
 import socketserver
 import threading
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 
 from devices.drivers.peer import Faults, LiveWorld, Peer
-from devices.drivers.registry import bindings_of, load_driver_type
+from devices.drivers.registry import settings_of
 from devices.errors import EdgeError, UnavailableError, UsageError
 from devices.place import state_folder
 from devices.site import Site
@@ -110,14 +110,11 @@ class Stage:
 
 def make_peer(site: Site, driver: str, world: LiveWorld) -> Peer:
     """Return the peer for one of a site's drivers, not listening yet. Raises UsageError if nothing stands in for it."""
-    plain = site.drivers[driver]
-    kind = str(plain["type"])
+    kind = str(site.drivers[driver]["type"])
     if kind not in PEERS:
         raise UsageError(f"nothing stands in for a driver of the type {kind!r}", hint=f"peers: {', '.join(PEERS)}")
-    module, _, attribute = PEERS[kind].partition(":")
-    settings = load_driver_type(kind).settings.model_validate(plain)
     try:
-        peer: Peer = getattr(import_module(module), attribute)(settings, bindings_of(site, driver), world)
+        peer: Peer = resolve_name(PEERS[kind])(*settings_of(site, driver), world)
     except ModuleNotFoundError as error:
         raise UsageError(
             f"the peer of {kind} needs the package {error.name}", hint=f"pip install {error.name}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -165,7 +166,12 @@ class Action(Strict):
         if self.ends:
             return False
         goal = self.already if self.already is not None else self.effect(arguments)
-        return all(state.get(name) == value for name, value in goal.items())
+        return is_so(state, goal)
+
+
+def is_so(state: Mapping[str, Value], goal: Mapping[str, Value]) -> bool:
+    """Return whether a device's properties have all the values of a goal."""
+    return all(state.get(name) == value for name, value in goal.items())
 
 
 def _evaluate(value: Value, arguments: dict[str, Value]) -> Value:

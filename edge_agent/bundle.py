@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from devices.durable import sha256_of
 from devices.errors import RefusedError, UnavailableError, UsageError
 from devices.site import Site, load_site
 from devices.tools import Tool
@@ -36,7 +37,6 @@ REQUIRED_FILES = (MODEL, TEMPLATE, SYSTEM, TOOLS, SITE, SAMPLING, EXPORT, CARD) 
 CURRENT, PREVIOUS, BUNDLES = "current", "previous", "bundles"  # names in a box's root, which flash makes
 ID_LENGTH = 12
 CONTRACT_KEY = "edgewright.contract"
-CHUNK_BYTES = 1 << 20
 _MANIFEST_BYTES = 1 << 20
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _SHA256 = r"^[0-9a-f]{64}$"
@@ -194,12 +194,8 @@ def _verify_file(path: Path, entry: FileEntry) -> None:
         raise BundleTampered(f"{path}: not a plain file", hint=hint)
     if status.st_size != entry.bytes:
         raise BundleTampered(f"{path}: {status.st_size} bytes, the manifest says {entry.bytes}", hint=hint)
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    if digest.hexdigest() != entry.sha256:
-        raise BundleTampered(f"{path}: the content was changed (SHA-256 {digest.hexdigest()[:12]}, "
+    if (digest := sha256_of(path)) != entry.sha256:
+        raise BundleTampered(f"{path}: the content was changed (SHA-256 {digest[:12]}, "
                              f"the manifest says {entry.sha256[:12]})", hint=hint)  # fmt: skip
 
 

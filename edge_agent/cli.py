@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Annotated, Any
 
 import typer
@@ -43,10 +43,7 @@ def register(app: typer.Typer, *, openers: Mapping[str, str], case_maker: str) -
         from edge_agent.grading import Placement, evaluate_models, load_or_make_cases
         from edge_agent.report import terminal_table, write_report
 
-        module, _, function = case_maker.partition(":")
-        loaded = load_or_make_cases(
-            cases, lambda: getattr(importlib.import_module(module), function), site, count, seed, out / "cases.jsonl"
-        )
+        loaded = load_or_make_cases(cases, lambda: resolve_name(case_maker), site, count, seed, out / "cases.jsonl")
         placement = Placement(device, gpu_layers, load_in_4bit)
         times = json.loads(stage_times.read_text(encoding="utf-8")) if stage_times else {}
         report = evaluate_models(models, site, loaded, placement, openers, command=_command_line(), stage_times_s=times)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import importlib
 import json
 import multiprocessing
 import sys
@@ -14,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from devices.errors import UnavailableError, UsageError
@@ -134,9 +134,7 @@ def _evaluate(
 
 def _open(model: Model, placement: Placement) -> Any:
     if model.opener:
-        module, _, function = model.opener.partition(":")
-        open_engine = getattr(importlib.import_module(module), function)
-        return open_engine(model.path, device=placement.device, load_in_4bit=placement.load_in_4bit)
+        return resolve_name(model.opener)(model.path, device=placement.device, load_in_4bit=placement.load_in_4bit)
     from edge_agent.llama_engine import LlamaEngine
 
     return LlamaEngine(Path(model.path), gpu_layers=placement.gpu_layers)

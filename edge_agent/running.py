@@ -13,7 +13,7 @@ from typing import Any
 from devices.drivers.registry import require_drivers
 from devices.errors import UnavailableError, UsageError
 from devices.journal import JOURNAL_IN_BOX, Journal
-from devices.place import Confirm, Place, default_journal, live_place, simulated_place
+from devices.place import Confirm, Place, default_journal, live_place, simulated_place, warn
 from devices.simulator import World
 from devices.site import Site, load_site
 from edge_agent.agent import TurnResult
@@ -39,14 +39,12 @@ class Runner:
         """Yield what came of each request, each in a fresh copy of the simulated world, or all on the real devices."""
         confirm: Confirm | None = (lambda effect: True) if self.says_yes else None
         if self.is_live:
-            with self._place(confirm, _warn) as place:
+            with self._place(confirm, warn) as place:
                 yield from (self._answer(place, ask) for ask in asks)
-                if place.broker.owed():
-                    _warn("staying until it ends; Ctrl-C ends it now")
-                    place.wait_for_endings()
+                place.wait_for_endings(warn)
             return
         for ask in asks:
-            with self._place(confirm, _warn) as place:
+            with self._place(confirm, warn) as place:
                 yield self._answer(place, ask)
 
     def _answer(self, place: Place, ask: str) -> dict[str, Any]:
@@ -87,10 +85,6 @@ class Runner:
         finally:
             for problem in place.close():
                 tell(problem)
-
-
-def _warn(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager

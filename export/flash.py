@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from devices.durable import CHUNK_BYTES, sync
+from devices.durable import sync
 from devices.errors import RefusedError, UnavailableError, UsageError
 from edge_agent.bundle import BUNDLES, CURRENT, MANIFEST, PREVIOUS, Bundle, BundleTampered, open_bundle, verify_files
 
 INCOMING = ".incoming-"
 MARGIN_BYTES = 1 << 20  # for folders and links
+CHUNK_BYTES = 1 << 20
 SYNC_BYTES = 64 << 20  # between two fsyncs of a file: progress is what is on the disk, not what is in memory
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 

@@ -12,7 +12,6 @@ A run works in OUT.part, which becomes OUT at its very end: what is called OUT i
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from dataclasses import asdict, dataclass
@@ -22,7 +21,7 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
-from devices.durable import sync
+from devices.durable import sha256_of, sync
 from devices.errors import UsageError
 from devices.site import site_path
 from finetune.recipe import Recipe, load_recipe
@@ -135,8 +134,7 @@ def file_sha256(path: Path) -> str:
         UsageError: it cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error}") from error
 

@@ -11,17 +11,15 @@ Does not guard against: a peer that is not who it says it is, unless the url is 
 from __future__ import annotations
 
 import json
-import threading
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from devices.driver import Binding, DeviceUnavailable, DriverType, Reading
+from devices.driver import Binding, DeviceUnavailable, DriverType, Reading, read_secret
 from devices.drivers.json_values import JsonValue
 from devices.site import Value
 from devices.yaml_file import Strict
@@ -60,6 +58,11 @@ class JsonPlace(JsonValue):
         """Where to read, with query."""
         return f"/rpc/{self.rpc}.GetStatus?id={self.id}" if self.rpc else self.path
 
+    @property
+    def write_path(self) -> str:
+        """Where to write."""
+        return f"/rpc/{self.rpc}.{self.set_method}" if self.rpc else self.set_path
+
     def is_writable(self) -> bool:
         """Return whether it says how to write it."""
         return bool(self.set_key and (self.rpc or self.set_path))
@@ -72,7 +75,6 @@ class HttpDriver:
         self._settings, self._bindings, self._clock = settings, bindings, clock
         # no proxy and no redirect: a device is asked where the site file says, and nowhere else
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
-        self._lock = threading.Lock()
 
     def read(self, device: str) -> dict[str, Reading]:
         """Return every property of a device; what does not fit its schema is marked bad."""
@@ -97,8 +99,7 @@ class HttpDriver:
         requests: dict[str, dict[str, Any]] = {}
         for name, value in values.items():
             place = binding.at[name]
-            path = f"/rpc/{place.rpc}.{place.set_method}" if place.rpc else place.set_path
-            body = requests.setdefault(path, {"id": place.id} if place.rpc else {})
+            body = requests.setdefault(place.write_path, {"id": place.id} if place.rpc else {})
             body[place.set_key] = place.to_raw(value)
         for path, body in requests.items():
             self._ask(device, path, body)
@@ -135,11 +136,7 @@ class HttpDriver:
     def _authorization(self, device: str) -> dict[str, str]:
         if not self._settings.token_file:
             return {}
-        try:
-            token = Path(self._settings.token_file).read_text(encoding="utf-8").strip()
-            return {"Authorization": f"Bearer {token}"}
-        except OSError as error:
-            raise DeviceUnavailable(f"{device}: cannot read {self._settings.token_file}: {error.strerror}") from error
+        return {"Authorization": f"Bearer {read_secret(device, self._settings.token_file)}"}
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

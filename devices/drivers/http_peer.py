@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from devices.driver import Binding
-from devices.drivers.http import HttpSettings, JsonPlace
+from devices.drivers.http import HttpSettings
 from devices.drivers.json_values import put
 from devices.drivers.peer import LiveWorld
 
@@ -67,7 +67,7 @@ class HttpPeer:
         for device, binding in self.bindings.items():
             values = {}
             for name, place in binding.at.items():
-                if _set_path(place) == path and place.set_key in body and body.get("id", place.id) == place.id:
+                if place.write_path == path and place.set_key in body and body.get("id", place.id) == place.id:
                     wanted: dict[str, Any] = {}
                     put(wanted, place.key, body[place.set_key])
                     values[name] = place.to_value(wanted, binding.device.properties[name])
@@ -76,10 +76,6 @@ class HttpPeer:
                 if not self.world.write(device, values):
                     return 503, {"error": "no answer"}
         return (200, {"was_on": False}) if is_known else (404, {"error": "not found"})
-
-
-def _set_path(place: JsonPlace) -> str:
-    return f"/rpc/{place.rpc}.{place.set_method}" if place.rpc else place.set_path
 
 
 class _Server(ThreadingHTTPServer):

@@ -27,16 +27,28 @@ class JsonValue(Strict):
             raise ValueError("scale must not be 0")
         return self
 
+    @property
+    def _path(self) -> list[str]:
+        return self.key.split(".") if self.key else []
+
+    def is_in(self, answer: Any) -> bool:
+        """Return whether an answer has the key."""
+        for part in self._path:
+            if not isinstance(answer, dict) or part not in answer:
+                return False
+            answer = answer[part]
+        return True
+
     def to_value(self, answer: Any, schema: DataSchema) -> Value:
         """Return the property's value in an answer.
 
         Raises:
             ValueError: the answer has no such key, or another type of value there.
         """
+        if not self.is_in(answer):
+            raise ValueError(f"the answer has no {self.key}")
         raw = answer
-        for part in self.key.split(".") if self.key else []:
-            if not isinstance(raw, dict) or part not in raw:
-                raise ValueError(f"the answer has no {self.key}")
+        for part in self._path:
             raw = raw[part]
         if schema.type == "boolean":
             if self.words and raw in self.words:
@@ -51,11 +63,10 @@ class JsonValue(Strict):
             return round(value) if schema.type == "integer" else float(value)
         raise ValueError(f"{self.key or 'the answer'} is {str(raw)[:40]!r}, no {schema.type}")
 
-    def to_raw(self, value: Value, words: tuple[str, str] | None = None) -> Any:
-        """Return what to send for a value of the property; `words` where the address itself has none."""
-        chosen = self.words or words
+    def to_raw(self, value: Value) -> Any:
+        """Return what to send for a value of the property."""
         if isinstance(value, bool):
-            return chosen[int(value)] if chosen else value
+            return self.words[int(value)] if self.words else value
         if isinstance(value, str):
             return value
         raw = (value - self.offset) / self.scale

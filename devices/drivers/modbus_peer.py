@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +13,7 @@ from pymodbus.simulator import DataType, SimData, SimDevice
 
 from devices.driver import Binding
 from devices.drivers.modbus import TABLES, ModbusSettings, Register
-from devices.drivers.peer import LiveWorld
+from devices.drivers.peer import LiveWorld, require_free
 
 READ_TABLES = {1: "coil", 2: "discrete", 3: "holding", 4: "input"}  # function codes of the Modbus specification 1.1b3
 WRITE_TABLES = {5: "coil", 15: "coil", 6: "holding", 16: "holding"}
@@ -42,9 +41,7 @@ class ModbusPeer:
 
     def start(self) -> None:
         """Listen. Raises OSError if the port is taken."""
-        with socket.socket() as probe:  # pymodbus says only that it could not
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((self.host, self.port))
+        require_free(self.host, self.port)
         ready = threading.Event()
         self._thread = threading.Thread(target=self._serve, args=(ready,), name=self.where, daemon=True)
         self._thread.start()

@@ -17,12 +17,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from devices.driver import Binding, DeviceUnavailable, DriverType, Reading
+from devices.driver import Binding, DeviceUnavailable, DriverType, Reading, read_secret
 from devices.drivers.json_values import JsonValue, put
 from devices.errors import UsageError
 from devices.site import Value
@@ -72,7 +71,7 @@ class MqttPlace(JsonValue):
 
 @dataclass(frozen=True)
 class Route:
-    """An address made concrete by a profile: topics, the key in the state, and the words for false and true."""
+    """An address made concrete by a profile: topics, and where in the state the value is and in which words."""
 
     state: str
     get: str
@@ -80,7 +79,6 @@ class Route:
     set: str
     set_key: str
     value: JsonValue
-    words: tuple[str, str] | None
 
 
 def route_of(place: MqttPlace, settings: MqttSettings) -> Route:
@@ -90,19 +88,28 @@ def route_of(place: MqttPlace, settings: MqttSettings) -> Route:
         UsageError: the address lacks what its profile needs.
     """
     if settings.profile == "plain":
-        return Route(place.topic, place.get_topic, "", place.set_topic, place.set_key or place.key, place, place.words)
+        return Route(place.topic, place.get_topic, "", place.set_topic, place.set_key or place.key, place)
     if not place.key:
         raise UsageError(f"the topic {place.topic} needs a key in the profile {settings.profile}")
+    value = place.model_copy(update={"words": place.words or ON_OFF})
     if settings.profile == "zigbee2mqtt":
         topic = f"{settings.base}/{place.topic}"
         asked = json.dumps({place.key.split(".")[0]: ""})
-        return Route(topic, f"{topic}/get", asked, f"{topic}/set", place.set_key or place.key, place, ON_OFF)
+        return Route(topic, f"{topic}/get", asked, f"{topic}/set", place.set_key or place.key, value)
     name = place.topic
     if place.is_sensor:
-        value = place.model_copy(update={"key": f"StatusSNS.{place.key}"})
-        return Route(f"stat/{name}/STATUS10", f"cmnd/{name}/Status", "10", "", "", value, ON_OFF)
+        value = value.model_copy(update={"key": f"StatusSNS.{place.key}"})
+        return Route(f"stat/{name}/STATUS10", f"cmnd/{name}/Status", "10", "", "", value)
     command = f"cmnd/{name}/{place.set_key or place.key}"
-    return Route(f"stat/{name}/RESULT", command, "", command, "", place, ON_OFF)
+    return Route(f"stat/{name}/RESULT", command, "", command, "", value)
+
+
+def routes_of(bindings: Mapping[str, Binding], settings: MqttSettings) -> dict[str, dict[str, Route]]:
+    """Return the route of every property of every device. Raises UsageError as `route_of`."""
+    return {
+        device: {name: route_of(place, settings) for name, place in binding.at.items()}
+        for device, binding in bindings.items()
+    }
 
 
 @dataclass
@@ -118,10 +125,7 @@ class MqttDriver:
     def __init__(self, settings: MqttSettings, bindings: Mapping[str, Binding], clock: Callable[[], float]) -> None:
         self._settings, self._clock = settings, clock
         self._bindings = bindings
-        self._routes = {
-            device: {name: route_of(place, settings) for name, place in binding.at.items()}
-            for device, binding in bindings.items()
-        }
+        self._routes = routes_of(bindings, settings)
         self._messages: dict[str, list[_Message]] = {}
         self._count = 0
         self._news = threading.Condition()
@@ -143,7 +147,7 @@ class MqttDriver:
                 quality: Literal["good", "bad"] = "bad"
                 value: Value = ""
                 try:
-                    value = _with_words(route).to_value(message.body, schema)
+                    value = route.value.to_value(message.body, schema)
                     quality = "bad" if schema.problem_with(value) else "good"
                 except ValueError:
                     pass
@@ -164,7 +168,7 @@ class MqttDriver:
         plain: dict[str, tuple[str, Route]] = {}
         for name, value in values.items():
             route = self._routes[device][name]
-            raw = route.value.to_raw(value, route.words)
+            raw = route.value.to_raw(value)
             if route.set_key:
                 body, _ = bodies.setdefault(route.set, ({}, route))
                 put(body, route.set_key, raw)
@@ -185,7 +189,7 @@ class MqttDriver:
         with self._news:
             while True:
                 for message in self._messages.get(route.state, []):
-                    if message.number > since and (not route.value.key or _has(message.body, route.value.key)):
+                    if message.number > since and route.value.is_in(message.body):
                         return message
                 left_s = deadline - time.monotonic()
                 if left_s <= 0 or not self._news.wait(left_s):
@@ -214,7 +218,8 @@ class MqttDriver:
         if self._settings.tls:
             client.tls_set()
         if self._settings.user:
-            client.username_pw_set(self._settings.user, self._password(device))
+            path = self._settings.password_file
+            client.username_pw_set(self._settings.user, read_secret(device, path) if path else None)
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
         client.on_subscribe, client.on_message = self._on_subscribe, self._on_message
         try:
@@ -223,16 +228,6 @@ class MqttDriver:
             raise DeviceUnavailable(f"{device}: no connection to {self._where()}: {error}") from error
         client.loop_start()
         return client
-
-    def _password(self, device: str) -> str | None:
-        if not self._settings.password_file:
-            return None
-        try:
-            return Path(self._settings.password_file).read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise DeviceUnavailable(
-                f"{device}: cannot read {self._settings.password_file}: {error.strerror}"
-            ) from error
 
     def _on_connect(self, client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if not reason.is_failure:
@@ -264,18 +259,6 @@ class MqttDriver:
 
     def _where(self) -> str:
         return f"mqtt://{self._settings.host}:{self._settings.port}"
-
-
-def _with_words(route: Route) -> JsonValue:
-    return route.value if route.value.words else route.value.model_copy(update={"words": route.words})
-
-
-def _has(body: Any, key: str) -> bool:
-    for part in key.split("."):
-        if not isinstance(body, dict) or part not in body:
-            return False
-        body = body[part]
-    return True
 
 
 def _is_writable(place: MqttPlace) -> bool:

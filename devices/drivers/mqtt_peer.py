@@ -6,7 +6,6 @@ import asyncio
 import gc
 import json
 import logging
-import socket
 import threading
 import time
 import warnings
@@ -17,8 +16,8 @@ from amqtt.broker import Broker
 
 from devices.driver import Binding
 from devices.drivers.json_values import JsonValue, put
-from devices.drivers.mqtt import MqttSettings, Route, route_of
-from devices.drivers.peer import LiveWorld
+from devices.drivers.mqtt import MqttSettings, Route, routes_of
+from devices.drivers.peer import LiveWorld, require_free
 from devices.site import Value
 
 NOISE = b"\xff\xfe{ no JSON"
@@ -29,10 +28,7 @@ class MqttPeer:
 
     def __init__(self, settings: MqttSettings, bindings: Mapping[str, Binding], world: LiveWorld) -> None:
         self._settings, self._bindings, self._world = settings, bindings, world
-        self._routes = {
-            device: {name: route_of(place, settings) for name, place in binding.at.items()}
-            for device, binding in bindings.items()
-        }
+        self._routes = routes_of(bindings, settings)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
@@ -45,9 +41,7 @@ class MqttPeer:
 
     def start(self) -> None:
         """Listen. Raises OSError if the port is taken."""
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((self._settings.host, self._settings.port))
+        require_free(self._settings.host, self._settings.port)
         ready = threading.Event()
         self._thread = threading.Thread(target=self._serve, args=(ready,), name=self.where, daemon=True)
         self._thread.start()
@@ -126,7 +120,7 @@ class MqttPeer:
             topics = {route.state for route in asked}
             for name, route in routes.items():
                 if route.state in topics:
-                    raw = route.value.to_raw(values[name], route.words)
+                    raw = route.value.to_raw(values[name])
                     put(shown.setdefault(route.state, {}), route.value.key or "", raw)
         for topic, body in shown.items():
             plain = body.get("", body)
@@ -153,5 +147,5 @@ class MqttPeer:
 
 
 def _value_of(route: Route, raw: Any, schema: Any) -> Value:
-    value: JsonValue = route.value.model_copy(update={"key": "", "words": route.value.words or route.words})
+    value: JsonValue = route.value.model_copy(update={"key": ""})
     return value.to_value(raw, schema)

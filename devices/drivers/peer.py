@@ -5,6 +5,7 @@ A peer is a server of the protocol itself, so that the driver that is tried is t
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -68,6 +69,13 @@ class LiveWorld:
         """Keep showing what the device shows now."""
         with self.now() as world:
             self.faults.frozen[device] = world.values_of(device)
+
+
+def require_free(host: str, port: int) -> None:
+    """Raise OSError, with its reason, if a port is taken: the servers themselves say only that they could not."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, port))
 
 
 class Peer(Protocol):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import time
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from importlib.metadata import entry_points
+from pkgutil import resolve_name
 from typing import Any
 
 from pydantic import ValidationError
@@ -36,8 +36,7 @@ def load_driver_type(name: str) -> DriverType:
         UsageError: there is none, or its module cannot be loaded.
     """
     if name in BUILT_IN:
-        module, _, attribute = BUILT_IN[name].partition(":")
-        found: DriverType = getattr(import_module(module), attribute)
+        found: DriverType = resolve_name(BUILT_IN[name])
         return found
     for point in entry_points(group=ENTRY_POINTS, name=name):
         try:
@@ -78,8 +77,7 @@ def open_driver(site: Site, clock: Callable[[], float] = time.time) -> SiteDrive
     bound = _Bindings(site, None)
     opened: dict[str, Driver] = {}
     for name, (kind, settings) in bound.settings.items():
-        mine = {device: binding for device, binding in bound.bindings.items() if binding.device.driver == name}
-        opened[name] = kind.open(settings, mine, clock)
+        opened[name] = kind.open(settings, bound.of(name), clock)
     return SiteDriver({device: opened[binding.device.driver] for device, binding in bound.bindings.items()})
 
 
@@ -92,10 +90,10 @@ def require_drivers(site: Site) -> None:
         )
 
 
-def bindings_of(site: Site, driver: str) -> dict[str, Binding]:
-    """Return the devices of one of a site's drivers, with their addresses parsed, by device name."""
-    bound = _Bindings(site, None).bindings
-    return {name: binding for name, binding in bound.items() if binding.device.driver == driver}
+def settings_of(site: Site, driver: str) -> tuple[Any, dict[str, Binding]]:
+    """Return the settings of one of a site's drivers, and its devices with their addresses, all parsed."""
+    bound = _Bindings(site, None)
+    return bound.settings[driver][1], bound.of(driver)
 
 
 class _Bindings:
@@ -112,6 +110,10 @@ class _Bindings:
                 raise self._fail((*keys, "type"), str(error), error.hint) from error
             self.settings[name] = (kind, self._parse(kind.settings, plain, keys))
         self.bindings = {name: self._bind(device) for name, device in site.devices.items() if device.driver}
+
+    def of(self, driver: str) -> dict[str, Binding]:
+        """Return the devices of one driver."""
+        return {name: binding for name, binding in self.bindings.items() if binding.device.driver == driver}
 
     def _bind(self, device: Device) -> Binding:
         kind = self.settings[device.driver][0]

@@ -8,37 +8,32 @@ from pathlib import Path
 
 import pytest
 
-from devices.drivers.modbus import ModbusSettings
-from devices.drivers.modbus_peer import ModbusPeer
-from devices.drivers.peer import LiveWorld
-from devices.drivers.registry import bindings_of
+from devices.drivers.peer import LiveWorld, Peer
 from devices.journal import Journal, read_events
 from devices.place import live_place
+from devices.sim import make_peer
 from devices.site import load_site, site_path
 from devices.tools import Command
 from edgewright import main
-from tests.ports import free_port
+from tests.ports import greenhouse_file
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 
 
 @pytest.fixture
-def greenhouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, LiveWorld, ModbusPeer]]:
+def greenhouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, LiveWorld, Peer]]:
     """The greenhouse's site file on a free port, with its PLC running."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    file = tmp_path / "greenhouse.yaml"
-    text = site_path("greenhouse").read_text(encoding="utf-8")
-    assert "port: 5020" in text
-    file.write_text(text.replace("port: 5020", f"port: {free_port()}"), encoding="utf-8")
+    file = greenhouse_file(tmp_path)
     site = load_site(file)
     world = LiveWorld(site)
-    peer = ModbusPeer(ModbusSettings(**site.drivers["plc"]), bindings_of(site, "plc"), world)
+    peer = make_peer(site, "plc", world)
     peer.start()
     yield file, world, peer
     peer.stop()
 
 
-Greenhouse = tuple[Path, LiveWorld, ModbusPeer]
+Greenhouse = tuple[Path, LiveWorld, Peer]
 
 
 def test_read_and_call_live(greenhouse: Greenhouse, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from devices.errors import UnavailableError, UsageError
 from devices.sim import FAULTS, Stage, run_stage, send_fault, serve, socket_path
 from devices.site import Site, load_site
 from edgewright import main
-from tests.ports import free_port
+from tests.ports import greenhouse_file
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 
@@ -22,9 +22,7 @@ pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 def up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, Site, Stage]]:
     """The greenhouse on a free port, up and listening for faults."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    file = tmp_path / "greenhouse.yaml"
-    text = Path("devices/sites/greenhouse.yaml").read_text(encoding="utf-8")
-    file.write_text(text.replace("5020", str(free_port())).replace("timeout_s: 1.0", "timeout_s: 0.3"))
+    file = greenhouse_file(tmp_path, timeout_s=0.3)
     site = load_site(file)
     stage, closing = Stage(site, speed=1.0), threading.Event()
     thread = threading.Thread(target=serve, args=(stage, lambda text: None, closing))
