@@ -1,7 +1,8 @@
 """The broker: the only way to touch a device, for the model, a person or a rule alike.
 
-Schema → risk → confirmation → interlocks → rate → journal STARTED → driver → read-back → journal DONE.
-Deny wins. What a person is told is made from the read-back.
+Schema → risk → already so? → confirmation → interlocks → rate → journal STARTED → driver → read-back → journal DONE.
+Deny wins. What a person is told is made from the read-back. What fresh readings say is so already is not written
+again, and nobody is asked for it.
 
 A timed action owes its end to the journal: `tick` pays what is due, also what an earlier controller started, and
 `recover` says what became of actions that one died in. Nothing is ever started a second time.
@@ -27,7 +28,9 @@ from devices.tools import Command, input_problem
 
 Status = Literal["done", "refused", "needs_confirmation", "failed", "unknown", "dry_run"]
 Mode = Literal["auto", "assist", "dry_run", "locked"]
+Verdict = tuple[Status, str, dict[str, Value]]  # with the report for people and the result for the model
 CONFIRMATION_S = 60.0  # a yes that comes later is none
+FRESH_S = 60.0  # an older reading does not say that a device is already so
 
 
 @dataclass(frozen=True)
@@ -210,7 +213,7 @@ class Broker:
         self.driver.write(ending.device, ending.writes)
         return self._values(ending.device)
 
-    def _decide_and_act(self, command: Command, number: int, trace: _Trace) -> tuple[Status, str, dict[str, Value]]:
+    def _decide_and_act(self, command: Command, number: int, trace: _Trace) -> Verdict:
         device = self.site.devices.get(command.device)
         action = device.actions.get(command.action) if device else None
         if device is None or action is None:
@@ -218,18 +221,29 @@ class Broker:
         if problem := input_problem(action.input, command.input):
             return _refused(trace.failed("schema", problem))
         trace.passed("schema", "ok")
+        if verdict := self._verdict(device, action, command, trace):
+            return verdict
+        before = self._values(device.name)
+        trace.seen |= {f"{device.name}.{name}": value for name, value in before.items()}
+        if not before:
+            trace.failed("answer", f"the {device.title} does not answer")
+            return "failed", f"The {device.title} does not answer.", {"reason": "no answer"}
+        return self._act(device, action, command, number, trace)
+
+    def _verdict(self, device: Device, action: Action, command: Command, trace: _Trace) -> Verdict | None:
+        """Return why a command that fits its schema is not to be carried out now, or None if it is."""
         if action.risk == "forbidden":
             return _refused(trace.failed("risk", f"{command.action} is forbidden for the {device.title}"))
         trace.passed("risk", "safe" if action.safe else action.risk)
         if self.mode == "locked" and not action.safe:
             return _refused(trace.failed("mode", "the controller is locked"))
-        effect = action.effect(command.input)
-        if action.risk == "confirm" or (self.mode == "assist" and not action.safe):
-            goal = goal_text(device, action, command.input)
-            if not self._is_confirmed(goal):
-                trace.failed("confirmation", f"nobody said yes to {goal}")
-                return "needs_confirmation", f"{sentence(_needs_confirmation(device, action, effect))}", {}
-            trace.passed("confirmation", f"yes to {goal}")
+        if seen := self._seen_already(device, action, command.input):
+            trace.seen |= {f"{device.name}.{name}": value for name, value in seen.items()}
+            trace.passed("already", "nothing to change")
+            return "done", sentence(_already_text(device, action, seen)), seen
+        is_to_confirm = action.risk == "confirm" or (self.mode == "assist" and not action.safe)
+        if is_to_confirm and not self._is_confirmed(goal_text(device, action, command.input), trace):
+            return "needs_confirmation", sentence(_needs_confirmation(device, action, command.input)), {}
         for requirement in action.requires:
             if problem := self._interlock_problem(requirement, trace):
                 return _refused(trace.failed("interlock", problem))
@@ -239,17 +253,36 @@ class Broker:
             return _refused(trace.failed("rate", f"the {device.title} must rest for another {wait_s:.0f} seconds"))
         if self.mode == "dry_run" and not action.safe:
             return "dry_run", f"I would now make so: {goal_text(device, action, command.input)}.", {}
-        before = self._values(device.name)
-        trace.seen |= {f"{device.name}.{name}": value for name, value in before.items()}
-        if not before:
-            trace.failed("answer", f"the {device.title} does not answer")
-            return "failed", f"The {device.title} does not answer.", {"reason": "no answer"}
-        return self._act(device, action, command, effect, number, trace)
+        return None
 
-    def _is_confirmed(self, goal: str) -> bool:
+    def _seen_already(self, device: Device, action: Action, arguments: dict[str, Value]) -> dict[str, Value]:
+        """Return the device's values if fresh ones say that nothing is to change, else {}.
+
+        Safe actions are carried out whatever is read, and an ending that is owed would change the device later.
+        """
+        if action.safe or any(ending.device == device.name for ending in self._endings.owed()):
+            return {}
+        try:
+            readings = self.driver.read(device.name)
+        except DeviceUnavailable:
+            return {}
+        now_s = self._clock()
+        seen = {
+            name: one.value
+            for name, one in readings.items()
+            if one.quality == "good" and 0 <= now_s - one.time_s <= FRESH_S
+        }
+        return seen if action.is_already_so(seen, arguments) else {}
+
+    def _is_confirmed(self, goal: str, trace: _Trace) -> bool:
         asked_s = self._clock()
         is_yes = self._confirm is not None and self._confirm(goal)
-        return is_yes and 0 <= self._clock() - asked_s <= CONFIRMATION_S
+        is_confirmed = is_yes and 0 <= self._clock() - asked_s <= CONFIRMATION_S
+        if is_confirmed:
+            trace.passed("confirmation", f"yes to {goal}")
+        else:
+            trace.failed("confirmation", f"nobody said yes to {goal}")
+        return is_confirmed
 
     def stop(self) -> list[str]:
         """Carry out every safe action of every device, whatever else is so, and return what did not stop.
@@ -307,10 +340,10 @@ class Broker:
         device: Device,
         action: Action,
         command: Command,
-        effect: dict[str, Value],
         number: int,
         trace: _Trace,
-    ) -> tuple[Status, str, dict[str, Value]]:
+    ) -> Verdict:
+        effect = action.effect(command.input)
         duration_s = action.ends.duration_s(command.input) if action.ends else 0.0
         owes = {"ends": {"writes": action.ends.writes, "due_s": self._clock() + duration_s}} if action.ends else {}
         self._note("STARTED", {"effect": effect} | owes | trace.body(), number)
@@ -335,12 +368,12 @@ class Broker:
         )
 
 
-def _refused(reason: str) -> tuple[Status, str, dict[str, Value]]:
+def _refused(reason: str) -> Verdict:
     return "refused", f"I did not do that, because {reason}.", {"reason": reason}
 
 
-def _needs_confirmation(device: Device, action: Action, effect: dict[str, Value]) -> str:
-    name = main_property(action)
+def _needs_confirmation(device: Device, action: Action, arguments: dict[str, Value]) -> str:
+    name, effect = main_property(action), action.effect(arguments)
     return f"please confirm that the {device.title} should be {value_text(device.properties[name], effect[name])}"
 
 
@@ -350,6 +383,11 @@ def goal_text(device: Device, action: Action, arguments: dict[str, Value]) -> st
     facts = " and ".join(f"{name} = {value_text(device.properties[name], value)}" for name, value in effect.items())
     duration = f" for {_duration_text(action, arguments)}" if action.ends else ""
     return f"{device.title}: {facts}{duration}"
+
+
+def _already_text(device: Device, action: Action, seen: dict[str, Value]) -> str:
+    name = next(iter(action.already or [main_property(action)]))
+    return describe(device, name, seen[name], verb="is already")
 
 
 def done_text(device: Device, action: Action, arguments: dict[str, Value], seen: dict[str, Value]) -> str:

@@ -24,11 +24,11 @@ def property_title(name: str, schema: DataSchema) -> str:
     return schema.title or name.replace("_", " ")
 
 
-def describe(device: Device, property_name: str, value: Value) -> str:
+def describe(device: Device, property_name: str, value: Value, verb: str = "is") -> str:
     """Return one fact as a clause: "the kitchen light is on", "the hall thermostat target is 21 degrees"."""
     schema = device.properties[property_name]
     subject = "" if isinstance(value, bool) else f" {property_title(property_name, schema)}"
-    return f"the {device.title}{subject} is {value_text(schema, value)}"
+    return f"the {device.title}{subject} {verb} {value_text(schema, value)}"
 
 
 def main_property(action: Action) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,7 +87,7 @@ def command_of(call: ToolCall, tools: list[Tool]) -> Command | str:
     return Command(str(device), tool.action, rest)
 
 
-def call_of(command: Command, tools: list[Tool]) -> ToolCall:
+def call_of(command: Command, tools: Iterable[Tool]) -> ToolCall:
     """Return the tool call that stands for a command of this site."""
     for tool in tools:
         if tool.action == command.action and command.device in tool.devices:

@@ -8,22 +8,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from devices.describe import value_text
-from devices.site import Action, Device
-from devices.tools import Command
-from edge_agent.wire import json_value
+from devices.site import Action, Device, Value
+from devices.tools import Command, action_of
 from finetune import phrases
 from finetune.scene import Plan, Scene, is_plain, needed_action, wanted_text
 
 
 def _act(scene: Scene, kind: str, keep: Callable[[Device, Action], bool], is_confirmed: bool = False) -> Plan | None:
-    needed = needed_action(scene, keep)
-    if needed is None:
-        return None
-    device, command, action = needed
-    request, template = scene.say(device, action, command.input)
-    ask, templates = scene.finish(request, template)
-    thought = wanted_text(scene, device, action, command.input) + "."
+    command = needed_action(scene, keep)
+    return plan_command(scene, kind, command, is_confirmed=is_confirmed) if command else None
+
+
+def plan_command(scene: Scene, kind: str, command: Command, *, is_confirmed: bool = False) -> Plan:
+    """One request for one command."""
+    device, action = action_of(scene.site, command)
+    said = scene.say(device, action, command.input)
+    ask, templates = scene.finish(said.request, said.template)
+    thought = wanted_text(scene, said.name, command) + "."
     return Plan(kind, ask, templates, thought, ((command,),), is_confirmed=is_confirmed)
 
 
@@ -37,6 +38,22 @@ def plan_interlocked(scene: Scene) -> Plan | None:
     return _act(scene, "policy", lambda device, action: bool(action.requires))
 
 
+def plan_already(scene: Scene) -> Plan | None:
+    """A request for what is already so: it is proposed all the same, and the broker finds out."""
+    choices = []
+    for device, name, action in scene.actions():
+        state = scene.state[device.name]
+        arguments = {key: _whole(state[key]) for key in action.input if key in state}
+        fits = all(key in arguments and not schema.problem_with(arguments[key]) for key, schema in action.input.items())
+        if state and fits and action.is_already_so(state, arguments):
+            choices.append(Command(device.name, name, arguments))
+    return plan_command(scene, "already", scene.rng.choice(choices)) if choices else None
+
+
+def _whole(value: Value) -> Value:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def plan_confirmed(scene: Scene) -> Plan | None:
     """An action that needs a person's yes, with and without it."""
     return _act(scene, "confirmation", lambda device, action: action.risk == "confirm", scene.rng.random() < 0.5)
@@ -48,21 +65,16 @@ def plan_failed(scene: Scene) -> Plan | None:
     if plan is None:
         return None
     command = plan.steps[0][0]
-    if scene.rng.random() < 0.7:
-        if scene.site.devices[command.device].actions[command.action].ends and scene.state[command.device].get("open"):
-            return None
-        return replace(plan, stuck=(command.device,))
-    blind = Scene(scene.site, scene.state | {command.device: {}}, scene.rng, scene.held_out)
-    device = scene.site.devices[command.device]
-    thought = wanted_text(blind, device, device.actions[command.action], command.input) + "."
-    return replace(plan, broken=(command.device,), thought=thought)
-
-
-def _two_actions(scene: Scene) -> list[tuple[Device, Command, Action]] | None:
-    first, second = needed_action(scene, is_plain), needed_action(scene, is_plain)
-    if first is None or second is None or first[0].name == second[0].name:
+    if scene.rng.random() >= 0.7:
+        return replace(plan, broken=(command.device,))
+    if scene.site.devices[command.device].actions[command.action].ends and scene.state[command.device].get("open"):
         return None
-    return [first, second]
+    return replace(plan, stuck=(command.device,))
+
+
+def _two_commands(scene: Scene) -> list[Command] | None:
+    first, second = needed_action(scene, is_plain), needed_action(scene, is_plain)
+    return None if first is None or second is None or first.device == second.device else [first, second]
 
 
 def plan_several(scene: Scene) -> Plan | None:
@@ -76,56 +88,37 @@ def plan_in_order(scene: Scene) -> Plan | None:
 
 
 def _join(scene: Scene, kind: str, joints: tuple[str, ...], *, in_steps: bool) -> Plan | None:
-    both = _two_actions(scene)
-    if both is None:
+    commands = _two_commands(scene)
+    if commands is None:
         return None
-    said = [scene.say(device, action, command.input) for device, command, action in both]
+    said = [scene.say(*action_of(scene.site, command), command.input) for command in commands]
     joint = scene.rng.choice(phrases.side(joints, scene.held_out))
-    request = joint.format(said[0][0], said[1][0])
+    request = joint.format(said[0].request, said[1].request)
     ask, templates = (phrases.punctuate(request, scene.rng), ()) if in_steps else scene.finish(request)
-    thoughts = [wanted_text(scene, device, action, command.input) for device, command, action in both]
-    commands = [command for _, command, _ in both]
+    thoughts = [wanted_text(scene, one.name, command) for one, command in zip(said, commands, strict=True)]
     steps = tuple((command,) for command in commands) if in_steps else (tuple(commands),)
-    link = ", then " if in_steps else "; "
-    return Plan(kind, ask, (joint, said[0][1], said[1][1], *templates), link.join(thoughts) + ".", steps)
+    link = "; then " if in_steps else "; "
+    return Plan(kind, ask, (joint, said[0].template, said[1].template, *templates), link.join(thoughts) + ".", steps)
 
 
 def plan_group(scene: Scene) -> Plan | None:
-    """One action on every device of a tool that is not already so."""
-    groups: dict[tuple[str, str], list[Device]] = {}
-    for device, name, action in scene.actions():
-        if not action.input and is_plain(device, action) and scene.state[device.name]:
-            groups.setdefault((device.kind, name), []).append(device)
-    choices = [(key, devices) for key, devices in groups.items() if len(devices) > 1 and key[0] in PLURALS]
+    """One action on every device that has it; the broker finds out which of them are already so."""
+    choices = []
+    for tool in scene.tools:
+        kind = scene.site.devices[tool.devices[0]].kind
+        singular, plural, verbs = PLURALS.get(kind, ("", "", {}))
+        if tool.action in verbs and not tool.input and 1 < len(tool.devices) <= 6:
+            choices.append((tool, singular, plural, verbs[tool.action]))
     if not choices:
         return None
-    (kind, name), devices = scene.rng.choice(choices)
-    singular, plural, verbs = PLURALS[kind]
-    verb = next((words for action, words in verbs.items() if name == action), "")
-    if not verb or len(devices) > 6:
-        return None
+    tool, singular, plural, verb = scene.rng.choice(choices)
     template = scene.rng.choice(phrases.side(phrases.GROUPS, scene.held_out))
     ask, templates = scene.finish(template.format(verb=verb, singular=singular, plural=plural), template)
-    needed = [one for one in devices if not one.actions[name].is_already_so(scene.state[one.name], {})]
-    thought = "; ".join(_goal_fact(scene, one, name, one in needed) for one in devices) + "."
-    if not needed:
-        answer = f"All {plural} are already {_goal_label(devices[0], name)}."
-        return Plan("already", ask, templates, thought, answer=answer, answer_has=(("already",),))
-    return Plan("group", ask, templates, thought, (tuple(Command(one.name, name, {}) for one in needed),))
+    thought = f"All of {tool.name}: {'|'.join(tool.devices)}."
+    return Plan("group", ask, templates, thought, (tuple(Command(name, tool.action, {}) for name in tool.devices),))
 
 
 PLURALS = {
     "light": ("light", "lights", {"on": "turn on", "off": "turn off"}),
     "cover": ("cover", "covers", {"open": "open", "close": "close"}),
 }
-
-
-def _goal_fact(scene: Scene, device: Device, action: str, is_needed: bool) -> str:
-    key = next(iter(device.actions[action].effect({})))
-    now = f"{key}={json_value(scene.state[device.name][key])}"
-    return f"{device.name} has {now}, {'to change' if is_needed else 'already so'}"
-
-
-def _goal_label(device: Device, action: str) -> str:
-    key, value = next(iter(device.actions[action].effect({}).items()))
-    return value_text(device.properties[key], value)

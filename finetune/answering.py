@@ -1,4 +1,4 @@
-"""Plans in which nothing is to be done: questions, what is already so, what cannot be, what is missing, small talk.
+"""Plans in which nothing is to be done: questions, what cannot be, what is missing, small talk.
 
 Each maker returns None where the site or its state offers no such exchange.
 """
@@ -6,34 +6,12 @@ Each maker returns None where the site or its state offers no such exchange.
 from __future__ import annotations
 
 from devices.describe import describe, number_text, property_title, sentence, value_text
-from devices.site import Device, Value
+from devices.site import DataSchema, Device, Value
+from devices.tools import Command, call_of
 from edge_agent.wire import json_value
 from finetune import phrases
 from finetune.random_sites import NOUNS, PLACES
-from finetune.scene import Plan, Scene, pick, wanted_text
-
-
-def plan_already(scene: Scene) -> Plan | None:
-    """A request for what is already so: no call."""
-    choices = []
-    for device, name, action in scene.actions():
-        state = scene.state[device.name]
-        if not state or action.ends:
-            continue
-        arguments: dict[str, Value] = {key: state[key] for key in action.input if key in state}
-        fits = all(key in arguments and not schema.problem_with(arguments[key]) for key, schema in action.input.items())
-        if fits and action.is_already_so(state, arguments):
-            choices.append((device, name, action, arguments))
-    if not choices:
-        return None
-    device, _, action, arguments = scene.rng.choice(choices)
-    said = {key: number_text(float(value)) for key, value in arguments.items()}
-    request, template = scene.say(device, action, said)
-    ask, templates = scene.finish(request, template)
-    key, value = next(iter((arguments or action.already or action.effect({})).items()))
-    clause = describe(device, key, value).replace(" is ", " is already ", 1)
-    thought = wanted_text(scene, device, action, arguments) + ", already so."
-    return Plan("already", ask, templates, thought, answer=sentence(clause), answer_has=(("already",),))
+from finetune.scene import Plan, Said, Scene, pick, range_text, resolved_text, wanted_text
 
 
 def plan_out_of_range(scene: Scene) -> Plan | None:
@@ -41,17 +19,17 @@ def plan_out_of_range(scene: Scene) -> Plan | None:
     picked = pick(scene, lambda device, action: any(schema.minimum is not None for schema in action.input.values()))
     if picked is None:
         return None
-    device, _, action = picked
+    device, name, action = picked
     key, schema = next((key, schema) for key, schema in action.input.items() if schema.minimum is not None)
     assert schema.minimum is not None and schema.maximum is not None
     low, high, rng = int(schema.minimum), int(schema.maximum), scene.rng
     span = max(high - low, 5)
     above, below = rng.randint(high + 1, high + span), rng.randint(max(0, low - span), max(low - 1, 0))
     value: Value = below if low > 0 and rng.random() < 0.3 else above
-    arguments = scene.arguments_for(action) | {key: value}
-    request, template = scene.say(device, action, arguments)
-    ask, templates = scene.finish(request, template)
-    thought = f"{wanted_text(scene, device, action, arguments)}, {'above' if float(value) > high else 'below'}."
+    command = Command(device.name, name, scene.arguments_for(action) | {key: value})
+    said = scene.say(device, action, command.input)
+    ask, templates = scene.finish(said.request, said.template)
+    thought = f"{wanted_text(scene, said.name, command)}, {'above' if float(value) > high else 'below'}."
     unit = f" {schema.unit}" if schema.unit else ""
     answer = f"The {device.title} takes {low} to {high}{unit}."
     return Plan("out_of_range", ask, templates, thought, answer=answer, answer_has=((str(low),), (str(high),)))
@@ -62,11 +40,12 @@ def plan_missing_argument(scene: Scene) -> Plan | None:
     choices = [item for item in scene.actions() if phrases.side(item[2].say_without, scene.held_out) and item[2].title]
     if not choices:
         return None
-    device, _, action = scene.rng.choice(choices)
-    template = scene.rng.choice(phrases.side(action.say_without, scene.held_out))
-    ask, templates = scene.finish(template.format(device=scene.spoken(device)), template)
+    device, name, action = scene.rng.choice(choices)
+    said = scene.say_as(action.say_without, device)
+    ask, templates = scene.finish(said.request, said.template)
     key, schema = next(iter(action.input.items()))
-    thought = f"{device.name} wanted {key} missing."
+    tool = call_of(Command(device.name, name, {}), scene.tools).name
+    thought = f"{resolved_text(said.name, device)}, {tool} {key} missing{range_text(schema)}."
     low, high = number_text(schema.minimum or 0), number_text(schema.maximum or 0)
     answer = f"Which {action.title} for the {device.title}, {low} to {high}?"
     return Plan("missing_argument", ask, templates, thought, answer=answer, answer_has=(("?",),))
@@ -81,7 +60,7 @@ def plan_missing_device(scene: Scene) -> Plan | None:
     if name in known or picked is None or any(set(name.split()) == set(word.split()) for word in known):
         return None
     _, _, action = picked
-    spoken = scene.rng.choice(["the {}", "the {}", "{}", "my {}"]).format(name)
+    spoken = scene.with_article(name)
     if scene.rng.random() < 0.75:
         template = scene.rng.choice(phrases.side(action.say, scene.held_out))
         request = template.format(device=spoken, **scene.arguments_for(action))
@@ -90,7 +69,7 @@ def plan_missing_device(scene: Scene) -> Plan | None:
         request = template.format(device=spoken)
     ask, templates = scene.finish(request, template)
     answer, has = f"There is no {name} here.", (("there is no", "not here", "no device"),)
-    return Plan("missing_device", ask, templates, f"No device is {name}.", answer=answer, answer_has=has)
+    return Plan("missing_device", ask, templates, f"{name} is no device.", answer=answer, answer_has=has)
 
 
 def plan_unsupported(scene: Scene) -> Plan | None:
@@ -105,10 +84,10 @@ def plan_unsupported(scene: Scene) -> Plan | None:
         return None
     if any(set(phrases.side(own.say, False)) & set(phrases.side(action.say, False)) for own in device.actions.values()):
         return None
-    request, template = scene.say(device, action, {})
-    ask, templates = scene.finish(request, template)
+    said = scene.say(device, action, {})
+    ask, templates = scene.finish(said.request, said.template)
     answer = f"The {device.title} cannot do that."
-    thought = f"{device.name} has no such tool."
+    thought = f"{resolved_text(said.name, device)}, no such tool."
     return Plan("unsupported", ask, templates, thought, answer=answer, answer_has=(("cannot", "can't"),))
 
 
@@ -118,38 +97,32 @@ def plan_question(scene: Scene) -> Plan | None:
     state = scene.state[device.name]
     if not state:
         return None
-    key = scene.rng.choice(list(device.properties))
-    schema, value = device.properties[key], state[key]
-    fact = f"{device.name} {key}={json_value(value)}."
     if scene.rng.random() < 0.25:
-        return _status_question(scene, device)
-    if isinstance(value, bool):
+        said = scene.say_as(phrases.QUESTIONS_STATUS, device)
+        return _question(scene, device, said, list(state))
+    key = scene.rng.choice(list(device.properties))
+    schema = device.properties[key]
+    if isinstance(state[key], bool):
         label = schema.labels.get(scene.rng.random() < 0.5, "on")
-        is_yes = schema.labels.get(value) == label
-        template = scene.rng.choice(phrases.side(phrases.QUESTIONS_YES_NO, scene.held_out))
-        ask = template.format(device=scene.spoken(device), label=label)
-        answer = f"{'Yes' if is_yes else 'No'}, {describe(device, key, value)}."
-        has = ((f"is {value_text(schema, value)}", "yes" if is_yes else "no,"),)
-        thought = f"Question. {fact}"
-    else:
-        template = scene.rng.choice(phrases.side(phrases.QUESTIONS_VALUE, scene.held_out))
-        ask = template.format(device=scene.spoken(device), property=property_title(key, schema))
-        answer, has = (
-            sentence(describe(device, key, value)),
-            ((f" {number_text(float(value))} ", f" {number_text(float(value))}."),),
-        )
-        thought = f"Question. {fact}"
-    return Plan("question", phrases.punctuate(ask, scene.rng), (template,), thought, answer=answer, answer_has=has)
+        return _question(scene, device, scene.say_as(phrases.QUESTIONS_YES_NO, device, label=label), [key])
+    said = scene.say_as(phrases.QUESTIONS_VALUE, device, property=property_title(key, schema))
+    return _question(scene, device, said, [key])
 
 
-def _status_question(scene: Scene, device: Device) -> Plan:
+def _question(scene: Scene, device: Device, said: Said, keys: list[str]) -> Plan:
+    """Return a question about properties: the thought has all of the device's, the answer those asked for."""
     state = scene.state[device.name]
-    template = scene.rng.choice(phrases.side(phrases.QUESTIONS_STATUS, scene.held_out))
-    ask = phrases.punctuate(template.format(device=scene.spoken(device)), scene.rng)
     facts = " ".join(f"{key}={json_value(value)}" for key, value in state.items())
-    answer = sentence(*(describe(device, key, value) for key, value in state.items()))
-    has = tuple((value_text(device.properties[key], value),) for key, value in state.items())
-    return Plan("question", ask, (template,), f"Question. {device.name} {facts}.", answer=answer, answer_has=has)
+    thought = f"Question. {resolved_text(said.name, device)}: {facts}."
+    answer = sentence(*(describe(device, key, state[key]) for key in keys))
+    has = tuple(_words_for(device.properties[key], state[key]) for key in keys)
+    ask = phrases.punctuate(said.request, scene.rng)
+    return Plan("question", ask, (said.template,), thought, answer=answer, answer_has=has)
+
+
+def _words_for(schema: DataSchema, value: Value) -> tuple[str, ...]:
+    text = value_text(schema, value)
+    return tuple(f" {text}{end}" for end in (" ", ".", ","))
 
 
 def plan_small_talk(scene: Scene) -> Plan | None:

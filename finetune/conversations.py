@@ -3,47 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from random import Random
 
 from devices.broker import Broker, Outcome
 from devices.journal import Journal
 from devices.simulator import SimulatedDriver, World
 from devices.site import Site, Value
-from devices.tools import Command, call_of, tools_of
+from devices.tools import Tool, call_of
 from edge_agent.cases import Case
 from edge_agent.wire import Message, contract_of, load_template, result_message, user_message
 from finetune.exchanges import MAKERS
 from finetune.rows import Row
-from finetune.scene import Plan, Scene
+from finetune.scene import Plan, Scene, call_text
 
 EXCHANGES_PER_ROW = (1, 4)
+DONE, NOT_DONE = "Done.", "Not done."
 
 
 def generate_rows(site: Site, count: int, seed: int) -> Iterator[Row]:
     """Yield conversations of one site, on the training side of the split; the same for the same seed."""
     rng = Random(f"rows-{seed}")
-    system = Message("system", contract_of(site, load_template("chatml")).system_text)
+    stage = Stage.of(site)
     for _ in range(count):
-        yield make_row(site, system, rng)
+        yield make_row(stage, rng)
 
 
-def make_row(site: Site, system: Message, rng: Random, exchanges: tuple[int, int] = EXCHANGES_PER_ROW) -> Row:
+@dataclass(frozen=True)
+class Stage:
+    """A site with what all its conversations share: the tools and the system turn."""
+
+    site: Site
+    tools: tuple[Tool, ...]
+    system: Message
+
+    @classmethod
+    def of(cls, site: Site) -> Stage:
+        """Return the stage that a site makes."""
+        contract = contract_of(site, load_template("chatml"))
+        return cls(site, contract.tools, Message("system", contract.system_text))
+
+
+def make_row(stage: Stage, rng: Random, exchanges: tuple[int, int] = EXCHANGES_PER_ROW) -> Row:
     """Return one conversation of several exchanges in one world, whose time goes on between them."""
-    world = random_world(site, rng)
-    messages, kinds = [system], []
+    world = random_world(stage.site, rng)
+    messages, kinds = [stage.system], []
     for _ in range(rng.randint(*exchanges)):
-        plan = draw_plan(site, world, rng, held_out=False)
-        messages += carry_out(plan, site, world)[0]
+        plan = draw_plan(stage, world, rng, held_out=False)
+        messages += carry_out(plan, stage, world)[0]
         kinds.append(plan.kind)
         world.advance(rng.choice([5, 60, 600, 3600]))
         if rng.random() < 0.3:
-            world.state = random_world(site, rng).state
+            world.state = random_world(stage.site, rng).state
     return Row(tuple(kinds), tuple(messages))
 
 
-def draw_plan(site: Site, world: World, rng: Random, *, held_out: bool) -> Plan:
+def make_branches(stage: Stage, rng: Random, count: int) -> list[Row]:
+    """Return conversations of one exchange each that start in one and the same state of one world."""
+    world = random_world(stage.site, rng)
+    rows: list[Row] = []
+    while len(rows) < count:
+        plan = draw_plan(stage, world, rng, held_out=False)
+        if not plan.broken:  # a device that does not answer shows in the state
+            copy = World(stage.site, world.snapshot(), world.time_s)
+            rows.append(Row((plan.kind,), (stage.system, *carry_out(plan, stage, copy)[0])))
+    return rows
+
+
+def draw_plan(stage: Stage, world: World, rng: Random, *, held_out: bool) -> Plan:
     """Return a plan of a kind drawn by its weight, among those that the site and its state offer."""
-    scene = Scene(site, world.snapshot(), rng, held_out)
+    scene = Scene(stage.site, stage.tools, world.snapshot(), rng, held_out)
     while True:
         kind = rng.choices(list(MAKERS), [weight for weight, _ in MAKERS.values()])[0]
         plan = MAKERS[kind][1](scene)
@@ -76,15 +105,15 @@ def random_world(site: Site, rng: Random) -> World:
     return World(site, state, time_s=rng.randrange(24 * 60) * 60)
 
 
-def carry_out(plan: Plan, site: Site, world: World) -> tuple[list[Message], list[Outcome]]:
+def carry_out(plan: Plan, stage: Stage, world: World) -> tuple[list[Message], list[Outcome]]:
     """Carry a plan out in the world; return the messages after the system turn, and the broker's outcomes.
 
-    A sequence stops at the first command that is not done.
+    A sequence stops at the first command that is not done. The assistant's last words say only whether all was done:
+    the person hears the broker's report.
     """
-    tools = tools_of(site)
     world.broken, world.stuck = set(plan.broken), set(plan.stuck)
     broker = Broker(
-        site,
+        stage.site,
         SimulatedDriver(world),
         Journal(),
         clock=lambda: world.time_s,
@@ -93,39 +122,34 @@ def carry_out(plan: Plan, site: Site, world: World) -> tuple[list[Message], list
     messages = [user_message(plan.ask, broker.state(), world.clock)]
     outcomes: list[Outcome] = []
     thought, answer = plan.thought, plan.answer
-    for step in plan.steps:
+    for number, step in enumerate(plan.steps):
         done = [broker.execute(command) for command in step]
         outcomes += done
-        messages.append(Message("assistant", "", thought, tuple(call_of(command, tools) for command in step)))
+        calls = tuple(call_of(command, stage.tools) for command in step)
+        messages.append(Message("assistant", "", thought, calls))
         messages.append(result_message([outcome.result for outcome in done]))
-        thought = ", ".join(outcome.status for outcome in done)
-        answer = " ".join(outcome.report for outcome in outcomes)
-        if any(outcome.status != "done" for outcome in done):
+        statuses = ", ".join(outcome.status for outcome in done)
+        is_done = all(outcome.status == "done" for outcome in done)
+        thought, answer = f"{statuses}.", DONE if is_done else NOT_DONE
+        if not is_done:
             break
-        thought += ", next " + _next_text(plan, len(outcomes)) if len(outcomes) < _total(plan) else ""
-    messages.append(Message("assistant", answer, thought if not plan.steps else f"{thought}."))
+        if number + 1 < len(plan.steps):
+            following = plan.steps[number + 1][0]
+            thought = f"{statuses}; then {following.device}, {call_text(stage.site, stage.tools, following)}."
+    messages.append(Message("assistant", answer, thought))
     world.broken, world.stuck = set(), set()
     return messages, outcomes
-
-
-def _total(plan: Plan) -> int:
-    return sum(len(step) for step in plan.steps)
-
-
-def _next_text(plan: Plan, done: int) -> str:
-    command: Command = [command for step in plan.steps for command in step][done]
-    values = " ".join(str(value) for value in command.input.values())
-    return f"{command.device} {command.action} {values}".rstrip() + "."
 
 
 def generate_cases(site: Site, count: int, seed: int) -> Iterator[Case]:
     """Yield held-out cases of one site: no phrasing template of theirs is in any training conversation."""
     rng = Random(f"cases-{seed}")
+    stage = Stage.of(site)
     for number in range(count):
         world = random_world(site, rng)
-        plan = draw_plan(site, world, rng, held_out=True)
+        plan = draw_plan(stage, world, rng, held_out=True)
         before, clock = world.snapshot(), world.clock
-        _, outcomes = carry_out(plan, site, world)
+        _, outcomes = carry_out(plan, stage, world)
         yield Case(
             id=f"{site.name}-{seed}-{number:04d}",
             kind=plan.kind,

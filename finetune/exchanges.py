@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from finetune.acting import (
+    plan_already,
     plan_call,
     plan_confirmed,
     plan_failed,
@@ -14,7 +15,6 @@ from finetune.acting import (
     plan_several,
 )
 from finetune.answering import (
-    plan_already,
     plan_missing_argument,
     plan_missing_device,
     plan_out_of_range,
@@ -26,11 +26,11 @@ from finetune.scene import Plan, Scene
 
 MAKERS: dict[str, tuple[float, Callable[[Scene], Plan | None]]] = {
     "call": (0.22, plan_call),
-    "several": (0.08, plan_several),
-    "in_order": (0.08, plan_in_order),
-    "group": (0.07, plan_group),
-    "question": (0.13, plan_question),
-    "already": (0.10, plan_already),
+    "several": (0.09, plan_several),
+    "in_order": (0.09, plan_in_order),
+    "group": (0.05, plan_group),
+    "question": (0.18, plan_question),
+    "already": (0.05, plan_already),
     "out_of_range": (0.08, plan_out_of_range),
     "missing_argument": (0.05, plan_missing_argument),
     "missing_device": (0.05, plan_missing_device),

@@ -1,8 +1,8 @@
-"""The Muon optimizer in float32: momentum, made orthogonal by Newton-Schulz steps, for the matrices of a layer.
+"""The Muon optimizer: momentum, made orthogonal by Newton-Schulz steps, for the matrices of a layer.
 
 Source: K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; the scale that
-matches AdamW's is from J. Liu et al., "Muon is scalable for LLM training", 2025. torch.optim.Muon is the same in
-bfloat16, which a processor without bfloat16 units computes a hundred times slower than float32.
+matches AdamW's is from J. Liu et al., "Muon is scalable for LLM training", 2025. torch.optim.Muon is the same with
+steps in bfloat16 always, which a processor without bfloat16 units computes a hundred times slower than float32.
 """
 
 from __future__ import annotations
@@ -26,10 +26,19 @@ class Muon(torch.optim.Optimizer):
         lr: learning rate, on AdamW's scale.
         momentum: share of the past.
         weight_decay: share of a weight lost each step, times lr.
+        step_dtype: what the Newton-Schulz steps compute in; bfloat16 where the machine has units for it.
     """
 
-    def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.01) -> None:
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.01,
+        step_dtype: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self._step_dtype = step_dtype
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
@@ -40,7 +49,8 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     by_shape[parameter.shape].append(parameter)
             for shape, parameters in by_shape.items():
-                updates = orthogonal(torch.stack([self._direction(p, group["momentum"]) for p in parameters]))
+                directions = torch.stack([self._direction(p, group["momentum"]) for p in parameters])
+                updates = orthogonal(directions.to(self._step_dtype)).to(directions.dtype)
                 scale = 0.2 * math.sqrt(max(shape))
                 for parameter, update in zip(parameters, updates, strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
@@ -59,7 +69,7 @@ def orthogonal(matrices: Tensor) -> Tensor:
     """Return matrices with about the same singular vectors and singular values near 1.
 
     Args:
-        matrices: float32 (matrix, row, column).
+        matrices: float32 or bfloat16 (matrix, row, column).
     """
     first, second, third = NEWTON_SCHULZ
     is_tall = matrices.shape[1] > matrices.shape[2]

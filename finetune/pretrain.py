@@ -1,7 +1,9 @@
 """Pretrain the starter base: a small Llama from scratch, on conversations over many random sites.
 
-Optimizer: Muon for the matrices inside the layers and AdamW for the rest, which needs fewer tokens than AdamW
-alone (finetune/muon.py). The rate warms up, stays, and falls to zero at the end.
+Conversations that start in one state are learnt together, as a tree (finetune/tree.py). Optimizer: Muon for the
+matrices inside the layers and AdamW for the rest, which needs fewer tokens than AdamW alone (finetune/muon.py), on
+float32 weights; the passes run in bfloat16 where the machine has units for it. The rate warms up, stays, and falls to
+zero.
 """
 
 from __future__ import annotations
@@ -9,7 +11,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any, Literal
@@ -17,18 +18,20 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from devices.yaml_file import Strict, plain_values, read_yaml
-from edge_agent.wire import Message, contract_of, load_template
-from finetune.conversations import make_row
+from edge_agent.wire import load_template
+from finetune.conversations import Stage, make_branches, make_row
 from finetune.model_card import model_card
+from finetune.quantized_base import choose_device, choose_dtype
 from finetune.random_sites import random_site
-from finetune.rows import IGNORED, Row, encode
+from finetune.rows import Row, encode
 from finetune.run_folder import tool_versions
-from finetune.starter_model import CONTEXT_TOKENS, starter_config, train_tokenizer
+from finetune.starter_model import starter_config, train_tokenizer
 
 TEMPLATE = "chatml"
 RECIPES_FOLDER = Path(__file__).parent / "pretrain_recipes"
-POOL_ROWS = 96  # drawn at a time, to be sorted by length
-Encoded = tuple[list[int], list[int]]  # token ids, labels
+SLOTS, SLOT_TOKENS = 8, 192  # of a tree of single exchanges, which share system text and state
+LONG_SLOTS, LONG_SLOT_TOKENS = 3, 576  # of a tree of longer conversations, which share the system text only
+LONG_EXCHANGES = (2, 3)
 
 
 class PretrainRecipe(Strict):
@@ -39,13 +42,15 @@ class PretrainRecipe(Strict):
     seed: int = Field(default=1, ge=0)
     layers: int = Field(default=6, ge=1, le=64)
     steps: int = Field(ge=1)
-    step_tokens: int = Field(ge=1)
+    step_trees: int = Field(ge=1)
+    long_share: float = Field(default=0.15, ge=0, le=1)
     learning_rate: float = Field(gt=0)
     warmup_steps: int = Field(default=40, ge=0)
     decay_share: float = Field(default=0.4, ge=0, le=1)
     small_sites_share: float = Field(default=0.35, ge=0, le=1)
     prompt_weight: float = Field(default=0.1, ge=0, lt=1)
     tokenizer_rows: int = Field(default=3000, ge=1)
+    is_compiled: bool = True
 
 
 def load_pretrain_recipe(name_or_path: str | Path) -> PretrainRecipe:
@@ -64,15 +69,34 @@ def load_pretrain_recipe(name_or_path: str | Path) -> PretrainRecipe:
         raise source.explain((), error, PretrainRecipe) from error
 
 
-def random_rows(seed: str, progress: Callable[[], float], small_until: float) -> Iterator[Row]:
-    """Yield conversations, each on a site of its own; early ones are on small sites and short."""
+def random_stage(rng: Random, *, is_small: bool = False) -> Stage:
+    """Return a random site, ready for conversations."""
+    return Stage.of(random_site(rng, devices=(3, 6) if is_small else (4, 16)))
+
+
+def random_rows(seed: str) -> Iterator[Row]:
+    """Yield conversations, each on a site of its own."""
     rng = Random(seed)
-    template = load_template(TEMPLATE)
     while True:
-        is_small = progress() < small_until
-        site = random_site(rng, devices=(3, 6) if is_small else (4, 14))
-        system = Message("system", contract_of(site, template).system_text)
-        yield make_row(site, system, rng, exchanges=(1, 3) if is_small else (1, 5))
+        yield make_row(random_stage(rng), rng)
+
+
+def random_trees(recipe: PretrainRecipe, tokenizer: Any) -> Iterator[Any]:
+    """Yield as many trees as the recipe needs, each of a site of its own; the early ones are of small sites."""
+    from finetune.tree import plant
+
+    rng = Random(f"trees-{recipe.seed}")
+    template = load_template(TEMPLATE)
+    wanted = recipe.steps * recipe.step_trees
+    for number in range(wanted):
+        stage = random_stage(rng, is_small=number < wanted * recipe.small_sites_share)
+        if rng.random() < recipe.long_share:
+            rows = [make_row(stage, rng, LONG_EXCHANGES) for _ in range(2 * LONG_SLOTS)]
+            size = LONG_SLOTS, LONG_SLOT_TOKENS
+        else:
+            rows = make_branches(stage, rng, 4 * SLOTS)
+            size = SLOTS, SLOT_TOKENS
+        yield plant([encode(row.messages, template, tokenizer) for row in rows], *size)
 
 
 def pretrain(recipe: PretrainRecipe, out: Path, *, report: Callable[[str], None]) -> dict[str, Any]:
@@ -84,61 +108,104 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, report: Callable[[str], None]
     import torch
     from transformers import LlamaForCausalLM
 
+    from finetune.tree import ATTENTION, tree_losses
+
     started_s = time.monotonic()
+    _keep_freed_memory()
     torch.manual_seed(recipe.seed)
     template = load_template(TEMPLATE)
-    texts = random_rows(f"tokenizer-{recipe.seed}", lambda: 1.0, 0.0)
+    texts = random_rows(f"tokenizer-{recipe.seed}")
     tokenizer = train_tokenizer(
         template.render(next(texts).messages, add_generation_prompt=False) for _ in range(recipe.tokenizer_rows)
     )
-    model = LlamaForCausalLM(starter_config(len(tokenizer), recipe.layers))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model.to(device)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    report(f"starter: {parameters / 1e6:.2f} million parameters, {len(tokenizer)} tokens, on {device}")
-    step = 0
-    rows = random_rows(f"rows-{recipe.seed}", lambda: step / recipe.steps, recipe.small_sites_share)
-    encoded = (encode(row.messages, template, tokenizer) for row in rows)
-    steps = batches(encoded, recipe.step_tokens, Random(recipe.seed))
-    optimizers = _optimizers(model, recipe.learning_rate)
-    seen_tokens, losses = 0, []
+    device = choose_device("auto")
+    dtype = choose_dtype("auto", device)
+    model = LlamaForCausalLM(starter_config(len(tokenizer), recipe.layers)).to(device)
+    masters = [parameter.detach().clone().requires_grad_() for parameter in model.parameters()]
+    names = [name for name, _ in model.named_parameters()]
+    optimizers = _optimizers(names, masters, recipe.learning_rate, dtype)
+    model.to(dtype)
+    model.config._attn_implementation = ATTENTION
+    body = torch.compile(model.model, dynamic=True) if recipe.is_compiled else model.model
+    parameters = sum(parameter.numel() for parameter in masters)
+    report(f"starter: {parameters / 1e6:.2f} million parameters, {len(tokenizer)} tokens, on {device} in {dtype}")
+    trees = iter(_in_background(recipe, tokenizer))
+    seen_tokens, seen_branches, losses = 0, 0, []
     for step in range(recipe.steps):
-        batch = next(steps)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * rate_share(step, recipe)
-        loss, trained_loss = _weighted_loss(model, batch, recipe.prompt_weight, device)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for _ in range(recipe.step_trees):
+            tree = next(trees).to(device)
+            trained, trunk = tree_losses(body, model.lm_head, tree)
+            ((trained + recipe.prompt_weight * trunk) / recipe.step_trees).backward()
+            _hand_over(model, masters)
+            losses.append(trained.item())
+            seen_tokens += tree.tokens
+            seen_branches += tree.branches
+        torch.nn.utils.clip_grad_norm_(masters, 1.0)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        seen_tokens += sum(len(ids) for ids, _ in batch)
-        losses.append(trained_loss)
+        with torch.no_grad():
+            for parameter, master in zip(model.parameters(), masters, strict=True):
+                parameter.copy_(master)
         if step % 20 == 19 or step + 1 == recipe.steps:
             seconds = time.monotonic() - started_s
-            mean = sum(losses[-20:]) / len(losses[-20:])
+            recent = losses[-20 * recipe.step_trees :]
             report(
-                f"step {step + 1}/{recipe.steps}  assistant loss {mean:.4f}  "
+                f"step {step + 1}/{recipe.steps}  assistant loss {sum(recent) / len(recent):.4f}  "
                 f"{seen_tokens / seconds:,.0f} tokens/s  {seconds / 60:.1f} min"
             )
         if step % 200 == 199:
             _save(model, tokenizer, out)
     _save(model, tokenizer, out)
+    last = losses[-50 * recipe.step_trees :]
     figures = {
         "recipe": recipe.model_dump(by_alias=True),
         "parameters": parameters,
         "vocabulary": len(tokenizer),
         "tokens": seen_tokens,
+        "branches": seen_branches,
         "seconds": round(time.monotonic() - started_s),
         "device": device,
+        "dtype": str(dtype).removeprefix("torch."),
         "machine": machine_name(device),
         "versions": tool_versions(),
-        "assistant_loss": round(sum(losses[-50:]) / len(losses[-50:]), 4),
+        "assistant_loss": round(sum(last) / len(last), 4),
     }
     (out / "training.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     (out / "README.md").write_text(model_card(figures), encoding="utf-8")
     return figures
+
+
+def _in_background(recipe: PretrainRecipe, tokenizer: Any) -> Any:
+    """Return the recipe's trees, made in a process of their own while the model learns."""
+    from torch.utils.data import DataLoader, IterableDataset
+
+    class Trees(IterableDataset):
+        def __iter__(self) -> Iterator[Any]:
+            return random_trees(recipe, tokenizer)
+
+    return DataLoader(Trees(), batch_size=None, num_workers=1, prefetch_factor=16)
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc to keep large blocks for the next pass; giving them back costs a fifth of the time in page faults."""
+    import ctypes
+    import sys
+
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(-4, 0)  # M_MMAP_MAX: no block of its own mapping. Source: glibc malloc.h
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD, in bytes
+
+
+def _hand_over(model: Any, masters: list[Any]) -> None:
+    """Add the model's gradients to those of its float32 weights, where small ones are not lost."""
+    for parameter, master in zip(model.parameters(), masters, strict=True):
+        gradient = parameter.grad.to(master.dtype)
+        master.grad = gradient if master.grad is None else master.grad.add_(gradient)
+        parameter.grad = None
 
 
 def machine_name(device: str) -> str:
@@ -159,68 +226,18 @@ def rate_share(step: int, recipe: PretrainRecipe) -> float:
     return min(1.0, (step + 1) / max(1, recipe.warmup_steps), (recipe.steps - step) / decay_steps)
 
 
-def _optimizers(model: Any, learning_rate: float) -> list[Any]:
+def _optimizers(names: list[str], weights: list[Any], learning_rate: float, dtype: Any) -> list[Any]:
     import torch
 
     from finetune.muon import Muon
 
-    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "layers." in name]
-    taken = {id(parameter) for parameter in matrices}
-    rest = [parameter for parameter in model.parameters() if id(parameter) not in taken]
+    is_matrix = [weight.ndim == 2 and "layers." in name for name, weight in zip(names, weights, strict=True)]
+    matrices = [weight for weight, taken in zip(weights, is_matrix, strict=True) if taken]
+    rest = [weight for weight, taken in zip(weights, is_matrix, strict=True) if not taken]
     return [
-        Muon(matrices, lr=learning_rate),
+        Muon(matrices, lr=learning_rate, step_dtype=dtype),
         torch.optim.AdamW(rest, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0),
     ]
-
-
-def batches(encoded: Iterator[Encoded], step_tokens: int, rng: Random) -> Iterator[list[Encoded]]:
-    """Yield batches of rows of about one length, so that little is padding.
-
-    Args:
-        encoded: token ids and labels of rows; rows longer than the context are left out.
-        step_tokens: tokens of a batch with its padding, at most; a longer row comes alone.
-        rng: mixes the batches of a pool.
-    """
-    while True:
-        pool = sorted((row for row in islice(encoded, POOL_ROWS) if len(row[0]) <= CONTEXT_TOKENS), key=_length)
-        cut: list[list[Encoded]] = [[]]
-        for row in pool:
-            if cut[-1] and (len(cut[-1]) + 1) * len(row[0]) > step_tokens:
-                cut.append([])
-            cut[-1].append(row)
-        rng.shuffle(cut)
-        yield from cut
-
-
-def _length(row: Encoded) -> int:
-    return len(row[0])
-
-
-def _weighted_loss(model: Any, batch: list[Encoded], prompt_weight: float, device: str) -> tuple[Any, float]:
-    """Return the loss to minimize and the assistant's mean loss.
-
-    Only a quarter of the prompt's tokens is drawn, with four times the weight: the output layer is a quarter of
-    the work. Padding is on the right, where causal attention never looks, so no attention mask is needed.
-    """
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    width = max(len(ids) for ids, _ in batch)
-    token_ids = torch.zeros(len(batch), width, dtype=torch.long)
-    weights = torch.zeros(len(batch), width)
-    for number, (ids, labels) in enumerate(batch):
-        token_ids[number, : len(ids)] = torch.tensor(ids)
-        is_trained = torch.tensor(labels) != IGNORED
-        is_drawn = torch.rand(len(ids)) < 0.25
-        weights[number, : len(ids)] = torch.where(is_trained, 1.0, is_drawn * 4 * prompt_weight)
-    token_ids, weights = token_ids.to(device), weights.to(device)
-    hidden = model.model(input_ids=token_ids).last_hidden_state[:, :-1]
-    targets, target_weights = token_ids[:, 1:], weights[:, 1:]
-    chosen = target_weights > 0
-    losses = cross_entropy(model.lm_head(hidden[chosen]).float(), targets[chosen], reduction="none")
-    chosen_weights = target_weights[chosen]
-    trained = losses[chosen_weights == 1.0].mean().item()
-    return (losses * chosen_weights).sum() / chosen_weights.sum(), trained
 
 
 def _save(model: Any, tokenizer: Any, out: Path) -> None:

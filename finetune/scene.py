@@ -5,12 +5,12 @@ A plan holds no outcome: that comes from the real broker when the plan is carrie
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from random import Random
 
 from devices.site import Action, DataSchema, Device, Site, Value
-from devices.tools import Command
+from devices.tools import Command, Tool, call_of
 from edge_agent.cases import State
 from edge_agent.wire import json_value
 from finetune import phrases
@@ -46,10 +46,20 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Said:
+    """A request without its frame, the template used, and the name that the device is called by in it."""
+
+    request: str
+    template: str
+    name: str
+
+
+@dataclass(frozen=True)
 class Scene:
-    """Where a plan is made: the site, its state now, chance, and the side of the split."""
+    """Where a plan is made: the site with its tools, its state now, chance, and the side of the split."""
 
     site: Site
+    tools: tuple[Tool, ...]
     state: State
     rng: Random
     held_out: bool
@@ -63,9 +73,12 @@ class Scene:
             if phrases.side(action.say, self.held_out)
         ]
 
-    def spoken(self, device: Device) -> str:
+    def name_for(self, device: Device) -> str:
         """Return a name people use for a device."""
-        name = self.rng.choice([device.title, device.title, *device.aliases])
+        return self.rng.choice([device.title, device.title, *device.aliases])
+
+    def with_article(self, name: str) -> str:
+        """Return a name as people put it into a sentence."""
         return self.rng.choice(["the {}", "the {}", "the {}", "{}", "my {}"]).format(name)
 
     def value_for(self, schema: DataSchema) -> Value:
@@ -83,10 +96,14 @@ class Scene:
         """Return allowed values for every argument."""
         return {name: self.value_for(schema) for name, schema in action.input.items()}
 
-    def say(self, device: Device, action: Action, arguments: Mapping[str, object]) -> tuple[str, str]:
-        """Return a request without its frame, and the template used."""
-        template = self.rng.choice(phrases.side(action.say, self.held_out))
-        return template.format(device=self.spoken(device), **arguments), template
+    def say(self, device: Device, action: Action, arguments: Mapping[str, object]) -> Said:
+        """Return a request for an action."""
+        return self.say_as(action.say, device, **arguments)
+
+    def say_as(self, templates: Iterable[str], device: Device, **holes: object) -> Said:
+        """Return a request made from one of the templates of this side of the split."""
+        template, name = self.rng.choice(phrases.side(templates, self.held_out)), self.name_for(device)
+        return Said(template.format(device=self.with_article(name), **holes), template, name)
 
     def finish(self, request: str, *templates: str) -> tuple[str, tuple[str, ...]]:
         """Put frame and punctuation around a request; return it with all templates used."""
@@ -94,20 +111,27 @@ class Scene:
         return phrases.punctuate(framed, self.rng), (*templates, *frames)
 
 
-def wanted_text(scene: Scene, device: Device, action: Action, arguments: dict[str, Value]) -> str:
-    """Return the thought before a call: what is, what should be, and in which range."""
-    effect = action.already or action.effect(arguments)
-    shown = [name for name in arguments if name in device.properties] or list(effect)
-    state = scene.state[device.name]
-    now = " ".join(f"{name}={json_value(state[name])}" for name in shown if name in state)
-    wanted = " ".join(f"{name}={json_value(value)}" for name, value in (arguments or effect).items())
-    ranges = "".join(f" ({range_text(schema)})" for schema in action.input.values() if schema.minimum is not None)
-    return f"{device.name} {'has ' + now if now else 'is unavailable'}, wanted {wanted}{ranges}"
+def resolved_text(name: str, device: Device) -> str:
+    """Return the start of a thought: which device is meant by a name."""
+    return f"{name} is {device.name}"
+
+
+def wanted_text(scene: Scene, name: str, command: Command) -> str:
+    """Return the thought before a call: which device is meant, its tool, and each value with its range."""
+    device = scene.site.devices[command.device]
+    return f"{resolved_text(name, device)}, {call_text(scene.site, scene.tools, command)}"
+
+
+def call_text(site: Site, tools: Iterable[Tool], command: Command) -> str:
+    """Return a call as thoughts write it: `light_brightness brightness=40 (0..100)`."""
+    schemas = site.devices[command.device].actions[command.action].input
+    values = [f"{key}={json_value(value)}{range_text(schemas[key])}" for key, value in command.input.items()]
+    return " ".join([call_of(command, tools).name, *values])
 
 
 def range_text(schema: DataSchema) -> str:
-    """Return a numeric range as the tool signatures write it: `0..100`."""
-    return f"{schema.minimum:g}..{schema.maximum:g}"
+    """Return a numeric range as the tool signatures write it, ` (0..100)`, or "" if there is none."""
+    return "" if schema.minimum is None else f" ({schema.minimum:g}..{schema.maximum:g})"
 
 
 def pick(scene: Scene, keep: Callable[[Device, Action], bool]) -> tuple[Device, str, Action] | None:
@@ -121,8 +145,8 @@ def is_plain(device: Device, action: Action) -> bool:
     return action.risk != "confirm" and not action.requires
 
 
-def needed_action(scene: Scene, keep: Callable[[Device, Action], bool]) -> tuple[Device, Command, Action] | None:
-    """Return an action that would change something, with its arguments."""
+def needed_action(scene: Scene, keep: Callable[[Device, Action], bool]) -> Command | None:
+    """Return a command that would change something."""
     for _ in range(8):
         picked = pick(scene, keep)
         if picked is None:
@@ -130,5 +154,5 @@ def needed_action(scene: Scene, keep: Callable[[Device, Action], bool]) -> tuple
         device, name, action = picked
         arguments = scene.arguments_for(action)
         if scene.state[device.name] and not action.is_already_so(scene.state[device.name], arguments):
-            return device, Command(device.name, name, arguments), action
+            return Command(device.name, name, arguments)
     return None

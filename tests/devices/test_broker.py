@@ -142,6 +142,32 @@ def test_link_lost_after_the_write_is_unknown() -> None:
     assert events_of(broker) == ["PROPOSED", "STARTED", "UNKNOWN"]
 
 
+def test_what_is_so_already_is_not_written_and_nobody_is_asked() -> None:
+    broker, world, driver = make_broker()
+    driver.loses_link_after_write = True  # a write would show
+    world.state["front_door"]["locked"] = False
+    outcome = broker.execute(Command("front_door", "unlock", {}))
+    assert (outcome.status, outcome.report) == ("done", "The front door is already unlocked.")
+    assert outcome.result == {"status": "done", "device": "front_door", "locked": False}
+    assert events_of(broker) == ["PROPOSED", "DONE"]
+
+
+@pytest.mark.parametrize("age_s", [61.0, -1.0])
+def test_an_old_reading_does_not_say_that_a_device_is_so_already(age_s: float) -> None:
+    broker, _, driver = make_broker()
+    driver.age_s = age_s
+    assert broker.execute(Command("porch_light", "off", {})).report == "The porch light is off."
+    assert events_of(broker) == ["PROPOSED", "STARTED", "DONE"]
+
+
+def test_a_safe_action_is_carried_out_whatever_is_read() -> None:
+    broker, world, driver = make_broker()
+    world.state["well_pump"]["running"] = True
+    driver.bent = {"well_pump.running": False}
+    assert broker.execute(Command("well_pump", "stop", {})).status == "done"
+    assert world.state["well_pump"]["running"] is False
+
+
 def test_nothing_moves_when_the_journal_cannot_be_written() -> None:
     broker, world, _ = make_broker()
     broker.journal.close()
@@ -169,9 +195,13 @@ def test_journal_in_a_missing_folder_is_one_line(tmp_path: Path) -> None:
     ("command", "report"),
     [
         (Command("kitchen_light", "on", {}), "The kitchen light is on."),
-        (Command("kitchen_light", "off", {}), "The kitchen light is off."),
-        (Command("kitchen_light", "brightness", {"brightness": 0}), "The kitchen light brightness is 0 percent."),
-        (Command("living_blinds", "open", {}), "The living blinds position is 100 percent."),
+        (Command("kitchen_light", "off", {}), "The kitchen light is already off."),
+        (
+            Command("kitchen_light", "brightness", {"brightness": 0}),
+            "The kitchen light brightness is already 0 percent.",
+        ),
+        (Command("living_blinds", "open", {}), "The living blinds position is already 100 percent."),
+        (Command("living_blinds", "close", {}), "The living blinds position is 0 percent."),
         (Command("garden_sprinkler", "water", {"minutes": 5}), "The garden sprinkler is open for 5 minutes."),
     ],
 )

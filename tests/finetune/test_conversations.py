@@ -11,18 +11,27 @@ import pytest
 from devices.site import Site, load_models, load_site
 from edge_agent.wire import Answer, ToolCalls, body_of, contract_of, load_template, parse_reply
 from finetune import phrases
-from finetune.conversations import carry_out, draw_plan, generate_cases, generate_rows, random_world
+from finetune.conversations import (
+    Stage,
+    carry_out,
+    draw_plan,
+    generate_cases,
+    generate_rows,
+    make_branches,
+    random_world,
+)
 from finetune.exchanges import MAKERS
 from finetune.random_sites import random_site
 
 SITE = load_site("home")
+STAGE = Stage.of(SITE)
 
 
 def drawn_templates(site: Site, held_out: bool, count: int, seed: int) -> set[str]:
-    rng, used = Random(seed), set()
+    rng, stage, used = Random(seed), Stage.of(site), set()
     for _ in range(count):
         world = random_world(site, rng)
-        used |= set(draw_plan(site, world, rng, held_out=held_out).templates)
+        used |= set(draw_plan(stage, world, rng, held_out=held_out).templates)
     return used
 
 
@@ -81,28 +90,49 @@ def test_questions_and_talk_never_act_and_change_nothing() -> None:
     seen = set()
     for _ in range(600):
         world = random_world(SITE, rng)
-        plan = draw_plan(SITE, world, rng, held_out=False)
+        plan = draw_plan(STAGE, world, rng, held_out=False)
         before = world.snapshot()
-        messages, outcomes = carry_out(plan, SITE, world)
+        messages, outcomes = carry_out(plan, STAGE, world)
         if not plan.steps:
             seen.add(plan.kind)
             assert not outcomes and world.snapshot() == before and len(messages) == 2
             text = messages[-1].text.lower()
             assert all(any(word in text for word in words) for words in plan.answer_has), (plan, text)
-    assert {"question", "small_talk", "already", "out_of_range", "missing_argument", "missing_device"} <= seen
+    assert {"question", "small_talk", "unsupported", "out_of_range", "missing_argument", "missing_device"} <= seen
 
 
 def test_a_sequence_stops_where_a_step_is_not_done() -> None:
     rng = Random(5)
     while True:
         world = random_world(SITE, rng)
-        plan = draw_plan(SITE, world, rng, held_out=False)
+        plan = draw_plan(STAGE, world, rng, held_out=False)
         if plan.kind == "in_order":
             break
     stuck = type(plan)(**{**plan.__dict__, "stuck": (plan.steps[0][0].device,)})
-    messages, outcomes = carry_out(stuck, SITE, world)
+    messages, outcomes = carry_out(stuck, STAGE, world)
     assert [outcome.status for outcome in outcomes] == ["failed"]
     assert [message.role for message in messages] == ["user", "assistant", "tool", "assistant"]
+
+
+def test_what_is_already_so_and_a_whole_group_are_left_to_the_broker() -> None:
+    rng, seen = Random(6), Counter()
+    while seen["already"] < 20 or seen["group"] < 20:
+        world = random_world(SITE, rng)
+        plan = draw_plan(STAGE, world, rng, held_out=False)
+        before = world.snapshot()
+        _, outcomes = carry_out(plan, STAGE, world)
+        seen[plan.kind] += 1
+        if plan.kind == "already":
+            assert [outcome.status for outcome in outcomes] == ["done"] and world.snapshot() == before
+        if plan.kind == "group":
+            tool = next(tool for tool in STAGE.tools if tool.name in plan.thought)
+            assert tuple(command.device for command in plan.steps[0]) == tool.devices
+
+
+def test_branches_start_in_one_state() -> None:
+    rows = make_branches(STAGE, Random(8), 30)
+    starts = {row.messages[1].text.partition("Request: ")[0] for row in rows}
+    assert len(rows) == 30 and len(starts) == 1
 
 
 def test_cases_carry_the_reference_outcome() -> None:
