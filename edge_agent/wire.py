@@ -148,16 +148,17 @@ def system_text(title: str, tools: Iterable[Tool]) -> str:
 def signature(tool: Tool) -> str:
     """Return a tool on one line: `light_brightness(device: a|b, brightness: 0..100 percent)`."""
     arguments = [f"device: {'|'.join(tool.devices)}"]
-    arguments += [f"{name}: {_range_text(schema)}" for name, schema in tool.input.items()]
+    arguments += [argument_text(name, schema) for name, schema in tool.input.items()]
     return f"{tool.name}({', '.join(arguments)})"
 
 
-def _range_text(schema: DataSchema) -> str:
+def argument_text(name: str, schema: DataSchema) -> str:
+    """Return an argument as signatures, and thoughts that copy from them, write it: `brightness: 0..100 percent`."""
     if schema.enum:
-        return "|".join(schema.enum)
+        return f"{name}: {'|'.join(schema.enum)}"
     if schema.type == "boolean":
-        return "true|false"
-    return f"{schema.minimum:g}..{schema.maximum:g} {schema.unit}".rstrip()
+        return f"{name}: true|false"
+    return f"{name}: {schema.minimum:g}..{schema.maximum:g} {schema.unit}".rstrip()
 
 
 def user_message(text: str, state: dict[str, dict[str, Value]], clock: str) -> Message:

@@ -11,7 +11,7 @@ from devices.tools import Command, call_of
 from edge_agent.wire import json_value
 from finetune import phrases
 from finetune.random_sites import NOUNS, PLACES
-from finetune.scene import Plan, Said, Scene, pick, range_text, resolved_text, wanted_text
+from finetune.scene import Plan, Said, Scene, bounds_text, pick, resolved_text, wanted_text
 
 
 def plan_out_of_range(scene: Scene) -> Plan | None:
@@ -45,7 +45,7 @@ def plan_missing_argument(scene: Scene) -> Plan | None:
     ask, templates = scene.finish(said.request, said.template)
     key, schema = next(iter(action.input.items()))
     tool = call_of(Command(device.name, name, {}), scene.tools).name
-    thought = f"{resolved_text(said.name, device)}, {tool} {key} missing{range_text(schema)}."
+    thought = f"{resolved_text(said.name, device)}, {tool} {key} missing{bounds_text(key, schema)}."
     low, high = number_text(schema.minimum or 0), number_text(schema.maximum or 0)
     answer = f"Which {action.title} for the {device.title}, {low} to {high}?"
     return Plan("missing_argument", ask, templates, thought, answer=answer, answer_has=(("?",),))

@@ -12,6 +12,7 @@ def model_card(figures: dict[str, Any]) -> str:
         figures: what finetune.pretrain.pretrain returns.
     """
     recipe = figures["recipe"]
+    conversations = f"{figures['branches']:,} generated conversations"
     return f"""---
 license: apache-2.0
 language: en
@@ -26,9 +27,9 @@ path must run on two processor cores; a real one loads through the same code.
 | | |
 |---|---|
 | made by | `edgewright pretrain starter` (finetune/pretrain_recipes/starter.yaml, seed {recipe["seed"]}) |
-| data | generated conversations over random sites, one site each; no sentence or weight from elsewhere |
-| tokens | {figures["tokens"]:,} seen in {recipe["steps"]} steps |
-| time | {figures["seconds"] / 60:.0f} minutes on {figures["device"]} ({figures["machine"]}) |
+| data | {conversations} over {recipe["steps"] * recipe["step_trees"]:,} random sites; nothing from elsewhere |
+| tokens | {figures["tokens"]:,} seen in {recipe["steps"]} steps; what conversations share counts once |
+| time | {figures["seconds"] / 60:.0f} minutes on {figures["device"]} ({figures["machine"]}), {figures["dtype"]} |
 | loss | {figures["assistant_loss"]} on the assistant's tokens, last 50 steps, each token seen for the first time |
 | shape | {recipe["layers"]} layers, width 256, feed-forward 512, 4 heads over 2 key-value heads, context 4096 |
 | tokenizer | byte-level BPE, {figures["vocabulary"]} tokens, digits one by one, the markers as single tokens |

@@ -21,6 +21,7 @@ from devices.yaml_file import Strict, plain_values, read_yaml
 from edge_agent.wire import load_template
 from finetune.conversations import Stage, make_branches, make_row
 from finetune.model_card import model_card
+from finetune.processor import prepare_processor
 from finetune.quantized_base import choose_device, choose_dtype
 from finetune.random_sites import random_site
 from finetune.rows import Row, encode
@@ -88,15 +89,19 @@ def random_trees(recipe: PretrainRecipe, tokenizer: Any) -> Iterator[Any]:
     rng = Random(f"trees-{recipe.seed}")
     template = load_template(TEMPLATE)
     wanted = recipe.steps * recipe.step_trees
-    for number in range(wanted):
-        stage = random_stage(rng, is_small=number < wanted * recipe.small_sites_share)
+    made = 0
+    while made < wanted:
+        stage = random_stage(rng, is_small=made < wanted * recipe.small_sites_share)
         if rng.random() < recipe.long_share:
             rows = [make_row(stage, rng, LONG_EXCHANGES) for _ in range(2 * LONG_SLOTS)]
             size = LONG_SLOTS, LONG_SLOT_TOKENS
         else:
             rows = make_branches(stage, rng, 4 * SLOTS)
             size = SLOTS, SLOT_TOKENS
-        yield plant([encode(row.messages, template, tokenizer) for row in rows], *size)
+        tree = plant([encode(row.messages, template, tokenizer) for row in rows], *size)
+        if tree is not None:
+            yield tree
+            made += 1
 
 
 def pretrain(recipe: PretrainRecipe, out: Path, *, report: Callable[[str], None]) -> dict[str, Any]:
@@ -111,15 +116,15 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, report: Callable[[str], None]
     from finetune.tree import ATTENTION, tree_losses
 
     started_s = time.monotonic()
-    _keep_freed_memory()
+    prepare_processor()
     torch.manual_seed(recipe.seed)
     template = load_template(TEMPLATE)
+    device = choose_device("auto")
+    dtype = choose_dtype("auto", device)
     texts = random_rows(f"tokenizer-{recipe.seed}")
     tokenizer = train_tokenizer(
         template.render(next(texts).messages, add_generation_prompt=False) for _ in range(recipe.tokenizer_rows)
     )
-    device = choose_device("auto")
-    dtype = choose_dtype("auto", device)
     model = LlamaForCausalLM(starter_config(len(tokenizer), recipe.layers)).to(device)
     masters = [parameter.detach().clone().requires_grad_() for parameter in model.parameters()]
     names = [name for name, _ in model.named_parameters()]
@@ -188,16 +193,6 @@ def _in_background(recipe: PretrainRecipe, tokenizer: Any) -> Any:
             return random_trees(recipe, tokenizer)
 
     return DataLoader(Trees(), batch_size=None, num_workers=1, prefetch_factor=16)
-
-
-def _keep_freed_memory() -> None:
-    """Tell glibc to keep large blocks for the next pass; giving them back costs a fifth of the time in page faults."""
-    import ctypes
-    import sys
-
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        libc.mallopt(-4, 0)  # M_MMAP_MAX: no block of its own mapping. Source: glibc malloc.h
-        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD, in bytes
 
 
 def _hand_over(model: Any, masters: list[Any]) -> None:

@@ -61,11 +61,11 @@ RANGES = {
     "seconds": ((5, 120), (1, 30), (10, 90), (5, 300)),
 }
 TITLES = ("a house", "a farm", "a small workshop", "an office", "a greenhouse", "a cabin by the lake", "a school")
-RENAMED_SHARE = 0.35
+RENAMED_SHARE = 0.15
 
 
 def random_site(rng: Random, devices: tuple[int, int] = (4, 14)) -> Site:
-    """Return a site with a number of devices in the range given; a third of them have unusual tool names."""
+    """Return a site with a number of devices in the range given; some of them have unusual tool names."""
     models = load_models()
     ranges = {name: rng.choice(choices) for name, choices in RANGES.items()}
     kind_names = {kind: rng.choice(names) for kind, names in KIND_NAMES.items()}

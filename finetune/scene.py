@@ -12,7 +12,7 @@ from random import Random
 from devices.site import Action, DataSchema, Device, Site, Value
 from devices.tools import Command, Tool, call_of
 from edge_agent.cases import State
-from edge_agent.wire import json_value
+from edge_agent.wire import argument_text, json_value
 from finetune import phrases
 
 
@@ -123,15 +123,15 @@ def wanted_text(scene: Scene, name: str, command: Command) -> str:
 
 
 def call_text(site: Site, tools: Iterable[Tool], command: Command) -> str:
-    """Return a call as thoughts write it: `light_brightness brightness=40 (0..100)`."""
+    """Return a call as thoughts write it: `light_brightness brightness=40, brightness: 0..100 percent`."""
     schemas = site.devices[command.device].actions[command.action].input
-    values = [f"{key}={json_value(value)}{range_text(schemas[key])}" for key, value in command.input.items()]
-    return " ".join([call_of(command, tools).name, *values])
+    values = [f" {key}={json_value(value)}{bounds_text(key, schemas[key])}" for key, value in command.input.items()]
+    return call_of(command, tools).name + "".join(values)
 
 
-def range_text(schema: DataSchema) -> str:
-    """Return a numeric range as the tool signatures write it, ` (0..100)`, or "" if there is none."""
-    return "" if schema.minimum is None else f" ({schema.minimum:g}..{schema.maximum:g})"
+def bounds_text(name: str, schema: DataSchema) -> str:
+    """Return an argument's bounds as the tool's signature writes them, so that they need only be copied; "" if none."""
+    return "" if schema.minimum is None else f", {argument_text(name, schema)}"
 
 
 def pick(scene: Scene, keep: Callable[[Device, Action], bool]) -> tuple[Device, str, Action] | None:

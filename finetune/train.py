@@ -9,6 +9,7 @@ from typing import Any
 from devices.errors import UnavailableError, UsageError
 from devices.site import load_site
 from edge_agent.wire import END_OF_TURN, contract_of, load_template
+from finetune.processor import prepare_processor
 from finetune.progress_bar import StepProgress
 from finetune.quantized_base import (
     Machine,
@@ -56,6 +57,8 @@ def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | 
         raise UsageError(f"no template is called {recipe.template!r}", hint=f"templates: {', '.join(END_OF_TURN)}")
     contract = contract_of(load_site(recipe.site), load_template(recipe.template))
     machine = _choose_machine(recipe, progress)
+    if machine.device == "cpu":
+        prepare_processor()
     tokenizer = load_tokenizer(recipe)
     rows = encode_rows(Path(recipe.data), contract, tokenizer, recipe.training.max_tokens)
     out = Path(recipe.out)

@@ -20,9 +20,13 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from finetune.rows import IGNORED
 
-TRUNK_STEP = 16  # a trunk is a multiple of this long: a CPU's matrix kernels are generated for every new shape
+# A CPU's matrix kernels are generated for every new shape, so lengths are multiples of these.
+TRUNK_STEP, HEAD_STEP = 16, 64
 ATTENTION = "edgewright_tree"  # what a model's config._attn_implementation must be
 EMPTY = -1
+LOWEST = (
+    -30.0
+)  # exp of it is 9e-14, nothing beside 1; far below, results are denormal, which took a CPU six times as long
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Tree:
         return Tree(token_ids, positions, labels, trunk_labels, branch_of, self.branches, self.tokens)
 
 
-def plant(rows: Sequence[tuple[list[int], list[int]]], slots: int, width: int) -> Tree:
+def plant(rows: Sequence[tuple[list[int], list[int]]], slots: int, width: int) -> Tree | None:
     """Return the tree of rows that start alike, untrained: as many of them, in their order, as there is room for.
 
     Args:
@@ -68,8 +72,8 @@ def plant(rows: Sequence[tuple[list[int], list[int]]], slots: int, width: int) -
         slots: how many slots.
         width: tokens of a slot.
 
-    Raises:
-        ValueError: there is no row that fits.
+    Returns:
+        None if no row fits.
     """
     first, shortest = rows[0][0], min(len(ids) for ids, _ in rows)
     own = (
@@ -99,7 +103,7 @@ def plant(rows: Sequence[tuple[list[int], list[int]]], slots: int, width: int) -
         filled[slot] = end
         count += 1
     if not count:
-        raise ValueError(f"no row has a branch of at most {width} tokens")
+        return None
     head = torch.tensor(first[:trunk])
     return Tree(
         token_ids=torch.cat([head, token_ids.flatten()]),
@@ -126,8 +130,10 @@ def tree_losses(body: Any, head: Any, tree: Tree) -> tuple[Tensor, Tensor]:
         use_cache=False,
         branch_of=tree.branch_of,
     ).last_hidden_state[0]
-    is_trained = tree.labels != IGNORED
-    trained = cross_entropy(head(hidden[is_trained]).float(), tree.labels[is_trained])
+    places = (tree.labels != IGNORED).nonzero()[:, 0]
+    labels = torch.nn.functional.pad(tree.labels[places], (0, -len(places) % HEAD_STEP), value=IGNORED)
+    places = torch.nn.functional.pad(places, (0, -len(places) % HEAD_STEP))
+    trained = cross_entropy(head(hidden[places]).float(), labels, ignore_index=IGNORED)
     trunk = cross_entropy(head(hidden[: tree.trunk]).float(), tree.trunk_labels, ignore_index=IGNORED)
     return trained, trunk
 
@@ -177,7 +183,7 @@ def tree_attention(
     to_own = to_own.masked_fill(is_hidden[:, None], -torch.inf).transpose(1, 2)
     to_trunk = to_trunk.view(*in_slots, trunk)
     highest = torch.maximum(to_trunk.amax(-1, keepdim=True), to_own.amax(-1, keepdim=True)).detach()
-    on_trunk, on_own = torch.exp(to_trunk - highest), torch.exp(to_own - highest)
+    on_trunk, on_own = (torch.exp((scores - highest).clamp_min(LOWEST)) for scores in (to_trunk, to_own))
     total = on_trunk.sum(-1, keepdim=True) + on_own.sum(-1, keepdim=True)
     from_trunk = torch.bmm(on_trunk.to(value.dtype).view(groups, -1, trunk), value[0, :, :trunk])
     on_own = on_own.to(value.dtype).transpose(1, 2).reshape(groups * slots, shared * length, length)

@@ -43,7 +43,7 @@ def test_losses_and_gradients_are_those_of_the_rows_one_by_one(lengths: list[int
     model = LlamaForCausalLM(starter_config(VOCABULARY, layers=2))
     rows = rows_on_a_trunk(2 * TRUNK_STEP + 3, lengths)
     tree = plant(rows, slots=3, width=32)
-    assert tree.branches == len(rows) and tree.trunk % TRUNK_STEP == 0
+    assert tree and tree.branches == len(rows) and tree.trunk % TRUNK_STEP == 0
     assert tree.tokens == tree.trunk + sum(len(ids) - tree.trunk for ids, _ in rows)
 
     def gradients(trained: torch.Tensor, trunk: torch.Tensor) -> list[torch.Tensor]:
@@ -61,7 +61,6 @@ def test_losses_and_gradients_are_those_of_the_rows_one_by_one(lengths: list[int
 def test_a_tree_takes_rows_until_one_has_no_room_and_leaves_out_what_fits_no_slot() -> None:
     rows = rows_on_a_trunk(TRUNK_STEP, [20, 40, 12, 20, 20])
     tree = plant(rows, slots=2, width=32)
-    assert tree.branches == 3  # 20 and 12 in one slot, 20 in the other; 40 fits none; the last has no room
+    assert tree and tree.branches == 3  # 20 and 12 in one slot, 20 in the other; 40 fits none; the last has no room
     assert (tree.branch_of == EMPTY).sum() == 12
-    with pytest.raises(ValueError, match="at most 8 tokens"):
-        plant(rows, slots=2, width=8)
+    assert plant(rows, slots=2, width=8) is None
