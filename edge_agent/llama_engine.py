@@ -33,6 +33,7 @@ from edge_agent.engine import (
     require_room,
 )
 from edge_agent.grammar import Grammar
+from edge_agent.llama_parameters import model_parameters
 from edge_agent.matching import TEXT_SLICES, Matcher, Vocabulary
 
 CONTEXT_TOKENS = 2048
@@ -261,10 +262,8 @@ def _load_model(path: Path, gpu_layers: int) -> Any:
     if magic != GGUF_MAGIC:
         raise UsageError(f"{path} is not a GGUF file: it starts with {magic!r}")
     llama_cpp.llama_backend_init()
-    params = llama_cpp.llama_model_default_params()
-    params.n_gpu_layers = gpu_layers
     _log_lines.clear()
-    model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+    model = llama_cpp.llama_model_load_from_file(os.fsencode(path), model_parameters(gpu_layers))
     if not model:
         raise UsageError(f"llama.cpp cannot load {path}{_log_tail()}", hint="the file may be cut short: verify it")
     return model

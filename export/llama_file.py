@@ -78,15 +78,15 @@ class LlamaFile:
     def __init__(self, path: Path, context_tokens: int = BATCH_TOKENS) -> None:
         import llama_cpp
 
+        from edge_agent.llama_parameters import model_parameters
+
         require_gguf(path)
         self._llama, self._context_tokens = llama_cpp, context_tokens
         self._model: Any = None
         self._context: Any = None
         with quiet() as errors:
             llama_cpp.llama_backend_init()
-            model_parameters = llama_cpp.llama_model_default_params()
-            model_parameters.n_gpu_layers = 0
-            self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), model_parameters)
+            self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), model_parameters(0))
             if self._model:
                 parameters = llama_cpp.llama_context_default_params()
                 parameters.n_ctx = -(-context_tokens // 256) * 256
