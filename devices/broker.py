@@ -18,7 +18,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from devices.describe import describe, main_property, sentence, value_text
+from devices.describe import (
+    already_text,
+    confirm_text,
+    describe,
+    done_text,
+    goal_text,
+    main_property,
+    sentence,
+    value_text,
+)
 from devices.driver import DeviceUnavailable, Driver, Reading, TimedDriver
 from devices.endings import Ending, Endings
 from devices.errors import UnavailableError
@@ -240,10 +249,10 @@ class Broker:
         if seen := self._seen_already(device, action, command.input):
             trace.seen |= {f"{device.name}.{name}": value for name, value in seen.items()}
             trace.passed("already", "nothing to change")
-            return "done", sentence(_already_text(device, action, seen)), seen
+            return "done", sentence(already_text(device, action, seen)), seen
         is_to_confirm = action.risk == "confirm" or (self.mode == "assist" and not action.safe)
         if is_to_confirm and not self._is_confirmed(goal_text(device, action, command.input), trace):
-            return "needs_confirmation", sentence(_needs_confirmation(device, action, command.input)), {}
+            return "needs_confirmation", sentence(confirm_text(device, action, command.input)), {}
         for requirement in action.requires:
             if problem := self._interlock_problem(requirement, trace):
                 return _refused(trace.failed("interlock", problem))
@@ -370,34 +379,3 @@ class Broker:
 
 def _refused(reason: str) -> Verdict:
     return "refused", f"I did not do that, because {reason}.", {"reason": reason}
-
-
-def _needs_confirmation(device: Device, action: Action, arguments: dict[str, Value]) -> str:
-    name, effect = main_property(action), action.effect(arguments)
-    return f"please confirm that the {device.title} should be {value_text(device.properties[name], effect[name])}"
-
-
-def goal_text(device: Device, action: Action, arguments: dict[str, Value]) -> str:
-    """Return what an action will make so, for the person who confirms it."""
-    effect = action.effect(arguments)
-    facts = " and ".join(f"{name} = {value_text(device.properties[name], value)}" for name, value in effect.items())
-    duration = f" for {_duration_text(action, arguments)}" if action.ends else ""
-    return f"{device.title}: {facts}{duration}"
-
-
-def _already_text(device: Device, action: Action, seen: dict[str, Value]) -> str:
-    name = next(iter(action.already or [main_property(action)]))
-    return describe(device, name, seen[name], verb="is already")
-
-
-def done_text(device: Device, action: Action, arguments: dict[str, Value], seen: dict[str, Value]) -> str:
-    """Return what was read back as a clause: "the garden sprinkler is open for 10 minutes"."""
-    name = main_property(action)
-    duration = f" for {_duration_text(action, arguments)}" if action.ends else ""
-    return f"{describe(device, name, seen[name])}{duration}"
-
-
-def _duration_text(action: Action, arguments: dict[str, Value]) -> str:
-    assert action.ends
-    name, unit = action.ends.after.removeprefix("$").split(" ")
-    return f"{arguments[name]} {unit}"

@@ -1,4 +1,4 @@
-"""Readings in words, for people and for training conversations; the one place that phrases a state."""
+"""Readings and actions in words, for people and for training conversations; the one place that phrases a state."""
 
 from __future__ import annotations
 
@@ -41,3 +41,36 @@ def sentence(*clauses: str) -> str:
     """Return clauses as one sentence, the first letter in upper case."""
     text = " and ".join(clauses) if len(clauses) < 3 else ", ".join(clauses[:-1]) + " and " + clauses[-1]
     return f"{text[:1].upper()}{text[1:]}."
+
+
+def confirm_text(device: Device, action: Action, arguments: dict[str, Value]) -> str:
+    """Return what a person is asked to confirm, as a clause."""
+    name, effect = main_property(action), action.effect(arguments)
+    return f"please confirm that the {device.title} should be {value_text(device.properties[name], effect[name])}"
+
+
+def goal_text(device: Device, action: Action, arguments: dict[str, Value]) -> str:
+    """Return what an action will make so, for the person who confirms it."""
+    effect = action.effect(arguments)
+    facts = " and ".join(f"{name} = {value_text(device.properties[name], value)}" for name, value in effect.items())
+    duration = f" for {_duration_text(action, arguments)}" if action.ends else ""
+    return f"{device.title}: {facts}{duration}"
+
+
+def already_text(device: Device, action: Action, seen: dict[str, Value]) -> str:
+    """Return what was read and need not be changed as a clause: "the front door is already locked"."""
+    name = next(iter(action.already or [main_property(action)]))
+    return describe(device, name, seen[name], verb="is already")
+
+
+def done_text(device: Device, action: Action, arguments: dict[str, Value], seen: dict[str, Value]) -> str:
+    """Return what was read back as a clause: "the garden sprinkler is open for 10 minutes"."""
+    name = main_property(action)
+    duration = f" for {_duration_text(action, arguments)}" if action.ends else ""
+    return f"{describe(device, name, seen[name])}{duration}"
+
+
+def _duration_text(action: Action, arguments: dict[str, Value]) -> str:
+    assert action.ends
+    name, unit = action.ends.after.removeprefix("$").split(" ")
+    return f"{arguments[name]} {unit}"
