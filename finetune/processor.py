@@ -12,8 +12,8 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # Source: glibc, malloc.h
 def prepare_processor() -> None:
     """Spare a CPU slow arithmetic on denormal numbers, and work done anew in every pass: memory and matrix kernels.
 
-    glibc gives large blocks back to the system, which costs a fifth of a small model's time in page faults. oneDNN
-    keeps 1,024 kernels, one for each shape. To be called before the first operation.
+    glibc gives large blocks back to the system, which cost 11 % of a small model's time in page faults (0.58 and
+    0.51 s a tree, 2 cores). oneDNN keeps 1,024 kernels, one for each shape; more made no difference over 160 trees. Called before the first operation.
     """
     import torch
 

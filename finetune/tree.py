@@ -24,9 +24,8 @@ from finetune.rows import IGNORED
 TRUNK_STEP, HEAD_STEP = 16, 64
 ATTENTION = "edgewright_tree"  # what a model's config._attn_implementation must be
 EMPTY = -1
-LOWEST = (
-    -30.0
-)  # exp of it is 9e-14, nothing beside 1; far below, results are denormal, which took a CPU six times as long
+# exp of it is 9e-14, nothing beside 1; far below, results are denormal, which took a CPU five times as long.
+LOWEST = -30.0
 
 
 @dataclass(frozen=True)
