@@ -13,7 +13,8 @@ def prepare_processor() -> None:
     """Spare a CPU slow arithmetic on denormal numbers, and work done anew in every pass: memory and matrix kernels.
 
     glibc gives large blocks back to the system, which cost 11 % of a small model's time in page faults (0.58 and
-    0.51 s a tree, 2 cores). oneDNN keeps 1,024 kernels, one for each shape; more made no difference over 160 trees. Called before the first operation.
+    0.51 s a tree, 2 cores). oneDNN keeps 1,024 kernels, one for each shape; more made no difference over 160 trees.
+    To be called before the first operation.
     """
     import torch
 
