@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -14,6 +14,14 @@ _Site = Annotated[str, typer.Option("--site", help="A site that ships with Edgew
 _Journal = Annotated[Path, typer.Argument(help="A box, or a journal file.", metavar="BOX")]
 _Live = Annotated[bool, typer.Option("--live", help="Real devices, through the site's drivers.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Mode = Annotated[
+    Literal["auto", "assist", "dry_run", "locked"],
+    typer.Option(
+        "--mode",
+        help="auto: as the site says; assist: every action needs a yes; dry_run: decide, move nothing; locked: refuse."
+        " Safe actions such as stop are carried out in all of them.",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -89,6 +97,7 @@ def call_device(
     arguments: Annotated[list[str] | None, typer.Argument(help="Arguments as name=value.")] = None,
     site: _Site = "home",
     yes: Annotated[bool, typer.Option("--yes", help="Confirm what needs confirmation.")] = False,
+    mode: Mode = "auto",
     live: _Live = False,
     journal: Annotated[Path | None, typer.Option(help="With --live: its file; default: the site's own.")] = None,
     as_json: _Json = False,
@@ -108,10 +117,10 @@ def call_device(
     command = Command(device, action, parse_arguments(known[action], arguments or []))
     confirm = (lambda effect: True) if yes else None
     if live:
-        place = live_place(loaded, Journal(journal or default_journal(loaded)), confirm)
+        place = live_place(loaded, Journal(journal or default_journal(loaded)), confirm, mode)
         place.keep_time(warn)
     else:
-        place = simulated_place(loaded, confirm=confirm)
+        place = simulated_place(loaded, confirm=confirm, mode=mode)
     try:
         outcome = place.broker.execute(command)
         if as_json:
@@ -126,7 +135,7 @@ def call_device(
     if outcome.status in {"refused", "needs_confirmation"}:
         hint = "add --yes to confirm" if outcome.status == "needs_confirmation" else ""
         raise RefusedError(f"{device} {action}: {outcome.status.replace('_', ' ')}", hint=hint)
-    if outcome.status != "done":
+    if outcome.status not in {"done", "dry_run"}:
         raise UnavailableError(f"{device} {action}: {outcome.status}")
 
 

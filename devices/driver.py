@@ -74,10 +74,10 @@ class DriverType:
         settings: the keys of its entry under `drivers` in a site file.
         address: the keys for each property under a device's `at`.
         open: takes settings, bindings by device name, and the clock of readings in seconds; connects when first used.
-        is_writable: whether a property at this address can be written at all.
+        problem_with: takes settings, an address, and whether an action writes there; returns why that cannot be, or "".
     """
 
     settings: type[Strict]
     address: type[Strict]
     open: Callable[[Any, Mapping[str, Binding], Callable[[], float]], Driver]
-    is_writable: Callable[[Any], bool] = lambda address: True
+    problem_with: Callable[[Any, Any, bool], str] = lambda settings, address, is_written: ""

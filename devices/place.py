@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from devices.broker import Broker
+from devices.broker import Broker, Mode
 from devices.driver import Driver
 from devices.errors import UnavailableError, UsageError
 from devices.journal import Journal
@@ -83,20 +83,26 @@ class Place:
 
 
 def simulated_place(
-    site: Site, journal: Journal | None = None, confirm: Confirm | None = None, *, time_s: float = 8 * 3600
+    site: Site,
+    journal: Journal | None = None,
+    confirm: Confirm | None = None,
+    *,
+    mode: Mode = "auto",
+    time_s: float = 8 * 3600,
 ) -> Place:
     """Return a place with a fresh simulated world. Args: time_s: seconds since midnight there."""
     world = World(site, time_s=time_s)
     driver = SimulatedDriver(world)
-    return Place(Broker(site, driver, journal or Journal(), clock=lambda: world.time_s, confirm=confirm), driver, world)
+    broker = Broker(site, driver, journal or Journal(), clock=lambda: world.time_s, confirm=confirm, mode=mode)
+    return Place(broker, driver, world)
 
 
-def live_place(site: Site, journal: Journal, confirm: Confirm | None = None) -> Place:
+def live_place(site: Site, journal: Journal, confirm: Confirm | None = None, mode: Mode = "auto") -> Place:
     """Return a place on the site's real devices. Raises UsageError if one has no driver."""
     from devices.drivers.registry import open_driver
 
     driver = open_driver(site)
-    return Place(Broker(site, driver, journal, confirm=confirm), driver, None)
+    return Place(Broker(site, driver, journal, confirm=confirm, mode=mode), driver, None)
 
 
 def warn(text: str) -> None:

@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from devices.cli import Mode
+
 _Site = Annotated[str, typer.Option("--site", help="A site that ships with Edgewright, or a .yaml file.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _GpuLayers = Annotated[int, typer.Option("--gpu-layers", help="llama.cpp layers on the GPU; -1 for all.")]
@@ -66,6 +68,7 @@ def run(
         Path | None, typer.Option("--ask-file", help="One request a line, each in a fresh world; - for stdin.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Confirm beforehand what needs confirmation.")] = False,
+    mode: Mode = "auto",
     live: Annotated[bool, typer.Option("--live", help="Real devices, through the site's drivers.")] = False,
     journal: Annotated[Path | None, typer.Option(help="The journal's file; a box has its own.")] = None,
     gpu_layers: _GpuLayers = 0,
@@ -80,7 +83,7 @@ def run(
         raise UsageError("--ask and --ask-file are both given", hint="give one of them")
     asks = [ask] if ask is not None else read_asks(ask_file) if ask_file else None
     with open_runner(
-        path, site, journal=journal, says_yes=yes, is_live=live, gpu_layers=gpu_layers, threads=threads
+        path, site, journal=journal, says_yes=yes, mode=mode, is_live=live, gpu_layers=gpu_layers, threads=threads
     ) as runner:
         if asks is None:
             where = f"{runner.site.title}, {'live' if live else 'simulated'}"

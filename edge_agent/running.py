@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from devices.broker import Mode
 from devices.drivers.registry import require_drivers
 from devices.errors import UnavailableError, UsageError
 from devices.journal import JOURNAL_IN_BOX, Journal
@@ -33,6 +34,7 @@ class Runner:
     engine: Engine
     journal: Journal
     says_yes: bool
+    mode: Mode
     is_live: bool
 
     def answers(self, asks: Iterable[str]) -> Iterator[dict[str, Any]]:
@@ -76,10 +78,10 @@ class Runner:
         self, confirm: Confirm | None, tell: Callable[[str], None], clock_s: float = MORNING_S
     ) -> Iterator[Place]:
         if self.is_live:
-            place = live_place(self.site, self.journal, confirm)
+            place = live_place(self.site, self.journal, confirm, self.mode)
             place.keep_time(tell)
         else:
-            place = simulated_place(self.site, self.journal, confirm, time_s=clock_s)
+            place = simulated_place(self.site, self.journal, confirm, mode=self.mode, time_s=clock_s)
         try:
             yield place
         finally:
@@ -94,6 +96,7 @@ def open_runner(
     *,
     journal: Path | None = None,
     says_yes: bool = False,
+    mode: Mode = "auto",
     is_live: bool = False,
     gpu_layers: int = 0,
     threads: int | None = None,
@@ -105,6 +108,7 @@ def open_runner(
         site: name or file of the site; its policy is the one that counts.
         journal: where actions are recorded; a box has its own by default, a bundle the site's if live, else none.
         says_yes: whether the person has confirmed beforehand whatever needs confirmation.
+        mode: what the broker carries out; see Broker.
         is_live: real devices through the site's drivers, and not a simulated world.
         gpu_layers: layers on the GPU; -1 for all of them.
         threads: of the engine; None lets it choose.
@@ -126,7 +130,7 @@ def open_runner(
         engine.prime(simulation.agent(World(here)).prefix)
         events = Journal(journal or _journal_of(path, bundle) or (default_journal(here) if is_live else None))
         try:
-            yield Runner(here, simulation, engine, events, says_yes, is_live)
+            yield Runner(here, simulation, engine, events, says_yes, mode, is_live)
         finally:
             events.close()
 

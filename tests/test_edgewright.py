@@ -117,3 +117,12 @@ def test_a_reader_that_leaves(words: list[str]) -> None:
         os.close(writer)
     assert done.stderr == ""
     assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "code", "start"),
+    [("auto", 0, "done: "), ("dry_run", 0, "dry run: "), ("assist", 4, "needs confirmation: "), ("locked", 4, "refused: ")],
+)
+def test_modes(mode: str, code: int, start: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["devices", "call", "kitchen_light", "on", "--mode", mode]) == code
+    assert capsys.readouterr().out.startswith(start)

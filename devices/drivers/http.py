@@ -63,10 +63,6 @@ class JsonPlace(JsonValue):
         """Where to write."""
         return f"/rpc/{self.rpc}.{self.set_method}" if self.rpc else self.set_path
 
-    def is_writable(self) -> bool:
-        """Return whether it says how to write it."""
-        return bool(self.set_key and (self.rpc or self.set_path))
-
 
 class HttpDriver:
     """One server. Every request has its own connection; safe to use from several threads."""
@@ -96,12 +92,12 @@ class HttpDriver:
     def write(self, device: str, values: dict[str, Value]) -> None:
         """Set properties of a device; those that one request can hold go together."""
         binding = self._bindings[device]
-        requests: dict[str, dict[str, Any]] = {}
+        requests: dict[tuple[str, int], dict[str, Any]] = {}
         for name, value in values.items():
             place = binding.at[name]
-            body = requests.setdefault(place.write_path, {"id": place.id} if place.rpc else {})
+            body = requests.setdefault((place.write_path, place.id), {"id": place.id} if place.rpc else {})
             body[place.set_key] = place.to_raw(value)
-        for path, body in requests.items():
+        for (path, _), body in requests.items():
             self._ask(device, path, body)
 
     def close(self) -> None:
@@ -144,6 +140,9 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-DRIVER = DriverType(
-    settings=HttpSettings, address=JsonPlace, open=HttpDriver, is_writable=lambda place: place.is_writable()
-)
+def _problem_with(_: HttpSettings, place: JsonPlace, is_written: bool) -> str:
+    is_complete = place.set_key and (place.rpc or place.set_path)
+    return "cannot be written without set_key, and set_path or rpc" if is_written and not is_complete else ""
+
+
+DRIVER = DriverType(settings=HttpSettings, address=JsonPlace, open=HttpDriver, problem_with=_problem_with)

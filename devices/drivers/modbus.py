@@ -84,10 +84,6 @@ class Register(Strict):
         """How many bits or registers it takes."""
         return 1 if self.is_bit else struct.calcsize(f">{WORDS[self.words]}") // 2
 
-    def is_writable(self) -> bool:
-        """Return whether Modbus lets a client write it."""
-        return self.table in {"coil", "holding"}
-
     def to_value(self, raw: list[int], schema: DataSchema) -> Value:
         """Return the property's value for raw bits (0 or 1) or registers (0..65535).
 
@@ -208,6 +204,10 @@ def _make_client(settings: ModbusSettings) -> Any:
     return ModbusTcpClient(settings.host, port=settings.port, timeout=settings.timeout_s, retries=0)
 
 
+def _problem_with(_: ModbusSettings, register: Register, is_written: bool) -> str:
+    return "cannot be written: coil and holding can" if is_written and register.table not in {"coil", "holding"} else ""
+
+
 DRIVER = DriverType(
-    settings=ModbusSettings, address=Register, open=ModbusDriver, is_writable=lambda register: register.is_writable()
+    settings=ModbusSettings, address=Register, open=ModbusDriver, problem_with=_problem_with
 )

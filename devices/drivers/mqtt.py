@@ -23,7 +23,6 @@ from pydantic import Field, model_validator
 
 from devices.driver import Binding, DeviceUnavailable, DriverType, Reading, read_secret
 from devices.drivers.json_values import JsonValue, put
-from devices.errors import UsageError
 from devices.site import Value
 from devices.yaml_file import Strict
 
@@ -82,15 +81,9 @@ class Route:
 
 
 def route_of(place: MqttPlace, settings: MqttSettings) -> Route:
-    """Return where and how a property is read and written.
-
-    Raises:
-        UsageError: the address lacks what its profile needs.
-    """
+    """Return where and how a property is read and written."""
     if settings.profile == "plain":
         return Route(place.topic, place.get_topic, "", place.set_topic, place.set_key or place.key, place)
-    if not place.key:
-        raise UsageError(f"the topic {place.topic} needs a key in the profile {settings.profile}")
     value = place.model_copy(update={"words": place.words or ON_OFF})
     if settings.profile == "zigbee2mqtt":
         topic = f"{settings.base}/{place.topic}"
@@ -105,7 +98,7 @@ def route_of(place: MqttPlace, settings: MqttSettings) -> Route:
 
 
 def routes_of(bindings: Mapping[str, Binding], settings: MqttSettings) -> dict[str, dict[str, Route]]:
-    """Return the route of every property of every device. Raises UsageError as `route_of`."""
+    """Return the route of every property of every device."""
     return {
         device: {name: route_of(place, settings) for name, place in binding.at.items()}
         for device, binding in bindings.items()
@@ -261,8 +254,14 @@ class MqttDriver:
         return f"mqtt://{self._settings.host}:{self._settings.port}"
 
 
-def _is_writable(place: MqttPlace) -> bool:
-    return not place.is_sensor
+def _problem_with(settings: MqttSettings, place: MqttPlace, is_written: bool) -> str:
+    if settings.profile != "plain" and not place.key:
+        return f"needs a key in the profile {settings.profile}"
+    if not is_written:
+        return ""
+    if place.is_sensor:
+        return "cannot be written, being a sensor"
+    return "cannot be written without set_topic" if settings.profile == "plain" and not place.set_topic else ""
 
 
-DRIVER = DriverType(settings=MqttSettings, address=MqttPlace, open=MqttDriver, is_writable=_is_writable)
+DRIVER = DriverType(settings=MqttSettings, address=MqttPlace, open=MqttDriver, problem_with=_problem_with)

@@ -61,8 +61,8 @@ def check_bindings(site: Site, source: YamlFile | None = None) -> None:
         source: the file, for lines in messages.
 
     Raises:
-        UsageError: an unknown type or key, a wrong value, a property without an address, or one that an action writes
-            and that cannot be written.
+        UsageError: an unknown type or key, a wrong value, a property without an address, or one at which the
+            property cannot be read, or not be written although an action does.
     """
     _Bindings(site, source)
 
@@ -116,15 +116,20 @@ class _Bindings:
         return {name: binding for name, binding in self.bindings.items() if binding.device.driver == driver}
 
     def _bind(self, device: Device) -> Binding:
-        kind = self.settings[device.driver][0]
+        kind, settings = self.settings[device.driver]
         keys = ("devices", device.name, "at")
         at = {name: self._parse(kind.address, plain, (*keys, name)) for name, plain in device.at.items()}
         if missing := [name for name in device.properties if name not in at]:
             raise self._fail(keys, f"{device.name} has no address for {missing[0]}", "each property needs one")
-        for action_name, action in device.actions.items():
-            for name in [*action.writes, *(action.ends.writes if action.ends else {})]:
-                if not kind.is_writable(at[name]):
-                    raise self._fail((*keys, name), f"{device.name}.{name} cannot be written, and {action_name} does")
+        written = {
+            name: action_name
+            for action_name, action in device.actions.items()
+            for name in [*action.writes, *(action.ends.writes if action.ends else {})]
+        }
+        for name, address in at.items():
+            if problem := kind.problem_with(settings, address, name in written):
+                hint = f"{written[name]} writes it" if name in written else ""
+                raise self._fail((*keys, name), f"{device.name}.{name} {problem}", hint)
         return Binding(device, at)
 
     def _parse(self, model: Any, plain: Mapping[str, Any], keys: tuple[Any, ...]) -> Any:

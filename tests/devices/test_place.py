@@ -90,7 +90,7 @@ def test_check_touches_nothing_and_finds_lines(tmp_path: Path, capsys: pytest.Ca
     text = site_path("greenhouse").read_text(encoding="utf-8")
     for old, new, message in (
         ("position: {holding: 1}", "position: {holdin: 1}", "holdin"),
-        ("position: {holding: 1}", "position: {input: 9}", "cannot be written, and set does"),
+        ("position: {holding: 1}", "position: {input: 9}", "position cannot be written: coil and holding can"),
         ("at: {speed: {holding: 3}}", "at: {}", "air_fan has no address for speed"),
         ("driver: plc\n    at: {speed", "driver: plx\n    at: {speed", "did you mean 'plc'"),
         ("type: modbus", "type: modbu", "did you mean modbus"),
@@ -101,6 +101,25 @@ def test_check_touches_nothing_and_finds_lines(tmp_path: Path, capsys: pytest.Ca
         assert main(["devices", "check", str(tmp_path / "bad.yaml")]) == 2, new
         line = capsys.readouterr().err
         assert "bad.yaml:" in line and message in line, line
+
+
+@pytest.mark.parametrize(
+    ("driver", "address", "message"),
+    [
+        ("type: mqtt, host: h, profile: plain", "topic: t", "cannot be written without set_topic"),
+        ("type: mqtt, host: h, profile: tasmota", "topic: t", "needs a key in the profile tasmota"),
+        ("type: mqtt, host: h, profile: tasmota", "topic: t, key: POWER, is_sensor: true", "being a sensor"),
+        ("type: http, url: 'http://h'", "path: /a, key: b, set_key: c", "cannot be written without set_key, and set_path"),
+    ],
+)
+def test_check_finds_addresses_that_lack_something(
+    driver: str, address: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = f"schema: site/v1\nname: one\ntitle: a room\ndrivers: {{it: {{{driver}}}}}\ndevices:\n"
+    text += f'  plug: {{model: switch, driver: it, at: {{"on": {{{address}}}}}}}\n'
+    (tmp_path / "one.yaml").write_text(text, encoding="utf-8")
+    assert main(["devices", "check", str(tmp_path / "one.yaml")]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_live_needs_drivers(capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,7 +58,7 @@ devices:
     driver: it
     at:
       "on": {rpc: Light, key: output, set_key: "on"}
-      brightness: {rpc: Light, key: brightness, set_key: brightness}
+      brightness: {rpc: Light, id: 1, key: brightness, set_key: brightness}
   blinds:
     {model: blinds, driver: it, at: {position: {rpc: Cover, key: current_pos, set_method: GoToPosition, set_key: pos}}}
   outlet: {model: switch, driver: it, at: {"on": {rpc: Switch, id: 1, key: output, set_key: "on"}}}
