@@ -208,6 +208,4 @@ def _problem_with(_: ModbusSettings, register: Register, is_written: bool) -> st
     return "cannot be written: coil and holding can" if is_written and register.table not in {"coil", "holding"} else ""
 
 
-DRIVER = DriverType(
-    settings=ModbusSettings, address=Register, open=ModbusDriver, problem_with=_problem_with
-)
+DRIVER = DriverType(settings=ModbusSettings, address=Register, open=ModbusDriver, problem_with=_problem_with)

@@ -1,19 +1,21 @@
-"""A Modbus TCP server (pymodbus's own) whose coils and registers are a simulated world."""
+"""A Modbus server, TCP or RTU (pymodbus's own), whose coils and registers are a simulated world."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pymodbus.constants import ExcCodes
-from pymodbus.server import ModbusTcpServer
+from pymodbus.server import ModbusSerialServer, ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
 from devices.driver import Binding
 from devices.drivers.modbus import TABLES, ModbusSettings, Register
 from devices.drivers.peer import LiveWorld, require_free
+from devices.drivers.serial_line import SerialLine
 
 READ_TABLES = {1: "coil", 2: "discrete", 3: "holding", 4: "input"}  # function codes of the Modbus specification 1.1b3
 WRITE_TABLES = {5: "coil", 15: "coil", 6: "holding", 16: "holding"}
@@ -24,8 +26,8 @@ class ModbusPeer:
     """The server behind one `modbus` driver of a site."""
 
     def __init__(self, settings: ModbusSettings, bindings: Mapping[str, Binding], world: LiveWorld) -> None:
-        self._world, self._unit = world, settings.unit
-        self.host, self.port = settings.host or "127.0.0.1", settings.port
+        self._world, self._settings = world, settings
+        self._line: SerialLine | None = None
         self._registers: dict[str, list[tuple[str, str, Register, Binding]]] = {table: [] for table in TABLES}
         for device, binding in bindings.items():
             for name, register in binding.at.items():
@@ -37,11 +39,14 @@ class ModbusPeer:
     @property
     def where(self) -> str:
         """Where it listens."""
-        return f"modbus://{self.host}:{self.port}"
+        return f"modbus://{self._settings.serial or f'{self._settings.host}:{self._settings.port}'}"
 
     def start(self) -> None:
-        """Listen. Raises OSError if the port is taken."""
-        require_free(self.host, self.port)
+        """Listen; of a serial line the driver's end is made. Raises OSError if the port or the line is there already."""
+        if self._settings.serial:
+            self._line = SerialLine(Path(self._settings.serial))
+        else:
+            require_free(self._settings.host, self._settings.port)
         ready = threading.Event()
         self._thread = threading.Thread(target=self._serve, args=(ready,), name=self.where, daemon=True)
         self._thread.start()
@@ -55,18 +60,31 @@ class ModbusPeer:
         asyncio.run_coroutine_threadsafe(self._server.shutdown(), self._loop).result(10)
         self._thread.join(10)
         self._loop = self._thread = None
+        if self._line:
+            self._line.close()
+            self._line = None
 
     def _serve(self, ready: threading.Event) -> None:
         async def run() -> None:
             self._loop = asyncio.get_running_loop()
-            self._server = ModbusTcpServer(
-                self._sim_device(), address=(self.host, self.port), trace_packet=self._trace_packet
-            )
+            self._server = self._make_server()
             await self._server.serve_forever(background=True)
             ready.set()
             await self._server.serving
 
         asyncio.run(run())
+
+    def _make_server(self) -> Any:
+        settings, device = self._settings, self._sim_device()
+        if self._line:
+            return ModbusSerialServer(
+                device,
+                port=self._line.far,
+                baudrate=settings.baud,
+                parity=settings.parity,
+                trace_packet=self._trace_packet,
+            )
+        return ModbusTcpServer(device, address=(settings.host, settings.port), trace_packet=self._trace_packet)
 
     def _sim_device(self) -> SimDevice:
         blocks = []
@@ -77,7 +95,7 @@ class ModbusPeer:
                 blocks.append([SimData(0, values=[False] * (-(-size // 16) * 16), datatype=DataType.BITS)])
             else:
                 blocks.append([SimData(0, count=size, values=0, datatype=DataType.REGISTERS)])
-        return SimDevice(self._unit, simdata=(blocks[0], blocks[1], blocks[2], blocks[3]), action=self._answer)
+        return SimDevice(self._settings.unit, simdata=(blocks[0], blocks[1], blocks[2], blocks[3]), action=self._answer)
 
     def _trace_packet(self, is_sending: bool, packet: bytes) -> bytes:
         return NOISE if is_sending and self._world.faults.garbled else packet

@@ -109,7 +109,11 @@ def test_check_touches_nothing_and_finds_lines(tmp_path: Path, capsys: pytest.Ca
         ("type: mqtt, host: h, profile: plain", "topic: t", "cannot be written without set_topic"),
         ("type: mqtt, host: h, profile: tasmota", "topic: t", "needs a key in the profile tasmota"),
         ("type: mqtt, host: h, profile: tasmota", "topic: t, key: POWER, is_sensor: true", "being a sensor"),
-        ("type: http, url: 'http://h'", "path: /a, key: b, set_key: c", "cannot be written without set_key, and set_path"),
+        (
+            "type: http, url: 'http://h'",
+            "path: /a, key: b, set_key: c",
+            "cannot be written without set_key, and set_path",
+        ),
     ],
 )
 def test_check_finds_addresses_that_lack_something(
