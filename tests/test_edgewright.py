@@ -120,9 +120,9 @@ def test_a_reader_that_leaves(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "code", "start"),
-    [("auto", 0, "done: "), ("dry_run", 0, "dry run: "), ("assist", 4, "needs confirmation: "), ("locked", 4, "refused: ")],
+    ("mode", "code", "status"),
+    [("auto", 0, "done"), ("dry_run", 0, "dry run"), ("assist", 4, "needs confirmation"), ("locked", 4, "refused")],
 )
-def test_modes(mode: str, code: int, start: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_modes(mode: str, code: int, status: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["devices", "call", "kitchen_light", "on", "--mode", mode]) == code
-    assert capsys.readouterr().out.startswith(start)
+    assert capsys.readouterr().out.startswith(f"{status}: ")

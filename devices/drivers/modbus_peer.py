@@ -42,7 +42,7 @@ class ModbusPeer:
         return f"modbus://{self._settings.serial or f'{self._settings.host}:{self._settings.port}'}"
 
     def start(self) -> None:
-        """Listen; of a serial line the driver's end is made. Raises OSError if the port or the line is there already."""
+        """Listen; a serial line is made for it. Raises OSError if the port is taken, or the line there already."""
         if self._settings.serial:
             self._line = SerialLine(Path(self._settings.serial))
         else:
