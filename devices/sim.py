@@ -19,6 +19,7 @@ from devices.place import state_folder
 from devices.site import Site
 
 PEERS = {
+    "command": "devices.drivers.command_peer:CommandPeer",
     "http": "devices.drivers.http_peer:HttpPeer",
     "modbus": "devices.drivers.modbus_peer:ModbusPeer",
     "mqtt": "devices.drivers.mqtt_peer:MqttPeer",

@@ -17,6 +17,7 @@ from devices.site import Device, Site, Value
 from devices.yaml_file import YamlFile
 
 BUILT_IN = {
+    "command": "devices.drivers.command:DRIVER",
     "http": "devices.drivers.http:DRIVER",
     "modbus": "devices.drivers.modbus:DRIVER",
     "mqtt": "devices.drivers.mqtt:DRIVER",

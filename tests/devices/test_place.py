@@ -109,6 +109,10 @@ def test_check_touches_nothing_and_finds_lines(tmp_path: Path, capsys: pytest.Ca
         ("type: mqtt, host: h, profile: plain", "topic: t", "cannot be written without set_topic"),
         ("type: mqtt, host: h, profile: tasmota", "topic: t", "needs a key in the profile tasmota"),
         ("type: mqtt, host: h, profile: tasmota", "topic: t, key: POWER, is_sensor: true", "being a sensor"),
+        ("type: command, allow: [/bin/a]", "read: [/bin/b]", "runs /bin/b, which `allow` does not name"),
+        ("type: command, allow: [/bin/a]", "read: [/bin/a]", "cannot be written without write"),
+        ("type: command, allow: [/bin/a]", "read: [/bin/a], write: [/bin/a, x]", "write needs {value}"),
+        ("type: command, allow: [a]", "read: [a]", "a is not an absolute path"),
         (
             "type: http, url: 'http://h'",
             "path: /a, key: b, set_key: c",

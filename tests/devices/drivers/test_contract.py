@@ -97,6 +97,23 @@ devices:
       temperature_c: {path: /heating, key: is, scale: 0.01, offset: -273.15}
   motion: {model: motion_sensor, driver: it, at: {motion: {path: /motion, key: seen, words: ["no", "yes"]}}}
 """,
+    "command": """
+drivers: {it: {type: command, allow: [FOLDER/relay, FOLDER/sensors], timeout_s: 0.5}}
+devices:
+  lamp:
+    model: dimmable_light
+    driver: it
+    at:
+      "on": {read: [FOLDER/relay, show], write: [FOLDER/relay, set, "on", "{value}"], key: power, words: ["off", "on"]}
+      brightness: {read: [FOLDER/relay, show], write: [FOLDER/relay, set, level, "{value}"], key: level, scale: 0.5}
+  heating:
+    model: thermostat
+    driver: it
+    at:
+      target_c: {read: [FOLDER/sensors, target], write: [FOLDER/sensors, target, "{value}"]}
+      temperature_c: {read: [FOLDER/sensors, now], scale: 0.01, offset: -273.15}
+  motion: {model: motion_sensor, driver: it, at: {motion: {read: [FOLDER/sensors, motion], words: ["no", "yes"]}}}
+""",
     "mqtt, zigbee2mqtt": """
 drivers: {it: {type: mqtt, host: 127.0.0.1, port: PORT, profile: zigbee2mqtt, timeout_s: 0.4}}
 devices:
