@@ -113,7 +113,6 @@ class Broker:
         self.journal = journal
         self._clock = clock
         self._confirm = confirm
-        self._last_start_s: dict[tuple[str, str], float] = {}
         self._endings = Endings(journal.events())
         self._lock = threading.RLock()
 
@@ -341,8 +340,9 @@ class Broker:
         return f"{describe(device, key, reading.value)}, {requirement.text()}"
 
     def _wait_s(self, command: Command, action: Action) -> float:
-        last_s = self._last_start_s.get((command.device, command.action))
-        return 0.0 if last_s is None else action.min_interval_s - (self._clock() - last_s)
+        now_s = self._clock()
+        last_s = self._endings.last_start_s(command.device, command.action, now_s)
+        return 0.0 if last_s is None else action.min_interval_s - (now_s - last_s)
 
     def _act(
         self,
@@ -356,7 +356,6 @@ class Broker:
         duration_s = action.ends.duration_s(command.input) if action.ends else 0.0
         owes = {"ends": {"writes": action.ends.writes, "due_s": self._clock() + duration_s}} if action.ends else {}
         self._note("STARTED", {"effect": effect} | owes | trace.body(), number)
-        self._last_start_s[(command.device, command.action)] = self._clock()
         problem = ""
         try:
             if action.ends and isinstance(self.driver, TimedDriver):  # first: a start that half fails must end too

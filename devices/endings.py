@@ -1,7 +1,8 @@
-"""What timed actions still owe: an output with a time limit must be put back when its time is over.
+"""What past actions ask of the broker: what timed ones still owe, and when each was last started.
 
-The list is made from the journal alone, so that it survives a restart. An ending is owed from the moment its action
-was started, whatever came of the start, until its end was read back or a later action on the same properties was done.
+An output with a time limit must be put back when its time is over. The list is made from the journal alone, so that it
+survives a restart. An ending is owed from the moment its action was started, whatever came of the start, until its end
+was read back or a later action on the same properties was done.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class Endings:
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self._owed: dict[int, Ending] = {}
         self._proposals: dict[int, dict[str, Any]] = {}
+        self._started_s: dict[tuple[str, str], float] = {}
         for event in events:
             self.take(event.id, event.command, event.time_s, event.event, event.body)
 
@@ -55,6 +57,7 @@ class Endings:
         proposal = self._proposals.get(command, {})
         if event == "STARTED":
             self._proposals[command] = proposal | {"effect": body["effect"]}
+            self._started_s[(proposal["device"], proposal["action"])] = time_s
             if ends := body.get("ends"):
                 self._owed[command] = Ending(command, proposal["device"], ends["writes"], time_s, ends["due_s"])
             return
@@ -72,6 +75,13 @@ class Endings:
     def owed(self) -> list[Ending]:
         """Return all that is owed, the earliest first."""
         return sorted(self._owed.values(), key=lambda ending: ending.due_s)
+
+    def last_start_s(self, device: str, action: str, now_s: float) -> float | None:
+        """Return when an action was last started, None if never; a clock that was put back makes that now."""
+        started_s = self._started_s.get((device, action))
+        if started_s is not None and started_s > now_s:
+            started_s = self._started_s[(device, action)] = now_s
+        return started_s
 
     def unfinished(self) -> list[int]:
         """Return the commands that were started and have no end in the journal: the controller died meanwhile."""
