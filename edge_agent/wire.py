@@ -25,7 +25,7 @@ from devices.tools import Tool, ToolCall, command_of, tools_of
 
 TEMPLATES_FOLDER = Path(__file__).parent / "templates"
 THINK, END_THINK, CALL, END_CALL = "<think>", "</think>", "<tool_call>", "</tool_call>"
-WIRE_FORMAT = "wire/2"  # how turns are written below; a change of it is another contract
+WIRE_FORMAT = "wire/3"  # how turns are written below; a change of it is another contract
 MARKERS = (THINK, END_THINK, CALL, END_CALL)
 END_OF_TURN = {"chatml": "<|im_end|>"}
 Role = Literal["system", "user", "assistant", "tool"]
@@ -146,18 +146,23 @@ def system_text(title: str, tools: Iterable[Tool]) -> str:
 
 
 def signature(tool: Tool) -> str:
-    """Return a tool on one line: `light_brightness(device: a|b, brightness: 0..100 percent)`."""
-    arguments = [f"device: {'|'.join(tool.devices)}"]
+    """Return a tool on one line: `light_brightness(device: a | b, brightness: 0..100 percent)`."""
+    arguments = [devices_text(tool)]
     arguments += [argument_text(name, schema) for name, schema in tool.input.items()]
     return f"{tool.name}({', '.join(arguments)})"
+
+
+def devices_text(tool: Tool) -> str:
+    """Return a tool's devices as signatures, and thoughts that copy from them, write them: `device: a | b`."""
+    return f"device: {' | '.join(tool.devices)}"
 
 
 def argument_text(name: str, schema: DataSchema) -> str:
     """Return an argument as signatures, and thoughts that copy from them, write it: `brightness: 0..100 percent`."""
     if schema.enum:
-        return f"{name}: {'|'.join(schema.enum)}"
+        return f"{name}: {' | '.join(schema.enum)}"
     if schema.type == "boolean":
-        return f"{name}: true|false"
+        return f"{name}: true | false"
     return f"{name}: {schema.minimum:g}..{schema.maximum:g} {schema.unit}".rstrip()
 
 
@@ -170,7 +175,7 @@ def user_message(text: str, state: dict[str, dict[str, Value]], clock: str) -> M
         clock: local time as HH:MM.
     """
     lines = [
-        name + ("".join(f" {key}={json_value(value)}" for key, value in values.items()) or " unavailable")
+        f"{name}: {' '.join(f'{key}={json_value(value)}' for key, value in values.items()) or 'unavailable'}"
         for name, values in state.items()
     ]
     return Message("user", "\n".join(["State:", *lines, f"clock {clock}", f"Request: {defuse(text)}"]))

@@ -10,8 +10,9 @@ from dataclasses import replace
 
 from devices.site import Action, Device, Value
 from devices.tools import Command, action_of
+from edge_agent.wire import devices_text
 from finetune import phrases
-from finetune.scene import Plan, Scene, is_plain, needed_action, wanted_text
+from finetune.scene import THEN, Plan, Scene, is_plain, needed_action, wanted_text
 
 
 def _act(scene: Scene, kind: str, keep: Callable[[Device, Action], bool], is_confirmed: bool = False) -> Plan | None:
@@ -97,7 +98,7 @@ def _join(scene: Scene, kind: str, joints: tuple[str, ...], *, in_steps: bool) -
     ask, templates = (phrases.punctuate(request, scene.rng), ()) if in_steps else scene.finish(request)
     thoughts = [wanted_text(scene, one.name, command) for one, command in zip(said, commands, strict=True)]
     steps = tuple((command,) for command in commands) if in_steps else (tuple(commands),)
-    link = "; then " if in_steps else "; "
+    link = THEN if in_steps else "; "
     return Plan(kind, ask, (joint, said[0].template, said[1].template, *templates), link.join(thoughts) + ".", steps)
 
 
@@ -114,7 +115,7 @@ def plan_group(scene: Scene) -> Plan | None:
     tool, singular, plural, verb = scene.rng.choice(choices)
     template = scene.rng.choice(phrases.side(phrases.GROUPS, scene.held_out))
     ask, templates = scene.finish(template.format(verb=verb, singular=singular, plural=plural), template)
-    thought = f"All of {tool.name}: {'|'.join(tool.devices)}."
+    thought = f"All of {tool.name}({devices_text(tool)})."
     return Plan("group", ask, templates, thought, (tuple(Command(name, tool.action, {}) for name in tool.devices),))
 
 

@@ -8,17 +8,16 @@ by default, and score every position's logits for metrics on a CPU.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback, set_seed
-from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import SFTConfig, SFTTrainer, pack_dataset
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
+from finetune.batch_order import BatchOrder, runs_of
 from finetune.prefix_loss import has_plain_head, summed_loss
 from finetune.progress_bar import StepProgress
 from finetune.quantized_base import Machine, add_adapter, load_base
@@ -53,7 +52,8 @@ def build_trainer(
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.float32)
-    trainer.set_up(recipe, progress)
+    runs = runs_of(rows) if training.share_prefix else [[row] for row in range(len(dataset))]
+    trainer.set_up(recipe, runs, progress)
     return trainer
 
 
@@ -89,24 +89,6 @@ def trainer_arguments(recipe: Recipe, machine: Machine) -> SFTConfig:
     )
 
 
-class LengthGroupedOrder(torch.utils.data.Sampler[int]):
-    """Rows of like length together, in an order that seed and epoch alone decide: a resumed run keeps it."""
-
-    def __init__(self, lengths: list[int], batch_rows: int, seed: int) -> None:
-        self._lengths, self._batch_rows, self._seed, self._epoch = lengths, batch_rows, seed, 0
-
-    def __len__(self) -> int:
-        return len(self._lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self._seed + self._epoch)
-        return iter(get_length_grouped_indices(self._lengths, self._batch_rows, generator=generator))
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by accelerate at the start of each epoch."""
-        self._epoch = epoch
-
-
 class ShowSteps(TrainerCallback):
     """Hands steps to the progress display."""
 
@@ -130,9 +112,9 @@ class ShowSteps(TrainerCallback):
 class AdapterTrainer(SFTTrainer):
     """trl's trainer with our loss, our order of rows and checkpoints that are whole or absent."""
 
-    def set_up(self, recipe: Recipe, progress: StepProgress) -> None:
+    def set_up(self, recipe: Recipe, runs: list[list[int]], progress: StepProgress) -> None:
         """Take what trl's constructor does not."""
-        self.recipe, self.seen_tokens = recipe, 0
+        self.recipe, self.runs, self.seen_tokens = recipe, runs, 0
         self.remove_callback(PrinterCallback)
         self.add_callback(ShowSteps(self, progress))
 
@@ -156,7 +138,7 @@ class AdapterTrainer(SFTTrainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         lengths = [len(ids) for ids in self.train_dataset["input_ids"]]
-        return LengthGroupedOrder(lengths, self.args.train_batch_size, self.recipe.seed)
+        return BatchOrder(self.runs, lengths, self.args.train_batch_size, self.recipe.seed)
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(Path(self.args.output_dir) / "saving")

@@ -113,7 +113,7 @@ def _question(scene: Scene, device: Device, said: Said, keys: list[str]) -> Plan
     """Return a question about properties: the thought has all of the device's, the answer those asked for."""
     state = scene.state[device.name]
     facts = " ".join(f"{key}={json_value(value)}" for key, value in state.items())
-    thought = f"Question. {resolved_text(said.name, device)}: {facts}."
+    thought = f"{resolved_text(said.name, device)}: {facts}."
     answer = sentence(*(describe(device, key, state[key]) for key in keys))
     has = tuple(_words_for(device.properties[key], state[key]) for key in keys)
     ask = phrases.punctuate(said.request, scene.rng)

@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 def generate(
     out: Annotated[Path, typer.Option("--out", help="The JSONL file to write.")],
     site: _Site = "home",
-    count: Annotated[int, typer.Option("-n", "--count", min=1, help="Conversations, or cases with --held-out.")] = 1700,
+    count: Annotated[int, typer.Option("-n", "--count", min=1, help="Conversations, or cases with --held-out.")] = 6000,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 1,
     held_out: Annotated[
         bool, typer.Option("--held-out", help="Make evaluation cases instead of conversations.")

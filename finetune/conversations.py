@@ -15,18 +15,24 @@ from edge_agent.cases import Case
 from edge_agent.wire import Message, contract_of, load_template, result_message, user_message
 from finetune.exchanges import MAKERS
 from finetune.rows import Row
-from finetune.scene import Plan, Scene, call_text
+from finetune.scene import THEN, Plan, Scene
 
 EXCHANGES_PER_ROW = (1, 4)
+BRANCHES, LONG_ROWS = 48, 2  # of a site's rows: of one exchange each from one state, and after them of several
 DONE, NOT_DONE = "Done.", "Not done."
 
 
 def generate_rows(site: Site, count: int, seed: int) -> Iterator[Row]:
-    """Yield conversations of one site, on the training side of the split; the same for the same seed."""
+    """Yield conversations of one site, on the training side of the split; the same for the same seed.
+
+    Those that start in one state follow each other, so that training evaluates their start once.
+    """
     rng = Random(f"rows-{seed}")
     stage = Stage.of(site)
-    for _ in range(count):
-        yield make_row(stage, rng)
+    while count > 0:
+        rows = make_branches(stage, rng, BRANCHES) + [make_row(stage, rng) for _ in range(LONG_ROWS)]
+        yield from rows[:count]
+        count -= len(rows)
 
 
 @dataclass(frozen=True)
@@ -134,8 +140,7 @@ def carry_out(plan: Plan, stage: Stage, world: World) -> tuple[list[Message], li
         if not is_done:
             break
         if number + 1 < len(plan.steps):
-            following = plan.steps[number + 1][0]
-            thought = f"{statuses}; then {following.device}, {call_text(stage.site, stage.tools, following)}."
+            thought = THEN.join([statuses, *plan.thought.split(THEN)[number + 1 :]])
     messages.append(Message("assistant", answer, thought))
     world.broken, world.stuck = set(), set()
     return messages, outcomes

@@ -28,11 +28,12 @@ path must run on two processor cores; a real one loads through the same code.
 |---|---|
 | made by | `edgewright pretrain starter` (finetune/pretrain_recipes/starter.yaml, seed {recipe["seed"]}) |
 | data | {conversations} over {recipe["steps"] * recipe["step_trees"]:,} random sites; nothing from elsewhere |
+| before | {recipe["drill_steps"]} steps of drills, random tokens to look up (finetune/drills.py), not counted below |
 | tokens | {figures["tokens"]:,} seen in {recipe["steps"]} steps; what conversations share counts once |
 | time | {figures["seconds"] / 60:.0f} minutes on {figures["device"]} ({figures["machine"]}), {figures["dtype"]} |
 | loss | {figures["assistant_loss"]} on the assistant's tokens, last 50 steps, each token seen for the first time |
 | shape | {recipe["layers"]} layers, width 256, feed-forward 512, 4 heads over 2 key-value heads, context 4096 |
-| tokenizer | byte-level BPE, {figures["vocabulary"]} tokens, digits one by one, the markers as single tokens |
+| tokenizer | byte-level BPE, {figures["vocabulary"]} tokens, up to three digits a token, the markers as single tokens |
 | weights | bfloat16 |
 
 **Limits.** It knows a few hundred English words and the phrasings of `devices/models.yaml`; outside them it guesses. It

@@ -1,9 +1,9 @@
 """Pretrain the starter base: a small Llama from scratch, on conversations over many random sites.
 
-Conversations that start in one state are learnt together, as a tree (finetune/tree.py). Optimizer: Muon for the
-matrices inside the layers and AdamW for the rest, which needs fewer tokens than AdamW alone (finetune/muon.py), on
-float32 weights; the passes run in bfloat16 where the machine has units for it. The rate warms up, stays, and falls to
-zero.
+First drills in looking things up (finetune/drills.py), then conversations; those that start in one state are learnt
+together, as a tree (finetune/tree.py). Optimizer: Muon for the matrices inside the layers and AdamW for the rest, which
+needs fewer tokens than AdamW alone (finetune/muon.py), on float32 weights; the passes run in bfloat16 where the machine
+has units for it. The rate warms up, stays, and falls to zero.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from finetune.quantized_base import choose_device, choose_dtype
 from finetune.random_sites import random_site
 from finetune.rows import Row, encode
 from finetune.run_folder import tool_versions
-from finetune.starter_model import starter_config, train_tokenizer
+from finetune.starter_model import look_back, starter_config, train_tokenizer
 
 TEMPLATE = "chatml"
 RECIPES_FOLDER = Path(__file__).parent / "pretrain_recipes"
 SLOTS, SLOT_TOKENS = 8, 192  # of a tree of single exchanges, which share system text and state
 LONG_SLOTS, LONG_SLOT_TOKENS = 3, 576  # of a tree of longer conversations, which share the system text only
 LONG_EXCHANGES = (2, 3)
+DRILLS = ((32, 64), (24, 128))  # rows and tokens, in the first half of the drills and in the second
 
 
 class PretrainRecipe(Strict):
@@ -44,8 +45,10 @@ class PretrainRecipe(Strict):
     layers: int = Field(default=6, ge=1, le=64)
     steps: int = Field(ge=1)
     step_trees: int = Field(ge=1)
+    drill_steps: int = Field(default=0, ge=0)
     long_share: float = Field(default=0.15, ge=0, le=1)
     learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(default=0.1, ge=0)
     warmup_steps: int = Field(default=40, ge=0)
     decay_share: float = Field(default=0.4, ge=0, le=1)
     small_sites_share: float = Field(default=0.35, ge=0, le=1)
@@ -96,7 +99,7 @@ def random_trees(recipe: PretrainRecipe, tokenizer: Any) -> Iterator[Any]:
             rows = [make_row(stage, rng, LONG_EXCHANGES) for _ in range(2 * LONG_SLOTS)]
             size = LONG_SLOTS, LONG_SLOT_TOKENS
         else:
-            rows = make_branches(stage, rng, 4 * SLOTS)
+            rows = make_branches(stage, rng, 3 * SLOTS)
             size = SLOTS, SLOT_TOKENS
         tree = plant([encode(row.messages, template, tokenizer) for row in rows], *size)
         if tree is not None:
@@ -118,43 +121,31 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, report: Callable[[str], None]
     started_s = time.monotonic()
     prepare_processor()
     torch.manual_seed(recipe.seed)
-    template = load_template(TEMPLATE)
     device = choose_device("auto")
     dtype = choose_dtype("auto", device)
-    texts = random_rows(f"tokenizer-{recipe.seed}")
+    template, texts = load_template(TEMPLATE), random_rows(f"tokenizer-{recipe.seed}")
     tokenizer = train_tokenizer(
         template.render(next(texts).messages, add_generation_prompt=False) for _ in range(recipe.tokenizer_rows)
     )
-    model = LlamaForCausalLM(starter_config(len(tokenizer), recipe.layers)).to(device)
-    masters = [parameter.detach().clone().requires_grad_() for parameter in model.parameters()]
-    names = [name for name, _ in model.named_parameters()]
-    optimizers = _optimizers(names, masters, recipe.learning_rate, dtype)
-    model.to(dtype)
+    model = LlamaForCausalLM(starter_config(len(tokenizer), recipe.layers))
+    look_back(model, Random(f"look-back-{recipe.seed}"))
+    learner = _Learner(model, recipe, device, dtype)
+    millions = learner.parameters / 1e6
+    report(f"starter: {millions:.2f} million parameters, {len(tokenizer)} tokens, on {device} in {dtype}")
+    trees = iter(_in_background(recipe, tokenizer))
+    _drill(learner, recipe, len(tokenizer), device, report)
     model.config._attn_implementation = ATTENTION
     body = torch.compile(model.model, dynamic=True) if recipe.is_compiled else model.model
-    parameters = sum(parameter.numel() for parameter in masters)
-    report(f"starter: {parameters / 1e6:.2f} million parameters, {len(tokenizer)} tokens, on {device} in {dtype}")
-    trees = iter(_in_background(recipe, tokenizer))
     seen_tokens, seen_branches, losses = 0, 0, []
     for step in range(recipe.steps):
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.learning_rate * rate_share(step, recipe)
         for _ in range(recipe.step_trees):
             tree = next(trees).to(device)
             trained, trunk = tree_losses(body, model.lm_head, tree)
-            ((trained + recipe.prompt_weight * trunk) / recipe.step_trees).backward()
-            _hand_over(model, masters)
+            learner.learn((trained + recipe.prompt_weight * trunk) / recipe.step_trees)
             losses.append(trained.item())
             seen_tokens += tree.tokens
             seen_branches += tree.branches
-        torch.nn.utils.clip_grad_norm_(masters, 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
-        with torch.no_grad():
-            for parameter, master in zip(model.parameters(), masters, strict=True):
-                parameter.copy_(master)
+        learner.take_step(recipe.learning_rate * rate_share(step, recipe))
         if step % 20 == 19 or step + 1 == recipe.steps:
             seconds = time.monotonic() - started_s
             recent = losses[-20 * recipe.step_trees :]
@@ -168,7 +159,7 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, report: Callable[[str], None]
     last = losses[-50 * recipe.step_trees :]
     figures = {
         "recipe": recipe.model_dump(by_alias=True),
-        "parameters": parameters,
+        "parameters": learner.parameters,
         "vocabulary": len(tokenizer),
         "tokens": seen_tokens,
         "branches": seen_branches,
@@ -184,6 +175,71 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, report: Callable[[str], None]
     return figures
 
 
+class _Learner:
+    """A model in the dtype of its passes, and its float32 weights, where small changes are not lost."""
+
+    def __init__(self, model: Any, recipe: PretrainRecipe, device: str, dtype: Any) -> None:
+        import torch
+
+        from finetune.muon import Muon
+
+        model.to(device)
+        self._model = model
+        self._masters = [parameter.detach().clone().requires_grad_() for parameter in model.parameters()]
+        self.parameters = sum(master.numel() for master in self._masters)
+        matrices, rest = [], []
+        for (name, _), master in zip(model.named_parameters(), self._masters, strict=True):
+            (matrices if master.ndim == 2 and "layers." in name else rest).append(master)
+        self._optimizers = [
+            Muon(matrices, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, step_dtype=dtype),
+            torch.optim.AdamW(rest, lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.0),
+        ]
+        model.to(dtype)
+
+    def learn(self, loss: Any) -> None:
+        """Add the gradients of a loss."""
+        loss.backward()
+        for parameter, master in zip(self._model.parameters(), self._masters, strict=True):
+            gradient = parameter.grad.to(master.dtype)
+            master.grad = gradient if master.grad is None else master.grad.add_(gradient)
+            parameter.grad = None
+
+    def take_step(self, rate: float) -> None:
+        """Change the weights by the gradients since the last step."""
+        import torch
+
+        torch.nn.utils.clip_grad_norm_(self._masters, 1.0)
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+            optimizer.zero_grad()
+        with torch.no_grad():
+            for parameter, master in zip(self._model.parameters(), self._masters, strict=True):
+                parameter.copy_(master)
+
+    def loss_of(self, token_ids: Any, labels: Any) -> Any:
+        """Return the mean cross-entropy of rows; int64 (row, position), labels as make_drills has them."""
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(self._model(token_ids, use_cache=False).logits.flatten(0, 1).float(), labels.flatten())
+
+
+def _drill(
+    learner: _Learner, recipe: PretrainRecipe, vocabulary: int, device: str, report: Callable[[str], None]
+) -> None:
+    from finetune.drills import make_drills
+
+    rng = Random(f"drills-{recipe.seed}")
+    for step in range(recipe.drill_steps):
+        rows, length = DRILLS[2 * step // recipe.drill_steps]
+        loss = learner.loss_of(*(part.to(device) for part in make_drills(rng, vocabulary, rows, length)))
+        learner.learn(loss)
+        learner.take_step(recipe.learning_rate * min(1.0, (step + 1) / max(1, recipe.warmup_steps)))
+        if step % 20 == 19:
+            report(f"drill {step + 1}/{recipe.drill_steps}  loss {loss.item():.4f}")
+
+
 def _in_background(recipe: PretrainRecipe, tokenizer: Any) -> Any:
     """Return the recipe's trees, made in a process of their own while the model learns."""
     from torch.utils.data import DataLoader, IterableDataset
@@ -193,14 +249,6 @@ def _in_background(recipe: PretrainRecipe, tokenizer: Any) -> Any:
             return random_trees(recipe, tokenizer)
 
     return DataLoader(Trees(), batch_size=None, num_workers=1, prefetch_factor=16)
-
-
-def _hand_over(model: Any, masters: list[Any]) -> None:
-    """Add the model's gradients to those of its float32 weights, where small ones are not lost."""
-    for parameter, master in zip(model.parameters(), masters, strict=True):
-        gradient = parameter.grad.to(master.dtype)
-        master.grad = gradient if master.grad is None else master.grad.add_(gradient)
-        parameter.grad = None
 
 
 def machine_name(device: str) -> str:
@@ -219,20 +267,6 @@ def rate_share(step: int, recipe: PretrainRecipe) -> float:
     """Return the learning rate at a step as a share of its highest."""
     decay_steps = max(1, int(recipe.steps * recipe.decay_share))
     return min(1.0, (step + 1) / max(1, recipe.warmup_steps), (recipe.steps - step) / decay_steps)
-
-
-def _optimizers(names: list[str], weights: list[Any], learning_rate: float, dtype: Any) -> list[Any]:
-    import torch
-
-    from finetune.muon import Muon
-
-    is_matrix = [weight.ndim == 2 and "layers." in name for name, weight in zip(names, weights, strict=True)]
-    matrices = [weight for weight, taken in zip(weights, is_matrix, strict=True) if taken]
-    rest = [weight for weight, taken in zip(weights, is_matrix, strict=True) if not taken]
-    return [
-        Muon(matrices, lr=learning_rate, step_dtype=dtype),
-        torch.optim.AdamW(rest, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0),
-    ]
 
 
 def _save(model: Any, tokenizer: Any, out: Path) -> None:

@@ -15,6 +15,8 @@ from edge_agent.cases import State
 from edge_agent.wire import argument_text, json_value
 from finetune import phrases
 
+THEN = "; then "  # in a thought, between commands of which one waits for the other
+
 
 @dataclass(frozen=True)
 class Plan:

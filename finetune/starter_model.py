@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 from edge_agent.wire import MARKERS
@@ -10,11 +12,15 @@ from edge_agent.wire import MARKERS
 END_OF_TEXT, START_OF_TURN, END_OF_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 VOCABULARY_SIZE = 4096
 CONTEXT_TOKENS = 4096
-# Qwen2's pre-tokenizer, which llama.cpp knows as "qwen2": digits one by one, so that numbers can be copied.
-# Source: Qwen2 tokenizer.json; llama.cpp src/llama-vocab.cpp, LLAMA_VOCAB_PRE_TYPE_QWEN2.
-QWEN2_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+# Llama 3's pre-tokenizer, which llama.cpp knows as "llama-bpe": up to three digits are one token, so that a value is
+# copied and compared in one step. Source: Llama 3 tokenizer.json; llama.cpp src/llama-vocab.cpp,
+# LLAMA_VOCAB_PRE_TYPE_LLAMA3.
+LLAMA3_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+LOOKING_PAIRS, LOOKING_STRENGTH = 12, 5.0  # rotated pairs of a head, from the fastest, that tell distances apart
+WHOLE_NUMBERS = 320  # 0 to 319 are tokens, whether the texts have them or not
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary_size: int = VOCABULARY_SIZE) -> Any:
@@ -22,21 +28,25 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int = VOCABULARY_SIZE
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.BPE())
+    tokenizer = Tokenizer(models.BPE(ignore_merges=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(QWEN2_PATTERN), behavior="isolated", invert=False),
+            pre_tokenizers.Split(Regex(LLAMA3_PATTERN), behavior="isolated", invert=False),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     reserved = [END_OF_TEXT, START_OF_TURN, END_OF_TURN, *MARKERS]
+    # As when encoding: what stands beside a marker is a word of its own.
+    marked = re.compile("|".join(map(re.escape, reserved)))
+    plain = (part for text in texts for part in marked.split(text) if part)
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary_size - len(reserved),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    numbers = " ".join(map(str, range(WHOLE_NUMBERS)))
+    tokenizer.train_from_iterator(chain(plain, [numbers]), trainer)
     tokenizer.add_special_tokens([AddedToken(text, special=True) for text in reserved[:3]])
     tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in MARKERS])
     return PreTrainedTokenizerFast(
@@ -73,3 +83,36 @@ def starter_config(vocabulary_size: int, layers: int = 6) -> Any:
         eos_token_id=None,
         pad_token_id=None,
     )
+
+
+def look_back(model: Any, rng: Any) -> None:
+    """Give two heads of the first layer, which share a key, a start: one looks at the token before, one before that.
+
+    To find what followed an earlier token, a head must know at each place which token came before. A model finds that
+    out by itself, and late. Every token's embedding gets the same direction; the two heads' queries and the key see it
+    and nothing much else, so that only the rotation by distance (RoPE) is left to decide.
+
+    Args:
+        model: a LlamaForCausalLM with fresh weights, changed in place.
+        rng: random.Random.
+    """
+    import math
+
+    import torch
+
+    config = model.config
+    width, half = config.hidden_size, config.head_dim // 2
+    direction = torch.tensor([rng.choice((-1.0, 1.0)) for _ in range(width)]) / math.sqrt(width)
+    frequencies = config.rope_parameters["rope_theta"] ** (-torch.arange(LOOKING_PAIRS) / half)
+    attention = model.model.layers[0].self_attn
+    with torch.no_grad():
+        embedding = model.model.embed_tokens.weight
+        embedding += direction * embedding.norm(dim=1).mean()
+        seen = direction / math.sqrt(width / 2)  # what a normalized embedding has of it comes to 1
+        for weight in (attention.q_proj.weight[: 2 * config.head_dim], attention.k_proj.weight[: config.head_dim]):
+            weight *= 0.2
+        attention.k_proj.weight[:LOOKING_PAIRS] += LOOKING_STRENGTH * seen
+        for head, distance in enumerate((1, 2)):
+            query = attention.q_proj.weight[head * config.head_dim :]
+            query[:LOOKING_PAIRS] += LOOKING_STRENGTH * torch.cos(frequencies * distance)[:, None] * seen
+            query[half : half + LOOKING_PAIRS] -= LOOKING_STRENGTH * torch.sin(frequencies * distance)[:, None] * seen

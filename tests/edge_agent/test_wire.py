@@ -39,7 +39,7 @@ CONVERSATION = [
 
 def test_bytes() -> None:
     assert TEMPLATE.render(CONVERSATION[1:5], add_generation_prompt=True) == (
-        "<|im_start|>user\nState:\nkitchen_light on=false brightness=0\nfan unavailable\n"
+        "<|im_start|>user\nState:\nkitchen_light: on=false brightness=0\nfan: unavailable\n"
         "clock 07:05\nRequest: Kitchen light on, «grün» 💡<|im_end|>\n"
         "<|im_start|>assistant\n<think>It is off.</think>"
         '<tool_call>{"name":"light_on","arguments":{"device":"kitchen_light"}}</tool_call><|im_end|>\n'

@@ -44,7 +44,7 @@ def test_a_right_conversion_passes_every_gate(tiny: Tiny) -> None:
 def test_the_file_says_what_it_is(tiny: Tiny) -> None:
     header = require_gguf(tiny.f16)
     assert header.metadata["general.architecture"] == "llama"
-    assert header.metadata["tokenizer.ggml.pre"] == "qwen2"
+    assert header.metadata["tokenizer.ggml.pre"] == "llama-bpe"
     assert header.metadata["tokenizer.ggml.add_bos_token"] is False
     assert "tokenizer.ggml.bos_token_id" not in header.metadata
     assert header.metadata["tokenizer.ggml.eos_token_id"] == header.metadata["tokenizer.ggml.eot_token_id"]

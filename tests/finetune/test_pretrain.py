@@ -15,7 +15,15 @@ from finetune.rows import IGNORED
 from finetune.starter_model import train_tokenizer
 
 RECIPE = load_pretrain_recipe("starter").model_copy(
-    update={"layers": 1, "steps": 3, "step_trees": 1, "tokenizer_rows": 5, "is_compiled": False, "long_share": 0.5}
+    update={
+        "layers": 1,
+        "steps": 3,
+        "step_trees": 1,
+        "drill_steps": 2,
+        "tokenizer_rows": 5,
+        "is_compiled": False,
+        "long_share": 0.5,
+    }
 )
 
 

@@ -11,7 +11,7 @@ from transformers import LlamaForCausalLM
 
 from finetune.rows import IGNORED
 from finetune.starter_model import starter_config
-from finetune.tree import ATTENTION, EMPTY, TRUNK_STEP, plant, tree_losses
+from finetune.tree import ATTENTION, EMPTY, TRUNK_STEP, masked_attention, plant, tree_attention, tree_losses
 
 VOCABULARY = 90
 Encoded = tuple[list[int], list[int]]
@@ -56,6 +56,15 @@ def test_losses_and_gradients_are_those_of_the_rows_one_by_one(lengths: list[int
     got = tree_losses(model.model, model.lm_head, tree)
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(gradients(*got), expected_gradients, rtol=1e-3, atol=1e-5)
+
+
+def test_attention_in_parts_is_attention_with_a_mask() -> None:
+    generator = torch.Generator().manual_seed(0)
+    branch_of = torch.tensor([[0] * 9 + [1] * 20 + [EMPTY] * 3, [2] * 32])
+    query, key, value = (torch.randn(1, heads, 16 + branch_of.numel(), 32, generator=generator) for heads in (4, 2, 2))
+    in_parts, _ = tree_attention(None, query, key, value, None, scaling=0.2, branch_of=branch_of)
+    masked = masked_attention(query, key, value, branch_of, 0.2).transpose(1, 2)
+    torch.testing.assert_close(in_parts, masked, rtol=1e-5, atol=1e-5)
 
 
 def test_a_tree_takes_rows_until_one_has_no_room_and_leaves_out_what_fits_no_slot() -> None:
