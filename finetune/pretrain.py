@@ -187,7 +187,8 @@ class _Learner:
         self._model = model
         self._masters = [parameter.detach().clone().requires_grad_() for parameter in model.parameters()]
         self.parameters = sum(master.numel() for master in self._masters)
-        matrices, rest = [], []
+        matrices: list[Any] = []
+        rest: list[Any] = []
         for (name, _), master in zip(model.named_parameters(), self._masters, strict=True):
             (matrices if master.ndim == 2 and "layers." in name else rest).append(master)
         self._optimizers = [
