@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 from pathlib import Path
 
@@ -9,10 +10,16 @@ from devices.site import site_path
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback address that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port of the loopback address that nobody listens on now.
+
+    It is below those that systems give to outgoing connections: a client that tries a dead peer again and again could
+    else be given the peer's own port, and hold it when the peer comes back.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return port
 
 
 def greenhouse_file(folder: Path, timeout_s: float = 1.0) -> Path:

@@ -10,6 +10,7 @@ import threading
 import time
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from amqtt.broker import Broker
@@ -21,6 +22,7 @@ from devices.drivers.peer import LiveWorld, require_free
 from devices.site import Value
 
 NOISE = b"\xff\xfe{ no JSON"
+SHUTDOWN_S = 2.0
 
 
 class MqttPeer:
@@ -76,7 +78,9 @@ class MqttPeer:
             await broker.start()
             ready.set()
             await self._stopping.wait()
-            await broker.shutdown()
+            # amqtt 0.12 now and then waits for ever for a connection that is gone
+            with suppress(TimeoutError):
+                await asyncio.wait_for(broker.shutdown(), SHUTDOWN_S)
 
         asyncio.run(run())
         with warnings.catch_warnings():  # amqtt 0.12 leaves connections for the garbage collector to close
