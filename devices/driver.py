@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from devices.errors import UnavailableError
-from devices.site import Device, Value
+from devices.site import DataSchema, Device, Value
 from devices.yaml_file import Strict
 
 
@@ -23,6 +23,15 @@ class Reading:
     value: Value
     time_s: float
     quality: Literal["good", "stale", "bad"] = "good"
+
+
+def reading_of(value_of: Callable[[], Value], schema: DataSchema, time_s: float, otherwise: Value = "") -> Reading:
+    """Return what `value_of` returns as a reading, bad if it does not fit; on ValueError `otherwise`, which is bad."""
+    try:
+        value = value_of()
+    except ValueError:
+        return Reading(otherwise, time_s, "bad")
+    return Reading(value, time_s, "bad" if schema.problem_with(value) else "good")
 
 
 class Driver(Protocol):

@@ -19,11 +19,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from devices.driver import Binding, DeviceUnavailable, DriverType, Reading
+from devices.driver import Binding, DeviceUnavailable, DriverType, Reading, reading_of
 from devices.drivers.json_values import JsonValue
 from devices.site import Value
 from devices.yaml_file import Strict
@@ -81,12 +82,7 @@ class CommandDriver:
             if place.read not in shown:
                 shown[place.read] = self._shown(device, place.read)
             schema = binding.device.properties[name]
-            try:
-                value: Value = place.to_value(shown[place.read], schema)
-                quality: Literal["good", "bad"] = "bad" if schema.problem_with(value) else "good"
-            except ValueError:
-                value, quality = "", "bad"
-            found[name] = Reading(value, self._clock(), quality)
+            found[name] = reading_of(partial(place.to_value, shown[place.read], schema), schema, self._clock())
         return found
 
     def write(self, device: str, values: dict[str, Value]) -> None:

@@ -15,11 +15,12 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from devices.driver import Binding, DeviceUnavailable, DriverType, Reading, read_secret
+from devices.driver import Binding, DeviceUnavailable, DriverType, Reading, read_secret, reading_of
 from devices.drivers.json_values import JsonValue
 from devices.site import Value
 from devices.yaml_file import Strict
@@ -81,12 +82,7 @@ class HttpDriver:
             if place.read_path not in answers:
                 answers[place.read_path] = self._ask(device, place.read_path, None)
             schema = binding.device.properties[name]
-            try:
-                value: Value = place.to_value(answers[place.read_path], schema)
-                quality: Literal["good", "bad"] = "bad" if schema.problem_with(value) else "good"
-            except ValueError:
-                value, quality = "", "bad"
-            found[name] = Reading(value, self._clock(), quality)
+            found[name] = reading_of(partial(place.to_value, answers[place.read_path], schema), schema, self._clock())
         return found
 
     def write(self, device: str, values: dict[str, Value]) -> None:

@@ -13,11 +13,12 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from devices.driver import Binding, DeviceUnavailable, DriverType, Reading
+from devices.driver import Binding, DeviceUnavailable, DriverType, Reading, reading_of
 from devices.site import DataSchema, Value
 from devices.yaml_file import Strict
 
@@ -139,12 +140,7 @@ class ModbusDriver:
             raw = self._ask(device, f"read_{_METHODS[register.table]}", register.address, count=register.count)
             values = [int(bit) for bit in raw.bits[:1]] if register.is_bit else list(raw.registers)
             schema = binding.device.properties[name]
-            try:
-                value: Value = register.to_value(values, schema)
-                quality: Literal["good", "bad"] = "bad" if schema.problem_with(value) else "good"
-            except ValueError:
-                value, quality = values[0], "bad"
-            found[name] = Reading(value, self._clock(), quality)
+            found[name] = reading_of(partial(register.to_value, values, schema), schema, self._clock(), values[0])
         return found
 
     def write(self, device: str, values: dict[str, Value]) -> None:

@@ -17,11 +17,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from devices.driver import Binding, DeviceUnavailable, DriverType, Reading, read_secret
+from devices.driver import Binding, DeviceUnavailable, DriverType, Reading, read_secret, reading_of
 from devices.drivers.json_values import JsonValue, put
 from devices.site import Value
 from devices.yaml_file import Strict
@@ -137,14 +138,7 @@ class MqttDriver:
                     client.publish(route.get, route.get_payload, qos=1)
                 message = self._wait(device, route, since)
                 schema = binding.device.properties[name]
-                quality: Literal["good", "bad"] = "bad"
-                value: Value = ""
-                try:
-                    value = route.value.to_value(message.body, schema)
-                    quality = "bad" if schema.problem_with(value) else "good"
-                except ValueError:
-                    pass
-                found[name] = Reading(value, message.time_s, quality)
+                found[name] = reading_of(partial(route.value.to_value, message.body, schema), schema, message.time_s)
         return found
 
     def write(self, device: str, values: dict[str, Value]) -> None:
