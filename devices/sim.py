@@ -20,10 +20,13 @@ from devices.site import Site
 
 PEERS = {
     "command": "devices.drivers.command_peer:CommandPeer",
+    "gpio": "devices.drivers.gpio_peer:GpioPeer",
     "http": "devices.drivers.http_peer:HttpPeer",
+    "i2c": "devices.drivers.i2c_peer:I2cPeer",
     "modbus": "devices.drivers.modbus_peer:ModbusPeer",
     "mqtt": "devices.drivers.mqtt_peer:MqttPeer",
 }
+IN_PROCESS = {"gpio", "i2c"}  # pins and a bus have no network between the driver's process and another
 FAULTS = {
     "stick": "a device answers and does not move",
     "silence": "a device does not answer",
@@ -39,7 +42,7 @@ class Stage:
     """A site's peers and the world behind them. Close it when done."""
 
     def __init__(self, site: Site, *, speed: float = 1.0) -> None:
-        """Start a peer for each driver.
+        """Start a peer for each driver that another process can reach.
 
         Args:
             site: with drivers.
@@ -52,7 +55,8 @@ class Stage:
         if not site.drivers:
             raise UsageError(f"the site {site.name} has no drivers", hint="its devices are simulated without any peer")
         self.site, self.world = site, LiveWorld(site, speed=speed)
-        self.peers: list[Peer] = [make_peer(site, name, self.world) for name in site.drivers]
+        networked = [name for name, plain in site.drivers.items() if plain["type"] not in IN_PROCESS]
+        self.peers: list[Peer] = [make_peer(site, name, self.world) for name in networked]
         self._start()
 
     def _start(self) -> None:
@@ -202,6 +206,9 @@ def run_stage(site: Site, speed: float, tell: Callable[[str], None]) -> None:
     try:
         for peer in stage.peers:
             tell(f"{site.name} is up at {peer.where}; Ctrl-C stops it")
+        for name, plain in site.drivers.items():
+            if plain["type"] in IN_PROCESS:
+                tell(f"{name}: nothing stands in for {plain['type']} across processes")
         serve(stage, tell, threading.Event())
     finally:
         stage.close()

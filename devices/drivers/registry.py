@@ -18,7 +18,9 @@ from devices.yaml_file import YamlFile
 
 BUILT_IN = {
     "command": "devices.drivers.command:DRIVER",
+    "gpio": "devices.drivers.gpio:DRIVER",
     "http": "devices.drivers.http:DRIVER",
+    "i2c": "devices.drivers.i2c:DRIVER",
     "modbus": "devices.drivers.modbus:DRIVER",
     "mqtt": "devices.drivers.mqtt:DRIVER",
 }
