@@ -1,8 +1,8 @@
 """The broker: the only way to touch a device, for the model, a person or a rule alike.
 
-Schema → risk → already so? → confirmation → interlocks → rate → journal STARTED → driver → read-back → journal DONE.
-Deny wins. What a person is told is made from the read-back. What fresh readings say is so already is not written
-again, and nobody is asked for it.
+Schema → risk → already so? → confirmation → interlocks → keep-out zones → rate → journal STARTED → driver →
+read-back → journal DONE. Deny wins. What a person is told is made from the read-back. What fresh readings say is so
+already is not written again, and nobody is asked for it.
 
 A timed action owes its end to the journal: `tick` pays what is due, also what an earlier controller started, and
 `recover` says what became of actions that one died in. Nothing is ever started a second time.
@@ -24,22 +24,22 @@ from devices.describe import (
     describe,
     done_text,
     goal_text,
-    main_property,
+    not_done_text,
     sentence,
-    value_text,
 )
-from devices.driver import DeviceUnavailable, Driver, Reading, TimedDriver
+from devices.driver import DeviceUnavailable, Driver, TimedDriver
 from devices.endings import Ending, Endings
 from devices.errors import UnavailableError
 from devices.journal import Journal
-from devices.site import Action, Device, Requirement, Site, Value, is_so
+from devices.readings import FRESH_S, Readings
+from devices.site import Action, Device, Site, Value, is_so
 from devices.tools import Command, input_problem
 
 Status = Literal["done", "refused", "needs_confirmation", "failed", "unknown", "dry_run"]
 Mode = Literal["auto", "assist", "dry_run", "locked"]
 Verdict = tuple[Status, str, dict[str, Value]]  # with the report for people and the result for the model
 CONFIRMATION_S = 60.0  # a yes that comes later is none
-FRESH_S = 60.0  # an older reading does not say that a device is already so
+SETTLE_STEP_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,7 @@ class Broker:
             this command with these arguments, once, and only within CONFIRMATION_S.
         mode: `auto` as the site says; `assist` asks before every action; `dry_run` decides and moves nothing; `locked`
             refuses. Safe actions are carried out in every mode.
+        pause: lets seconds pass while a device gets where it shall be.
     """
 
     def __init__(
@@ -106,26 +107,23 @@ class Broker:
         clock: Callable[[], float] = time.time,
         confirm: Callable[[str], bool] | None = None,
         mode: Mode = "auto",
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self.mode: Mode = mode
         self.site = site
         self.driver = driver
         self.journal = journal
         self._clock = clock
+        self._readings = Readings(site, driver, clock)
         self._confirm = confirm
+        self._pause = pause
+        self._is_stopping = threading.Event()
         self._endings = Endings(journal.events())
         self._lock = threading.RLock()
 
     def state(self) -> dict[str, dict[str, Value]]:
         """Return fresh values of every property by device; a device that does not answer has none."""
-        return {name: self._values(name) for name in self.site.devices}
-
-    def _values(self, device: str) -> dict[str, Value]:
-        try:
-            readings = self.driver.read(device)
-        except DeviceUnavailable:
-            return {}
-        return {name: reading.value for name, reading in readings.items() if reading.quality == "good"}
+        return {name: self._readings.values(name) for name in self.site.devices}
 
     def execute(self, command: Command) -> Outcome:
         """Carry out one command at most once, or say why not."""
@@ -162,7 +160,7 @@ class Broker:
             plain = self.journal.events(number)[0].body
             command = Command(plain["device"], plain["action"], plain["input"])
             device = self.site.devices.get(command.device)
-            seen = self._values(command.device) if device else {}
+            seen = self._readings.values(command.device) if device else {}
             facts = [describe(device, name, value) for name, value in seen.items()] if device else []
             now = (
                 sentence(*facts)
@@ -215,11 +213,11 @@ class Broker:
 
     def _end(self, ending: Ending) -> dict[str, Value]:
         """Write the values that end an action, unless they are so already; return what is read back."""
-        seen = self._values(ending.device)
+        seen = self._readings.values(ending.device)
         if is_so(seen, ending.writes):
             return seen
         self.driver.write(ending.device, ending.writes)
-        return self._values(ending.device)
+        return self._readings.values(ending.device)
 
     def _decide_and_act(self, command: Command, number: int, trace: _Trace) -> Verdict:
         device = self.site.devices.get(command.device)
@@ -231,7 +229,7 @@ class Broker:
         trace.passed("schema", "ok")
         if verdict := self._verdict(device, action, command, trace):
             return verdict
-        before = self._values(device.name)
+        before = self._readings.values(device.name)
         trace.seen |= {f"{device.name}.{name}": value for name, value in before.items()}
         if not before:
             trace.failed("answer", f"the {device.title} does not answer")
@@ -253,9 +251,13 @@ class Broker:
         if is_to_confirm and not self._is_confirmed(goal_text(device, action, command.input), trace):
             return "needs_confirmation", sentence(confirm_text(device, action, command.input)), {}
         for requirement in action.requires:
-            if problem := self._interlock_problem(requirement, trace):
+            if problem := self._readings.interlock_problem(requirement, trace.seen):
                 return _refused(trace.failed("interlock", problem))
             trace.passed("interlock", f"{requirement.property} {requirement.text()}")
+        if action.keep_out:
+            if problem := self._readings.zone_problem(device, action, command.input, trace.seen):
+                return _refused(trace.failed("keep-out", problem))
+            trace.passed("keep-out", "the way is free")
         wait_s = self._wait_s(command, action)
         if wait_s > 0:
             return _refused(trace.failed("rate", f"the {device.title} must rest for another {wait_s:.0f} seconds"))
@@ -270,16 +272,7 @@ class Broker:
         """
         if action.safe or any(ending.device == device.name for ending in self._endings.owed()):
             return {}
-        try:
-            readings = self.driver.read(device.name)
-        except DeviceUnavailable:
-            return {}
-        now_s = self._clock()
-        seen = {
-            name: one.value
-            for name, one in readings.items()
-            if one.quality == "good" and 0 <= now_s - one.time_s <= FRESH_S
-        }
+        seen = self._readings.values(device.name, FRESH_S)
         return seen if action.is_already_so(seen, arguments) else {}
 
     def _is_confirmed(self, goal: str, trace: _Trace) -> bool:
@@ -297,22 +290,27 @@ class Broker:
 
         Past the model, the policy and, where it cannot be written, the journal.
         """
-        problems = []
+        self._is_stopping.set()  # whoever waits for a device to get somewhere waits no longer
         with self._lock:
-            for device in self.site.devices.values():
-                for name, action in device.actions.items():
-                    if action.safe and (problem := self._stop(device, name, action)):
-                        problems.append(problem)
-        return problems
+            self._is_stopping.clear()
+            safe = [
+                (device, name, action)
+                for device in self.site.devices.values()
+                for name, action in device.actions.items()
+                if action.safe
+            ]
+            silent = {}
+            for device, _, action in safe:  # all of them before the first is looked at
+                try:
+                    self.driver.write(device.name, action.effect({}))
+                except DeviceUnavailable as error:
+                    silent[device.name] = f"the {device.title} did not stop: {error}"
+            return [problem for one in safe if (problem := silent.get(one[0].name) or self._see_stopped(*one))]
 
-    def _stop(self, device: Device, name: str, action: Action) -> str:
+    def _see_stopped(self, device: Device, name: str, action: Action) -> str:
         effect = action.effect({})
-        try:
-            self.driver.write(device.name, effect)
-        except DeviceUnavailable as error:
-            return f"the {device.title} did not stop: {error}"
-        seen = self._values(device.name)
-        is_stopped = is_so(seen, effect)
+        seen = self._read_back(device, action, effect)
+        is_stopped = is_so(seen, effect, action.tolerance)
         try:
             number = self._note("PROPOSED", {"device": device.name, "action": name, "input": {}, "by": "stop"})
             self._note("STARTED", {"effect": effect}, number)
@@ -321,23 +319,6 @@ class Broker:
         except UnavailableError:
             pass  # a full disk stops no stop
         return "" if is_stopped else f"the {device.title} did not stop"
-
-    def _interlock_problem(self, requirement: Requirement, trace: _Trace) -> str:
-        name, _, key = requirement.property.partition(".")
-        device = self.site.devices[name]
-        try:
-            reading: Reading | None = self.driver.read(name).get(key)
-        except DeviceUnavailable:
-            reading = None
-        is_fresh = reading is not None and 0 <= self._clock() - reading.time_s <= requirement.max_age_s
-        if reading is None or reading.quality != "good" or not is_fresh:
-            return f"there is no fresh reading of the {device.title}"
-        trace.seen[requirement.property] = reading.value
-        if device.properties[key].problem_with(reading.value):
-            return f"the reading of the {device.title} is not plausible"
-        if requirement.is_met_by(reading.value):
-            return ""
-        return f"{describe(device, key, reading.value)}, {requirement.text()}"
 
     def _wait_s(self, command: Command, action: Action) -> float:
         now_s = self._clock()
@@ -363,17 +344,21 @@ class Broker:
             self.driver.write(device.name, effect)
         except DeviceUnavailable as error:
             problem = str(error)
-        seen = self._values(device.name)
+        seen = self._read_back(device, action, effect)
         if not seen:
             return "unknown", f"I do not know whether the {device.title} changed.", {"reason": problem or "no answer"}
-        if is_so(seen, effect):
+        if is_so(seen, effect, action.tolerance):
             return "done", sentence(done_text(device, action, command.input, seen)), seen
-        name = main_property(action)
-        return (
-            "failed",
-            f"The {device.title} did not change, it is {value_text(device.properties[name], seen[name])}.",
-            seen,
-        )
+        return "failed", sentence(not_done_text(device, action, seen)), seen
+
+    def _read_back(self, device: Device, action: Action, effect: dict[str, Value]) -> dict[str, Value]:
+        """Return what the device shows when the effect is there, or when its time to get there is over."""
+        for _ in range(int(action.settle_s / SETTLE_STEP_S)):
+            seen = self._readings.values(device.name)
+            if is_so(seen, effect, action.tolerance) or self._is_stopping.is_set():
+                return seen
+            self._pause(SETTLE_STEP_S)
+        return self._readings.values(device.name)
 
 
 def _refused(reason: str) -> Verdict:

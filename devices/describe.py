@@ -33,8 +33,13 @@ def describe(device: Device, property_name: str, value: Value, verb: str = "is")
 
 def main_property(action: Action) -> str:
     """Return the property that tells best what an action does: one that takes an argument, else the first one."""
+    return main_properties(action)[0]
+
+
+def main_properties(action: Action) -> list[str]:
+    """Return the properties that tell what an action does: all that take an argument, else the first one."""
     written = [name for name, value in action.writes.items() if isinstance(value, str) and value[1:] in action.input]
-    return next(iter(written or action.writes))
+    return written or list(action.writes)[:1]
 
 
 def sentence(*clauses: str) -> str:
@@ -64,10 +69,19 @@ def already_text(device: Device, action: Action, seen: dict[str, Value]) -> str:
 
 
 def done_text(device: Device, action: Action, arguments: dict[str, Value], seen: dict[str, Value]) -> str:
-    """Return what was read back as a clause: "the garden sprinkler is open for 10 minutes"."""
-    name = main_property(action)
+    """Return what was read back as clauses: "the garden sprinkler is open for 10 minutes"."""
+    clauses = [describe(device, name, seen[name]) for name in main_properties(action)]
     duration = f" for {_duration_text(action, arguments)}" if action.ends else ""
-    return f"{describe(device, name, seen[name])}{duration}"
+    return f"{', '.join(clauses)}{duration}"
+
+
+def not_done_text(device: Device, action: Action, seen: dict[str, Value]) -> str:
+    """Return what was read back instead, as a clause; a device that takes its time may have gone part of the way."""
+    if action.settle_s:
+        clauses = [describe(device, name, seen[name]) for name in main_properties(action)]
+        return f"the {device.title} did not get there, {', '.join(clauses)}"
+    name = main_property(action)
+    return f"the {device.title} did not change, it is {value_text(device.properties[name], seen[name])}"
 
 
 def _duration_text(action: Action, arguments: dict[str, Value]) -> str:

@@ -93,7 +93,15 @@ def simulated_place(
     """Return a place with a fresh simulated world. Args: time_s: seconds since midnight there."""
     world = World(site, time_s=time_s)
     driver = SimulatedDriver(world)
-    broker = Broker(site, driver, journal or Journal(), clock=lambda: world.time_s, confirm=confirm, mode=mode)
+    broker = Broker(
+        site,
+        driver,
+        journal or Journal(),
+        clock=lambda: world.time_s,
+        confirm=confirm,
+        mode=mode,
+        pause=world.advance,
+    )
     return Place(broker, driver, world)
 
 

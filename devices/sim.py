@@ -20,6 +20,7 @@ from devices.site import Site
 
 PEERS = {
     "command": "devices.drivers.command_peer:CommandPeer",
+    "gcode": "devices.drivers.gcode_peer:GcodePeer",
     "gpio": "devices.drivers.gpio_peer:GpioPeer",
     "http": "devices.drivers.http_peer:HttpPeer",
     "i2c": "devices.drivers.i2c_peer:I2cPeer",

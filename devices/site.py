@@ -24,6 +24,7 @@ Risk = Literal["none", "low", "guarded", "confirm", "forbidden"]
 SITES_FOLDER = Path(__file__).parent / "sites"
 MODELS_FILE = Path(__file__).parent / "models.yaml"
 NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
+ROUNDING = 1e-6  # of a number that a driver scaled and scaled back
 
 
 class DataSchema(Strict):
@@ -124,10 +125,43 @@ class Ending(Strict):
         return float(arguments[name]) * (60.0 if unit == "minutes" else 1.0)
 
 
+class Zone(Strict):
+    """Where an action must not bring a device, nor pass through: all arguments named in `box` within their bounds."""
+
+    title: str
+    box: dict[str, tuple[float, float]] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_pairs(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and isinstance(raw.get("box"), dict):
+            return raw | {
+                "box": {axis: tuple(pair) if isinstance(pair, list) else pair for axis, pair in raw["box"].items()}
+            }
+        return raw
+
+    def is_crossed_by(self, start: Mapping[str, float], end: Mapping[str, float]) -> bool:
+        """Return whether the straight way between two places touches the box; both have all of its axes.
+
+        Source: the slab method, Kay and Kajiya 1986.
+        """
+        enter, leave = 0.0, 1.0
+        for axis, (low, high) in self.box.items():
+            here, gap = start[axis], end[axis] - start[axis]
+            if gap == 0:
+                if not low <= here <= high:
+                    return False
+                continue
+            first, last = sorted(((low - here) / gap, (high - here) / gap))
+            enter, leave = max(enter, first), min(leave, last)
+        return enter <= leave
+
+
 class Action(Strict):
     """One thing a device can do; `writes` gives each property a constant, `$argument` or `$argument > 0`.
 
     A `safe` action is always allowed: it needs no confirmation, works in every mode, and is what `stop` does.
+    Numbers that are read back may differ by `tolerance` from what was written, and may need `settle_s` to get there.
     """
 
     title: str = ""
@@ -138,7 +172,10 @@ class Action(Strict):
     risk: Risk = "low"
     safe: bool = False
     requires: tuple[Requirement, ...] = Field(default=(), strict=False)
+    keep_out: tuple[Zone, ...] = Field(default=(), strict=False)
     min_interval_s: float = Field(default=0.0, ge=0)
+    tolerance: float = Field(default=0.0, ge=0)
+    settle_s: float = Field(default=0.0, ge=0)
     say: tuple[str, ...] = Field(default=(), strict=False)
     say_without: tuple[str, ...] = Field(default=(), strict=False)
 
@@ -149,6 +186,11 @@ class Action(Strict):
                 name = value.removeprefix("$").split(" ")[0]
                 if name not in self.input:
                     raise ValueError(f"{value} names no argument of the input ({', '.join(self.input) or 'none'})")
+        for zone in self.keep_out:
+            if strange := [axis for axis in zone.box if self.writes.get(axis) != f"${axis}"]:
+                raise ValueError(
+                    f"the zone {zone.title} has {strange[0]}, which the action does not write as it is given"
+                )
         if self.safe and (self.input or self.requires or self.ends or self.risk in {"confirm", "forbidden"}):
             raise ValueError("a safe action takes no input, has no interlock and no end, and needs no confirmation")
         for template in self.say:
@@ -166,12 +208,18 @@ class Action(Strict):
         if self.ends:
             return False
         goal = self.already if self.already is not None else self.effect(arguments)
-        return is_so(state, goal)
+        return is_so(state, goal, self.tolerance)
 
 
-def is_so(state: Mapping[str, Value], goal: Mapping[str, Value]) -> bool:
-    """Return whether a device's properties have all the values of a goal."""
-    return all(state.get(name) == value for name, value in goal.items())
+def is_so(state: Mapping[str, Value], goal: Mapping[str, Value], tolerance: float = 0.0) -> bool:
+    """Return whether a device's properties have all the values of a goal, numbers within a tolerance."""
+    return all(name in state and _is_equal(state[name], value, tolerance) for name, value in goal.items())
+
+
+def _is_equal(value: Value, wanted: Value, tolerance: float) -> bool:
+    if isinstance(value, bool | str) or isinstance(wanted, bool | str):
+        return type(value) is type(wanted) and value == wanted
+    return abs(value - wanted) <= tolerance + ROUNDING
 
 
 def _evaluate(value: Value, arguments: dict[str, Value]) -> Value:

@@ -37,7 +37,14 @@ class Simulation:
 
     def agent(self, world: World, confirm: Callable[[str], bool] | None = None) -> Agent:
         """Return an agent that works the devices of a world through a broker of its own."""
-        broker = Broker(self.site, SimulatedDriver(world), Journal(), clock=lambda: world.time_s, confirm=confirm)
+        broker = Broker(
+            self.site,
+            SimulatedDriver(world),
+            Journal(),
+            clock=lambda: world.time_s,
+            confirm=confirm,
+            pause=world.advance,
+        )
         return self.agent_with(broker, lambda: world.clock)
 
     def agent_with(self, broker: Broker, clock_text: Callable[[], str]) -> Agent:

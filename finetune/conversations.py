@@ -124,6 +124,7 @@ def carry_out(plan: Plan, stage: Stage, world: World) -> tuple[list[Message], li
         Journal(),
         clock=lambda: world.time_s,
         confirm=lambda effect: plan.is_confirmed,
+        pause=world.advance,
     )
     messages = [user_message(plan.ask, broker.state(), world.clock)]
     outcomes: list[Outcome] = []

@@ -66,7 +66,7 @@ RENAMED_SHARE = 0.15
 
 def random_site(rng: Random, devices: tuple[int, int] = (4, 14)) -> Site:
     """Return a site with a number of devices in the range given; some of them have unusual tool names."""
-    models = load_models()
+    models = {name: model for name, model in load_models().items() if name in NOUNS}
     ranges = {name: rng.choice(choices) for name, choices in RANGES.items()}
     kind_names = {kind: rng.choice(names) for kind, names in KIND_NAMES.items()}
     action_names = {action: rng.choice(names) for action, names in ACTION_NAMES.items()}

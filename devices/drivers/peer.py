@@ -39,7 +39,7 @@ class LiveWorld:
         """Args: speed: simulated seconds in a real one."""
         self.faults = Faults()
         self._world = World(site)
-        self._speed, self._seen_s = speed, time.monotonic()
+        self.speed, self._seen_s = speed, time.monotonic()
         self._lock = threading.RLock()
 
     @contextmanager
@@ -47,7 +47,7 @@ class LiveWorld:
         """Give the world as it is now, for this thread alone."""
         with self._lock:
             now_s = time.monotonic()
-            self._world.advance((now_s - self._seen_s) * self._speed)
+            self._world.advance((now_s - self._seen_s) * self.speed)
             self._seen_s = now_s
             yield self._world
 

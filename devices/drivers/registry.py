@@ -18,6 +18,7 @@ from devices.yaml_file import YamlFile
 
 BUILT_IN = {
     "command": "devices.drivers.command:DRIVER",
+    "gcode": "devices.drivers.gcode:DRIVER",
     "gpio": "devices.drivers.gpio:DRIVER",
     "http": "devices.drivers.http:DRIVER",
     "i2c": "devices.drivers.i2c:DRIVER",

@@ -10,6 +10,7 @@ import pytest
 from benchmarks.hostile_model import hostile_run
 from devices import broker
 from devices.broker import Broker
+from devices.readings import Readings
 
 
 def test_ten_thousand_proposals_get_nothing_past_the_policy(tmp_path: Path) -> None:
@@ -34,7 +35,7 @@ def any_numbers(schemas: dict[str, Any], given: dict[str, Any]) -> str:
     [
         (broker, "input_problem", any_numbers, "than the m"),  # "… is greater than the maximum of …"
         (broker, "CONFIRMATION_S", 1e9, "nobody said yes"),
-        (Broker, "_interlock_problem", lambda *_: "", ".level_pct is "),
+        (Readings, "interlock_problem", lambda *_: "", ".level_pct is "),
         (Broker, "_wait_s", lambda *_: 0.0, "it must rest"),
         (Broker, "_is_confirmed", lambda *_: True, "nobody said yes"),
     ],
