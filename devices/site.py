@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from devices.errors import UsageError
 from devices.yaml_file import Strict, YamlFile, plain_values, read_yaml
+from devices.zone import Zone
 
 Value = bool | int | float | str
 Risk = Literal["none", "low", "guarded", "confirm", "forbidden"]
@@ -123,38 +124,6 @@ class Ending(Strict):
         """Return how long the action lasts, in seconds, for these arguments."""
         name, unit = self.after.removeprefix("$").split(" ")
         return float(arguments[name]) * (60.0 if unit == "minutes" else 1.0)
-
-
-class Zone(Strict):
-    """Where an action must not bring a device, nor pass through: all arguments named in `box` within their bounds."""
-
-    title: str
-    box: dict[str, tuple[float, float]] = Field(min_length=1)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _take_pairs(cls, raw: Any) -> Any:
-        if isinstance(raw, dict) and isinstance(raw.get("box"), dict):
-            return raw | {
-                "box": {axis: tuple(pair) if isinstance(pair, list) else pair for axis, pair in raw["box"].items()}
-            }
-        return raw
-
-    def is_crossed_by(self, start: Mapping[str, float], end: Mapping[str, float]) -> bool:
-        """Return whether the straight way between two places touches the box; both have all of its axes.
-
-        Source: the slab method, Kay and Kajiya 1986.
-        """
-        enter, leave = 0.0, 1.0
-        for axis, (low, high) in self.box.items():
-            here, gap = start[axis], end[axis] - start[axis]
-            if gap == 0:
-                if not low <= here <= high:
-                    return False
-                continue
-            first, last = sorted(((low - here) / gap, (high - here) / gap))
-            enter, leave = max(enter, first), min(leave, last)
-        return enter <= leave
 
 
 class Action(Strict):

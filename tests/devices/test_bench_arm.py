@@ -17,8 +17,9 @@ from devices.drivers.registry import open_driver
 from devices.journal import Journal
 from devices.place import simulated_place
 from devices.sim import make_peer
-from devices.site import SITES_FOLDER, Zone, load_site
+from devices.site import SITES_FOLDER, load_site
 from devices.tools import Command
+from devices.zone import Zone
 
 SITE = load_site("bench_arm")
 PLACE = st.fixed_dictionaries({axis: st.floats(-10, 10) for axis in "xyz"})
