@@ -49,7 +49,7 @@ devices:
   feed: {model: pump, actions: {run: {requires: [{property: tank.level_pct, above: 20}], min_interval_s: 120}}}
   drip: {model: valve, actions: {water: {requires: [{property: soil.moisture_pct, below: 60}]}}}
   heat: {model: thermostat, actions: {set: {risk: confirm, min_interval_s: 10}}}
-  lamp: {model: dimmable_light}
+  lamp: {model: dimmable_light, actions: {"on": {wait_after: {"off": 60}}, "off": {wait_after: {"on": 20}}}}
   blinds: {model: blinds}
 """
 
@@ -142,7 +142,8 @@ class Judge:
             if not is_met or name in self.world.broken or not 0 <= self.age_s <= requirement.max_age_s:
                 return f"{requirement.property} is {value}, {self.age_s} s old"
         key_ = (command.device, command.action)
-        if now_s - self.last_s.get(key_, -math.inf) < action.min_interval_s:
+        waits = {command.action: action.min_interval_s, **action.wait_after}
+        if any(now_s - self.last_s.get((command.device, name), -math.inf) < wait for name, wait in waits.items()):
             return "it must rest"
         self.last_s[key_] = now_s
         if action.ends and (ending := (command.device, dict(action.ends.writes))) not in self.endings:

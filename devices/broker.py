@@ -12,6 +12,7 @@ Does not guard against: a sensor that lies plausibly, a second controller on the
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -260,7 +261,9 @@ class Broker:
             trace.passed("keep-out", "the way is free")
         wait_s = self._wait_s(command, action)
         if wait_s > 0:
-            return _refused(trace.failed("rate", f"the {device.title} must rest for another {wait_s:.0f} seconds"))
+            return _refused(
+                trace.failed("rate", f"the {device.title} must rest for another {math.ceil(wait_s)} seconds")
+            )
         if self.mode == "dry_run" and not action.safe:
             return "dry_run", f"I would now make so: {goal_text(device, action, command.input)}.", {}
         return None
@@ -322,8 +325,14 @@ class Broker:
 
     def _wait_s(self, command: Command, action: Action) -> float:
         now_s = self._clock()
-        last_s = self._endings.last_start_s(command.device, command.action, now_s)
-        return 0.0 if last_s is None else action.min_interval_s - (now_s - last_s)
+        waits = [(command.action, action.min_interval_s, False)]
+        waits += [(other, seconds, True) for other, seconds in action.wait_after.items()]
+        remaining = [0.0]
+        for name, seconds, with_end in waits:
+            passed_s = self._endings.seconds_since(command.device, name, now_s, with_end=with_end)
+            if passed_s is not None:
+                remaining.append(seconds - passed_s)
+        return max(remaining)
 
     def _act(
         self,

@@ -22,6 +22,7 @@ class Ending:
     Attributes:
         command: id of the proposal that started it.
         device: whose properties they are.
+        action: of the device, that was started.
         writes: the values that end the action.
         started_s: when it began, on the broker's clock.
         due_s: when it must end.
@@ -29,6 +30,7 @@ class Ending:
 
     command: int
     device: str
+    action: str
     writes: dict[str, Value]
     started_s: float
     due_s: float
@@ -45,6 +47,7 @@ class Endings:
         self._owed: dict[int, Ending] = {}
         self._proposals: dict[int, dict[str, Any]] = {}
         self._started_s: dict[tuple[str, str], float] = {}
+        self._ended_s: dict[tuple[str, str], float] = {}
         for event in events:
             self.take(event.id, event.command, event.time_s, event.event, event.body)
 
@@ -57,31 +60,44 @@ class Endings:
         proposal = self._proposals.get(command, {})
         if event == "STARTED":
             self._proposals[command] = proposal | {"effect": body["effect"]}
-            self._started_s[(proposal["device"], proposal["action"])] = time_s
+            device, action = proposal["device"], proposal["action"]
+            self._started_s[device, action] = time_s
             if ends := body.get("ends"):
-                self._owed[command] = Ending(command, proposal["device"], ends["writes"], time_s, ends["due_s"])
+                self._owed[command] = Ending(command, device, action, ends["writes"], time_s, ends["due_s"])
             return
         if event == "DONE":
-            self._forget(str(proposal.get("device")), set(proposal.get("effect", {})), but=command)
+            self._forget(str(proposal.get("device")), set(proposal.get("effect", {})), time_s, but=command)
         if event == "ENDED":
-            self._owed.pop(command, None)
+            self._forget_one(command, time_s)
         self._proposals.pop(command, None)
 
-    def _forget(self, device: str, properties: set[str], but: int) -> None:
+    def _forget(self, device: str, properties: set[str], time_s: float, but: int) -> None:
         for command, ending in list(self._owed.items()):
             if command != but and ending.device == device and properties & set(ending.writes):
-                del self._owed[command]
+                self._forget_one(command, time_s)
+
+    def _forget_one(self, command: int, time_s: float) -> None:
+        if ending := self._owed.pop(command, None):
+            self._ended_s[ending.device, ending.action] = time_s
 
     def owed(self) -> list[Ending]:
         """Return all that is owed, the earliest first."""
         return sorted(self._owed.values(), key=lambda ending: ending.due_s)
 
-    def last_start_s(self, device: str, action: str, now_s: float) -> float | None:
-        """Return when an action was last started, None if never; a clock that was put back makes that now."""
-        started_s = self._started_s.get((device, action))
-        if started_s is not None and started_s > now_s:
-            started_s = self._started_s[(device, action)] = now_s
-        return started_s
+    def seconds_since(self, device: str, action: str, now_s: float, *, with_end: bool) -> float | None:
+        """Return how long ago an action was last started, or with its end also that; None if never.
+
+        One that has still to end is going on now, and a clock that was put back makes any time now.
+        """
+        name = (device, action)
+        if with_end and any((ending.device, ending.action) == name for ending in self._owed.values()):
+            return 0.0
+        times_s = [self._started_s] + ([self._ended_s] if with_end else [])
+        for known in times_s:
+            if known.get(name, now_s) > now_s:
+                known[name] = now_s
+        found = [known[name] for known in times_s if name in known]
+        return now_s - max(found) if found else None
 
     def unfinished(self) -> list[int]:
         """Return the commands that were started and have no end in the journal: the controller died meanwhile."""

@@ -130,6 +130,8 @@ class Action(Strict):
     """One thing a device can do; `writes` gives each property a constant, `$argument` or `$argument > 0`.
 
     A `safe` action is always allowed: it needs no confirmation, works in every mode, and is what `stop` does.
+    `min_interval_s` passes between two starts. `wait_after` names actions of the same device, and how many seconds
+    after their last start or end this one may start: for off after on that is a minimum on time.
     Numbers that are read back may differ by `tolerance` from what was written, and may need `settle_s` to get there.
     """
 
@@ -143,6 +145,7 @@ class Action(Strict):
     requires: tuple[Requirement, ...] = Field(default=(), strict=False)
     keep_out: tuple[Zone, ...] = Field(default=(), strict=False)
     min_interval_s: float = Field(default=0.0, ge=0)
+    wait_after: dict[str, float] = Field(default_factory=dict)
     tolerance: float = Field(default=0.0, ge=0)
     settle_s: float = Field(default=0.0, ge=0)
     say: tuple[str, ...] = Field(default=(), strict=False)
@@ -160,8 +163,9 @@ class Action(Strict):
                 raise ValueError(
                     f"the zone {zone.title} has {strange[0]}, which the action does not write as it is given"
                 )
-        if self.safe and (self.input or self.requires or self.ends or self.risk in {"confirm", "forbidden"}):
-            raise ValueError("a safe action takes no input, has no interlock and no end, and needs no confirmation")
+        guards = (self.input, self.requires, self.ends, self.keep_out, self.wait_after, self.min_interval_s)
+        if self.safe and (any(guards) or self.risk in {"confirm", "forbidden"}):
+            raise ValueError("a safe action takes no input, has no end, waits for nothing, and needs no confirmation")
         for template in self.say:
             holes = set(re.findall(r"{(\w+)}", template))
             if holes != {"device", *self.input}:
@@ -218,6 +222,8 @@ class Device(Strict):
     @model_validator(mode="after")
     def _require_known_properties(self) -> Device:
         for name, action in self.actions.items():
+            for other in action.wait_after:
+                _require_known(other, self.actions, f"action {name} waits after the action")
             ends = action.ends.writes if action.ends else {}
             for written in [*action.writes, *ends]:
                 _require_known(written, self.properties, f"action {name} writes the property")

@@ -233,3 +233,46 @@ def test_a_device_that_left_the_site_is_said_to_be_unknown(tmp_path: Path) -> No
     assert "It is not known how the old_pump is." in outcome.report
     assert broker.tick() == ["the old_pump could not be ended: old_pump does not answer"]
     journal.close()
+
+
+RESTING = """schema: site/v1
+name: resting
+title: what must rest
+devices:
+  cooler: {model: switch, actions: {"on": {wait_after: {"off": 300}}, "off": {wait_after: {"on": 60}}}}
+  feed: {model: pump, actions: {run: {wait_after: {run: 20}}}}
+"""
+
+
+def test_minimum_on_and_off_times_hold_also_across_a_restart(tmp_path: Path) -> None:
+    file = tmp_path / "resting.yaml"
+    file.write_text(RESTING, encoding="utf-8")
+    site = load_site(file)
+    world, journal = World(site), Journal(tmp_path / "journal.sqlite")
+
+    def status(device: str, action: str, **given: Value) -> str:
+        fresh = Broker(site, SimulatedDriver(world), journal, clock=lambda: world.time_s)  # as after a restart
+        fresh.tick()
+        return fresh.execute(Command(device, action, given)).status
+
+    assert status("cooler", "on") == "done"
+    world.advance(59)
+    assert status("cooler", "off") == "refused"
+    world.advance(1)
+    assert status("cooler", "off") == "done"
+    world.advance(299)
+    assert status("cooler", "on") == "refused"
+    world.time_s -= 100  # a clock that is put back makes nobody wait longer than the whole time
+    assert status("cooler", "on") == "refused"
+    world.advance(300)
+    assert status("cooler", "on") == "done"
+
+    assert status("feed", "run", seconds=10) == "done"
+    assert status("feed", "run", seconds=10) == "refused"  # it still runs
+    world.advance(10)
+    assert status("feed", "run", seconds=10) == "refused"  # it has just ended
+    world.advance(20)
+    assert status("feed", "run", seconds=10) == "done"
+    assert status("feed", "stop") == "done"  # a stop never waits
+    assert status("feed", "run", seconds=10) == "refused"
+    journal.close()
