@@ -32,6 +32,9 @@ def register(app: typer.Typer) -> None:
     group.command("call")(call_device)
     group.command("stop")(stop_devices)
     group.command("check")(check_site)
+    group.command("discover")(discover_devices)
+    group.command("import")(import_site)
+    group.command("export")(export_site)
     app.add_typer(group, name="devices")
     sim = typer.Typer(no_args_is_help=True, help="Stand-ins for a site's devices, over their real protocols.")
     sim.command("up")(sim_up)
@@ -189,6 +192,78 @@ def check_site(site: Annotated[str, typer.Argument(metavar="SITE")], as_json: _J
         print(f"driver {name}: {settings['type']}, {bound} devices")
     if homeless:
         print(f"without a driver, so only simulated: {', '.join(homeless)}")
+
+
+def discover_devices(
+    mqtt: Annotated[str, typer.Option(metavar="HOST", help="An MQTT broker with zigbee2mqtt on it.")] = "",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of the MQTT broker.")] = 1883,
+    out: Annotated[Path | None, typer.Option(help="A site file to make of what zigbee2mqtt knows.")] = None,
+    as_json: _Json = False,
+) -> None:
+    """Show what this machine could drive: serial lines, pins, buses, and what zigbee2mqtt knows. Touches no device."""
+    from devices.discovering import local_ports, zigbee_devices
+    from devices.importing import import_zigbee2mqtt
+
+    if out and not mqtt:
+        raise UsageError("--out makes a site of what zigbee2mqtt knows", hint="name its broker with --mqtt")
+    found: dict[str, list[str]] = local_ports()
+    if mqtt:
+        imported = import_zigbee2mqtt(zigbee_devices(mqtt, port), mqtt)
+        imported.drivers["zigbee"]["port"] = port
+        found["zigbee2mqtt"] = [*imported.devices, *imported.left_out]
+    print(
+        json.dumps(found) if as_json else "\n".join(f"{key}: {', '.join(some) or '-'}" for key, some in found.items())
+    )
+    if out:
+        _write_site(out, imported)
+
+
+def import_site(
+    file: Annotated[Path, typer.Argument(help="zigbee2mqtt's list of devices, or Thing Descriptions, as JSON.")],
+    out: Annotated[Path, typer.Option(help="The site file to write; one that is there stays.")],
+    host: Annotated[str, typer.Option(help="The MQTT broker that zigbee2mqtt uses.")] = "127.0.0.1",
+) -> None:
+    """Make a site file of what others know of devices; look it through before you use it."""
+    from devices.importing import import_file
+
+    _write_site(out, import_file(file, host))
+
+
+def _write_site(out: Path, imported: Any) -> None:
+    from devices.place import warn
+    from devices.site import load_site
+
+    text = imported.site_file(out.stem)
+    try:
+        with out.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise UsageError(f"{out} is there already", hint="give another name") from error
+    except OSError as error:
+        raise UnavailableError(f"cannot write {out}: {error.strerror}") from error
+    for one in imported.left_out:
+        warn(f"left out: {one}")
+    print(f"{out}: {len(load_site(out).devices)} devices; set `risk`, interlocks and aliases before you use it")
+
+
+def export_site(
+    site: Annotated[str, typer.Argument(metavar="SITE")],
+    to: Annotated[Literal["things", "openai", "home-assistant"], typer.Option(help="In whose words.")],
+    base: Annotated[
+        str, typer.Option(help="things: the address under which something serves them.")
+    ] = "http://localhost",
+) -> None:
+    """Print a site as W3C Thing Descriptions, OpenAI tools, or Home Assistant discovery messages by topic."""
+    from devices import exporting
+    from devices.site import load_site
+
+    loaded = load_site(site)
+    found: Any
+    if to == "things":
+        found = exporting.thing_descriptions(loaded, base)
+    else:
+        found = exporting.openai_tools(loaded) if to == "openai" else exporting.home_assistant_discovery(loaded)
+    print(json.dumps(found, indent=2))
 
 
 def sim_up(

@@ -38,20 +38,22 @@ class HttpSettings(Strict):
 
 
 class JsonPlace(JsonValue):
-    """Where one property is read and written."""
+    """Where one property is read and written; without `key` or `set_key` the whole of the JSON is the value."""
 
     rpc: Literal["", "Switch", "Light", "Cover", "Input", "Temperature", "Humidity"] = ""
     id: int = Field(default=0, ge=0)
     path: str = Field(default="", pattern=r"^(/\S*)?$")
-    key: str = Field(min_length=1)
     set_path: str = Field(default="", pattern=r"^(/\S*)?$")
     set_method: str = "Set"
     set_key: str = ""
+    verb: Literal["POST", "PUT"] = "POST"
 
     @model_validator(mode="after")
     def _require_one_way(self) -> JsonPlace:
         if bool(self.rpc) == bool(self.path):
             raise ValueError("needs either rpc, a Shelly component, or path")
+        if self.rpc and not self.key:
+            raise ValueError("rpc needs key")
         return self
 
     @property
@@ -80,7 +82,7 @@ class HttpDriver:
         found: dict[str, Reading] = {}
         for name, place in binding.at.items():
             if place.read_path not in answers:
-                answers[place.read_path] = self._ask(device, place.read_path, None)
+                answers[place.read_path] = self._ask(device, place.read_path)
             schema = binding.device.properties[name]
             found[name] = reading_of(partial(place.to_value, answers[place.read_path], schema), schema, self._clock())
         return found
@@ -88,24 +90,28 @@ class HttpDriver:
     def write(self, device: str, values: dict[str, Value]) -> None:
         """Set properties of a device; those that one request can hold go together."""
         binding = self._bindings[device]
-        requests: dict[tuple[str, int], dict[str, Any]] = {}
+        requests: dict[tuple[str, str, int], Any] = {}
         for name, value in values.items():
             place = binding.at[name]
-            body = requests.setdefault((place.write_path, place.id), {"id": place.id} if place.rpc else {})
-            body[place.set_key] = place.to_raw(value)
-        for (path, _), body in requests.items():
-            self._ask(device, path, body)
+            request = place.verb, place.write_path, place.id
+            if place.set_key:
+                body = requests.setdefault(request, {"id": place.id} if place.rpc else {})
+                body[place.set_key] = place.to_raw(value)
+            else:
+                requests[request] = place.to_raw(value)
+        for (verb, path, _), body in requests.items():
+            self._ask(device, path, verb, body)
 
     def close(self) -> None:
         """Nothing is kept open."""
         self._opener.close()
 
-    def _ask(self, device: str, path: str, body: dict[str, Any] | None) -> Any:
-        """Send one request, once; GET without a body, else POST. Raises DeviceUnavailable for whatever goes wrong."""
+    def _ask(self, device: str, path: str, verb: str = "GET", body: Any = None) -> Any:
+        """Send one request, once. Raises DeviceUnavailable for whatever goes wrong."""
         url = urllib.parse.urljoin(self._settings.url, path)
         headers = {"Content-Type": "application/json", "Accept": "application/json"} | self._authorization(device)
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(url, data, headers)  # noqa: S310 - HttpSettings takes http and https only
+        data = None if verb == "GET" else json.dumps(body).encode()
+        request = urllib.request.Request(url, data, headers, method=verb)  # noqa: S310 - HttpSettings takes http and https only
         try:
             with self._opener.open(request, timeout=self._settings.timeout_s) as answer:
                 raw = answer.read(MAX_ANSWER_BYTES + 1)
@@ -119,9 +125,9 @@ class HttpDriver:
         if len(raw) > MAX_ANSWER_BYTES:
             raise DeviceUnavailable(f"{device}: {url} answered more than {MAX_ANSWER_BYTES} bytes")
         try:
-            return json.loads(raw) if raw or body is None else None
+            return json.loads(raw) if raw or verb == "GET" else None
         except ValueError as error:
-            if body is not None:
+            if verb != "GET":
                 return None  # what a write answers is not looked at; the read-back is
             raise DeviceUnavailable(f"{device}: {url} answered no JSON") from error
 
@@ -137,8 +143,8 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def _problem_with(_: HttpSettings, place: JsonPlace, is_written: bool) -> str:
-    is_complete = place.set_key and (place.rpc or place.set_path)
-    return "cannot be written without set_key, and set_path or rpc" if is_written and not is_complete else ""
+    is_complete = place.set_key if place.rpc else place.set_path
+    return "cannot be written without set_path, or with rpc without set_key" if is_written and not is_complete else ""
 
 
 DRIVER = DriverType(settings=HttpSettings, address=JsonPlace, open=HttpDriver, problem_with=_problem_with)

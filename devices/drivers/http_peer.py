@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from devices.driver import Binding
-from devices.drivers.http import HttpSettings
+from devices.drivers.http import HttpSettings, JsonPlace
 from devices.drivers.json_values import put
 from devices.drivers.peer import LiveWorld
 
@@ -58,24 +58,35 @@ class HttpPeer:
                 values = self.world.read(device)
                 if values is None:
                     return 503, {"error": "no answer"}
+                if not place.key:
+                    return 200, place.to_raw(values[name])
                 put(shown, place.key, place.to_raw(values[name]))
         return (200, shown) if shown else (404, {"error": "not found"})
 
-    def take(self, path: str, body: Mapping[str, Any]) -> tuple[int, Any]:
-        """Return status and JSON for a POST, and do what it asks."""
+    def take(self, verb: str, path: str, body: Any) -> tuple[int, Any]:
+        """Return status and JSON for a POST or PUT, and do what it asks."""
         is_known = False
         for device, binding in self.bindings.items():
             values = {}
             for name, place in binding.at.items():
-                if place.write_path == path and place.set_key in body and body.get("id", place.id) == place.id:
-                    wanted: dict[str, Any] = {}
-                    put(wanted, place.key, body[place.set_key])
+                if (verb, path) == (place.verb, place.write_path) and (raw := _raw_for(place, body)) is not None:
+                    wanted: Any = raw
+                    if place.key:
+                        put(wanted := {}, place.key, raw)
                     values[name] = place.to_value(wanted, binding.device.properties[name])
             if values:
                 is_known = True
                 if not self.world.write(device, values):
                     return 503, {"error": "no answer"}
         return (200, {"was_on": False}) if is_known else (404, {"error": "not found"})
+
+
+def _raw_for(place: JsonPlace, body: Any) -> Any:
+    """Return what a body has for a property, or None."""
+    if not place.set_key:
+        return body
+    is_for_it = isinstance(body, dict) and body.get("id", place.id) == place.id
+    return body.get(place.set_key) if is_for_it else None
 
 
 class _Server(ThreadingHTTPServer):
@@ -93,8 +104,14 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(*self.owner.show(parts.path + query))
 
     def do_POST(self) -> None:
+        self._take("POST")
+
+    def do_PUT(self) -> None:
+        self._take("PUT")
+
+    def _take(self, verb: str) -> None:
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
-        self._answer(*self.owner.take(self.path, body))
+        self._answer(*self.owner.take(verb, self.path, body))
 
     def _answer(self, status: int, answer: Any) -> None:
         faults = self.owner.world.faults

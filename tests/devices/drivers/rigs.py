@@ -85,7 +85,7 @@ devices:
     model: thermostat
     driver: it
     at:
-      target_c: {path: /heating, key: target, set_path: /heating, set_key: target}
+      target_c: {path: /heating/target, set_path: /heating/target, verb: PUT}
       temperature_c: {path: /heating, key: is, scale: 0.01, offset: -273.15}
   motion: {model: motion_sensor, driver: it, at: {motion: {path: /motion, key: seen, words: ["no", "yes"]}}}
 """,

@@ -66,6 +66,9 @@ def test_what_is_written_is_read_back(rig: Rig, driver: Driver) -> None:
     assert values(driver, device) == wanted
     shown = rig.world.read(device)
     assert shown == wanted
+    if "target_c" in rig.site.devices.get(rig.sensor[0], rig.site.devices[device]).properties:
+        driver.write(rig.sensor[0], {"target_c": 21})
+        assert values(driver, rig.sensor[0])["target_c"] == 21
 
 
 @with_("numbers")
