@@ -26,6 +26,7 @@ from devices.describe import (
     done_text,
     goal_text,
     not_done_text,
+    plain_text,
     sentence,
 )
 from devices.driver import DeviceUnavailable, Driver, TimedDriver
@@ -68,6 +69,7 @@ class _Trace:
     def __init__(self) -> None:
         self.seen: dict[str, Value] = {}
         self.is_written = False
+        self.heard = ""  # from the driver, when something went wrong: words from outside, for people only
         self._rules: list[dict[str, str]] = []
 
     def passed(self, rule: str, text: str) -> None:
@@ -137,7 +139,7 @@ class Broker:
         trace = _Trace()
         status, report, result = self._decide_and_act(command, number, trace)
         outcome = Outcome(number, command, status, report, {"status": status, "device": command.device, **result})
-        why = {} if trace.is_written else trace.body()
+        why = ({} if trace.is_written else trace.body()) | ({"heard": trace.heard} if trace.heard else {})
         self._note(status.upper(), {"report": report, "result": outcome.result} | why, number)
         return outcome
 
@@ -346,16 +348,15 @@ class Broker:
         duration_s = action.ends.duration_s(command.input) if action.ends else 0.0
         owes = {"ends": {"writes": action.ends.writes, "due_s": self._clock() + duration_s}} if action.ends else {}
         self._note("STARTED", {"effect": effect} | owes | trace.body(), number)
-        problem = ""
         try:
             if action.ends and isinstance(self.driver, TimedDriver):  # first: a start that half fails must end too
                 self.driver.write_later(device.name, action.ends.writes, duration_s)
             self.driver.write(device.name, effect)
         except DeviceUnavailable as error:
-            problem = str(error)
+            trace.heard = plain_text(str(error))
         seen = self._read_back(device, action, effect)
         if not seen:
-            return "unknown", f"I do not know whether the {device.title} changed.", {"reason": problem or "no answer"}
+            return "unknown", f"I do not know whether the {device.title} changed.", {"reason": "no answer"}
         if is_so(seen, effect, action.tolerance):
             return "done", sentence(done_text(device, action, command.input, seen)), seen
         return "failed", sentence(not_done_text(device, action, seen)), seen

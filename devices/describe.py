@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from devices.site import Action, DataSchema, Device, Value
 
+OUTSIDE_CHARACTERS = 200
+
+
+def plain_text(text: str) -> str:
+    """Return words that came from outside as one short line, without control characters and markers."""
+    kept = "".join(letter if letter.isprintable() else " " for letter in text)
+    return " ".join(kept.replace("<|", "< |").split())[:OUTSIDE_CHARACTERS]
+
 
 def number_text(value: float) -> str:
     """Return a number as people write it: no trailing zeros, at most one decimal."""

@@ -43,6 +43,7 @@ def explain(events: Sequence[Event]) -> str:
         else:
             read_back = {name: value for name, value in event.body["result"].items() if name in _read_back(events)}
             lines += [f"  read back       {_pairs(read_back)}"] if read_back else []
+            lines += [f"  driver          {event.body['heard']}"] if "heard" in event.body else []
             lines.append(f"  {event.event.lower().replace('_', ' '):<14}  {event.body['report']}")
     if len(events) == 1 or events[-1].event == "STARTED":
         lines.append("  no end          the controller stopped before it knew what came of it")
