@@ -23,6 +23,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from devices.durable import sha256_of
 from devices.errors import RefusedError, UnavailableError, UsageError
+from devices.policy import narrowed
 from devices.site import Site, load_site
 from devices.tools import Tool
 from devices.yaml_file import Strict
@@ -133,6 +134,16 @@ class Bundle:
         """Raise ContractChanged unless the model was trained for what this site says to it."""
         digest = contract_of(site, self.template).digest
         require_contract(self.contract, digest, f"bundle {self.manifest.name}")
+
+    def narrow(self, site: Site) -> Site:
+        """Return a box's own site with the policy that came with the model added to its own, which it cannot widen.
+
+        Raises:
+            ContractChanged: as `require_site`.
+            RefusedError: the bundle's policy cannot be kept on this site.
+        """
+        self.require_site(site)
+        return narrowed(site, self.site)
 
 
 def open_bundle(path: Path) -> Bundle:

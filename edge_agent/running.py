@@ -105,7 +105,7 @@ def open_runner(
 
     Args:
         path: a bundle, or a box's root.
-        site: name or file of the site; its policy is the one that counts.
+        site: name or file of the site; the bundle's policy can only narrow its own.
         journal: where actions are recorded; a box has its own by default, a bundle the site's if live, else none.
         says_yes: whether the person has confirmed beforehand whatever needs confirmation.
         mode: what the broker carries out; see Broker.
@@ -120,11 +120,11 @@ def open_runner(
     """
     from edge_agent.llama_engine import LlamaEngine
 
-    here = load_site(site)
+    own = load_site(site)
     if is_live:
-        require_drivers(here)
+        require_drivers(own)
     bundle = open_bundle(path)
-    bundle.require_site(here)
+    here = bundle.narrow(own)
     simulation = Simulation(here, bundle.template)
     with LlamaEngine(bundle.model_path, gpu_layers=gpu_layers, threads=threads) as engine:
         engine.prime(simulation.agent(World(here)).prefix)

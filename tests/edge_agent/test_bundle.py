@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from devices.errors import RefusedError, UsageError
+from devices.place import simulated_place
 from devices.site import SITES_FOLDER, load_site
+from devices.tools import Command
 from edge_agent import bundle as layout
 from edge_agent.bundle import BundleTampered, Manifest, open_bundle, verify_files
 from edge_agent.wire import ContractChanged
@@ -190,3 +192,14 @@ def test_a_boxs_root_opens_its_current_bundle(folder: Path, tmp_path: Path) -> N
     (box / layout.CURRENT).symlink_to(Path(layout.BUNDLES) / ("0" * 12))
     with pytest.raises(RefusedError, match=manifest_id):
         open_bundle(box)
+
+
+@pytest.mark.parametrize(("below", "status"), [(5, "refused"), (60, "done")])
+def test_a_bundles_policy_narrows_the_boxs_own(below: int, status: str, folder: Path) -> None:
+    site_file = folder / layout.SITE
+    text = site_file.read_text(encoding="utf-8")
+    site_file.write_text(text.replace("below: 60", f"below: {below}"), encoding="utf-8")
+    rewrite_manifest(folder)
+    here = open_bundle(folder).narrow(load_site("home"))
+    broker = simulated_place(here).broker
+    assert broker.execute(Command("garden_sprinkler", "water", {"minutes": 5})).status == status
