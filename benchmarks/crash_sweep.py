@@ -30,7 +30,8 @@ from devices.broker import Broker
 from devices.drivers.registry import open_driver
 from devices.errors import RefusedError
 from devices.journal import Journal, read_events, verify_events
-from devices.site import Value, load_site
+from devices.schema import Value
+from devices.site import load_site
 from devices.tools import Command
 from tests.devices.drivers.rigs import SITES, Rig, make_rig
 

@@ -24,11 +24,13 @@ from typing import Any
 import jsonschema
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from devices.action import Action
 from devices.broker import Broker, Mode
 from devices.driver import Reading
 from devices.journal import Journal
+from devices.schema import Value
 from devices.simulator import SimulatedDriver, World
-from devices.site import Action, Site, Value, load_site
+from devices.site import Site, load_site
 from devices.tools import Command
 
 CONFIRMED_S = 60.0

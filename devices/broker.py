@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from devices.action import Action, is_so
 from devices.describe import (
     already_text,
     confirm_text,
@@ -34,7 +35,8 @@ from devices.endings import Ending, Endings
 from devices.errors import UnavailableError
 from devices.journal import Journal
 from devices.readings import FRESH_S, Readings
-from devices.site import Action, Device, Site, Value, is_so
+from devices.schema import Value
+from devices.site import Device, Site
 from devices.tools import Command, input_problem
 
 Status = Literal["done", "refused", "needs_confirmation", "failed", "unknown", "dry_run"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from devices.site import Action, DataSchema, Device, Value
+from devices.action import Action
+from devices.schema import DataSchema, Value
+from devices.site import Device
 
 OUTSIDE_CHARACTERS = 200
 

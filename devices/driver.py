@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from devices.errors import UnavailableError
-from devices.site import DataSchema, Device, Value
+from devices.schema import DataSchema, Value
+from devices.site import Device
 from devices.yaml_file import Strict
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from devices.journal import Event
-from devices.site import Value
+from devices.schema import Value
 
 
 @dataclass(frozen=True)

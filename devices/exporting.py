@@ -9,11 +9,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from devices.action import Action
 from devices.describe import property_title
 from devices.driver import Binding
 from devices.drivers.registry import settings_of
 from devices.errors import UsageError
-from devices.site import Action, DataSchema, Device, Site
+from devices.schema import DataSchema
+from devices.site import Device, Site
 from devices.tools import tools_of
 
 TD_CONTEXT = "https://www.w3.org/2022/wot/td/v1.1"

@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from devices.action import Action
 from devices.broker import Broker, Mode
 from devices.driver import Driver
 from devices.errors import UnavailableError, UsageError
 from devices.journal import Journal
+from devices.schema import Value
 from devices.simulator import SimulatedDriver, World
-from devices.site import Action, Site, Value
+from devices.site import Site
 from devices.yaml_file import parse_value
 
 TICK_S = 0.25

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from devices.action import Action, Risk
 from devices.errors import RefusedError
-from devices.site import Action, Device, Risk, Site
+from devices.site import Device, Site
 
 Item = TypeVar("Item")
 RISKS: tuple[Risk, ...] = ("none", "low", "guarded", "confirm", "forbidden")

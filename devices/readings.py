@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from devices.action import Action, Requirement
 from devices.describe import describe
 from devices.driver import DeviceUnavailable, Driver, Reading
-from devices.site import Action, Device, Requirement, Site, Value
+from devices.schema import Value
+from devices.site import Device, Site
 
 FRESH_S = 60.0  # an older reading does not say where or how a device is
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from devices.driver import DeviceUnavailable, Reading
-from devices.site import DataSchema, Site, Value, WorldRule
+from devices.schema import DataSchema, Value
+from devices.site import Site, WorldRule
 
 STEP_S = 60.0
 

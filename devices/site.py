@@ -7,203 +7,20 @@ Vocabulary: W3C Web of Things Thing Description 1.1 (properties, actions, data s
 from __future__ import annotations
 
 import difflib
-import math
-import re
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from devices.action import Action
 from devices.errors import UsageError
+from devices.schema import DataSchema, Value
 from devices.yaml_file import Strict, YamlFile, plain_values, read_yaml
-from devices.zone import Zone
 
-Value = bool | int | float | str
-Risk = Literal["none", "low", "guarded", "confirm", "forbidden"]
 SITES_FOLDER = Path(__file__).parent / "sites"
 MODELS_FILE = Path(__file__).parent / "models.yaml"
 NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
-ROUNDING = 1e-6  # of a number that a driver scaled and scaled back
-
-
-class DataSchema(Strict):
-    """The JSON Schema subset that values of properties and inputs use."""
-
-    type: Literal["boolean", "integer", "number", "string"]
-    minimum: float | None = None
-    maximum: float | None = None
-    enum: tuple[str, ...] | None = Field(default=None, strict=False)
-    unit: str = ""
-    title: str = ""
-    labels: dict[bool, str] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _require_relations(self) -> DataSchema:
-        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
-            raise ValueError(f"minimum {self.minimum} is above maximum {self.maximum}")
-        if self.type == "string" and not self.enum:
-            raise ValueError("a string needs an enum, so that the grammar can name every value")
-        if self.type in {"integer", "number"} and (self.minimum is None or self.maximum is None):
-            raise ValueError("a number needs minimum and maximum")
-        return self
-
-    def problem_with(self, value: object) -> str:
-        """Return why `value` does not fit, or "" if it fits."""
-        if self.type == "boolean":
-            return "" if isinstance(value, bool) else f"{value!r} is not true or false"
-        if self.type == "string":
-            return "" if value in (self.enum or ()) else f"{value!r} is not one of {', '.join(self.enum or ())}"
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return f"{value!r} is not a number"
-        if not math.isfinite(value):
-            return f"{value} is not a finite number"
-        if self.type == "integer" and int(value) != value:
-            return f"{value} is not a whole number"
-        assert self.minimum is not None and self.maximum is not None
-        if not self.minimum <= value <= self.maximum:
-            return f"{value:g} is outside {self.minimum:g} to {self.maximum:g}"
-        return ""
-
-    def json_schema(self) -> dict[str, Any]:
-        """Return the JSON Schema of one value; the unit goes into the description."""
-        schema: dict[str, Any] = {"type": self.type}
-        if self.enum:
-            schema["enum"] = list(self.enum)
-        for key in ("minimum", "maximum"):
-            bound = getattr(self, key)
-            if bound is not None:
-                schema[key] = int(bound) if self.type == "integer" else bound
-        if self.unit:
-            schema["description"] = self.unit
-        return schema
-
-
-class Requirement(Strict):
-    """An interlock: a fresh reading must satisfy the bound before the action may start."""
-
-    property: str = Field(pattern=r"^[a-z0-9_]+\.[a-z0-9_]+$")
-    above: float | None = None
-    below: float | None = None
-    equals: bool | str | None = None
-    max_age_s: float = Field(default=60.0, gt=0)
-
-    @model_validator(mode="after")
-    def _require_one_bound(self) -> Requirement:
-        if all(bound is None for bound in (self.above, self.below, self.equals)):
-            raise ValueError("a requirement needs above, below or equals")
-        return self
-
-    def is_met_by(self, value: Value) -> bool:
-        """Return whether a reading satisfies every bound given; NaN and wrong types satisfy none."""
-        if self.equals is not None and value != self.equals:
-            return False
-        if self.above is None and self.below is None:
-            return True
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return False
-        is_above = self.above is None or value > self.above
-        return is_above and (self.below is None or value < self.below)
-
-    def text(self) -> str:
-        """Return the bound in words, for people and for the model."""
-        words = [f"above {self.above:g}" if self.above is not None else ""]
-        words += [f"below {self.below:g}" if self.below is not None else ""]
-        words += [str(self.equals).lower() if self.equals is not None else ""]
-        return "must be " + " and ".join(word for word in words if word)
-
-
-class Ending(Strict):
-    """What ends a timed action: `after` is "$argument seconds|minutes"."""
-
-    after: str = Field(pattern=r"^\$[a-z0-9_]+ (seconds|minutes)$")
-    writes: dict[str, Value]
-
-    def duration_s(self, arguments: dict[str, Value]) -> float:
-        """Return how long the action lasts, in seconds, for these arguments."""
-        name, unit = self.after.removeprefix("$").split(" ")
-        return float(arguments[name]) * (60.0 if unit == "minutes" else 1.0)
-
-
-class Action(Strict):
-    """One thing a device can do; `writes` gives each property a constant, `$argument` or `$argument > 0`.
-
-    A `safe` action is always allowed: it needs no confirmation, works in every mode, and is what `stop` does.
-    `min_interval_s` passes between two starts. `wait_after` names actions of the same device, and how many seconds
-    after their last start or end this one may start: for off after on that is a minimum on time.
-    Numbers that are read back may differ by `tolerance` from what was written, and may need `settle_s` to get there.
-    """
-
-    title: str = ""
-    input: dict[str, DataSchema] = Field(default_factory=dict)
-    writes: dict[str, Value]
-    already: dict[str, Value] | None = None
-    ends: Ending | None = None
-    risk: Risk = "low"
-    safe: bool = False
-    requires: tuple[Requirement, ...] = Field(default=(), strict=False)
-    keep_out: tuple[Zone, ...] = Field(default=(), strict=False)
-    min_interval_s: float = Field(default=0.0, ge=0)
-    wait_after: dict[str, float] = Field(default_factory=dict)
-    tolerance: float = Field(default=0.0, ge=0)
-    settle_s: float = Field(default=0.0, ge=0)
-    say: tuple[str, ...] = Field(default=(), strict=False)
-    say_without: tuple[str, ...] = Field(default=(), strict=False)
-
-    @model_validator(mode="after")
-    def _require_known_arguments(self) -> Action:
-        for value in [*self.writes.values(), *([self.ends.after] if self.ends else [])]:
-            if isinstance(value, str) and value.startswith("$"):
-                name = value.removeprefix("$").split(" ")[0]
-                if name not in self.input:
-                    raise ValueError(f"{value} names no argument of the input ({', '.join(self.input) or 'none'})")
-        for zone in self.keep_out:
-            if strange := [axis for axis in zone.box if self.writes.get(axis) != f"${axis}"]:
-                raise ValueError(
-                    f"the zone {zone.title} has {strange[0]}, which the action does not write as it is given"
-                )
-        guards = (self.input, self.requires, self.ends, self.keep_out, self.wait_after, self.min_interval_s)
-        if self.safe and (any(guards) or self.risk in {"confirm", "forbidden"}):
-            raise ValueError("a safe action takes no input, has no end, waits for nothing, and needs no confirmation")
-        for template in self.say:
-            holes = set(re.findall(r"{(\w+)}", template))
-            if holes != {"device", *self.input}:
-                raise ValueError(f"say {template!r} must have {{device}} and every argument, and no other")
-        return self
-
-    def effect(self, arguments: dict[str, Value]) -> dict[str, Value]:
-        """Return the value each written property gets for these arguments."""
-        return {name: _evaluate(value, arguments) for name, value in self.writes.items()}
-
-    def is_already_so(self, state: dict[str, Value], arguments: dict[str, Value]) -> bool:
-        """Return whether the device already is as the action would make it; timed actions never are."""
-        if self.ends:
-            return False
-        goal = self.already if self.already is not None else self.effect(arguments)
-        return is_so(state, goal, self.tolerance)
-
-
-def is_so(state: Mapping[str, Value], goal: Mapping[str, Value], tolerance: float = 0.0) -> bool:
-    """Return whether a device's properties have all the values of a goal, numbers within a tolerance."""
-    return all(name in state and _is_equal(state[name], value, tolerance) for name, value in goal.items())
-
-
-def _is_equal(value: Value, wanted: Value, tolerance: float) -> bool:
-    if isinstance(value, bool | str) or isinstance(wanted, bool | str):
-        return type(value) is type(wanted) and value == wanted
-    return abs(value - wanted) <= tolerance + ROUNDING
-
-
-def _evaluate(value: Value, arguments: dict[str, Value]) -> Value:
-    if not isinstance(value, str) or not value.startswith("$"):
-        return value
-    name, *comparison = value.removeprefix("$").split(" ", 1)
-    if comparison == ["> 0"]:
-        return float(arguments[name]) > 0
-    if comparison:
-        raise UsageError(f"{value}: only $argument and $argument > 0 can be written")
-    return arguments[name]
 
 
 class Device(Strict):

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from devices.site import Action, DataSchema, Device, Site, Value
+from devices.action import Action
+from devices.schema import DataSchema, Value
+from devices.site import Device, Site
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from devices.broker import Broker, Outcome
-from devices.site import Value
+from devices.schema import Value
 from devices.tools import Command, command_of
 from edge_agent.engine import Completion, Engine, Limits, Request
 from edge_agent.grammar import Grammar

@@ -10,7 +10,7 @@ from typing import Any
 
 from devices.durable import write_file
 from devices.errors import UsageError
-from devices.site import Value
+from devices.schema import Value
 from devices.tools import Command
 
 State = dict[str, dict[str, Value]]

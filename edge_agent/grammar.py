@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from devices.errors import UsageError
-from devices.site import DataSchema
+from devices.schema import DataSchema
 from devices.tools import Tool
 from edge_agent.wire import CALL, END_CALL, END_THINK, MARKERS, THINK
 

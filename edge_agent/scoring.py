@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from devices.site import Value
+from devices.schema import Value
 from edge_agent.cases import Case
 from edge_agent.evaluation import CaseOutcome
 from edge_agent.wire import CALL, END_CALL, ToolCalls, Unusable

@@ -20,7 +20,8 @@ from typing import Any, Literal
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from devices.errors import RefusedError
-from devices.site import DataSchema, Site, Value
+from devices.schema import DataSchema, Value
+from devices.site import Site
 from devices.tools import Tool, ToolCall, command_of, tools_of
 
 TEMPLATES_FOLDER = Path(__file__).parent / "templates"

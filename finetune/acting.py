@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from devices.site import Action, Device, Value
+from devices.action import Action
+from devices.schema import Value
+from devices.site import Device
 from devices.tools import Command, action_of
 from edge_agent.wire import devices_text
 from finetune import phrases

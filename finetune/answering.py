@@ -6,7 +6,8 @@ Each maker returns None where the site or its state offers no such exchange.
 from __future__ import annotations
 
 from devices.describe import describe, number_text, property_title, sentence, value_text
-from devices.site import DataSchema, Device, Value
+from devices.schema import DataSchema, Value
+from devices.site import Device
 from devices.tools import Command, call_of
 from edge_agent.wire import json_value
 from finetune import phrases

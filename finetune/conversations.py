@@ -8,8 +8,9 @@ from random import Random
 
 from devices.broker import Broker, Outcome
 from devices.journal import Journal
+from devices.schema import Value
 from devices.simulator import SimulatedDriver, World
-from devices.site import Site, Value
+from devices.site import Site
 from devices.tools import Tool, call_of
 from edge_agent.cases import Case
 from edge_agent.wire import Message, contract_of, load_template, result_message, user_message

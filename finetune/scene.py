@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from random import Random
 
-from devices.site import Action, DataSchema, Device, Site, Value
+from devices.action import Action
+from devices.schema import DataSchema, Value
+from devices.site import Device, Site
 from devices.tools import Command, Tool, call_of
 from edge_agent.cases import State
 from edge_agent.wire import argument_text, json_value

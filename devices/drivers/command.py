@@ -26,7 +26,7 @@ from pydantic import Field, model_validator
 
 from devices.driver import Binding, DeviceUnavailable, DriverType, Reading, reading_of
 from devices.drivers.json_values import JsonValue
-from devices.site import Value
+from devices.schema import Value
 from devices.yaml_file import Strict
 
 MAX_OUTPUT_BYTES = 1 << 20

@@ -18,7 +18,7 @@ from devices.driver import Binding
 from devices.drivers.gcode import AXES, COOLANT, GcodePlace, GcodeSettings
 from devices.drivers.peer import LiveWorld
 from devices.drivers.serial_line import SerialLine
-from devices.site import Value
+from devices.schema import Value
 
 TICK_S = 0.005
 BANNER = "Grbl 1.1h ['$' for help]"

@@ -23,7 +23,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from devices.driver import Binding, DeviceUnavailable, DriverType, Reading, reading_of
-from devices.site import DataSchema, Value
+from devices.schema import DataSchema, Value
 from devices.yaml_file import Strict
 
 FACTORIES = "gpiozero_pin_factories"  # entry points of gpiozero and of packages that add to it

@@ -22,7 +22,7 @@ from typing import Any, Literal, Protocol
 from pydantic import Field, model_validator
 
 from devices.driver import Binding, DeviceUnavailable, DriverType, Reading, reading_of
-from devices.site import DataSchema, Value
+from devices.schema import DataSchema, Value
 from devices.yaml_file import Strict
 
 SHT3X_MEASURE, SHT3X_WAIT_S = b"\x24\x00", 0.016  # single shot, high repeatability, no clock stretching

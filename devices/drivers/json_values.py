@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from devices.site import DataSchema, Value
+from devices.schema import DataSchema, Value
 from devices.yaml_file import Strict
 
 

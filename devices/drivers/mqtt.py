@@ -24,7 +24,7 @@ from pydantic import Field, model_validator
 
 from devices.driver import Binding, DeviceUnavailable, DriverType, Reading, read_secret, reading_of
 from devices.drivers.json_values import JsonValue, put
-from devices.site import Value
+from devices.schema import Value
 from devices.yaml_file import Strict
 
 MAX_MESSAGE_BYTES = 1 << 20

@@ -19,7 +19,7 @@ from devices.driver import Binding
 from devices.drivers.json_values import JsonValue, put
 from devices.drivers.mqtt import MqttSettings, Route, routes_of
 from devices.drivers.peer import LiveWorld, require_free
-from devices.site import Value
+from devices.schema import Value
 
 NOISE = b"\xff\xfe{ no JSON"
 SHUTDOWN_S = 2.0

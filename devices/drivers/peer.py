@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from devices.schema import Value
 from devices.simulator import World
-from devices.site import Site, Value
+from devices.site import Site
 
 
 @dataclass

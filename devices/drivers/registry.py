@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from devices.driver import Binding, DeviceUnavailable, Driver, DriverType, Reading
 from devices.errors import UsageError
-from devices.site import Device, Site, Value
+from devices.schema import Value
+from devices.site import Device, Site
 from devices.yaml_file import YamlFile
 
 BUILT_IN = {

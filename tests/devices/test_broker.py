@@ -11,8 +11,9 @@ from devices.broker import Broker
 from devices.driver import DeviceUnavailable, Reading
 from devices.errors import UnavailableError
 from devices.journal import Journal
+from devices.schema import Value
 from devices.simulator import SimulatedDriver, World
-from devices.site import Value, load_site
+from devices.site import load_site
 from devices.tools import Command
 
 SITE = load_site("home")

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from devices.action import Action
 from devices.broker import CONFIRMATION_S, Broker, Mode
 from devices.errors import UnavailableError
 from devices.journal import Journal, read_events
+from devices.schema import Value
 from devices.simulator import SimulatedDriver, World
-from devices.site import Action, Value, load_site
+from devices.site import load_site
 from devices.tools import Command
 
 SITE = load_site("home")

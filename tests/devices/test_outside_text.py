@@ -11,8 +11,9 @@ from devices.broker import Broker
 from devices.describe import plain_text
 from devices.driver import DeviceUnavailable
 from devices.journal import Journal
+from devices.schema import Value
 from devices.simulator import SimulatedDriver, World
-from devices.site import Value, load_site
+from devices.site import load_site
 from devices.tools import Command
 from devices.why import explain
 from edge_agent.wire import user_message

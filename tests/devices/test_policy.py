@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from devices.action import Action, Requirement
 from devices.errors import RefusedError
 from devices.place import simulated_place
 from devices.policy import narrowed
-from devices.site import Action, Requirement, Site, load_site
+from devices.site import Site, load_site
 from devices.tools import Command
 from devices.zone import Zone
 

@@ -16,7 +16,8 @@ from llguidance import LLMatcher
 from llguidance.hf import from_tokenizer
 
 from devices.errors import UnavailableError, UsageError
-from devices.site import DataSchema, load_site
+from devices.schema import DataSchema
+from devices.site import load_site
 from devices.tools import Tool, ToolCall, tools_of
 from edge_agent.grammar import Grammar, reply_grammar
 from edge_agent.llama_engine import read_vocabulary

@@ -9,8 +9,9 @@ from pathlib import Path
 from devices.driver import Driver
 from devices.drivers.peer import LiveWorld, Peer
 from devices.drivers.registry import open_driver
+from devices.schema import Value
 from devices.sim import make_peer
-from devices.site import Site, Value, load_site
+from devices.site import Site, load_site
 from tests.ports import free_port
 
 CLOCK_S = 1000.0

@@ -14,7 +14,8 @@ from devices.driver import DeviceUnavailable, Driver
 from devices.drivers.registry import open_driver
 from devices.errors import UsageError
 from devices.journal import Journal
-from devices.site import Value, load_site
+from devices.schema import Value
+from devices.site import load_site
 from devices.tools import Command
 from tests.devices.drivers.rigs import CLOCK_S, LACKS, SITES, Rig, make_rig
 
