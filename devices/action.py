@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,7 @@ from devices.yaml_file import Strict
 from devices.zone import Zone
 
 Risk = Literal["none", "low", "guarded", "confirm", "forbidden"]
+TAKEN = {"status", "device", "reason"}
 ROUNDING = 1e-6  # of a number that a driver scaled and scaled back
 
 
@@ -69,12 +70,20 @@ class Action(Strict):
     A `safe` action is always allowed: it needs no confirmation, works in every mode, and is what `stop` does.
     `min_interval_s` passes between two starts. `wait_after` names actions of the same device, and how many seconds
     after their last start or end this one may start: for off after on that is a minimum on time.
+    An action with `output` writes no property but asks: its driver answers at `at`, with values that fit `output` and
+    free text under the names in `words`. `report` makes a sentence of them, for people; the model gets the values,
+    never the words. `record` is what changes in the simulated world, in the record that has the arguments.
     Numbers that are read back may differ by `tolerance` from what was written, and may need `settle_s` to get there.
     """
 
     title: str = ""
     input: dict[str, DataSchema] = Field(default_factory=dict)
-    writes: dict[str, Value]
+    writes: dict[str, Value] = Field(default_factory=dict)
+    output: dict[str, DataSchema] = Field(default_factory=dict)
+    words: tuple[str, ...] = Field(default=(), strict=False)
+    report: str = ""
+    at: dict[str, Any] = Field(default_factory=dict)
+    record: dict[str, Value] = Field(default_factory=dict)
     already: dict[str, Value] | None = None
     ends: Ending | None = None
     risk: Risk = "low"
@@ -89,8 +98,26 @@ class Action(Strict):
     say_without: tuple[str, ...] = Field(default=(), strict=False)
 
     @model_validator(mode="after")
+    def _require_one_way(self) -> Action:
+        if bool(self.writes) == bool(self.output):
+            raise ValueError("an action either writes properties or has an output")
+        if self.output:
+            if self.ends or self.keep_out or self.already or self.safe:
+                raise ValueError("an action with output has no end, no zones, no already, and is not safe")
+            if taken := TAKEN & {*self.output, *self.words}:
+                raise ValueError(f"an output cannot be called {min(taken)}: every result has one")
+            known = {*self.input, *self.output, *self.words}
+            if not self.report or (strange := set(re.findall(r"{(\w+)}", self.report)) - known):
+                named = f", not {{{min(strange)}}}" if self.report else ""
+                raise ValueError(f"an action with output needs a report that names arguments, output or words{named}")
+        elif self.words or self.report or self.at or self.record:
+            raise ValueError("words, report, at and record go with output")
+        return self
+
+    @model_validator(mode="after")
     def _require_known_arguments(self) -> Action:
-        for value in [*self.writes.values(), *([self.ends.after] if self.ends else [])]:
+        values = [*self.writes.values(), *self.record.values()]
+        for value in [*values, *([self.ends.after] if self.ends else [])]:
             if isinstance(value, str) and value.startswith("$"):
                 name = value.removeprefix("$").split(" ")[0]
                 if name not in self.input:
@@ -111,11 +138,11 @@ class Action(Strict):
 
     def effect(self, arguments: dict[str, Value]) -> dict[str, Value]:
         """Return the value each written property gets for these arguments."""
-        return {name: _evaluate(value, arguments) for name, value in self.writes.items()}
+        return {name: evaluate(value, arguments) for name, value in self.writes.items()}
 
     def is_already_so(self, state: dict[str, Value], arguments: dict[str, Value]) -> bool:
-        """Return whether the device already is as the action would make it; timed actions never are."""
-        if self.ends:
+        """Return whether the device already is as the action would make it; timed actions and questions never are."""
+        if self.ends or self.output:
             return False
         goal = self.already if self.already is not None else self.effect(arguments)
         return is_so(state, goal, self.tolerance)
@@ -132,7 +159,8 @@ def _is_equal(value: Value, wanted: Value, tolerance: float) -> bool:
     return abs(value - wanted) <= tolerance + ROUNDING
 
 
-def _evaluate(value: Value, arguments: dict[str, Value]) -> Value:
+def evaluate(value: Value, arguments: Mapping[str, Value]) -> Value:
+    """Return a constant as it is, and for `$argument` or `$argument > 0` what the arguments make of it."""
     if not isinstance(value, str) or not value.startswith("$"):
         return value
     name, *comparison = value.removeprefix("$").split(" ", 1)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from devices.action import Action, is_so
+from devices.asking import ask
 from devices.describe import (
     already_text,
     confirm_text,
@@ -234,6 +235,8 @@ class Broker:
         trace.passed("schema", "ok")
         if verdict := self._verdict(device, action, command, trace):
             return verdict
+        if action.output:
+            return self._ask(device, action, command, number, trace)
         before = self._readings.values(device.name)
         trace.seen |= {f"{device.name}.{name}": value for name, value in before.items()}
         if not before:
@@ -362,6 +365,12 @@ class Broker:
         if is_so(seen, effect, action.tolerance):
             return "done", sentence(done_text(device, action, command.input, seen)), seen
         return "failed", sentence(not_done_text(device, action, seen)), seen
+
+    def _ask(self, device: Device, action: Action, command: Command, number: int, trace: _Trace) -> Verdict:
+        self._note("STARTED", {"effect": {}} | trace.body(), number)
+        key = self.journal.events(number)[0].digest  # no other command has it
+        status, report, result, trace.heard = ask(self.driver, device, action, command, key)
+        return status, report, result
 
     def _read_back(self, device: Device, action: Action, effect: dict[str, Value]) -> dict[str, Value]:
         """Return what the device shows when the effect is there, or when its time to get there is over."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from devices.action import Action
 from devices.schema import DataSchema, Value
 from devices.site import Device
 
 OUTSIDE_CHARACTERS = 200
+MONEY = {"euros", "dollars"}
 
 
 def plain_text(text: str) -> str:
@@ -25,7 +29,8 @@ def value_text(schema: DataSchema, value: Value) -> str:
     if isinstance(value, bool):
         return schema.labels.get(value, "true" if value else "false")
     if isinstance(value, int | float):
-        return f"{number_text(value)} {schema.unit}".rstrip()
+        number = f"{value:.2f}" if schema.unit in MONEY else number_text(value)
+        return f"{number} {schema.unit}".rstrip()
     return value
 
 
@@ -60,16 +65,33 @@ def sentence(*clauses: str) -> str:
 
 def confirm_text(device: Device, action: Action, arguments: dict[str, Value]) -> str:
     """Return what a person is asked to confirm, as a clause."""
+    if action.output:
+        return f"please confirm {_call_text(device, action, arguments)}"
     name, effect = main_property(action), action.effect(arguments)
     return f"please confirm that the {device.title} should be {value_text(device.properties[name], effect[name])}"
 
 
 def goal_text(device: Device, action: Action, arguments: dict[str, Value]) -> str:
     """Return what an action will make so, for the person who confirms it."""
+    if action.output:
+        return _call_text(device, action, arguments)
     effect = action.effect(arguments)
     facts = " and ".join(f"{name} = {value_text(device.properties[name], value)}" for name, value in effect.items())
     duration = f" for {_duration_text(action, arguments)}" if action.ends else ""
     return f"{device.title}: {facts}{duration}"
+
+
+def answer_text(action: Action, arguments: dict[str, Value], answer: Mapping[str, Any]) -> str:
+    """Return an action's report with what was answered; free text in it is quoted, short and plain."""
+    shown = {name: value_text(schema, arguments[name]) for name, schema in action.input.items()}
+    shown |= {name: value_text(schema, answer[name]) for name, schema in action.output.items()}
+    shown |= {name: f'"{plain_text(str(answer.get(name, "")))}"' for name in action.words}
+    return action.report.format(**shown)
+
+
+def _call_text(device: Device, action: Action, arguments: dict[str, Value]) -> str:
+    values = ", ".join(f"{name} = {value_text(schema, arguments[name])}" for name, schema in action.input.items())
+    return f"{device.title}: {action.title}{': ' if values else ''}{values}"
 
 
 def already_text(device: Device, action: Action, seen: dict[str, Value]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -15,6 +15,10 @@ from devices.yaml_file import Strict
 
 class DeviceUnavailable(UnavailableError):
     """The device did not answer, or said that it could not."""
+
+
+class CallRefused(DeviceUnavailable):
+    """The device answered that it does not do this, and nothing has changed."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,26 @@ class TimedDriver(Protocol):
         ...
 
 
+@runtime_checkable
+class CallDriver(Protocol):
+    """A driver with actions that give an answer instead of setting properties."""
+
+    def call(self, device: str, action: str, arguments: Mapping[str, Value], key: str) -> dict[str, Any] | None:
+        """Carry an action out, once, and return what was answered, or None if there is nothing by these arguments.
+
+        Args:
+            device: by name.
+            action: by name.
+            arguments: that fit its input.
+            key: of this one command, so that the far side can tell a repetition from a second wish.
+
+        Raises:
+            CallRefused: the far side said no, and has changed nothing.
+            DeviceUnavailable: it is not known whether anything has changed.
+        """
+        ...
+
+
 def read_secret(device: str, path: str) -> str:
     """Return what a file named in a driver's settings holds. Raises DeviceUnavailable if it cannot be read."""
     try:
@@ -70,10 +94,11 @@ def read_secret(device: str, path: str) -> str:
 
 @dataclass(frozen=True)
 class Binding:
-    """A device and where its properties are: an address of the driver's own kind for each."""
+    """A device and where its properties are, and its actions with output: addresses of the driver's own kinds."""
 
     device: Device
     at: Mapping[str, Any]
+    calls: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,9 +110,11 @@ class DriverType:
         address: the keys for each property under a device's `at`.
         open: takes settings, bindings by device name, and the clock of readings in seconds; connects when first used.
         problem_with: takes settings, an address, and whether an action writes there; returns why that cannot be, or "".
+        call_address: the keys under an action's `at`; None if the driver has no actions with output.
     """
 
     settings: type[Strict]
     address: type[Strict]
     open: Callable[[Any, Mapping[str, Binding], Callable[[], float]], Driver]
     problem_with: Callable[[Any, Any, bool], str] = lambda settings, address, is_written: ""
+    call_address: type[Strict] | None = None

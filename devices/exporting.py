@@ -52,7 +52,7 @@ def _thing(site: Site, device: Device, base: str) -> dict[str, Any]:
 
 
 def _action_affordance(name: str, action: Action) -> dict[str, Any]:
-    affordance: dict[str, Any] = {"safe": False, "idempotent": action.ends is None}
+    affordance: dict[str, Any] = {"safe": False, "idempotent": not (action.ends or action.output)}
     if action.title:
         affordance["title"] = action.title
     if action.input:
@@ -61,6 +61,12 @@ def _action_affordance(name: str, action: Action) -> dict[str, Any]:
             "properties": {key: _data_schema(schema) for key, schema in action.input.items()},
             "required": list(action.input),
         }
+    if action.output:
+        affordance["output"] = {
+            "type": "object",
+            "properties": {key: _data_schema(schema) for key, schema in action.output.items()},
+        }
+        affordance["safe"] = action.risk == "none"
     return affordance | {"forms": [{"href": f"actions/{name}", "op": "invokeaction"}]}
 
 

@@ -26,6 +26,7 @@ PEERS = {
     "i2c": "devices.drivers.i2c_peer:I2cPeer",
     "modbus": "devices.drivers.modbus_peer:ModbusPeer",
     "mqtt": "devices.drivers.mqtt_peer:MqttPeer",
+    "sql": "devices.drivers.sql_peer:SqlPeer",
 }
 IN_PROCESS = {"gpio", "i2c"}  # pins and a bus have no network between the driver's process and another
 FAULTS = {

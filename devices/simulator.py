@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
-from devices.driver import DeviceUnavailable, Reading
+from devices.action import evaluate
+from devices.driver import CallRefused, DeviceUnavailable, Reading
 from devices.schema import DataSchema, Value
 from devices.site import Site, WorldRule
 
@@ -31,6 +34,7 @@ class World:
         }
         for name, values in (state or {}).items():
             self.state[name] |= values
+        self.records = {name: [dict(record) for record in device.records] for name, device in site.devices.items()}
         self._endings: dict[str, tuple[float, dict[str, Value]]] = {}
 
     @property
@@ -87,6 +91,15 @@ class World:
             del self._endings[device]
         self.state[device] |= values
 
+    def call(self, device: str, action: str, arguments: Mapping[str, Value]) -> dict[str, Any] | None:
+        """Return the record that has the arguments, changed as the action says; None if there is none."""
+        plain = self.site.devices[device].actions[action]
+        for record in self.records[device]:
+            if all(record[name] == value for name, value in arguments.items() if name in record):
+                record |= {name: evaluate(value, arguments) for name, value in plain.record.items()}
+                return {name: record[name] for name in (*plain.output, *plain.words)}
+        return None
+
     def end_later(self, device: str, values: dict[str, Value], after_s: float) -> None:
         """Set values after a time; a device has one ending at most, the latest given."""
         self._endings[device] = (self.time_s + after_s, values)
@@ -125,6 +138,14 @@ class SimulatedDriver:
         """Set properties when the world's clock has moved on."""
         self._require_answer(device)
         self.world.end_later(device, values, after_s)
+
+    def call(self, device: str, action: str, arguments: Mapping[str, Value], key: str) -> dict[str, Any] | None:
+        """Carry out an action with output; a stuck device refuses."""
+        del key  # nothing gets lost here that would be sent again
+        self._require_answer(device)
+        if device in self.world.stuck:
+            raise CallRefused(f"{device} refuses")
+        return self.world.call(device, action, arguments)
 
     def close(self) -> None:
         """Nothing to let go of."""

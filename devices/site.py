@@ -24,7 +24,7 @@ NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
 
 
 class Device(Strict):
-    """A device with its model's properties and actions filled in."""
+    """A device with its model's properties and actions filled in; `records` is what it knows in the simulated world."""
 
     name: str = Field(pattern=NAME_PATTERN)
     kind: str = Field(pattern=NAME_PATTERN)
@@ -33,6 +33,7 @@ class Device(Strict):
     properties: dict[str, DataSchema]
     actions: dict[str, Action] = Field(default_factory=dict)
     initial: dict[str, Value] = Field(default_factory=dict)
+    records: tuple[dict[str, Value], ...] = Field(default=(), strict=False)
     driver: str = ""
     at: dict[str, dict[str, Any]] = Field(default_factory=dict)
 

@@ -39,7 +39,8 @@ def explain(events: Sequence[Event]) -> str:
             mark = "" if rule["verdict"] == "passed" else "NO: "
             lines.append(f"  {rule['rule']:<14}  {mark}{rule['text']}")
         if event.event == "STARTED":
-            lines.append(f"  started         {_time_text(event.time_s)}, to make {_pairs(event.body['effect'])}")
+            goal = f", to make {_pairs(event.body['effect'])}" if event.body["effect"] else ""
+            lines.append(f"  started         {_time_text(event.time_s)}{goal}")
         else:
             read_back = {name: value for name, value in event.body["result"].items() if name in _read_back(events)}
             lines += [f"  read back       {_pairs(read_back)}"] if read_back else []

@@ -27,7 +27,7 @@ def plan_out_of_range(scene: Scene) -> Plan | None:
     span = max(high - low, 5)
     above, below = rng.randint(high + 1, high + span), rng.randint(max(0, low - span), max(low - 1, 0))
     value: Value = below if low > 0 and rng.random() < 0.3 else above
-    command = Command(device.name, name, scene.arguments_for(action) | {key: value})
+    command = Command(device.name, name, scene.arguments_for(device, action) | {key: value})
     said = scene.say(device, action, command.input)
     ask, templates = scene.finish(said.request, said.template)
     thought = f"{wanted_text(scene, said.name, command)}, {'above' if float(value) > high else 'below'}."
@@ -60,11 +60,11 @@ def plan_missing_device(scene: Scene) -> Plan | None:
     picked = pick(scene, lambda device, action: True)
     if name in known or picked is None or any(set(name.split()) == set(word.split()) for word in known):
         return None
-    _, _, action = picked
+    other, _, action = picked
     spoken = scene.with_article(name)
     if scene.rng.random() < 0.75:
         template = scene.rng.choice(phrases.side(action.say, scene.held_out))
-        request = template.format(device=spoken, **scene.arguments_for(action))
+        request = template.format(device=spoken, **scene.arguments_for(other, action))
     else:
         template = scene.rng.choice(phrases.side(phrases.QUESTIONS_STATUS, scene.held_out))
         request = template.format(device=spoken)

@@ -17,6 +17,7 @@ from edge_agent.cases import State
 from edge_agent.wire import argument_text, json_value
 from finetune import phrases
 
+KNOWN_SHARE = 0.8
 THEN = "; then "  # in a thought, between commands of which one waits for the other
 
 
@@ -96,9 +97,10 @@ class Scene:
         value = self.rng.randint(low, high)
         return min(max(round(value, -1), low), high) if high - low > 50 and self.rng.random() < 0.6 else value
 
-    def arguments_for(self, action: Action) -> dict[str, Value]:
-        """Return allowed values for every argument."""
-        return {name: self.value_for(schema) for name, schema in action.input.items()}
+    def arguments_for(self, device: Device, action: Action) -> dict[str, Value]:
+        """Return allowed values for every argument; most often those of something that the device knows."""
+        record = self.rng.choice(device.records) if device.records and self.rng.random() < KNOWN_SHARE else {}
+        return {name: record.get(name, self.value_for(schema)) for name, schema in action.input.items()}
 
     def say(self, device: Device, action: Action, arguments: Mapping[str, object]) -> Said:
         """Return a request for an action."""
@@ -156,7 +158,7 @@ def needed_action(scene: Scene, keep: Callable[[Device, Action], bool]) -> Comma
         if picked is None:
             return None
         device, name, action = picked
-        arguments = scene.arguments_for(action)
+        arguments = scene.arguments_for(device, action)
         if scene.state[device.name] and not action.is_already_so(scene.state[device.name], arguments):
             return Command(device.name, name, arguments)
     return None

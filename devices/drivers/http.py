@@ -2,7 +2,8 @@
 
 Under `drivers` of a site file: `shelly: {type: http, url: http://192.168.1.30}`. Under a device, for each property,
 either a Shelly component, `at: {on: {rpc: Switch, id: 0, key: output, set_key: on}}`, or paths,
-`at: {speed: {path: /fan, key: state.speed, set_path: /fan, set_key: speed}}`.
+`at: {speed: {path: /fan, key: state.speed, set_path: /fan, set_key: speed}}`. Under an action with output,
+`at: {path: "/orders/{order}/refunds", verb: POST, send: {euros: amount}, key_header: Idempotency-Key}`.
 Source: Shelly Gen2 Device API, "RPC over HTTP" and the components Switch, Light and Cover.
 
 Does not guard against: a peer that is not who it says it is, unless the url is https.
@@ -20,12 +21,15 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from devices.driver import Binding, DeviceUnavailable, DriverType, Reading, read_secret, reading_of
+from devices.action import Action
+from devices.driver import Binding, CallRefused, DeviceUnavailable, DriverType, Reading, read_secret, reading_of
 from devices.drivers.json_values import JsonValue
 from devices.schema import Value
 from devices.yaml_file import Strict
 
 MAX_ANSWER_BYTES = 1 << 20
+JSON_HEADERS = {"Content-Type": "application/json", "Accept": "application/json"}
+NOT_FOUND, REFUSALS = 404, range(400, 500)  # RFC 9110: the server has understood, and done nothing
 
 
 class HttpSettings(Strict):
@@ -67,6 +71,40 @@ class JsonPlace(JsonValue):
         return f"/rpc/{self.rpc}.{self.set_method}" if self.rpc else self.set_path
 
 
+class JsonCall(Strict):
+    """Where an action with output is carried out.
+
+    Attributes:
+        path: with arguments in braces.
+        verb: how.
+        send: the key in the body for an argument.
+        keys: where in the answer a value of the output is, unless it is under its own name.
+        key_header: takes the command's own key, so that the server knows a repetition.
+    """
+
+    path: str = Field(pattern=r"^/\S*$")
+    verb: Literal["GET", "POST", "PUT"] = "GET"
+    send: dict[str, str] = Field(default_factory=dict)
+    keys: dict[str, JsonValue] = Field(default_factory=dict)
+    key_header: str = Field(default="", pattern=r"^[A-Za-z0-9-]*$")
+
+    def problem_with(self, action: Action) -> str:
+        """Return why the address does not fit its action, or ""."""
+        if unsent := [name for name in action.input if name not in self.send and f"{{{name}}}" not in self.path]:
+            return f"sends {unsent[0]} neither in its path nor in its body"
+        known = {*action.output, *action.words}
+        if strange := [name for name in self.keys if name not in known]:
+            return f"has no output {strange[0]}"
+        if action.risk != "none" and not self.key_header:
+            return "changes something, so that it needs key_header"
+        return ""
+
+    def url_path(self, arguments: Mapping[str, Value]) -> str:
+        """Return the path for arguments, which cannot become parts of it."""
+        quoted = {name: urllib.parse.quote(str(value), safe="") for name, value in arguments.items()}
+        return self.path.format(**quoted)
+
+
 class HttpDriver:
     """One server. Every request has its own connection; safe to use from several threads."""
 
@@ -102,14 +140,42 @@ class HttpDriver:
         for (verb, path, _), body in requests.items():
             self._ask(device, path, verb, body)
 
+    def call(self, device: str, action: str, arguments: Mapping[str, Value], key: str) -> dict[str, Any] | None:
+        """Carry an action with output out; 404 is None, and any other refusal by the server is CallRefused."""
+        binding = self._bindings[device]
+        place, plain = binding.calls[action], binding.device.actions[action]
+        headers = {place.key_header: key} if place.key_header else {}
+        body = {sent: arguments[name] for name, sent in place.send.items()}
+        try:
+            answer = self._ask(device, place.url_path(arguments), place.verb, body, headers)
+        except DeviceUnavailable as error:
+            code = getattr(error.__cause__, "code", 0)
+            if code == NOT_FOUND:
+                return None
+            if isinstance(code, int) and code in REFUSALS:
+                raise CallRefused(str(error)) from error
+            raise
+        found: dict[str, Any] = {}
+        for name, schema in plain.output.items():
+            try:
+                found[name] = place.keys.get(name, JsonValue(key=name)).to_value(answer, schema)
+            except ValueError as error:
+                raise DeviceUnavailable(f"{device}: {error}") from error
+        for name in plain.words:
+            where = place.keys.get(name, JsonValue(key=name))
+            found[name] = where.find(answer) if where.is_in(answer) else ""
+        return found
+
     def close(self) -> None:
         """Nothing is kept open."""
         self._opener.close()
 
-    def _ask(self, device: str, path: str, verb: str = "GET", body: Any = None) -> Any:
+    def _ask(
+        self, device: str, path: str, verb: str = "GET", body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> Any:
         """Send one request, once. Raises DeviceUnavailable for whatever goes wrong."""
         url = urllib.parse.urljoin(self._settings.url, path)
-        headers = {"Content-Type": "application/json", "Accept": "application/json"} | self._authorization(device)
+        headers = {**JSON_HEADERS, **self._authorization(device), **(headers or {})}
         data = None if verb == "GET" else json.dumps(body).encode()
         request = urllib.request.Request(url, data, headers, method=verb)  # noqa: S310 - HttpSettings takes http and https only
         try:
@@ -147,4 +213,6 @@ def _problem_with(_: HttpSettings, place: JsonPlace, is_written: bool) -> str:
     return "cannot be written without set_path, or with rpc without set_key" if is_written and not is_complete else ""
 
 
-DRIVER = DriverType(settings=HttpSettings, address=JsonPlace, open=HttpDriver, problem_with=_problem_with)
+DRIVER = DriverType(
+    settings=HttpSettings, address=JsonPlace, open=HttpDriver, problem_with=_problem_with, call_address=JsonCall
+)

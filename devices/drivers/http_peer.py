@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from devices.driver import Binding
 from devices.drivers.http import HttpSettings, JsonPlace
-from devices.drivers.json_values import put
+from devices.drivers.json_values import JsonValue, put
 from devices.drivers.peer import LiveWorld
+from devices.schema import DataSchema, Value
 
 
 class HttpPeer:
@@ -25,6 +27,8 @@ class HttpPeer:
         self.world, self.bindings = world, bindings
         self._address = (parts.hostname or "127.0.0.1", parts.port or 80)
         self._server: ThreadingHTTPServer | None = None
+        self.done: dict[str, tuple[int, Any]] = {}
+        self.carried_out = 0
 
     @property
     def where(self) -> str:
@@ -63,6 +67,45 @@ class HttpPeer:
                 put(shown, place.key, place.to_raw(values[name]))
         return (200, shown) if shown else (404, {"error": "not found"})
 
+    def carry_out(self, verb: str, path: str, body: Any, headers: Mapping[str, str]) -> tuple[int, Any] | None:
+        """Return status and JSON for an action with output, or None if the path is of none.
+
+        What has a key of its own is done once, and answered alike when it comes again.
+        """
+        for device, binding in self.bindings.items():
+            for action, place in binding.calls.items():
+                match = re.fullmatch(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(place.path)), unquote(path))
+                if place.verb != verb or not match:
+                    continue
+                plain = binding.device.actions[action]
+                key = headers.get(place.key_header, "") if place.key_header else ""
+                if key in self.done:
+                    return self.done[key]
+                raw = match.groupdict() | {name: body[sent] for name, sent in place.send.items()}
+                arguments = {name: _typed(raw[name], schema) for name, schema in plain.input.items()}
+                answer = self._carry_out(device, action, arguments)
+                if key:
+                    self.done[key] = answer
+                return answer
+        return None
+
+    def _carry_out(self, device: str, action: str, arguments: dict[str, Value]) -> tuple[int, Any]:
+        place = self.bindings[device].calls[action]
+        with self.world.now() as world:
+            if device in world.broken:
+                return 503, {"error": "no answer"}
+            if device in world.stuck:
+                return 409, {"error": "not now"}
+            values = world.call(device, action, arguments)
+        self.carried_out += 1
+        if values is None:
+            return 404, {"error": "not found"}
+        shown: dict[str, Any] = {}
+        for name, value in values.items():
+            where = place.keys.get(name, JsonValue(key=name))
+            put(shown, where.key, where.to_raw(value))
+        return 200, shown
+
     def take(self, verb: str, path: str, body: Any) -> tuple[int, Any]:
         """Return status and JSON for a POST or PUT, and do what it asks."""
         is_known = False
@@ -79,6 +122,12 @@ class HttpPeer:
                 if not self.world.write(device, values):
                     return 503, {"error": "no answer"}
         return (200, {"was_on": False}) if is_known else (404, {"error": "not found"})
+
+
+def _typed(raw: Any, schema: DataSchema) -> Value:
+    """Return an argument as its schema has it; in a path it is text."""
+    value: Value = raw if schema.type == "string" or not isinstance(raw, str) else json.loads(raw)
+    return value
 
 
 def _raw_for(place: JsonPlace, body: Any) -> Any:
@@ -101,7 +150,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
         query = f"?id={parse_qs(parts.query)['id'][0]}" if "id" in parse_qs(parts.query) else ""
-        self._answer(*self.owner.show(parts.path + query))
+        called = self.owner.carry_out("GET", parts.path, {}, dict(self.headers))
+        self._answer(*(called or self.owner.show(parts.path + query)))
 
     def do_POST(self) -> None:
         self._take("POST")
@@ -111,7 +161,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _take(self, verb: str) -> None:
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
-        self._answer(*self.owner.take(verb, self.path, body))
+        called = self.owner.carry_out(verb, self.path, body, dict(self.headers))
+        self._answer(*(called or self.owner.take(verb, self.path, body)))
 
     def _answer(self, status: int, answer: Any) -> None:
         faults = self.owner.world.faults

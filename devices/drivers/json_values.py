@@ -39,6 +39,12 @@ class JsonValue(Strict):
             answer = answer[part]
         return True
 
+    def find(self, answer: Any) -> Any:
+        """Return what is at the key, which the answer has."""
+        for part in self._path:
+            answer = answer[part]
+        return answer
+
     def to_value(self, answer: Any, schema: DataSchema) -> Value:
         """Return the property's value in an answer.
 
@@ -47,9 +53,7 @@ class JsonValue(Strict):
         """
         if not self.is_in(answer):
             raise ValueError(f"the answer has no {self.key}")
-        raw = answer
-        for part in self._path:
-            raw = raw[part]
+        raw = self.find(answer)
         if schema.type == "boolean":
             if self.words and raw in self.words:
                 return bool(raw == self.words[1])

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from devices.driver import Binding, DeviceUnavailable, Driver, DriverType, Reading
+from devices.driver import Binding, CallDriver, CallRefused, DeviceUnavailable, Driver, DriverType, Reading
 from devices.errors import UsageError
 from devices.schema import Value
 from devices.site import Device, Site
@@ -25,6 +25,7 @@ BUILT_IN = {
     "i2c": "devices.drivers.i2c:DRIVER",
     "modbus": "devices.drivers.modbus:DRIVER",
     "mqtt": "devices.drivers.mqtt:DRIVER",
+    "sql": "devices.drivers.sql:DRIVER",
 }
 ENTRY_POINTS = "edgewright.drivers"
 
@@ -135,7 +136,19 @@ class _Bindings:
             if problem := kind.problem_with(settings, address, name in written):
                 hint = f"{written[name]} writes it" if name in written else ""
                 raise self._fail((*keys, name), f"{device.name}.{name} {problem}", hint)
-        return Binding(device, at)
+        return Binding(device, at, self._bind_calls(device, kind))
+
+    def _bind_calls(self, device: Device, kind: DriverType) -> dict[str, Any]:
+        calls = {}
+        for name, action in device.actions.items():
+            keys = ("devices", device.name, "actions", name, "at")
+            if action.output and kind.call_address is None:
+                raise self._fail(keys, f"{device.name}.{name} has an output, which its driver cannot give")
+            if action.output:
+                calls[name] = self._parse(kind.call_address, action.at, keys)
+                if problem := calls[name].problem_with(action):
+                    raise self._fail(keys, f"{device.name}.{name} {problem}")
+        return calls
 
     def _parse(self, model: Any, plain: Mapping[str, Any], keys: tuple[Any, ...]) -> Any:
         try:
@@ -162,6 +175,13 @@ class SiteDriver:
     def write(self, device: str, values: dict[str, Value]) -> None:
         """Set properties of a device."""
         self._of(device).write(device, values)
+
+    def call(self, device: str, action: str, arguments: Mapping[str, Value], key: str) -> dict[str, Any] | None:
+        """Carry out an action with output."""
+        driver = self._of(device)
+        if not isinstance(driver, CallDriver):
+            raise CallRefused(f"the driver of {device} gives no answers")
+        return driver.call(device, action, arguments, key)
 
     def close(self) -> None:
         """Close every driver once."""

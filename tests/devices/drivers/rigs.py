@@ -126,6 +126,17 @@ devices:
       moisture_pct: {chip: sht3x, address: 0x45, quantity: humidity}
   tank: {model: level_sensor, driver: it, at: {level_pct: {chip: bh1750, address: 0x23, scale: 0.1}}}
 """,
+    "sql": """
+drivers: {it: {type: sql, file: FOLDER/known.sqlite, timeout_s: 0.5}}
+devices:
+  heating:
+    model: soil_sensor
+    driver: it
+    at:
+      temperature_c: {query: SELECT value FROM state WHERE device = 'heating' AND name = 'temperature_c'}
+      moisture_pct: {query: SELECT value FROM state WHERE device = 'heating' AND name = 'moisture_pct'}
+  motion: {model: motion_sensor, driver: it, at: {motion: {query: SELECT value FROM state WHERE name = 'motion'}}}
+""",
     "command": """
 drivers: {it: {type: command, allow: [FOLDER/relay, FOLDER/sensors], timeout_s: 0.5}}
 devices:
@@ -193,12 +204,14 @@ devices:
 }
 
 # What a protocol has not: sensors are not written; a pin's answer is never late or noise; pins, a bus and a serial line
-# have no server that two clients could share; behind one board everything is silent at once.
+# have no server that two clients could share; behind one board everything is silent at once;
+# a database file is as it was made.
 LACKS = {
     "gcode": {"clients", "silence of one"},
     "gpio": {"lateness", "noise", "numbers", "clients"},
     "i2c": {"writing", "lateness"},
     "modbus, serial": {"clients"},
+    "sql": {"writing", "lateness", "numbers", "noise", "silence of one"},
 }
 SENSORS = {"gcode": ("arm", "x"), "gpio": ("motion", "motion")}
 
