@@ -18,6 +18,7 @@ from finetune.exchanges import MAKERS
 from finetune.rows import Row
 from finetune.scene import THEN, Plan, Scene
 
+USUAL_SHARE = 0.7
 EXCHANGES_PER_ROW = (1, 4)
 BRANCHES, LONG_ROWS = 48, 2  # of a site's rows: of one exchange each from one state, and after them of several
 DONE, NOT_DONE = "Done.", "Not done."
@@ -96,8 +97,9 @@ def random_world(site: Site, rng: Random) -> World:
             low, high = schema.minimum or 0.0, schema.maximum or 0.0
             if schema.type == "boolean":
                 state[name][key] = rng.random() < 0.5
-            elif schema.enum:
-                state[name][key] = rng.choice(schema.enum)
+            elif schema.enum:  # most often as it usually is, or nothing could ever be done
+                usual = device.initial.get(key, schema.enum[0])
+                state[name][key] = usual if rng.random() < USUAL_SHARE else rng.choice(schema.enum)
             elif schema.type == "integer":
                 state[name][key] = int(rng.choice([low, high, rng.randint(int(low), int(high))]))
             elif schema.unit == "degrees" and low < 0:
