@@ -1,0 +1,77 @@
+"""A disk that takes no more, for real: the kernel refuses every write that would make a file longer."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = """
+import json, resource, signal, sys
+from pathlib import Path
+from devices.broker import Broker
+from devices.errors import UnavailableError
+from devices.journal import Journal, read_events, verify_events
+from devices.simulator import SimulatedDriver, World
+from devices.site import load_site
+from devices.tools import Command
+
+
+class WithoutTimers:
+    def __init__(self, world):
+        plain = SimulatedDriver(world)
+        self.read, self.write, self.close = plain.read, plain.write, plain.close
+
+
+folder, kind = Path(sys.argv[1]), sys.argv[2]
+world = World(load_site("home"))
+journal = Journal(folder / "journal.sqlite")
+broker = Broker(world.site, WithoutTimers(world), journal, clock=lambda: world.time_s)
+told = {"before": broker.execute(Command("well_pump", "run", {"seconds": 20})).status}
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+if kind == "full":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+else:
+    journal._database.execute("PRAGMA query_only = ON")  # what SQLite says on a disk mounted read-only
+
+try:
+    told["lamp"] = broker.execute(Command("porch_light", "on", {})).status
+except UnavailableError as error:
+    told["lamp"] = str(error)
+told["lamp_is_on"] = world.state["porch_light"]["on"]
+world.advance(20)
+told["tick"] = broker.tick()
+told["pump_runs"] = world.state["well_pump"]["running"]
+world.state["garden_sprinkler"]["open"] = True
+told["stop"] = broker.stop()
+told["valve_is_open"] = world.state["garden_sprinkler"]["open"]
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+journal._database.execute("PRAGMA query_only = OFF")
+broker.tick()
+told["after"] = broker.execute(Command("porch_light", "on", {})).status
+told["owed"] = len(broker.owed())
+journal.close()
+told["events"] = verify_events(read_events(folder / "journal.sqlite"))[0]
+print(json.dumps(told))
+"""
+
+
+@pytest.mark.parametrize("kind", ["full", "read-only"])
+def test_nothing_starts_everything_stops_and_it_goes_on_later(kind: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(tmp_path), kind], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["before"] == "done"
+    assert "cannot write the journal" in told["lamp"] and told["lamp_is_on"] is False
+    assert told["pump_runs"] is False and "could not be written down" in told["tick"][0]
+    assert told["stop"] == [] and told["valve_is_open"] is False
+    assert told["after"] == "done" and told["owed"] == 0
+    assert told["events"] >= 6
