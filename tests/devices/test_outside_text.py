@@ -11,12 +11,13 @@ from devices.broker import Broker
 from devices.describe import plain_text
 from devices.driver import DeviceUnavailable
 from devices.journal import Journal
+from devices.place import simulated_place
 from devices.schema import Value
 from devices.simulator import SimulatedDriver, World
 from devices.site import load_site
 from devices.tools import Command
 from devices.why import explain
-from edge_agent.wire import user_message
+from edge_agent.wire import result_message, user_message
 from tests.devices.drivers.rigs import make_rig
 
 CHANNELS = ["http, Shelly RPC", "http, plain JSON", "command", "mqtt, zigbee2mqtt", "mqtt, Tasmota", "mqtt, plain"]
@@ -81,3 +82,22 @@ def test_what_a_device_says_when_it_refuses_is_for_people_only() -> None:
 def test_plain_text_is_one_printable_line_without_markers(attack: str) -> None:
     text = plain_text(attack * 50)
     assert text.isprintable() and "<|" not in text and len(text) <= 200
+
+
+@pytest.mark.parametrize(
+    ("name", "device"),
+    [("support", "order"), ("support", "ticket"), ("database", "product"), ("database", "customer")],
+)
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_what_stands_in_a_row_is_for_people_only(name: str, device: str, attack: str) -> None:
+    place = simulated_place(load_site(name))
+    assert place.world is not None
+    words = place.world.site.devices[device].actions["find"].words
+    for record in place.world.records[device]:
+        record |= dict.fromkeys(words, attack)
+    number = place.world.records[device][0]["number"]
+    outcome = place.broker.execute(Command(device, "find", {"number": number}))
+    told = result_message([outcome.result]).text + user_message("and now?", place.broker.state(), "12:00").text
+    assert outcome.status == "done"
+    assert not any(line in told for line in attack.splitlines())
+    assert outcome.report.isprintable() and "<|" not in outcome.report
