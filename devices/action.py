@@ -70,6 +70,7 @@ class Action(Strict):
     A `safe` action is always allowed: it needs no confirmation, works in every mode, and is what `stop` does.
     `min_interval_s` passes between two starts. `wait_after` names actions of the same device, and how many seconds
     after their last start or end this one may start: for off after on that is a minimum on time.
+    If a controller dies in it, the next one leaves the device as it is, or carries out its safe actions (`unfinished`).
     An action with `output` writes no property but asks: its driver answers at `at`, with values that fit `output` and
     free text under the names in `words`. `report` makes a sentence of them, for people; the model gets the values,
     never the words. `record` is what changes in the simulated world, in the record that has the arguments.
@@ -94,6 +95,7 @@ class Action(Strict):
     wait_after: dict[str, float] = Field(default_factory=dict)
     tolerance: float = Field(default=0.0, ge=0)
     settle_s: float = Field(default=0.0, ge=0)
+    unfinished: Literal["leave", "stop"] = "leave"
     say: tuple[str, ...] = Field(default=(), strict=False)
     say_without: tuple[str, ...] = Field(default=(), strict=False)
 

@@ -166,6 +166,7 @@ class Broker:
             plain = self.journal.events(number)[0].body
             command = Command(plain["device"], plain["action"], plain["input"])
             device = self.site.devices.get(command.device)
+            stopped = self._stop_unfinished(device, command.action) if device else ""
             seen = self._readings.values(command.device) if device else {}
             facts = [describe(device, name, value) for name, value in seen.items()] if device else []
             now = (
@@ -173,11 +174,23 @@ class Broker:
                 if facts
                 else f"It is not known how the {device.title if device else command.device} is."
             )
-            report = f"I was stopped in the middle of {command.action} {command.device}. {now}"
+            report = f"I was stopped in the middle of {command.action} {command.device}. {stopped}{now}"
             result: dict[str, Value] = {"status": "unknown", "device": command.device, **seen}
             self._note("UNKNOWN", {"report": report, "result": result}, number)
             found.append(Outcome(number, command, "unknown", report, result))
         return found
+
+    def _stop_unfinished(self, device: Device, action: str) -> str:
+        """Carry out a device's safe actions if the site wants that after a death in this one; return what to say."""
+        if action not in device.actions or device.actions[action].unfinished == "leave":
+            return ""
+        try:
+            for safe in device.actions.values():
+                if safe.safe:
+                    self.driver.write(device.name, safe.effect({}))
+        except DeviceUnavailable:
+            return f"The {device.title} could not be stopped. "
+        return f"The {device.title} was stopped. "
 
     def owed(self) -> list[Ending]:
         """Return what timed actions still owe, the earliest first."""

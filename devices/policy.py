@@ -50,6 +50,7 @@ def _narrowed_action(own: Site, name: str, action: Action, other: Action) -> Act
             "keep_out": _union(action.keep_out, other.keep_out),
             "min_interval_s": max(action.min_interval_s, other.min_interval_s),
             "wait_after": waits,
+            "unfinished": "stop" if "stop" in {action.unfinished, other.unfinished} else "leave",
         }
     )
 

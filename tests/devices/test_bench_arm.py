@@ -125,3 +125,14 @@ def test_only_a_stop_can_be_written_to_moving(bench: tuple[Broker, LiveWorld]) -
     broker, _ = bench
     with pytest.raises(Exception, match="moving can only be made false"):
         broker.driver.write("arm", {"moving": True})
+
+
+def test_an_arm_that_moves_without_a_controller_is_stopped_by_the_next_one(bench: tuple[Broker, LiveWorld]) -> None:
+    broker, world = bench
+    number = broker.journal.append("PROPOSED", {"device": "arm", "action": "move", "input": {"x": -200}}, 0.0)
+    broker.journal.append("STARTED", {"effect": {"x": -200, "y": -200, "z": 10}}, 0.0, number)
+    broker.driver.write("arm", {"x": -200, "y": -200, "z": 10})  # and then it died
+    (outcome,) = Broker(broker.site, broker.driver, broker.journal).recover()
+    assert outcome.status == "unknown" and "The robot arm was stopped. The robot arm x is" in outcome.report
+    seen = world.read("arm")
+    assert seen is not None and seen["moving"] is False and float(seen["y"]) > -150
