@@ -17,6 +17,7 @@ class SqlPeer:
 
     def __init__(self, settings: SqlSettings, bindings: Mapping[str, Binding], world: LiveWorld) -> None:
         self._path, self._bindings, self._world = Path(settings.file), bindings, world
+        self._is_ours = False  # a database that was there before is never touched
 
     @property
     def where(self) -> str:
@@ -24,8 +25,9 @@ class SqlPeer:
         return str(self._path)
 
     def start(self) -> None:
-        """Write the file. Raises OSError if there is one already that is not ours to replace."""
+        """Write the file. Raises OSError if there is one already."""
         self._path.touch(exist_ok=False)
+        self._is_ours = True
         with self._world.now() as world, closing(sqlite3.connect(self._path)) as database, database:
             database.execute("CREATE TABLE state (device TEXT, name TEXT, value)")
             for device in self._bindings:
@@ -41,5 +43,7 @@ class SqlPeer:
                 database.executemany(f"INSERT INTO {device} VALUES ({marks})", rows)  # noqa: S608 - names are the site's
 
     def stop(self) -> None:
-        """Take the file away."""
-        self._path.unlink(missing_ok=True)
+        """Take the file away, if it was made here."""
+        if self._is_ours:
+            self._path.unlink(missing_ok=True)
+            self._is_ours = False

@@ -17,11 +17,11 @@ from devices.drivers.http_peer import HttpPeer
 from devices.drivers.peer import LiveWorld
 from devices.drivers.registry import open_driver, settings_of
 from devices.drivers.sql import SqlDriver
-from devices.errors import UsageError
+from devices.errors import UnavailableError, UsageError
 from devices.journal import Journal
 from devices.place import simulated_place
 from devices.schema import Value
-from devices.sim import make_peer
+from devices.sim import Stage, make_peer
 from devices.simulator import SimulatedDriver, World
 from devices.site import SITES_FOLDER, Site, load_site
 from devices.tools import Command
@@ -243,3 +243,11 @@ def test_a_driver_without_answers_is_refused() -> None:
     world = World(SUPPORT)
     outcome = Broker(SUPPORT, Deaf(world), Journal(), clock=lambda: world.time_s).execute(FIND)
     assert outcome.result["reason"] == "refused"
+
+
+def test_a_database_that_was_there_before_is_never_touched(database: tuple[Site, Path]) -> None:
+    site, file = database
+    before = file.read_bytes()
+    with pytest.raises(UnavailableError, match="cannot listen"):
+        Stage(site)
+    assert file.read_bytes() == before
