@@ -44,11 +44,11 @@ class Requirement(Strict):
         is_above = self.above is None or value > self.above
         return is_above and (self.below is None or value < self.below)
 
-    def text(self) -> str:
-        """Return the bound in words, for people and for the model."""
+    def text(self, schema: DataSchema) -> str:
+        """Return the bound in words, for people and for the model; `schema` is the property's."""
         words = [f"above {self.above:g}" if self.above is not None else ""]
         words += [f"below {self.below:g}" if self.below is not None else ""]
-        words += [str(self.equals).lower() if self.equals is not None else ""]
+        words += ["" if self.equals is None else str(schema.labels.get(self.equals is True, self.equals)).lower()]
         return "must be " + " and ".join(word for word in words if word)
 
 

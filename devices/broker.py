@@ -274,7 +274,8 @@ class Broker:
         for requirement in action.requires:
             if problem := self._readings.interlock_problem(requirement, trace.seen):
                 return _refused(trace.failed("interlock", problem))
-            trace.passed("interlock", f"{requirement.property} {requirement.text()}")
+            bound = requirement.text(self.site.schema_of(requirement.property))
+            trace.passed("interlock", f"{requirement.property} {bound}")
         if action.keep_out:
             if problem := self._readings.zone_problem(device, action, command.input, trace.seen):
                 return _refused(trace.failed("keep-out", problem))

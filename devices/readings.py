@@ -45,7 +45,8 @@ class Readings:
         if requirement.is_met_by(value):
             return ""
         name, _, key = requirement.property.partition(".")
-        return f"{describe(self._site.devices[name], key, value)}, {requirement.text()}"
+        device = self._site.devices[name]
+        return f"{describe(device, key, value)}, {requirement.text(device.properties[key])}"
 
     def zone_problem(self, device: Device, action: Action, arguments: dict[str, Value], seen: dict[str, Value]) -> str:
         """Return why the way from where the device is to where it shall go is not free, or ""."""

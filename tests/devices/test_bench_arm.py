@@ -67,7 +67,7 @@ def test_nothing_moves_through_an_interrupted_curtain_or_out_of_an_alarm() -> No
     assert place.world is not None
     place.world.state["curtain"]["clear"] = False
     outcome = place.broker.execute(move(0, 100, 100))
-    assert outcome.status == "refused" and "interrupted, must be true" in outcome.report
+    assert outcome.status == "refused" and "the light curtain is interrupted, must be clear" in outcome.report
     place.world.state["curtain"]["clear"] = True
     place.world.state["arm"]["state"] = "alarm"
     assert place.broker.execute(move(0, 100, 100)).status == "refused"
