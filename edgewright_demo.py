@@ -16,7 +16,7 @@ import typer
 
 from devices.errors import EdgeError
 
-ROWS, CASES = 6000, 320
+ROWS, CASES = 9000, 320
 QUANTS = "F16,Q8_0,Q4_K_M"  # the last one is bundled
 ASKS = (
     "turn the kitchen light on",
