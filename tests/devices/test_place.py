@@ -116,7 +116,7 @@ def test_check_touches_nothing_and_finds_lines(tmp_path: Path, capsys: pytest.Ca
         (
             "type: http, url: 'http://h'",
             "path: /a, key: b, set_key: c",
-            "cannot be written without set_key, and set_path",
+            "cannot be written without set_path",
         ),
     ],
 )

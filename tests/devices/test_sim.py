@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from devices.errors import UnavailableError, UsageError
-from devices.sim import FAULTS, Stage, run_stage, send_fault, serve, socket_path
+from devices.sim import FAULTS, Stage, _answers, run_stage, send_fault, serve, socket_path
 from devices.site import Site, load_site
 from edgewright import main
 from tests.ports import greenhouse_file
@@ -27,7 +27,7 @@ def up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, 
     stage, closing = Stage(site, speed=1.0), threading.Event()
     thread = threading.Thread(target=serve, args=(stage, lambda text: None, closing))
     thread.start()
-    wait_for(socket_path(site).exists)
+    wait_for(lambda: _answers(socket_path(site)))  # the file is there before anybody listens
     yield file, site, stage
     closing.set()
     thread.join()
