@@ -158,6 +158,8 @@ def serve(stage: Stage, tell: Callable[[str], None], closing: threading.Event) -
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
             words = self.rfile.readline(1000).decode("utf-8", errors="replace").split()
+            if not words:
+                return  # somebody only looked whether we are up
             try:
                 answer = f"ok {stage.fault(words)}"
                 tell(answer.removeprefix("ok "))
