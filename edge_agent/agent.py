@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from devices.broker import Broker, Outcome
 from devices.schema import Value
 from devices.tools import Command, command_of
-from edge_agent.engine import Completion, Engine, Limits, Request
+from edge_agent.engine import Completion, ContextFull, Engine, Limits, Request
 from edge_agent.grammar import Grammar
 from edge_agent.wire import (
     Answer,
@@ -112,7 +112,10 @@ class Agent:
         return Message("system", self.contract.system_text)
 
     def turn(self, ask: str) -> Generator[Request, Completion, TurnResult]:
-        """Work one request: yields what the engine must complete, is sent the completion, returns the result."""
+        """Work one request: yields what the engine must complete, is sent the completion, returns the result.
+
+        Thrown ContextFull, it forgets its oldest turns, whole ones, and asks again.
+        """
         started_s = time.monotonic()
         turn = _Turn(ask)
         messages = [*self._remembered(), user_message(ask, self.broker.state(), self._clock_text())]
@@ -121,8 +124,15 @@ class Agent:
             if left_s <= 0:
                 turn.stop_reason = "time_limit"
                 break
-            prompt = self.contract.template.render([self._system, *messages], add_generation_prompt=True)
-            completion = yield Request(prompt, self._grammar, Limits(self._limits.reply_tokens, left_s))
+            while True:
+                prompt = self.contract.template.render([self._system, *messages], add_generation_prompt=True)
+                try:
+                    completion = yield Request(prompt, self._grammar, Limits(self._limits.reply_tokens, left_s))
+                    break
+                except ContextFull:
+                    if len(shorter := without_oldest_turn(messages)) == len(messages):
+                        raise
+                    messages = shorter
             reply = parse_reply(completion.text, self.contract.tools)
             turn.take(completion, reply)
             if isinstance(reply, Unusable):
@@ -148,7 +158,12 @@ class Agent:
         try:
             request = next(turn)
             while True:
-                request = turn.send(engine.generate([request])[0])
+                try:
+                    completion = engine.generate([request])[0]
+                except ContextFull as error:
+                    request = turn.throw(error)
+                else:
+                    request = turn.send(completion)
         except StopIteration as stop:
             result: TurnResult = stop.value
             return result
@@ -170,6 +185,12 @@ class Agent:
             outcome = self.broker.execute(command)
             turn.outcomes.append(outcome)
         return outcome
+
+
+def without_oldest_turn(messages: list[Message]) -> list[Message]:
+    """Return messages from the second user's message on; all of them if there is only one."""
+    starts = [number for number, message in enumerate(messages) if message.role == "user"]
+    return messages[starts[1] :] if len(starts) > 1 else messages
 
 
 class _Turn:

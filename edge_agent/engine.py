@@ -87,12 +87,16 @@ def common_length(first: Sequence[int], second: Sequence[int]) -> int:
     return min(len(first), len(second))
 
 
+class ContextFull(UsageError):
+    """Prompt and reply do not fit the engine's context."""
+
+
 def require_room(prompt_tokens: int, limits: Limits, context_tokens: int) -> None:
-    """Raise UsageError unless prompt and reply fit the context, so that no reply is ever cut by a full context."""
+    """Raise ContextFull unless prompt and reply fit the context, so that no reply is ever cut by a full context."""
     if prompt_tokens == 0:
         raise UsageError("the prompt is empty")
     if prompt_tokens + limits.reply_tokens > context_tokens:
-        raise UsageError(
+        raise ContextFull(
             f"the prompt has {prompt_tokens} tokens and the reply may have {limits.reply_tokens}, "
             f"but the context holds {context_tokens}",
             hint="give the engine a larger context, or the site fewer devices",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import pytest
+
 from devices.simulator import World
 from devices.site import load_site
 from devices.tools import ToolCall
 from edge_agent.agent import NO_ANSWER, NOT_SURE, Agent, TurnLimits, TurnResult
-from edge_agent.engine import Completion, Limits, Request
+from edge_agent.engine import Completion, ContextFull, Limits, Request
 from edge_agent.simulated import Simulation
 from edge_agent.wire import Message, body_of, load_template
 
@@ -135,3 +139,43 @@ def test_every_request_has_the_grammar_and_a_limit() -> None:
     assert requests[0].grammar is not None
     assert requests[0].limits.reply_tokens == 99 and 0 < (requests[0].limits.timeout_s or 0) <= 5
     assert requests[0].limits != Limits()
+
+
+class SmallEngine:
+    """Answers at once, and has room for so many characters of prompt only."""
+
+    def __init__(self, room: int, *replies: str) -> None:
+        self.room, self._replies, self.prompts = room, list(replies), list[str]()
+
+    def prime(self, prefix: str) -> None:
+        del prefix
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        (request,) = requests
+        if len(request.prompt) > self.room:
+            raise ContextFull("full")
+        self.prompts.append(request.prompt)
+        return [completion(self._replies.pop(0))]
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_full_context_forgets_the_oldest_turns_and_acts_once() -> None:
+    agent, _ = make()
+    first, _ = play(agent, "first wish", answer("No."))
+    assert first.stop_reason == "answer"
+    play(agent, "second wish", answer("No."))
+    everything = len(next(agent.turn("third wish")).prompt)
+    engine = SmallEngine(everything - 1, calls(LIGHT_ON), answer("Done."))
+    result = agent.ask(engine, "third wish")
+    assert [item.status for item in result.actions] == ["done"] and result.stop_reason == "answer"
+    assert "first wish" not in engine.prompts[0] and "third wish" in engine.prompts[0]
+    assert all(prompt.startswith(agent.prefix) for prompt in engine.prompts)
+    assert "second wish" in engine.prompts[0]  # only as much is forgotten as has to be
+
+
+def test_a_request_that_alone_is_too_long_is_said_so() -> None:
+    agent, _ = make()
+    with pytest.raises(ContextFull):
+        agent.ask(SmallEngine(10), "anything")
