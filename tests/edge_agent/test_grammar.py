@@ -77,7 +77,7 @@ def random_call(choices: random.Random) -> ToolCall:
         else:
             assert schema.minimum is not None and schema.maximum is not None
             value = choices.uniform(schema.minimum, schema.maximum)
-            arguments[name] = int(value) if schema.type == "integer" else round(value, 1)
+            arguments[name] = int(value) if schema.type == "integer" else round(value, 1) + 0.0  # no -0.0
     return ToolCall(tool.name, arguments)
 
 
