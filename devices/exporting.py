@@ -11,7 +11,6 @@ from typing import Any
 
 from devices.action import Action
 from devices.describe import property_title
-from devices.driver import Binding
 from devices.drivers.registry import settings_of
 from devices.errors import UsageError
 from devices.schema import DataSchema
@@ -89,24 +88,22 @@ def home_assistant_discovery(site: Site) -> dict[str, dict[str, Any]]:
     Raises:
         UsageError: no device of the site is on MQTT.
     """
+    from devices.drivers.mqtt import routes_of
+
     messages: dict[str, dict[str, Any]] = {}
     for driver, plain in site.drivers.items():
         if plain["type"] == "mqtt":
-            for binding in settings_of(site, driver)[1].values():
-                messages |= _discovery(site, binding, *settings_of(site, driver))
+            settings, bindings = settings_of(site, driver)
+            for device, routes in routes_of(bindings, settings).items():
+                messages |= _discovery(site, bindings[device].device, routes)
     if not messages:
         raise UsageError(f"no device of {site.name} is on MQTT, so Home Assistant has nothing to listen to")
     return messages
 
 
-def _discovery(
-    site: Site, binding: Binding, settings: Any, bindings: Mapping[str, Binding]
-) -> dict[str, dict[str, Any]]:
-    from devices.drivers.mqtt import routes_of
-
-    device = binding.device
+def _discovery(site: Site, device: Device, routes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
-    for name, route in routes_of(bindings, settings)[device.name].items():
+    for name, route in routes.items():
         schema, value = device.properties[name], route.value
         component = COMPONENTS[schema.type]
         unique = f"edgewright_{site.name}_{device.name}_{name}"

@@ -99,10 +99,18 @@ class JsonCall(Strict):
             return "changes something, so that it needs key_header"
         return ""
 
+    def place_of(self, name: str) -> JsonValue:
+        """Return where in the answer a value is."""
+        return self.keys.get(name) or JsonValue(key=name)
+
     def url_path(self, arguments: Mapping[str, Value]) -> str:
         """Return the path for arguments, which cannot become parts of it."""
         quoted = {name: urllib.parse.quote(str(value), safe="") for name, value in arguments.items()}
         return self.path.format(**quoted)
+
+
+class _NotFound(CallRefused):
+    pass
 
 
 class HttpDriver:
@@ -148,21 +156,16 @@ class HttpDriver:
         body = {sent: arguments[name] for name, sent in place.send.items()}
         try:
             answer = self._ask(device, place.url_path(arguments), place.verb, body, headers)
-        except DeviceUnavailable as error:
-            code = getattr(error.__cause__, "code", 0)
-            if code == NOT_FOUND:
-                return None
-            if isinstance(code, int) and code in REFUSALS:
-                raise CallRefused(str(error)) from error
-            raise
+        except _NotFound:
+            return None
         found: dict[str, Any] = {}
         for name, schema in plain.output.items():
             try:
-                found[name] = place.keys.get(name, JsonValue(key=name)).to_value(answer, schema)
+                found[name] = place.place_of(name).to_value(answer, schema)
             except ValueError as error:
                 raise DeviceUnavailable(f"{device}: {error}") from error
         for name in plain.words:
-            where = place.keys.get(name, JsonValue(key=name))
+            where = place.place_of(name)
             found[name] = where.find(answer) if where.is_in(answer) else ""
         return found
 
@@ -173,7 +176,7 @@ class HttpDriver:
     def _ask(
         self, device: str, path: str, verb: str = "GET", body: Any = None, headers: Mapping[str, str] | None = None
     ) -> Any:
-        """Send one request, once. Raises DeviceUnavailable for whatever goes wrong."""
+        """Send one request, once. Raises CallRefused if the server refused it, else DeviceUnavailable."""
         url = urllib.parse.urljoin(self._settings.url, path)
         headers = {**JSON_HEADERS, **self._authorization(device), **(headers or {})}
         data = None if verb == "GET" else json.dumps(body).encode()
@@ -183,7 +186,9 @@ class HttpDriver:
                 raw = answer.read(MAX_ANSWER_BYTES + 1)
         except urllib.error.HTTPError as error:
             error.close()
-            raise DeviceUnavailable(f"{device}: {url} answered {error.code}") from error
+            refusal = _NotFound if error.code == NOT_FOUND else CallRefused
+            kind = refusal if error.code in REFUSALS else DeviceUnavailable
+            raise kind(f"{device}: {url} answered {error.code}") from error
         except OSError as error:
             raise DeviceUnavailable(f"{device}: no answer from {url}: {getattr(error, 'reason', error)}") from error
         except Exception as error:  # http.client has its own family for garbled answers

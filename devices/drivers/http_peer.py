@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from devices.driver import Binding
 from devices.drivers.http import HttpSettings, JsonPlace
-from devices.drivers.json_values import JsonValue, put
+from devices.drivers.json_values import put
 from devices.drivers.peer import LiveWorld
 from devices.schema import DataSchema, Value
 
@@ -102,7 +102,7 @@ class HttpPeer:
             return 404, {"error": "not found"}
         shown: dict[str, Any] = {}
         for name, value in values.items():
-            where = place.keys.get(name, JsonValue(key=name))
+            where = place.place_of(name)
             put(shown, where.key, where.to_raw(value))
         return 200, shown
 
