@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import socket
-import socketserver
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +12,7 @@ from pkgutil import resolve_name
 
 from devices.drivers.peer import Faults, LiveWorld, Peer
 from devices.drivers.registry import settings_of
+from devices.drivers.stand_in import StandInServer, ask
 from devices.errors import EdgeError, UnavailableError, UsageError
 from devices.place import state_folder
 from devices.site import Site
@@ -28,7 +27,6 @@ PEERS = {
     "mqtt": "devices.drivers.mqtt_peer:MqttPeer",
     "sql": "devices.drivers.sql_peer:SqlPeer",
 }
-IN_PROCESS = {"gpio", "i2c"}  # pins and a bus have no network between the driver's process and another
 FAULTS = {
     "stick": "a device answers and does not move",
     "silence": "a device does not answer",
@@ -44,7 +42,7 @@ class Stage:
     """A site's peers and the world behind them. Close it when done."""
 
     def __init__(self, site: Site, *, speed: float = 1.0) -> None:
-        """Start a peer for each driver that another process can reach.
+        """Start a peer for each driver.
 
         Args:
             site: with drivers.
@@ -57,8 +55,7 @@ class Stage:
         if not site.drivers:
             raise UsageError(f"the site {site.name} has no drivers", hint="its devices are simulated without any peer")
         self.site, self.world = site, LiveWorld(site, speed=speed)
-        networked = [name for name, plain in site.drivers.items() if plain["type"] not in IN_PROCESS]
-        self.peers: list[Peer] = [make_peer(site, name, self.world) for name in networked]
+        self.peers: list[Peer] = [make_peer(site, name, self.world) for name in site.drivers]
         self._start()
 
     def _start(self) -> None:
@@ -150,36 +147,24 @@ def serve(stage: Stage, tell: Callable[[str], None], closing: threading.Event) -
     Raises:
         UnavailableError: another `sim up` of this site runs.
     """
-    path = socket_path(stage.site)
-    if path.exists() and _answers(path):
-        raise UnavailableError(f"the site {stage.site.name} is already up", hint="stop that one first")
-    path.unlink(missing_ok=True)
 
-    class Handler(socketserver.StreamRequestHandler):
-        def handle(self) -> None:
-            words = self.rfile.readline(1000).decode("utf-8", errors="replace").split()
-            if not words:
-                return  # somebody only looked whether we are up
-            try:
-                answer = f"ok {stage.fault(words)}"
-                tell(answer.removeprefix("ok "))
-            except EdgeError as error:
-                answer = f"no {error} {error.hint}".strip()
-            self.wfile.write(f"{answer}\n".encode())
-
-    with socketserver.ThreadingUnixStreamServer(str(path), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True)
-        thread.start()
+    def answer(words: list[str]) -> dict[str, str]:
         try:
-            closing.wait()
-        finally:
-            server.shutdown()
-            path.unlink(missing_ok=True)
+            told = stage.fault(words)
+        except EdgeError as error:
+            return {"problem": str(error), "hint": error.hint}
+        tell(told)
+        return {"told": told}
 
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        return probe.connect_ex(str(path)) == 0
+    server = StandInServer(socket_path(stage.site), answer)
+    try:
+        server.start()
+    except OSError as error:
+        raise UnavailableError(f"the site {stage.site.name} is already up", hint="stop that one first") from error
+    try:
+        closing.wait()
+    finally:
+        server.stop()
 
 
 def send_fault(site: Site, words: list[str]) -> str:
@@ -189,19 +174,15 @@ def send_fault(site: Site, words: list[str]) -> str:
         UnavailableError: none runs for this site.
         UsageError: it knows no such fault or device.
     """
-    with socket.socket(socket.AF_UNIX) as link:
-        link.settimeout(10)
-        try:
-            link.connect(str(socket_path(site)))
-            link.sendall((" ".join(words) + "\n").encode())
-            answer = link.makefile().readline().strip()
-        except OSError as error:
-            raise UnavailableError(
-                f"no simulated {site.name} is up", hint=f"start it: edgewright sim up {site.name}"
-            ) from error
-    if not answer.startswith("ok "):
-        raise UsageError(answer.removeprefix("no "))
-    return answer.removeprefix("ok ")
+    try:
+        answer = ask(socket_path(site), words)
+    except OSError as error:
+        raise UnavailableError(
+            f"no simulated {site.name} is up", hint=f"start it: edgewright sim up {site.name}"
+        ) from error
+    if "problem" in answer:
+        raise UsageError(answer["problem"], hint=answer["hint"])
+    return str(answer["told"])
 
 
 def run_stage(site: Site, speed: float, tell: Callable[[str], None]) -> None:
@@ -210,9 +191,6 @@ def run_stage(site: Site, speed: float, tell: Callable[[str], None]) -> None:
     try:
         for peer in stage.peers:
             tell(f"{site.name} is up at {peer.where}; Ctrl-C stops it")
-        for name, plain in site.drivers.items():
-            if plain["type"] in IN_PROCESS:
-                tell(f"{name}: nothing stands in for {plain['type']} across processes")
         serve(stage, tell, threading.Event())
     finally:
         stage.close()

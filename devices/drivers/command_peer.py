@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import socketserver
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,16 +14,17 @@ from devices.driver import Binding
 from devices.drivers.command import VALUE, CommandPlace, CommandSettings
 from devices.drivers.json_values import put
 from devices.drivers.peer import LiveWorld
+from devices.drivers.stand_in import StandInServer
 
-NOISE = bytes(range(255, 239, -1))
+NOISE = bytes(range(255, 239, -1)).decode("latin-1")
 PROGRAM = """#!{python} -IS
 import json, socket, sys
 link = socket.socket(socket.AF_UNIX)
 link.connect({path!r})
 link.sendall(json.dumps(sys.argv).encode() + b"\\n")
-code, _, shown = link.makefile("rb").read().partition(b"\\n")
-sys.stdout.buffer.write(shown)
-sys.exit(int(code))
+code, shown = json.loads(link.makefile("rb").readline())["answer"]
+sys.stdout.buffer.write(shown.encode("latin-1"))
+sys.exit(code)
 """
 
 
@@ -36,7 +35,7 @@ class CommandPeer:
         self._world, self._bindings = world, bindings
         self._programs = [Path(program) for program in settings.allow]
         self._made: list[Path] = []
-        self._server: socketserver.ThreadingUnixStreamServer | None = None
+        self._server: StandInServer | None = None
 
     @property
     def where(self) -> str:
@@ -45,20 +44,12 @@ class CommandPeer:
 
     def start(self) -> None:
         """Make the programs. Raises OSError where that is not allowed."""
-        peer = self
         self._folder = tempfile.TemporaryDirectory(prefix="edgewright-")
-        path = f"{self._folder.name}/socket"
-
-        class Handler(socketserver.StreamRequestHandler):
-            def handle(self) -> None:
-                code, shown = peer.answer(json.loads(self.rfile.readline()))
-                self.wfile.write(f"{code}\n".encode() + shown)
-
-        self._server = _Server(path, Handler)
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), name=path, daemon=True).start()
+        self._server = StandInServer(Path(self._folder.name) / "socket", self.answer)
+        self._server.start()
         for program in self._programs:
             if not program.exists():
-                program.write_text(PROGRAM.format(python=sys.executable, path=path), encoding="utf-8")
+                program.write_text(PROGRAM.format(python=sys.executable, path=str(self._server.path)), encoding="utf-8")
                 program.chmod(0o755)
                 self._made.append(program)
 
@@ -69,13 +60,12 @@ class CommandPeer:
         for program in self._made:
             program.unlink(missing_ok=True)
         self._made.clear()
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.stop()
         self._folder.cleanup()
         self._server = None
 
-    def answer(self, words: list[str]) -> tuple[int, bytes]:
-        """Return exit code and output of a program called with these words, and do what they ask."""
+    def answer(self, words: list[str]) -> tuple[int, str]:
+        """Return exit code and output, in Latin-1, of a program called with these words, and do what they ask."""
         time.sleep(self._world.faults.delay_s)
         if self._world.faults.garbled:
             return 0, NOISE
@@ -92,7 +82,7 @@ class CommandPeer:
                     continue
                 is_known = True
                 if values is None:
-                    return 1, b""
+                    return 1, ""
                 if name in values:
                     raw = place.to_raw(values[name])
                     if place.key:
@@ -100,14 +90,7 @@ class CommandPeer:
                     else:
                         shown = raw
         text = shown if isinstance(shown, str) else json.dumps(shown)
-        return (0, text.encode()) if is_known else (2, b"")
-
-
-class _Server(socketserver.ThreadingUnixStreamServer):
-    daemon_threads = True
-
-    def handle_error(self, *_: Any) -> None:
-        """Say nothing of a program that was killed while it waited."""
+        return (0, text.encode().decode("latin-1")) if is_known else (2, "")
 
 
 def _value_in(written: Sequence[str], words: Sequence[str]) -> str | None:

@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -31,7 +32,7 @@ BARELY = 1e-6  # lgpio cuts a duty ratio down to whole percents: 0.29 * 100 must
 
 
 class GpioSettings(Strict):
-    """Which of gpiozero's pin factories, by name (lgpio, rpigpio, pigpio, native, mock), and which chip of lgpio's."""
+    """Which of gpiozero's pin factories, by name, and which chip of lgpio's; or the path of a stand-in's socket."""
 
     type: Literal["gpio"]
     factory: str = "lgpio"
@@ -153,6 +154,10 @@ def pin_factory(name: str, chip: int | None) -> Any:
     Raises:
         OSError, ImportError, GPIOZeroError: its library or its chip is not here.
     """
+    if "/" in name:
+        from devices.drivers.gpio_peer import StandInFactory
+
+        return StandInFactory(Path(name))
     for point in entry_points(group=FACTORIES, name=name):
         return point.load()(chip=chip) if name == "lgpio" else point.load()()
     raise OSError(f"gpiozero has no pin factory {name}")

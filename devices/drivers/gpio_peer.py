@@ -1,77 +1,87 @@
-"""Pins that are wired to a simulated world: gpiozero's mock factory, in the process of the driver."""
+"""Pins wired to a simulated world: gpiozero's mock pins in the driver's process, the world behind a Unix socket."""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from gpiozero.pins.mock import MockPWMPin
+from gpiozero.pins.mock import MockFactory, MockPWMPin
 
 from devices.driver import Binding
-from devices.drivers.gpio import GpioSettings, Pin, pin_factory
+from devices.drivers.gpio import GpioSettings, Pin
 from devices.drivers.peer import LiveWorld
+from devices.drivers.stand_in import StandInServer, ask
 
 
 class GpioPeer:
-    """The wires behind one `gpio` driver of a site; `chip` tells mock factories apart."""
+    """The wires behind one `gpio` driver of a site, whose `factory` is a path."""
 
     def __init__(self, settings: GpioSettings, bindings: Mapping[str, Binding], world: LiveWorld) -> None:
-        self._settings, self._bindings, self._world = settings, bindings, world
-        self._wired: list[WiredPin] = []
+        self._settings, self._world = settings, world
+        self._wired: dict[int, tuple[str, str, Pin]] = {
+            number: (device, name, pin)
+            for device, binding in bindings.items()
+            for name, pin in binding.at.items()
+            for number in (pin.output, pin.pwm, pin.input, pin.feedback)
+            if number is not None
+        }
+        self._server = StandInServer(Path(settings.factory), self._answer)
 
     @property
     def where(self) -> str:
         """What is wired."""
-        return f"gpio://{self._settings.factory}/{self._settings.chip}"
+        return f"pins of {self._settings.factory}"
 
     def start(self) -> None:
-        """Wire the pins. Raises OSError if the factory is not the mock one."""
-        if self._settings.factory != "mock":
-            raise OSError(errno.ENOTSUP, f"pins of {self._settings.factory} are real; `factory: mock` has none")
-        factory = pin_factory("mock", self._settings.chip)
-        factory.pin_class = WiredPin
-        for device, binding in self._bindings.items():
-            for name, pin in binding.at.items():
-                for number in {pin.output, pin.pwm, pin.input, pin.feedback} - {None}:
-                    wired = factory.pin(f"GPIO{number}")
-                    wired.wire(self._world, device, name, pin)
-                    self._wired.append(wired)
+        """Wire the pins. Raises OSError if they are real ones, or the path is taken."""
+        if "/" not in self._settings.factory:
+            raise OSError(errno.ENOTSUP, "they are real; the factory of a stand-in is the path of a socket")
+        self._server.start()
 
     def stop(self) -> None:
         """Take the chip away."""
-        for wired in self._wired:
-            wired.is_there = False
+        self._server.stop()
+
+    def _answer(self, question: tuple[int, float | str | None]) -> bool:
+        """Put a level on a pin, or let go of it ("free"), and return whether the device's side of it is high."""
+        number, level = question
+        device, name, at = self._wired.get(number, ("", "", None))
+        if at is None or (values := self._world.read(device)) is None:
+            raise OSError(errno.ENODEV, "no such device")
+        if level is not None:
+            share = 0 if isinstance(level, str) else level if at.is_high else 1 - level
+            self._world.write(device, {name: bool(share) if at.pwm is None else round(share * at.scale)})
+        return bool(values[name]) != (at.pull == "up" or not at.is_high)
 
 
-class WiredPin(MockPWMPin):
-    """A pin with a device at it: what is put on it moves the world, and as an input it shows the world."""
+class StandInFactory(MockFactory):
+    """Mock pins that tell a peer what is put on them, and ask it what is to be seen on them."""
 
-    is_there = False
+    def __init__(self, path: Path) -> None:
+        super().__init__(pin_class=StandInPin)
+        self.path = path
 
-    def wire(self, world: LiveWorld, device: str, name: str, at: Pin) -> None:
-        """Connect it with a property of a device of a world."""
-        self._world, self._device, self._name, self._at = world, device, name, at
-        self.is_there = True
+
+class StandInPin(MockPWMPin):
+    """One of them."""
+
+    def close(self) -> None:
+        """Let go of the pin, and of what hangs on it."""
+        if self._function == "output":
+            with suppress(OSError):
+                self._ask("free")
+        super().close()
 
     def _set_state(self, value: float) -> None:
-        self._require_answer()
         super()._set_state(value)
-        share = value if self._at.is_high else 1 - value
-        is_pwm = self._at.pwm is not None
-        shown: Any = round(share * self._at.scale) if is_pwm else bool(share)
-        if not is_pwm or self._frequency is not None:
-            self._world.write(self._device, {self._name: shown})
+        self._ask(value)
 
     def _get_state(self) -> Any:
-        self._require_answer()
-        if self._function == "output":
-            return super()._get_state()
-        values = self._world.read(self._device)
-        assert values is not None
-        is_on = bool(values[self._name])
-        return is_on != (self._at.pull == "up" or not self._at.is_high)
+        seen = self._ask(None)
+        return super()._get_state() if self._function == "output" else seen
 
-    def _require_answer(self) -> None:
-        if not self.is_there or self._world.read(self._device) is None:
-            raise OSError(errno.ENODEV, "no such device")
+    def _ask(self, level: float | str | None) -> bool:
+        return bool(ask(self.factory.path, [self._number, level]))

@@ -1,4 +1,4 @@
-"""An I2C bus whose chips measure a simulated world; in the process of the driver, for a bus has no network."""
+"""An I2C bus whose chips measure a simulated world, behind a Unix socket, for a bus has no network."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import errno
 import struct
 import time
 from collections.abc import Mapping
-from typing import Any
-
-from smbus2.smbus2 import I2C_M_RD
+from pathlib import Path
 
 from devices.driver import Binding
 from devices.drivers.i2c import (
@@ -17,54 +15,51 @@ from devices.drivers.i2c import (
     BH1750_COUNTS_PER_LUX,
     BH1750_MEASURE,
     SHT3X_MEASURE,
-    STAND_INS,
     I2cSettings,
     Sensor,
     sht3x_crc,
 )
 from devices.drivers.peer import LiveWorld
+from devices.drivers.stand_in import StandInServer
 
 NOISE = b"\xff"
 
 
 class I2cPeer:
-    """The chips behind one `i2c` driver of a site, whose `bus` is a name."""
+    """The chips behind one `i2c` driver of a site, whose `bus` is a path."""
 
     def __init__(self, settings: I2cSettings, bindings: Mapping[str, Binding], world: LiveWorld) -> None:
         self._settings, self._bindings, self._world = settings, bindings, world
         self._asked: dict[int, bytes] = {}
         self._channels: dict[int, int] = {}
+        self._server = StandInServer(Path(str(settings.bus)), self._carry)
 
     @property
     def where(self) -> str:
         """The bus."""
-        return f"i2c://{self._settings.bus}"
+        return f"I2C bus {self._settings.bus}"
 
     def start(self) -> None:
-        """Offer the bus. Raises OSError if it is a real one."""
+        """Offer the bus. Raises OSError if it is a real one, or its path is taken."""
         if not isinstance(self._settings.bus, str):
-            raise OSError(errno.ENOTSUP, f"bus {self._settings.bus} is real; a stand-in's bus has a name")
-        STAND_INS[self._settings.bus] = lambda: self
+            raise OSError(errno.ENOTSUP, "it is real; the bus of a stand-in is the path of a socket")
+        self._server.start()
 
     def stop(self) -> None:
         """Take the bus away."""
-        STAND_INS.pop(str(self._settings.bus), None)
+        self._server.stop()
 
-    def i2c_rdwr(self, *messages: Any) -> None:
-        """Carry messages of smbus2 out, as the kernel does."""
-        if STAND_INS.get(str(self._settings.bus)) is None:
-            raise OSError(errno.ENODEV, "no such device")
-        for message in messages:
-            self._require_answer(message.addr)
-            if not message.flags & I2C_M_RD:
-                self._take(message.addr, bytes(message))
-                continue
-            raw = NOISE * message.len if self._world.faults.garbled else self._answer(message.addr)
-            for index in range(message.len):
-                message.buf[index] = raw[index : index + 1]
-
-    def close(self) -> None:
-        """Nothing is held for a client."""
+    def _carry(self, messages: list[tuple[int, str | int]]) -> list[str]:
+        """Carry messages out, as the kernel does: bytes to a chip, or how many are wanted of it; both in hex."""
+        answers = []
+        for address, message in messages:
+            self._require_answer(address)
+            if isinstance(message, str):
+                self._take(address, bytes.fromhex(message))
+            else:
+                raw = NOISE * message if self._world.faults.garbled else self._answer(address)
+                answers.append(raw[:message].hex())
+        return answers
 
     def _sensors(self, address: int) -> list[tuple[str, str, Sensor]]:
         return [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from devices.drivers.stand_in import is_up
 from devices.errors import UnavailableError, UsageError
-from devices.sim import FAULTS, Stage, _answers, run_stage, send_fault, serve, socket_path
+from devices.sim import FAULTS, Stage, run_stage, send_fault, serve, socket_path
 from devices.site import Site, load_site
 from edgewright import main
 from tests.ports import greenhouse_file
@@ -27,7 +30,7 @@ def up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, 
     stage, closing = Stage(site, speed=1.0), threading.Event()
     thread = threading.Thread(target=serve, args=(stage, lambda text: None, closing))
     thread.start()
-    wait_for(lambda: _answers(socket_path(site)))  # the file is there before anybody listens
+    wait_for(lambda: is_up(socket_path(site)))  # the file is there before anybody listens
     yield file, site, stage
     closing.set()
     thread.join()
@@ -83,6 +86,40 @@ def test_a_site_is_up_once(up: tuple[Path, Site, Stage]) -> None:
         Stage(site)
     with pytest.raises(UnavailableError, match="already up"):
         serve(stage, print, threading.Event())
+
+
+def test_pins_and_a_bus_are_up_in_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    file = tmp_path / "shed.yaml"
+    file.write_text(
+        f"""schema: site/v1
+name: shed
+title: a shed
+drivers: {{pins: {{type: gpio, factory: {tmp_path}/pins}}, bus: {{type: i2c, bus: {tmp_path}/bus}}}}
+devices:
+  lamp: {{model: light, driver: pins, at: {{"on": {{output: 17, feedback: 27}}}}}}
+  tank:
+    model: level_sensor
+    driver: bus
+    initial: {{level_pct: 65}}
+    at: {{level_pct: {{chip: bh1750, address: 0x23, scale: 0.1}}}}
+""",
+        encoding="utf-8",
+    )
+    where = ["--site", str(file), "--live"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "edgewright", "sim", "up", str(file)], stdout=subprocess.DEVNULL
+    ) as up:
+        try:
+            wait_for(lambda: is_up(socket_path(load_site(file))))
+            assert main(["devices", "read", "tank", *where]) == 0 and "65 percent" in capsys.readouterr().out
+            assert main(["devices", "call", "lamp", "on", *where]) == 0
+            assert main(["sim", "fault", str(file), "stick", "lamp"]) == 0
+            assert main(["devices", "call", "lamp", "on", *where]) == 3
+        finally:
+            up.terminate()
 
 
 def test_nothing_to_stand_in_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,14 +103,14 @@ devices:
   curtain: {model: light_curtain, driver: it, at: {clear: {input: P, is_inverted: true}}}
 """,
     "gpio": """
-drivers: {it: {type: gpio, factory: mock, chip: PORT}}
+drivers: {it: {type: gpio, factory: FOLDER/pins}}
 devices:
   lamp: {model: dimmable_light, driver: it, at: {"on": {output: 17, feedback: 27, active: low}, brightness: {pwm: 18}}}
   outlet: {model: switch, driver: it, at: {"on": {output: 5}}}
   motion: {model: motion_sensor, driver: it, at: {motion: {input: 4, pull: up}}}
 """,
     "i2c": """
-drivers: {it: {type: i2c, bus: PORT-bus}}
+drivers: {it: {type: i2c, bus: FOLDER/bus}}
 devices:
   heating:
     model: soil_sensor

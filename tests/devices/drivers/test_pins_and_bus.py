@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -11,14 +10,13 @@ from gpiozero.pins.mock import MockPWMPin
 
 from devices.driver import DeviceUnavailable, Driver
 from devices.drivers.gpio import pin_factory
-from devices.drivers.i2c import STAND_INS, sht3x_crc
+from devices.drivers.i2c import sht3x_crc
 from devices.drivers.peer import LiveWorld
 from devices.drivers.registry import open_driver
 from devices.errors import UsageError
 from devices.sim import make_peer
 from devices.site import Site, load_site
 
-CHIPS = count(1)  # mock factories last as long as the process
 HEAD = "schema: site/v1\nname: rig\ntitle: a rig\n"
 
 
@@ -29,10 +27,10 @@ def site_of(text: str, folder: Path) -> Site:
 
 
 @pytest.fixture
-def pins(tmp_path: Path) -> Iterator[tuple[Driver, int]]:
-    chip = next(CHIPS)
+def pins(tmp_path: Path) -> Iterator[tuple[Driver, str]]:
+    chip = str(tmp_path / "pins")
     text = f"""
-drivers: {{pins: {{type: gpio, factory: mock, chip: {chip}}}}}
+drivers: {{pins: {{type: gpio, factory: {chip}}}}}
 devices:
   valve: {{model: light, driver: pins, at: {{"on": {{output: 5, active: low}}}}}}
   lamp: {{model: dimmable_light, driver: pins, at: {{"on": {{output: 6}}, brightness: {{pwm: 12}}}}}}
@@ -46,13 +44,13 @@ devices:
     peer.stop()
 
 
-def level(chip: int, number: int) -> float:
-    pin = pin_factory("mock", chip).pin(f"GPIO{number}")
+def level(chip: str, number: int) -> float:
+    pin = pin_factory(chip, None).pin(f"GPIO{number}")
     assert isinstance(pin, MockPWMPin) and pin.function == "output"
     return float(pin.state)
 
 
-def test_active_low_is_low_when_on_and_high_from_the_first_touch_on(pins: tuple[Driver, int]) -> None:
+def test_active_low_is_low_when_on_and_high_from_the_first_touch_on(pins: tuple[Driver, str]) -> None:
     driver, chip = pins
     assert driver.read("valve")["on"].value is False and level(chip, 5) == 1
     driver.write("valve", {"on": True})
@@ -60,21 +58,21 @@ def test_active_low_is_low_when_on_and_high_from_the_first_touch_on(pins: tuple[
 
 
 @pytest.mark.parametrize("percent", [0, 1, 29, 57, 58, 100])
-def test_every_whole_percent_survives_a_factory_that_cuts_down(pins: tuple[Driver, int], percent: int) -> None:
+def test_every_whole_percent_survives_a_factory_that_cuts_down(pins: tuple[Driver, str], percent: int) -> None:
     driver, chip = pins
     driver.write("lamp", {"brightness": percent})
     assert int(level(chip, 12) * 100) == percent  # what lgpio keeps
     assert driver.read("lamp")["brightness"].value == percent
 
 
-def test_a_pin_has_one_holder(pins: tuple[Driver, int], tmp_path: Path) -> None:
+def test_a_pin_has_one_holder(pins: tuple[Driver, str], tmp_path: Path) -> None:
     driver, chip = pins
     driver.read("valve")
     text = f"""
-drivers: {{pins: {{type: gpio, factory: mock, chip: {chip}}}}}
+drivers: {{pins: {{type: gpio, factory: {chip}}}}}
 devices: {{valve: {{model: light, driver: pins, at: {{"on": {{output: 5}}}}}}}}
 """
-    with pytest.raises(DeviceUnavailable, match=r"valve: GPIO 5 of mock: .*in use"):
+    with pytest.raises(DeviceUnavailable, match=r"valve: GPIO 5 of .*/pins: .*in use"):
         open_driver(site_of(text, tmp_path)).read("valve")
 
 
@@ -140,19 +138,16 @@ class Chip:
     ],
 )
 def test_chips_answer_as_their_data_sheets_say(
-    at: str, answer: bytes, asked: bytes, value: float, tmp_path: Path
+    at: str, answer: bytes, asked: bytes, value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = f"""
-drivers: {{bus: {{type: i2c, bus: sheet}}}}
+drivers: {{bus: {{type: i2c, bus: 1}}}}
 models: {{probe: {{kind: sensor, properties: {{it: {{type: number, minimum: -40, maximum: 60}}}}}}}}
 devices: {{probe: {{model: probe, driver: bus, at: {{it: {{{at}}}}}}}}}
 """
     chip = Chip(answer)
-    STAND_INS["sheet"] = lambda: chip
-    try:
-        reading = open_driver(site_of(text, tmp_path)).read("probe")["it"]
-    finally:
-        del STAND_INS["sheet"]
+    monkeypatch.setattr("smbus2.SMBus", lambda bus: chip)
+    reading = open_driver(site_of(text, tmp_path)).read("probe")["it"]
     assert reading.quality == "good" and reading.value == pytest.approx(value, abs=0.005)
     assert chip.asked == asked
 
