@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from devices.errors import UsageError
-from devices.schema import DataSchema, Value
+from devices.schema import DataSchema, Name, Plain, Value
 from devices.yaml_file import Strict
 from devices.zone import Zone
 
@@ -77,11 +77,11 @@ class Action(Strict):
     Numbers that are read back may differ by `tolerance` from what was written, and may need `settle_s` to get there.
     """
 
-    title: str = ""
-    input: dict[str, DataSchema] = Field(default_factory=dict)
+    title: Plain = ""
+    input: dict[Name, DataSchema] = Field(default_factory=dict)
     writes: dict[str, Value] = Field(default_factory=dict)
-    output: dict[str, DataSchema] = Field(default_factory=dict)
-    words: tuple[str, ...] = Field(default=(), strict=False)
+    output: dict[Name, DataSchema] = Field(default_factory=dict)
+    words: tuple[Name, ...] = Field(default=(), strict=False)
     report: str = ""
     at: dict[str, Any] = Field(default_factory=dict)
     record: dict[str, Value] = Field(default_factory=dict)

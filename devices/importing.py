@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
+from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from devices.errors import UsageError
+from devices.schema import DataSchema
 
 SET = 2  # bit of zigbee2mqtt's `access`
 LONGEST_NAME = 40
@@ -99,6 +101,15 @@ def import_zigbee2mqtt(entries: Iterable[dict[str, Any]], host: str) -> Imported
         else:
             made.left_out.append(f"{topic}: nothing of it is supported")
     return made
+
+
+def _is_plain(schema: dict[str, Any]) -> bool:
+    """Return whether a schema from elsewhere may stand in a site: its words are words, and no sentences."""
+    try:
+        words = DataSchema(**schema).enum or ()
+    except ValidationError:
+        return False
+    return not any(" " in word for word in words)
 
 
 def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
@@ -186,7 +197,7 @@ def _zigbee_sensor(topic: str, expose: dict[str, Any]) -> dict[str, Any]:
         schema = {"type": "string", "enum": [str(value) for value in expose["values"]]}
     else:
         return {}
-    return {"properties": {name: schema}, "at": {name: at}}
+    return {"properties": {name: schema}, "at": {name: at}} if _is_plain(schema) else {}
 
 
 def import_things(things: Iterable[dict[str, Any]]) -> Imported:
@@ -243,7 +254,9 @@ def _thing_schema(affordance: dict[str, Any]) -> dict[str, Any] | str:
         return "a number without minimum and maximum"
     if kind == "string" and "enum" not in schema:
         return "free text"
-    return schema if kind in {"boolean", "integer", "number", "string"} else f"of the type {kind}"
+    if kind not in {"boolean", "integer", "number", "string"}:
+        return f"of the type {kind}"
+    return schema if _is_plain(schema) else "words or bounds that a site cannot have"
 
 
 def _setters(name: str, schema: dict[str, Any]) -> dict[str, Any]:

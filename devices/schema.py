@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from devices.yaml_file import Strict
 
 Value = bool | int | float | str
+NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+
+
+def _require_plain(text: str) -> str:
+    if text and not re.fullmatch(r"[\w°%µ²³/ .,:;'’()&+#*=-]{1,60}", text):
+        raise ValueError("must be one line of at most 60 letters, digits, blanks and .,:;'()&+#*=/-")
+    return text
+
+
+Plain = Annotated[str, AfterValidator(_require_plain)]
+"""Text of a site file that the model may see: no quotes, brackets or line breaks, with which it could say more."""
 
 
 class DataSchema(Strict):
@@ -18,10 +31,10 @@ class DataSchema(Strict):
     type: Literal["boolean", "integer", "number", "string"]
     minimum: float | None = None
     maximum: float | None = None
-    enum: tuple[str, ...] | None = Field(default=None, strict=False)
-    unit: str = ""
-    title: str = ""
-    labels: dict[bool, str] = Field(default_factory=dict)
+    enum: tuple[Plain, ...] | None = Field(default=None, strict=False)
+    unit: Plain = ""
+    title: Plain = ""
+    labels: dict[bool, Plain] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _require_relations(self) -> DataSchema:

@@ -15,23 +15,22 @@ from pydantic import Field, ValidationError, model_validator
 
 from devices.action import Action
 from devices.errors import UsageError
-from devices.schema import DataSchema, Value
+from devices.schema import DataSchema, Name, Plain, Value
 from devices.yaml_file import Strict, YamlFile, plain_values, read_yaml
 
 SITES_FOLDER = Path(__file__).parent / "sites"
 MODELS_FILE = Path(__file__).parent / "models.yaml"
-NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
 
 
 class Device(Strict):
     """A device with its model's properties and actions filled in; `records` is what it knows in the simulated world."""
 
-    name: str = Field(pattern=NAME_PATTERN)
-    kind: str = Field(pattern=NAME_PATTERN)
-    title: str
-    aliases: tuple[str, ...] = Field(default=(), strict=False)
-    properties: dict[str, DataSchema]
-    actions: dict[str, Action] = Field(default_factory=dict)
+    name: Name
+    kind: Name
+    title: Plain
+    aliases: tuple[Plain, ...] = Field(default=(), strict=False)
+    properties: dict[Name, DataSchema]
+    actions: dict[Name, Action] = Field(default_factory=dict)
     initial: dict[str, Value] = Field(default_factory=dict)
     records: tuple[dict[str, Value], ...] = Field(default=(), strict=False)
     driver: str = ""
@@ -75,8 +74,8 @@ class WorldRule(Strict):
 class Site(Strict):
     """All devices of one place. Source of tools, conversations, grammar, simulator and policy."""
 
-    name: str = Field(pattern=NAME_PATTERN)
-    title: str
+    name: Name
+    title: Plain
     devices: dict[str, Device]
     world: tuple[WorldRule, ...] = Field(default=(), strict=False)
     drivers: dict[str, dict[str, Any]] = Field(default_factory=dict)

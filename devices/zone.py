@@ -7,13 +7,14 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from devices.schema import Plain
 from devices.yaml_file import Strict
 
 
 class Zone(Strict):
     """Where an action must not bring a device, nor pass through: all arguments named in `box` within their bounds."""
 
-    title: str
+    title: Plain
     box: dict[str, tuple[float, float]] = Field(min_length=1)
 
     @model_validator(mode="before")

@@ -10,14 +10,16 @@ import pytest
 from devices.broker import Broker
 from devices.describe import plain_text
 from devices.driver import DeviceUnavailable
+from devices.errors import UsageError
+from devices.importing import import_file
 from devices.journal import Journal
 from devices.place import simulated_place
 from devices.schema import Value
 from devices.simulator import SimulatedDriver, World
 from devices.site import load_site
-from devices.tools import Command
+from devices.tools import Command, tools_of
 from devices.why import explain
-from edge_agent.wire import result_message, user_message
+from edge_agent.wire import result_message, system_text, user_message
 from tests.devices.drivers.rigs import make_rig
 
 CHANNELS = ["http, Shelly RPC", "http, plain JSON", "command", "mqtt, zigbee2mqtt", "mqtt, Tasmota", "mqtt, plain"]
@@ -57,6 +59,36 @@ def test_a_sensor_that_talks_has_no_value(channel: str, attack: str, tmp_path: P
         rig.peer.stop()
     assert state[sensor] == {} and state[device] and on.status == "done"
     assert not any(line in told for line in attack.splitlines())
+
+
+@pytest.mark.parametrize("attack", [attack for attack in ATTACKS if any(mark in attack for mark in "<\n\x1b{\u202e")])
+@pytest.mark.parametrize(
+    "where", ["title: {}", "aliases: [{}]", "properties: {{it: {{type: string, enum: [{}]}}}}", "properties: {{{}: x}}"]
+)
+def test_a_site_file_has_no_text_that_could_end_a_line_or_a_turn(where: str, attack: str, tmp_path: Path) -> None:
+    file = tmp_path / "site.yaml"
+    entry = where.format(json.dumps(attack))
+    file.write_text(f"schema: site/v1\nname: it\ntitle: it\ndevices: {{it: {{kind: sensor, {entry}}}}}", "utf-8")
+    with pytest.raises(UsageError, match=r"at most 60 letters|pattern"):
+        load_site(file)
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_what_a_device_calls_itself_and_its_values_is_no_order_when_imported(attack: str, tmp_path: Path) -> None:
+    exposes = [
+        {"type": "enum", "name": "mode", "property": "mode", "access": 1, "values": ["idle", attack]},
+        {"type": "binary", "name": attack, "property": "state", "access": 1, "value_on": attack, "value_off": "no"},
+        {"type": "numeric", "name": "level", "property": "level", "access": 1, "unit": attack},
+    ]
+    device = {"ieee_address": "0x1", "type": "EndDevice", "friendly_name": attack, "definition": {"exposes": exposes}}
+    (tmp_path / "found.json").write_text(json.dumps([device]), "utf-8")
+    made = import_file(tmp_path / "found.json")
+    (tmp_path / "site.yaml").write_text(made.site_file("it"), "utf-8")
+    site = load_site(tmp_path / "site.yaml")
+    (imported,) = site.devices.values()
+    assert "mode" not in imported.properties
+    prompt = system_text(site.title, tools_of(site)) + user_message("is it on?", World(site).snapshot(), "12:00").text
+    assert not any(line in prompt for line in attack.splitlines())
 
 
 class Talking(SimulatedDriver):
