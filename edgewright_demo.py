@@ -1,4 +1,4 @@
-"""The demo: every stage of the path on the home site, each by the command that a person would type."""
+"""The demo: every stage of the path on one site, each by the command that a person would type."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from devices.errors import EdgeError
 
 ROWS, CASES = 9000, 320
 QUANTS = "F16,Q8_0,Q4_K_M"  # the last one is bundled
-ASKS = (
+ASKED = 6  # requests that the demo shows
+ASKS = (  # at home; elsewhere the first held-out requests
     "turn the kitchen light on",
     "set the thermostat to 21 degrees and close the blinds",
     "is the front door locked?",
@@ -41,23 +42,35 @@ def demo(
     out: Annotated[Path, typer.Option("--out", help="Where everything goes; what was there is replaced.")] = Path(
         "runs/demo"
     ),
+    site: Annotated[str, typer.Option("--site", help="A site that ships with Edgewright, or a .yaml file.")] = "home",
     rows: Annotated[int, typer.Option(min=1, help="Training conversations.")] = ROWS,
     cases: Annotated[int, typer.Option(min=1, help="Held-out cases.")] = CASES,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Recipe key=value, for train.")] = None,
 ) -> None:
-    """Run the whole path on the home site: data, train, export, flash, run, evaluate. About a quarter of an hour."""
+    """Run the whole path on a site: data, train, export, flash, run, evaluate. About a quarter of an hour."""
     if out.exists():
         shutil.rmtree(out)
     out.mkdir(parents=True)
     times: dict[str, float] = {}
-    recipe = ["home", f"data={out}/train.jsonl", f"out={out}/run", *(overrides or [])]
+    recipe = ["home", f"site={site}", f"data={out}/train.jsonl", f"out={out}/run", *(overrides or [])]
     asks = out / "asks.txt"
-    asks.write_text("".join(f"{ask}\n" for ask in ASKS), encoding="utf-8")
+    here = ["--site", site]
     stages: list[tuple[str, Sequence[str]]] = [
-        ("data", ["data", "generate", "-n", str(rows), "--seed", "1", "--out", f"{out}/train.jsonl"]),
+        ("data", ["data", "generate", *here, "-n", str(rows), "--seed", "1", "--out", f"{out}/train.jsonl"]),
         (
             "cases",
-            ["data", "generate", "--held-out", "-n", str(cases), "--seed", "1000", "--out", f"{out}/cases.jsonl"],
+            [
+                "data",
+                "generate",
+                *here,
+                "--held-out",
+                "-n",
+                str(cases),
+                "--seed",
+                "1000",
+                "--out",
+                f"{out}/cases.jsonl",
+            ],
         ),
         ("train", ["train", *recipe]),
         (
@@ -65,18 +78,27 @@ def demo(
             ["export", f"{out}/run", "--quant", "F16,Q8_0,Q4_K_M", "--out", f"{out}/bundle", "--work", f"{out}/gguf"],
         ),
         ("flash", ["flash", f"{out}/bundle", f"{out}/box"]),
-        ("run", ["run", f"{out}/box", "--site", "home", "--ask-file", str(asks)]),
+        ("run", ["run", f"{out}/box", *here, "--ask-file", str(asks)]),
     ]
     for name, arguments in stages:
         times[name] = _stage(name, arguments)
+        if name == "cases":
+            _choose_asks(site, out / "cases.jsonl", asks)
     (out / "stages.json").write_text(json.dumps(times), encoding="utf-8")
     models = ["starter", f"{out}/run", *(f"{out}/gguf/model-{quant}.gguf" for quant in QUANTS.split(","))]
     where = ["--cases", f"{out}/cases.jsonl", "--out", str(out), "--stage-times", f"{out}/stages.json"]
-    times["evaluate"] = _stage("evaluate", ["eval", *models, "--site", "home", *where])
+    times["evaluate"] = _stage("evaluate", ["eval", *models, *here, *where])
     print("\n" + "\n".join(f"{name:<10} {seconds:7.1f} s" for name, seconds in times.items()))
     print(f"{'total':<10} {sum(times.values()):7.1f} s")
     print(f"\nreport  {out}/report.html\nbundle  {out}/bundle\nbox     {out}/box")
-    print(f"talk to it: edgewright run {out}/box --site home")
+    print(f"talk to it: edgewright run {out}/box --site {site}")
+
+
+def _choose_asks(site: str, cases: Path, asks: Path) -> None:
+    from edge_agent.cases import read_cases
+
+    chosen = ASKS if site == "home" else [case.ask for case in read_cases(cases)[:ASKED]]
+    asks.write_text("".join(f"{ask}\n" for ask in chosen), encoding="utf-8")
 
 
 def _stage(name: str, arguments: Sequence[str]) -> float:

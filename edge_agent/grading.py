@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 from devices.errors import UnavailableError, UsageError
 from devices.simulator import World
 from devices.site import Site, load_site
-from edge_agent.bundle import CONTRACT_KEY, CURRENT, MANIFEST, open_bundle
+from edge_agent.bundle import CONTRACT_KEY, CURRENT, MANIFEST, TEMPLATE_KEY, open_bundle
 from edge_agent.cases import Case, read_cases, write_cases
 from edge_agent.evaluation import LATENCY_CASES, Evaluation, evaluate
 from edge_agent.gguf_header import require_gguf
@@ -39,12 +39,14 @@ class Model:
         role: what it is compared with.
         path: GGUF file, or what the opener takes.
         opener: "module:function" for an engine this package may not import; "" for llama.cpp.
+        template: name of its chat template; "" is that of the models beside it.
     """
 
     label: str
     role: Role
     path: str
     opener: str = ""
+    template: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,21 +66,23 @@ def find_model(name: str, site: Site, openers: Mapping[str, str]) -> Model:
         ContractChanged: it was trained for another site, template or prompt.
     """
     path = Path(name)
-    digest = contract_of(site, load_template("chatml")).digest
     if path.suffix == ".gguf":
         header = require_gguf(path)
-        trained_for = str(header.metadata.get(CONTRACT_KEY, digest))
-        require_contract(trained_for, digest, str(path))
+        template = str(header.metadata.get(TEMPLATE_KEY, ""))
+        if trained_for := header.metadata.get(CONTRACT_KEY):
+            require_contract(str(trained_for), contract_of(site, load_template(template)).digest, str(path))
         quant = path.stem.removeprefix("model-")
-        return Model(quant, "f16" if quant == "F16" else "quant", name)
+        return Model(quant, "f16" if quant == "F16" else "quant", name, template=template)
     if (path / MANIFEST).is_file() or (path / CURRENT).is_symlink():
         bundle = open_bundle(path)
         bundle.require_site(site)
-        return Model(f"{bundle.manifest.quant} (bundle)", "quant", str(bundle.model_path))
+        label = f"{bundle.manifest.quant} (bundle)"
+        return Model(label, "quant", str(bundle.model_path), template=bundle.template.name)
     if (path / "run.json").is_file():
         run = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        require_contract(str(run.get("contract")), digest, f"run {path}")
-        return Model("tuned", "tuned", name, openers["huggingface"])
+        template = str(run.get("template"))
+        require_contract(str(run.get("contract")), contract_of(site, load_template(template)).digest, f"run {path}")
+        return Model("tuned", "tuned", name, openers["huggingface"], template)
     is_mistyped = not path.exists() and path.parent != Path() and path.parent.is_dir()  # no name on the hub
     if is_mistyped or (path.exists() and not (path / "config.json").is_file()):
         raise UsageError(
@@ -119,7 +123,7 @@ def _evaluate(
     model: Model, site_name: str, cases: Sequence[Case], placement: Placement, latency_cases: int
 ) -> Evaluation:
     site = load_site(site_name)
-    simulation = evaluation_simulation(site, load_template("chatml"))
+    simulation = evaluation_simulation(site, load_template(model.template))
     with closing(_open(model, placement)) as engine:
         engine.prime(simulation.agent(World(site)).prefix)
         return evaluate(
@@ -134,7 +138,9 @@ def _evaluate(
 
 def _open(model: Model, placement: Placement) -> Any:
     if model.opener:
-        return resolve_name(model.opener)(model.path, device=placement.device, load_in_4bit=placement.load_in_4bit)
+        return resolve_name(model.opener)(
+            model.path, template=model.template, device=placement.device, load_in_4bit=placement.load_in_4bit
+        )
     from edge_agent.llama_engine import LlamaEngine
 
     return LlamaEngine(Path(model.path), gpu_layers=placement.gpu_layers)
@@ -188,7 +194,9 @@ def evaluate_models(
 ) -> dict[str, Any]:
     """Return the report over all models named; they are all found and checked before the first one runs."""
     loaded = load_site(site)
-    models = [find_model(name, loaded, openers) for name in names]
+    found = [find_model(name, loaded, openers) for name in names]
+    template = next((model.template for model in found if model.template), "chatml")
+    models = [model if model.template else replace(model, template=template) for model in found]
     started_s = time.monotonic()
     runs = grade(models, site, cases, placement)
     times = dict(stage_times_s)

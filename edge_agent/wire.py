@@ -19,16 +19,16 @@ from typing import Any, Literal
 
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from devices.errors import RefusedError
+from devices.errors import RefusedError, UsageError
 from devices.schema import DataSchema, Value
 from devices.site import Site
 from devices.tools import Tool, ToolCall, command_of, tools_of
 
 TEMPLATES_FOLDER = Path(__file__).parent / "templates"
 THINK, END_THINK, CALL, END_CALL = "<think>", "</think>", "<tool_call>", "</tool_call>"
-WIRE_FORMAT = "wire/3"  # how turns are written below; a change of it is another contract
+WIRE_FORMAT = "wire/4"  # how turns are written below; a change of it is another contract
 MARKERS = (THINK, END_THINK, CALL, END_CALL)
-END_OF_TURN = {"chatml": "<|im_end|>"}
+END_OF_TURN = {"chatml": "<|im_end|>", "llama3": "<|eot_id|>", "mistral": "</s>", "phi3": "<|end|>", "alpaca": "</s>"}
 Role = Literal["system", "user", "assistant", "tool"]
 
 
@@ -96,7 +96,14 @@ class ChatTemplate:
 
 
 def load_template(name: str) -> ChatTemplate:
-    """Return one of the templates that ship with Edgewright: chatml."""
+    """Return one of the templates that ship with Edgewright. Raises UsageError naming them if there is no such one.
+
+    Families differ in what stands around a turn and in how it ends; what stands in it is the same (body_of). Those
+    without a turn for results give them as the user's, headed `Results:` or, in Alpaca, `### Input:`. A text starts
+    with the family's BOS token where it wants one; nothing else adds any.
+    """
+    if name not in END_OF_TURN:
+        raise UsageError(f"no template is called {name!r}", hint=f"templates: {', '.join(END_OF_TURN)}")
     source = (TEMPLATES_FOLDER / f"{name}.jinja").read_text(encoding="utf-8")
     return ChatTemplate(name, source, END_OF_TURN[name])
 
@@ -143,7 +150,7 @@ def system_text(title: str, tools: Iterable[Tool]) -> str:
         "Act only when asked to. Values outside a range, unknown devices and missing values are not called.",
         "Tools:",
     ]
-    return "\n".join([*lines, *(signature(tool) for tool in tools)])
+    return "\n".join([*lines, *(f" {signature(tool)}" for tool in tools)])  # the blank: see user_message
 
 
 def signature(tool: Tool) -> str:
@@ -170,13 +177,16 @@ def argument_text(name: str, schema: DataSchema) -> str:
 def user_message(text: str, state: dict[str, dict[str, Value]], clock: str) -> Message:
     """Return the user's turn: fresh state and clock, then the request, so that what counts most is nearest the reply.
 
+    Lines about devices and tools, and thoughts, begin with a blank: a word is then the same token wherever it is copied
+    from or to, as tokenizers have a blank as a part of the word after it.
+
     Args:
         text: what the person said; markers in it are defused.
         state: property values by device.
         clock: local time as HH:MM.
     """
     lines = [
-        f"{name}: {' '.join(f'{key}={json_value(value)}' for key, value in values.items()) or 'unavailable'}"
+        f" {name}: {' '.join(f'{key}={json_value(value)}' for key, value in values.items()) or 'unavailable'}"
         for name, values in state.items()
     ]
     return Message("user", "\n".join(["State:", *lines, f"clock {clock}", f"Request: {defuse(text)}"]))
@@ -194,12 +204,14 @@ def body_of(message: Message) -> str:
     calls = "".join(
         f"{CALL}{compact_json({'name': call.name, 'arguments': call.arguments})}{END_CALL}" for call in message.calls
     )
-    return f"{THINK}{message.thought}{END_THINK}{calls or message.text}"
+    return f"{THINK} {message.thought}{END_THINK}{calls or message.text}"
 
 
 def defuse(text: str) -> str:
-    """Return text from outside with everything broken that could read as a marker or a special token."""
-    return text.replace("<|", "< |").replace("|>", "| >").replace("</", "< /").replace("<t", "< t")
+    """Return text from outside with everything broken that could read as a marker, a special token or a heading."""
+    for start in ("<|", "</", "<t", "<s>", "[INST", "[/INST", "[TOOL", "###"):
+        text = text.replace(start, f"{start[0]} {start[1:]}")
+    return text.replace("|>", "| >")
 
 
 def compact_json(value: Any) -> str:
@@ -247,6 +259,7 @@ def parse_reply(text: str, tools: Sequence[Tool]) -> Reply:
     if not text.startswith(THINK) or END_THINK not in text:
         return Unusable("no thought at the start")
     thought, rest = text.removeprefix(THINK).split(END_THINK, 1)
+    thought = thought.removeprefix(" ")
     if any(marker in thought for marker in MARKERS):
         return Unusable("a marker inside the thought")
     if not rest.startswith(CALL):

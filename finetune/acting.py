@@ -96,7 +96,7 @@ def _join(scene: Scene, kind: str, joints: tuple[str, ...], *, in_steps: bool) -
         return None
     said = [scene.say(*action_of(scene.site, command), command.input) for command in commands]
     joint = scene.rng.choice(phrases.side(joints, scene.held_out))
-    request = joint.format(said[0].request, said[1].request)
+    request = scene.worded(joint).format(said[0].request, said[1].request)
     ask, templates = (phrases.punctuate(request, scene.rng), ()) if in_steps else scene.finish(request)
     thoughts = [wanted_text(scene, one.name, command) for one, command in zip(said, commands, strict=True)]
     steps = tuple((command,) for command in commands) if in_steps else (tuple(commands),)
@@ -116,7 +116,7 @@ def plan_group(scene: Scene) -> Plan | None:
         return None
     tool, singular, plural, verb = scene.rng.choice(choices)
     template = scene.rng.choice(phrases.side(phrases.GROUPS, scene.held_out))
-    ask, templates = scene.finish(template.format(verb=verb, singular=singular, plural=plural), template)
+    ask, templates = scene.finish(scene.worded(template).format(verb=verb, singular=singular, plural=plural), template)
     thought = f"All of {tool.name}({devices_text(tool)})."
     return Plan("group", ask, templates, thought, (tuple(Command(name, tool.action, {}) for name in tool.devices),))
 

@@ -11,8 +11,10 @@ from devices.site import Device
 from devices.tools import Command, call_of
 from edge_agent.wire import json_value
 from finetune import phrases
-from finetune.random_sites import NOUNS, PLACES
+from finetune.random_sites import NOUNS, random_name
 from finetune.scene import Plan, Said, Scene, bounds_text, pick, resolved_text, wanted_text
+
+RECITED = (2, 4)  # devices of a recital
 
 
 def plan_out_of_range(scene: Scene) -> Plan | None:
@@ -55,8 +57,7 @@ def plan_missing_argument(scene: Scene) -> Plan | None:
 def plan_missing_device(scene: Scene) -> Plan | None:
     """A request about a device that is not here."""
     known = {word for device in scene.site.devices.values() for word in (device.title, *device.aliases)}
-    model = scene.rng.choice(list(NOUNS))
-    name = f"{scene.rng.choice(PLACES)} {scene.rng.choice(NOUNS[model])}"
+    name = " ".join(random_name(scene.rng, scene.rng.choice(list(NOUNS))))
     picked = pick(scene, lambda device, action: True)
     if name in known or picked is None or any(set(name.split()) == set(word.split()) for word in known):
         return None
@@ -64,10 +65,10 @@ def plan_missing_device(scene: Scene) -> Plan | None:
     spoken = scene.with_article(name)
     if scene.rng.random() < 0.75:
         template = scene.rng.choice(phrases.side(action.say, scene.held_out))
-        request = template.format(device=spoken, **scene.arguments_for(other, action))
+        request = scene.worded(template).format(device=spoken, **scene.arguments_for(other, action))
     else:
         template = scene.rng.choice(phrases.side(phrases.QUESTIONS_STATUS, scene.held_out))
-        request = template.format(device=spoken)
+        request = scene.worded(template).format(device=spoken)
     ask, templates = scene.finish(request, template)
     answer, has = f"There is no {name} here.", (("there is no", "not here", "no device"),)
     return Plan("missing_device", ask, templates, f"{name} is no device.", answer=answer, answer_has=has)
@@ -113,12 +114,33 @@ def plan_question(scene: Scene) -> Plan | None:
 def _question(scene: Scene, device: Device, said: Said, keys: list[str]) -> Plan:
     """Return a question about properties: the thought has all of the device's, the answer those asked for."""
     state = scene.state[device.name]
-    facts = " ".join(f"{key}={json_value(value)}" for key, value in state.items())
-    thought = f"{resolved_text(said.name, device)}: {facts}."
+    thought = _facts_text(scene, said.name, device) + "."
     answer = sentence(*(describe(device, key, state[key]) for key in keys))
     has = tuple(_words_for(device.properties[key], state[key]) for key in keys)
-    ask = phrases.punctuate(said.request, scene.rng)
-    return Plan("question", ask, (said.template,), thought, answer=answer, answer_has=has)
+    plain = (phrases.punctuate(said.request, scene.rng), (said.template,))
+    ask, templates = scene.finish(said.request, said.template) if scene.is_loose() else plain
+    return Plan("question", ask, templates, thought, answer=answer, answer_has=has)
+
+
+def plan_recital(scene: Scene) -> Plan | None:
+    """The state of several devices at once, in training only: practice in finding each line by its name."""
+    devices = [device for device in scene.site.devices.values() if scene.state[device.name]]
+    if scene.held_out or len(devices) < RECITED[1]:
+        return None
+    chosen = scene.rng.sample(devices, scene.rng.randint(*RECITED))
+    names = [scene.name_for(device) for device in chosen]
+    *spoken, last = map(scene.with_article, names)
+    template = scene.rng.choice(phrases.side(phrases.QUESTIONS_STATUS, held_out=False))
+    ask, templates = scene.finish(template.format(device=f"{', '.join(spoken)} and {last}"), template)
+    thoughts = [_facts_text(scene, name, device) for name, device in zip(names, chosen, strict=True)]
+    answer = sentence(*(describe(device, *next(iter(scene.state[device.name].items()))) for device in chosen))
+    return Plan("recital", ask, templates, "; ".join(thoughts) + ".", answer=answer)
+
+
+def _facts_text(scene: Scene, name: str, device: Device) -> str:
+    """Return the thought that finds a device's line in the state."""
+    facts = " ".join(f"{key}={json_value(value)}" for key, value in scene.state[device.name].items())
+    return f"{resolved_text(name, device)}: {facts}"
 
 
 def _words_for(schema: DataSchema, value: Value) -> tuple[str, ...]:

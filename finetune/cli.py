@@ -18,6 +18,7 @@ def register(app: typer.Typer) -> None:
     data = typer.Typer(no_args_is_help=True, help="Make and look at training conversations and evaluation cases.")
     data.command("generate")(generate)
     data.command("show")(show)
+    data.command("convert")(convert)
     app.add_typer(data, name="data")
     app.command("pretrain")(pretrain)
     app.command("train")(train)
@@ -49,25 +50,59 @@ def generate(
 
 
 def show(
-    path: Annotated[Path, typer.Argument(help="A file of conversations.")],
+    source: Annotated[str, typer.Argument(help="A file or folder of conversations, in any format.")],
     number: Annotated[int, typer.Argument(min=1, help="Which one.")] = 1,
+    template: Annotated[str, typer.Option("--template", help="chatml, llama3, mistral, phi3 or alpaca.")] = "chatml",
+    base: Annotated[str, typer.Option("--base", help="A model whose ids of special tokens to print too.")] = "",
 ) -> None:
     """Print a conversation as the model sees it: what is trained in colour, the rest dim."""
-    from devices.errors import UsageError
     from edge_agent.wire import load_template
-    from finetune.rows import read_rows
+    from finetune.formats.sources import nth_row
+    from finetune.formats.turns import declared_messages
 
-    rows = list(read_rows(path))
-    if number > len(rows):
-        raise UsageError(f"{path} has {len(rows)} conversations, not {number}")
     is_terminal = sys.stdout.isatty()
-    row = rows[number - 1]
-    for segment in load_template("chatml").segments(row.messages):
+    where, row = nth_row(source, number)
+    segments = load_template(template).segments(declared_messages(row))
+    for segment in segments:
         if is_terminal:
             print(f"\x1b[{'32' if segment.is_trained else '2'}m{segment.text}\x1b[0m", end="")
         else:
             print(f"[trained]{segment.text}[/trained]" if segment.is_trained else segment.text, end="")
-    print(f"\n{path}:{number} of {len(rows)}, practises {', '.join(row.kinds)}", file=sys.stderr)
+    practises = f", practises {', '.join(row.kinds)}" if row.kinds else ""
+    print(f"\n{where}{practises}", file=sys.stderr)
+    if base:
+        from finetune.quantized_base import tokenizer_of
+        from finetune.recipe import STARTER, STARTER_FOLDER
+
+        tokenizer = tokenizer_of(str(STARTER_FOLDER) if base == STARTER else base)
+        text = "".join(segment.text for segment in segments)
+        for token, token_id in tokenizer.get_added_vocab().items():
+            if token in text:
+                print(f"{token_id:>8}  {token}", file=sys.stderr)
+
+
+def convert(
+    source: Annotated[str, typer.Argument(help="A file, a folder, or a Hub id such as org/name:train.")],
+    out: Annotated[Path, typer.Option("--out", help="The JSONL file to write.")],
+    to: Annotated[str, typer.Option("--to", help="The format to write; docs/formats.md lists them.")] = "edgewright",
+    source_format: Annotated[
+        str, typer.Option("--from", help="The format it is in; found out row by row if left out.")
+    ] = "",
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first row that cannot be read.")] = False,
+    rejects: Annotated[
+        Path | None, typer.Option("--rejects", help="Where rejected rows go; default: beside --out.")
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Read conversations in any format and write them in another; what cannot be is set aside with its reason."""
+    from finetune.formats.sources import convert_file
+
+    counts = convert_file(source, source_format, to, out, rejects or out.with_suffix(".rejects.jsonl"), strict=strict)
+    for one in counts.rejected[:5]:
+        print(f"{one.where}: {one.reason}", file=sys.stderr)
+    result = {"out": str(out), "rows": counts.rows, "written": counts.written, "rejected": len(counts.rejected)}
+    text = f"{counts.rows} rows: {counts.written} in {out}, {len(counts.rejected)} rejected"
+    print(json.dumps(result) if as_json else text)
 
 
 def pretrain(

@@ -19,6 +19,7 @@ from finetune.answering import (
     plan_missing_device,
     plan_out_of_range,
     plan_question,
+    plan_recital,
     plan_small_talk,
     plan_unsupported,
 )
@@ -30,6 +31,7 @@ MAKERS: dict[str, tuple[float, Callable[[Scene], Plan | None]]] = {
     "in_order": (0.09, plan_in_order),
     "group": (0.05, plan_group),
     "question": (0.18, plan_question),
+    "recital": (0.14, plan_recital),
     "already": (0.05, plan_already),
     "out_of_range": (0.08, plan_out_of_range),
     "missing_argument": (0.05, plan_missing_argument),

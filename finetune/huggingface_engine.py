@@ -223,8 +223,16 @@ def _vocabulary_of(tokenizer: Any, model: Any, end_of_turn: str | None) -> Vocab
     return Vocabulary(tokens, size)
 
 
-def open_engine(model: str, *, device: Literal["cpu", "cuda"] = "cpu", load_in_4bit: bool = False) -> HuggingFaceEngine:
+def open_engine(
+    model: str, *, template: str = "chatml", device: Literal["cpu", "cuda"] = "cpu", load_in_4bit: bool = False
+) -> HuggingFaceEngine:
     """Open a run folder with its base and adapter, a model folder, `starter`, or a name on the hub.
+
+    Args:
+        model: which.
+        template: name of the chat template, for what is no run.
+        device: where it runs.
+        load_in_4bit: as NF4.
 
     Raises:
         UsageError: not a model, or no such device.
@@ -236,6 +244,6 @@ def open_engine(model: str, *, device: Literal["cpu", "cuda"] = "cpu", load_in_4
         end_of_turn = END_OF_TURN[facts["template"]]
         base, adapter = facts["base"], Path(model) / "adapter"
     else:
-        end_of_turn = END_OF_TURN["chatml"]
+        end_of_turn = END_OF_TURN[template]
         base, adapter = (str(STARTER_FOLDER) if model == STARTER else model), None
     return HuggingFaceEngine(base, adapter, device=device, load_in_4bit=load_in_4bit, end_of_turn=end_of_turn)

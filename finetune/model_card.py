@@ -11,8 +11,14 @@ def model_card(figures: dict[str, Any]) -> str:
     Args:
         figures: what finetune.pretrain.pretrain returns.
     """
-    recipe = figures["recipe"]
-    conversations = f"{figures['branches']:,} generated conversations"
+    parts = [part for part in (figures.get("before"), figures) if part]
+    recipes = [part["recipe"] for part in parts]
+    recipe, steps = recipes[0], sum(one["steps"] for one in recipes)
+    conversations = f"{sum(part['branches'] for part in parts):,} generated conversations"
+    sites = sum(one["steps"] * one["step_trees"] for one in recipes)
+    minutes = sum(part["seconds"] for part in parts) / 60
+    names = ["starter", *(f"starter_{number}" for number in range(2, len(parts) + 1))]
+    commands = ", then ".join(f"`edgewright pretrain {name}`" for name in names)
     return f"""---
 license: apache-2.0
 language: en
@@ -26,11 +32,11 @@ path must run on two processor cores; a real one loads through the same code.
 
 | | |
 |---|---|
-| made by | `edgewright pretrain starter` (finetune/pretrain_recipes/starter.yaml, seed {recipe["seed"]}) |
-| data | {conversations} over {recipe["steps"] * recipe["step_trees"]:,} random sites; nothing from elsewhere |
+| made by | {commands} (finetune/pretrain_recipes) |
+| data | {conversations} over {sites:,} random sites; nothing from elsewhere |
 | before | {recipe["drill_steps"]} steps of drills, random tokens to look up (finetune/drills.py), not counted below |
-| tokens | {figures["tokens"]:,} seen in {recipe["steps"]} steps; what conversations share counts once |
-| time | {figures["seconds"] / 60:.0f} minutes on {figures["device"]} ({figures["machine"]}), {figures["dtype"]} |
+| tokens | {sum(part["tokens"] for part in parts):,} seen in {steps:,} steps; what conversations share counts once |
+| time | {minutes:.0f} minutes on {figures["device"]} ({figures["machine"]}), {figures["dtype"]} |
 | loss | {figures["assistant_loss"]} on the assistant's tokens, last 50 steps, each token seen for the first time |
 | shape | {recipe["layers"]} layers, width 256, feed-forward 512, 4 heads over 2 key-value heads, context 4096 |
 | tokenizer | byte-level BPE, {figures["vocabulary"]} tokens, up to three digits a token, the markers as single tokens |

@@ -286,6 +286,35 @@ SMALL_TALK = {
 }
 
 
+FILLERS = (  # said anywhere in a request, and without any meaning for it
+    *("just", "simply", "quickly", "kindly", "maybe", "perhaps", "actually", "really", "now", "then", "there", "here"),
+    *("so", "well", "uh", "um", "hm", "oh", "ah", "dear", "buddy", "computer", "soon", "today", "tonight", "again"),
+    *("finally", "directly", "thanks", "please", "okay", "too", "also", "for us", "for me", "if possible", "as always"),
+    *(
+        "as usual",
+        "you know",
+        "I guess",
+        "I think",
+        "let me see",
+        "one moment",
+        "by the way",
+        "when you can",
+        "it seems",
+    ),
+    *(
+        "if you like",
+        "at last",
+        "at home",
+        "at once",
+        "like yesterday",
+        "this time",
+        "for once",
+        "no hurry",
+        "my friend",
+    ),
+)
+
+
 @cache
 def is_held_out(template: str) -> bool:
     """Return whether a template is for evaluation only; names of arguments do not matter."""
@@ -296,6 +325,14 @@ def is_held_out(template: str) -> bool:
 def side(templates: Iterable[str], held_out: bool) -> list[str]:
     """Return the templates of one side of the split, in their order."""
     return [template for template in templates if is_held_out(template) == held_out]
+
+
+def loosen(template: str, rng: Random) -> str:
+    """Return a template with one or two fillers between its words: what is asked for stays, the form is new."""
+    words = template.split(" ")
+    for _ in range(rng.choice((1, 1, 2))):
+        words.insert(rng.randrange(len(words) + 1), rng.choice(FILLERS))
+    return " ".join(words)
 
 
 def frame(request: str, rng: Random, held_out: bool) -> tuple[str, tuple[str, ...]]:

@@ -79,9 +79,13 @@ def load_tokenizer(recipe: Recipe) -> Any:
     Raises:
         UsageError, UnavailableError: as `load_base`.
     """
+    return tokenizer_of(_require_base(recipe))
+
+
+def tokenizer_of(name: str) -> Any:
+    """Return the tokenizer of a model's folder or hub name. Raises UsageError or UnavailableError, as `load_base`."""
     from transformers import AutoTokenizer
 
-    name = _require_base(recipe)
     try:
         return AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:

@@ -62,6 +62,10 @@ RANGES = {
 }
 TITLES = ("a house", "a farm", "a small workshop", "an office", "a greenhouse", "a cabin by the lake", "a school")
 RENAMED_SHARE = 0.15
+INVENTED_SHARE = 0.15  # of places; of nouns half as many
+STARTS = "b br c ch d dr f fl g gr h j k kl l m n p pl qu r s sh st t tr v w z".split()
+VOWELS = "a ai e ea ee i o oa oo ou u".split()
+ENDS = ["", "", "", *"ck d l ll m n nd ng nt r rd rt s ss st t x".split()]
 
 
 def random_site(rng: Random, devices: tuple[int, int] = (4, 14)) -> Site:
@@ -75,7 +79,7 @@ def random_site(rng: Random, devices: tuple[int, int] = (4, 14)) -> Site:
     wanted = rng.randint(*devices)
     while len(made) < wanted:
         model_name = rng.choice(list(models))
-        place, noun = rng.choice(PLACES), rng.choice(NOUNS[model_name])
+        place, noun = random_name(rng, model_name)
         name = f"{place}_{noun}"
         if name in made or place == noun:
             continue
@@ -92,6 +96,18 @@ def random_site(rng: Random, devices: tuple[int, int] = (4, 14)) -> Site:
         if nouns[noun] == 1:  # the only one of its name is also called by the noun alone
             made[name] = device.model_copy(update={"aliases": (*device.aliases, noun)})
     return _with_interlocks(Site(name="random", title=rng.choice(TITLES), devices=made), rng)
+
+
+def random_name(rng: Random, model: str) -> tuple[str, str]:
+    """Return a place and a noun for a device of a model; some are words that mean nothing."""
+    place = _invented_word(rng) if rng.random() < INVENTED_SHARE else rng.choice(PLACES)
+    noun = _invented_word(rng) if rng.random() < INVENTED_SHARE / 2 else rng.choice(NOUNS[model])
+    return place, noun
+
+
+def _invented_word(rng: Random) -> str:
+    """Return a word of one to three syllables, so that names must be copied and cannot only be recognized."""
+    return "".join(rng.choice(STARTS) + rng.choice(VOWELS) + rng.choice(ENDS) for _ in range(rng.choice((1, 2, 2, 3))))
 
 
 def _set_ranges(entry: dict[str, Any], ranges: dict[str, tuple[int, int]]) -> None:

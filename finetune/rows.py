@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +20,32 @@ IGNORED = -100  # PyTorch cross_entropy, default of ignore_index
 
 @dataclass(frozen=True)
 class Row:
-    """A conversation; `kinds` names what each exchange practises."""
+    """A conversation.
+
+    Attributes:
+        kinds: what each exchange practises, where it was made here.
+        messages: its turns.
+        tools: what it declares beside its system text, as OpenAI's API has it; rows made here have tools in the text.
+    """
 
     kinds: tuple[str, ...]
     messages: tuple[Message, ...]
+    tools: tuple[dict[str, Any], ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row as JSON has it."""
+        plain = {"kinds": list(self.kinds), "messages": [_message_to_dict(message) for message in self.messages]}
+        return plain | ({"tools": list(self.tools)} if self.tools else {})
 
     def to_json(self) -> str:
         """Return the row as one line of JSON."""
-        messages = [_message_to_dict(message) for message in self.messages]
-        return json.dumps({"kinds": self.kinds, "messages": messages}, ensure_ascii=False)
+        return json.dumps(self.to_dict(), ensure_ascii=False)
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Row:
+        """Return the row of such JSON. Raises ValueError, KeyError or TypeError if it is none."""
+        messages = tuple(_message_from_dict(message) for message in plain["messages"])
+        return cls(tuple(plain["kinds"]), messages, tuple(plain.get("tools", ())))
 
 
 def _message_to_dict(message: Message) -> dict[str, Any]:
@@ -50,8 +69,7 @@ def read_rows(path: Path) -> Iterator[Row]:
         raise UsageError(f"cannot read the conversations {path}: {error}") from error
     for number, line in enumerate(lines, start=1):
         try:
-            plain = json.loads(line)
-            yield Row(tuple(plain["kinds"]), tuple(_message_from_dict(message) for message in plain["messages"]))
+            yield Row.from_dict(json.loads(line))
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(
                 f"{path}:{number}: not a conversation: {error!r}",
@@ -68,13 +86,22 @@ def _message_from_dict(plain: dict[str, Any]) -> Message:
 
 def write_rows(path: Path, rows: Iterable[Row]) -> int:
     """Write rows as JSONL, whole or not at all; return how many."""
+    return write_lines(path, (row.to_json() for row in rows))
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> int:
+    """Write lines to a file, whole or not at all; return how many."""
     aside, count = aside_of(path), 0
     path.parent.mkdir(parents=True, exist_ok=True)
-    with aside.open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(row.to_json() + "\n")
-            count += 1
-    finish(aside, path)
+    try:
+        with aside.open("w", encoding="utf-8") as file:
+            for line in lines:
+                file.write(line + "\n")
+                count += 1
+        finish(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
     return count
 
 
@@ -88,11 +115,22 @@ def encode(messages: Iterable[Message], template: ChatTemplate, tokenizer: Any) 
 
     Returns:
         Two lists of the same length.
+
+    Raises:
+        UsageError: a token stands across the start or the end of a reply: running would not see the same tokens.
     """
-    token_ids: list[int] = []
+    segments = template.segments(list(messages))
+    text = "".join(segment.text for segment in segments)
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    token_ids: list[int] = encoded["input_ids"]
+    ends = list(accumulate(len(segment.text) for segment in segments))
     labels: list[int] = []
-    for segment in template.segments(list(messages)):
-        ids = tokenizer.encode(segment.text, add_special_tokens=False)
-        token_ids += ids
-        labels += ids if segment.is_trained else [IGNORED] * len(ids)
+    for token, (start, end) in zip(token_ids, encoded["offset_mapping"], strict=True):
+        number = bisect_right(ends, start)
+        if end > ends[number]:
+            raise UsageError(
+                f"template {template.name}: the token {text[start:end]!r} of this base stands across the end of a turn",
+                hint="choose the template of the base's own family",
+            )
+        labels.append(token if segments[number].is_trained else IGNORED)
     return token_ids, labels

@@ -18,6 +18,7 @@ from edge_agent.wire import argument_text, json_value
 from finetune import phrases
 
 KNOWN_SHARE = 0.8
+LOOSE_SHARE = 0.25  # of the templates of a training conversation
 THEN = "; then "  # in a thought, between commands of which one waits for the other
 
 
@@ -109,11 +110,22 @@ class Scene:
     def say_as(self, templates: Iterable[str], device: Device, **holes: object) -> Said:
         """Return a request made from one of the templates of this side of the split."""
         template, name = self.rng.choice(phrases.side(templates, self.held_out)), self.name_for(device)
-        return Said(template.format(device=self.with_article(name), **holes), template, name)
+        return Said(self.worded(template).format(device=self.with_article(name), **holes), template, name)
+
+    def worded(self, template: str) -> str:
+        """Return a template as it is said: in training sometimes with fillers, which no held-out case has."""
+        return phrases.loosen(template, self.rng) if self.is_loose() else template
+
+    def is_loose(self) -> bool:
+        """Return whether to vary what is said beyond what the cases do."""
+        return not self.held_out and self.rng.random() < LOOSE_SHARE
 
     def finish(self, request: str, *templates: str) -> tuple[str, tuple[str, ...]]:
-        """Put frame and punctuation around a request; return it with all templates used."""
+        """Put frame and punctuation around a request, in training sometimes two; return it with all templates used."""
         framed, frames = phrases.frame(request, self.rng, self.held_out)
+        if self.is_loose():
+            framed, more = phrases.frame(framed, self.rng, self.held_out)
+            frames += more
         return phrases.punctuate(framed, self.rng), (*templates, *frames)
 
 

@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from devices.errors import UnavailableError, UsageError
+from devices.errors import UnavailableError
 from devices.site import load_site
-from edge_agent.wire import END_OF_TURN, contract_of, load_template
+from edge_agent.wire import contract_of, load_template
 from finetune.processor import prepare_processor
 from finetune.progress_bar import StepProgress
 from finetune.quantized_base import (
@@ -53,8 +53,6 @@ def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | 
     from finetune.adapter_trainer import build_trainer
 
     progress = progress or StepProgress()
-    if recipe.template not in END_OF_TURN:
-        raise UsageError(f"no template is called {recipe.template!r}", hint=f"templates: {', '.join(END_OF_TURN)}")
     contract = contract_of(load_site(recipe.site), load_template(recipe.template))
     machine = _choose_machine(recipe, progress)
     if machine.device == "cpu":

@@ -14,7 +14,6 @@ from edge_agent.wire import (
     Message,
     ToolCalls,
     Unusable,
-    body_of,
     contract_of,
     defuse,
     load_template,
@@ -39,22 +38,14 @@ CONVERSATION = [
 
 def test_bytes() -> None:
     assert TEMPLATE.render(CONVERSATION[1:5], add_generation_prompt=True) == (
-        "<|im_start|>user\nState:\nkitchen_light: on=false brightness=0\nfan: unavailable\n"
+        "<|im_start|>user\nState:\n kitchen_light: on=false brightness=0\n fan: unavailable\n"
         "clock 07:05\nRequest: Kitchen light on, «grün» 💡<|im_end|>\n"
-        "<|im_start|>assistant\n<think>It is off.</think>"
+        "<|im_start|>assistant\n<think> It is off.</think>"
         '<tool_call>{"name":"light_on","arguments":{"device":"kitchen_light"}}</tool_call><|im_end|>\n'
         '<|im_start|>tool\n{"status":"done","device":"kitchen_light","on":true}<|im_end|>\n'
-        "<|im_start|>assistant\n<think>done.</think>The kitchen light is on.<|im_end|>\n"
+        "<|im_start|>assistant\n<think> done.</think>The kitchen light is on.<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
-
-
-def test_segments_are_the_text_and_train_whole_assistant_turns_only() -> None:
-    segments = TEMPLATE.segments(CONVERSATION)
-    assert "".join(segment.text for segment in segments) == TEMPLATE.render(CONVERSATION, add_generation_prompt=False)
-    assert [segment.text for segment in segments if segment.is_trained] == [
-        body_of(message) + "<|im_end|>" for message in CONVERSATION if message.role == "assistant"
-    ]
 
 
 def test_what_was_trained_is_what_runs() -> None:
@@ -72,18 +63,6 @@ def test_a_template_that_rewrites_the_past_is_refused() -> None:
     source = TEMPLATE.source.replace("{{ message['content'] }}", "{{ message['content'] if loop.last else 'gone' }}")
     with pytest.raises(ContractChanged, match="does not append"):
         replace(TEMPLATE, source=source).segments(CONVERSATION)
-
-
-def test_hugging_face_and_llama_cpp_python_render_the_same_bytes() -> None:
-    from llama_cpp.llama_chat_format import Jinja2ChatFormatter
-    from transformers.utils.chat_template_utils import render_jinja_template
-
-    plain = [{"role": message.role, "content": body_of(message)} for message in CONVERSATION]
-    ours = TEMPLATE.render(CONVERSATION, add_generation_prompt=True)
-    rendered, _ = render_jinja_template([plain], chat_template=TEMPLATE.source, add_generation_prompt=True)
-    formatter = Jinja2ChatFormatter(TEMPLATE.source, eos_token="<|im_end|>", bos_token="")
-    assert rendered[0] == ours
-    assert formatter(messages=plain).prompt == ours  # type: ignore[arg-type]
 
 
 def test_one_blank_more_is_another_contract() -> None:
