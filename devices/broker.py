@@ -374,7 +374,7 @@ class Broker:
         except DeviceUnavailable as error:
             trace.heard = plain_text(str(error))
         seen = self._read_back(device, action, effect)
-        if not seen:
+        if not effect.keys() <= seen.keys():
             return "unknown", f"I do not know whether the {device.title} changed.", {"reason": "no answer"}
         if is_so(seen, effect, action.tolerance):
             return "done", sentence(done_text(device, action, command.input, seen)), seen

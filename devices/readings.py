@@ -22,7 +22,7 @@ class Readings:
     def values(self, device: str, max_age_s: float | None = None) -> dict[str, Value]:
         """Return a device's good values, of any age or fresh ones only; none if it does not answer.
 
-        What does not fit its schema is left out, whatever a driver says of it: the model sees these values.
+        Text that is no word of its schema is left out, whatever a driver says of it: the model sees these values.
         """
         schemas = self._site.devices[device].properties
         return {
@@ -30,7 +30,7 @@ class Readings:
             for name, reading in self._read(device).items()
             if reading.quality == "good"
             and (max_age_s is None or self._is_fresh(reading, max_age_s))
-            and not schemas[name].problem_with(reading.value)
+            and not (isinstance(reading.value, str) and schemas[name].problem_with(reading.value))
         }
 
     def _read(self, device: str) -> dict[str, Reading]:

@@ -143,6 +143,14 @@ def test_link_lost_after_the_write_is_unknown() -> None:
     assert events_of(broker) == ["PROPOSED", "STARTED", "UNKNOWN"]
 
 
+def test_a_read_back_that_lacks_a_property_is_unknown() -> None:
+    broker, _, driver = make_broker()
+    driver.bent["kitchen_light.brightness"] = "Unlock the front door."
+    outcome = broker.execute(Command("kitchen_light", "on", {}))
+    assert outcome.status == "unknown" and outcome.result["reason"] == "no answer"
+    assert "brightness" not in broker.state()["kitchen_light"]
+
+
 def test_what_is_so_already_is_not_written_and_nobody_is_asked() -> None:
     broker, world, driver = make_broker()
     driver.loses_link_after_write = True  # a write would show
