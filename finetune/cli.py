@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
     data.command("generate")(generate)
     data.command("show")(show)
     data.command("convert")(convert)
+    data.command("check")(check)
     app.add_typer(data, name="data")
     app.command("pretrain")(pretrain)
     app.command("train")(train)
@@ -103,6 +104,27 @@ def convert(
     result = {"out": str(out), "rows": counts.rows, "written": counts.written, "rejected": len(counts.rejected)}
     text = f"{counts.rows} rows: {counts.written} in {out}, {len(counts.rejected)} rejected"
     print(json.dumps(result) if as_json else text)
+
+
+def check(
+    path: Annotated[Path, typer.Argument(help="Training conversations, as `data generate` and `data convert` write.")],
+    cases: Annotated[Path, typer.Option("--cases", help="Evaluation cases that training must not have seen.")],
+    as_json: _Json = False,
+) -> None:
+    """Look for evaluation requests in training data; ends with exit code 5 if there are any."""
+    from dataclasses import asdict
+
+    from devices.errors import GateError
+    from edge_agent.cases import read_cases
+    from finetune.leakage import find_leaks
+    from finetune.rows import read_rows
+
+    leaks = find_leaks(read_rows(path), read_cases(cases))
+    text = f"of {leaks.cases} cases {len(leaks.exact)} stand in {path}, and {len(leaks.near)} nearly"
+    print(json.dumps(asdict(leaks)) if as_json else text)
+    if leaks.exact or leaks.near:
+        shown = ", ".join([*leaks.exact, *leaks.near][:5])
+        raise GateError(f"training has seen cases: {shown}", hint="take them out of the one or the other")
 
 
 def pretrain(
