@@ -24,13 +24,17 @@ class Readings:
 
         Text that is no word of its schema is left out, whatever a driver says of it: the model sees these values.
         """
-        schemas = self._site.devices[device].properties
+        known = self._site.devices.get(device)  # a device may have left the site, and still owe an ending
+        schemas = known.properties if known else {}
         return {
             name: reading.value
             for name, reading in self._read(device).items()
             if reading.quality == "good"
             and (max_age_s is None or self._is_fresh(reading, max_age_s))
-            and not (isinstance(reading.value, str) and schemas[name].problem_with(reading.value))
+            and (
+                not isinstance(reading.value, str)
+                or (name in schemas and not schemas[name].problem_with(reading.value))
+            )
         }
 
     def _read(self, device: str) -> dict[str, Reading]:

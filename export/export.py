@@ -71,10 +71,7 @@ def read_run(path: Path, base: Path | None = None) -> Run:
         raise UsageError(f"{file}: not a run: {error!r}") from error
     if not folder.is_dir():
         raise UsageError(f"the base model {folder} is not there", hint="give its folder with --base")
-    try:
-        template = load_template(template_name)
-    except (KeyError, OSError) as error:
-        raise UsageError(f"{file}: unknown template {template_name!r}") from error
+    template = load_template(template_name)
     run = Run(path, plain, folder, template, contract)
     require_contract(contract, contract_of(load_site(run.site_path), template).digest, f"run {path.name}")
     return run

@@ -166,7 +166,7 @@ def test_the_model_may_end_its_turn_where_the_grammar_allows(shared_engine: Engi
 def fixed(thought: str, answer: str) -> Grammar:
     """The grammar of one reply alone; after it the model still has a choice."""
     markers = "".join(line + "\n" for line in short().lark.splitlines() if line.startswith(("think:", "end_think:")))
-    return Grammar(f"start: think {json.dumps(thought)} end_think {json.dumps(answer)} /!{{0,2}}/\n{markers}")
+    return Grammar(f"start: think {json.dumps(' ' + thought)} end_think {json.dumps(answer)} /!{{0,2}}/\n{markers}")
 
 
 @pytest.mark.parametrize("name", ["llama.cpp", "huggingface"])

@@ -37,7 +37,8 @@ def check_tiny(tiny: Tiny, gguf: Path) -> parity.ParityReport:
 def test_a_right_conversion_passes_every_gate(tiny: Tiny) -> None:
     measured = tiny.export["gates"]["parity"]
     assert measured["mean_kl"] < 1e-4
-    assert measured["top1_agreement_all"] >= 0.99  # random weights nearly tie; the gate itself leaves such ties out
+    assert measured["top1_agreement"] >= 0.999
+    assert measured["top1_agreement_all"] >= 0.97  # random weights nearly tie; the gate itself leaves such ties out
     assert measured["positions"] > 200
 
 

@@ -81,7 +81,7 @@ def test_what_a_run_lacks_is_named(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="/nowhere is not there"):
         read_run(run)
     change_run(run, base=str(run), template="none")
-    with pytest.raises(UsageError, match="unknown template 'none'"):
+    with pytest.raises(UsageError, match="no template is called 'none'"):
         read_run(run)
     change_run(run, schema="run/v2")
     with pytest.raises(UsageError, match="run/v2"):
