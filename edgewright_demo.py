@@ -55,27 +55,17 @@ def demo(
     recipe = ["home", f"site={site}", f"data={out}/train.jsonl", f"out={out}/run", *(overrides or [])]
     asks = out / "asks.txt"
     here = ["--site", site]
+    generate = ["data", "generate", *here]
     stages: list[tuple[str, Sequence[str]]] = [
-        ("data", ["data", "generate", *here, "-n", str(rows), "--seed", "1", "--out", f"{out}/train.jsonl"]),
+        ("data", [*generate, "-n", str(rows), "--seed", "1", "--out", f"{out}/train.jsonl"]),
         (
             "cases",
-            [
-                "data",
-                "generate",
-                *here,
-                "--held-out",
-                "-n",
-                str(cases),
-                "--seed",
-                "1000",
-                "--out",
-                f"{out}/cases.jsonl",
-            ],
+            [*generate, "--held-out", "-n", str(cases), "--seed", "1000", "--out", f"{out}/cases.jsonl"],
         ),
         ("train", ["train", *recipe]),
         (
             "export",
-            ["export", f"{out}/run", "--quant", "F16,Q8_0,Q4_K_M", "--out", f"{out}/bundle", "--work", f"{out}/gguf"],
+            ["export", f"{out}/run", "--quant", QUANTS, "--out", f"{out}/bundle", "--work", f"{out}/gguf"],
         ),
         ("flash", ["flash", f"{out}/bundle", f"{out}/box"]),
         ("run", ["run", f"{out}/box", *here, "--ask-file", str(asks)]),

@@ -28,6 +28,7 @@ TEMPLATES_FOLDER = Path(__file__).parent / "templates"
 THINK, END_THINK, CALL, END_CALL = "<think>", "</think>", "<tool_call>", "</tool_call>"
 WIRE_FORMAT = "wire/4"  # how turns are written below; a change of it is another contract
 MARKERS = (THINK, END_THINK, CALL, END_CALL)
+REQUEST = "Request: "
 END_OF_TURN = {"chatml": "<|im_end|>", "llama3": "<|eot_id|>", "mistral": "</s>", "phi3": "<|end|>", "alpaca": "</s>"}
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -189,7 +190,7 @@ def user_message(text: str, state: dict[str, dict[str, Value]], clock: str) -> M
         f" {name}: {' '.join(f'{key}={json_value(value)}' for key, value in values.items()) or 'unavailable'}"
         for name, values in state.items()
     ]
-    return Message("user", "\n".join(["State:", *lines, f"clock {clock}", f"Request: {defuse(text)}"]))
+    return Message("user", "\n".join(["State:", *lines, f"clock {clock}", REQUEST + defuse(text)]))
 
 
 def result_message(results: Sequence[dict[str, Value]]) -> Message:

@@ -73,9 +73,9 @@ def show(
     print(f"\n{where}{practises}", file=sys.stderr)
     if base:
         from finetune.quantized_base import tokenizer_of
-        from finetune.recipe import STARTER, STARTER_FOLDER
+        from finetune.recipe import path_or_name
 
-        tokenizer = tokenizer_of(str(STARTER_FOLDER) if base == STARTER else base)
+        tokenizer = tokenizer_of(path_or_name(base))
         text = "".join(segment.text for segment in segments)
         for token, token_id in tokenizer.get_added_vocab().items():
             if token in text:

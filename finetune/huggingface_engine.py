@@ -26,7 +26,7 @@ from edge_agent.engine import Completion, Limits, Request, common_length, peak_r
 from edge_agent.grammar import Grammar
 from edge_agent.matching import TEXT_SLICES, Matcher, Vocabulary
 from edge_agent.wire import END_OF_TURN
-from finetune.recipe import STARTER, STARTER_FOLDER
+from finetune.recipe import path_or_name
 from finetune.reply_batch import ReplyBatch, ReplyRow, States, new_cache
 
 
@@ -245,5 +245,5 @@ def open_engine(
         base, adapter = facts["base"], Path(model) / "adapter"
     else:
         end_of_turn = END_OF_TURN[template]
-        base, adapter = (str(STARTER_FOLDER) if model == STARTER else model), None
+        base, adapter = path_or_name(model), None
     return HuggingFaceEngine(base, adapter, device=device, load_in_4bit=load_in_4bit, end_of_turn=end_of_turn)

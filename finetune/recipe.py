@@ -21,6 +21,11 @@ STARTER_FOLDER = Path(__file__).parent / "starter"
 SEVEN_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
+def path_or_name(base: str) -> str:
+    """Return the folder or hub name of a base to load; the packaged folder for `starter`."""
+    return str(STARTER_FOLDER) if base == STARTER else base
+
+
 class Lora(Strict):
     """The adapter: low-rank updates beside the frozen projections, scaled by alpha / rank."""
 
@@ -83,7 +88,7 @@ class Recipe(Strict):
     @property
     def base_path_or_name(self) -> str:
         """The folder or hub name to load; the packaged folder for `starter`."""
-        return str(STARTER_FOLDER) if self.base == STARTER else self.base
+        return path_or_name(self.base)
 
     def to_yaml(self) -> str:
         """Return the complete recipe, defaults included, as a recipe file."""

@@ -90,7 +90,7 @@ def parse_signature(text: str) -> Tool:
     Raises:
         Unreadable: it is no signature, or has a type that JSON Schema has not.
     """
-    head, end = text, text.rfind(")")
+    end = text.rfind(")")
     description = text[end + 1 :].lstrip(" :-—").strip()
     head = text[: end + 1]
     try:
@@ -125,7 +125,7 @@ def annotation(schema: dict[str, Any]) -> str:
 def _of_annotation(node: ast.expr) -> dict[str, Any]:
     if isinstance(node, ast.Name) and node.id in TYPES:
         return {"type": TYPES[node.id]}
-    if isinstance(node, ast.Name) and node.id in {"Any", "any", "object"}:
+    if isinstance(node, ast.Name) and node.id in {"Any", "any"}:
         return {}
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
         return _of_annotation(node.left)  # `str | None`

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import jsonschema
-import llama_cpp
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,8 +23,8 @@ from edge_agent.matching import TEXT_SLICES, Matcher, Vocabulary
 from edge_agent.wire import MARKERS, Answer, Message, ToolCalls, body_of, parse_reply
 from finetune.starter_model import train_tokenizer
 from tests.tiny_base import TINY_VOCABULARY, tiny_texts
+from tests.vocabularies import open_vocabulary
 
-VOCABULARIES = Path(__file__).resolve().parents[3] / "shared" / "data" / "vocab"  # beside the checkout; skipped without
 LEVEL = DataSchema(type="number", minimum=-5, maximum=28.5)
 MODE = DataSchema(type="string", enum=("eco", "full power", "hé"))
 MODE = MODE.model_copy(update={"enum": ("eco", "full power", 'say "hé"')})  # more than a site file may have
@@ -183,15 +181,8 @@ BIG = [pytest.param(name, marks=pytest.mark.slow) for name in ("llama-bpe", "qwe
 
 @pytest.fixture(scope="module", params=["phi-3", "llama-spm", *BIG])
 def stock(request: pytest.FixtureRequest) -> Iterator[Vocabulary]:
-    path = VOCABULARIES / f"ggml-vocab-{request.param}.gguf"
-    if not path.exists():
-        pytest.skip(f"no {path}")
-    params = llama_cpp.llama_model_default_params()
-    params.vocab_only = True
-    model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
-    vocab = llama_cpp.llama_model_get_vocab(model)
-    yield read_vocabulary(vocab)
-    llama_cpp.llama_model_free(model)
+    with open_vocabulary(request.param) as vocab:
+        yield read_vocabulary(vocab)
 
 
 def test_stock_vocabularies_spell_the_markers(stock: Vocabulary) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import llama_cpp
 import pytest
@@ -11,8 +10,8 @@ import pytest
 from devices.errors import UsageError
 from edge_agent.wire import END_OF_TURN, ChatTemplate, Message, body_of, load_template, user_message
 from tests.edge_agent.test_wire import CONVERSATION
+from tests.vocabularies import VOCABULARIES, open_vocabulary
 
-VOCABULARIES = Path(__file__).resolve().parents[3] / "shared" / "data" / "vocab"  # beside the checkout; skipped without
 FAMILIES = [
     pytest.param(("mistral", "llama-spm"), id="mistral"),
     pytest.param(("alpaca", "llama-spm"), id="alpaca"),
@@ -89,21 +88,14 @@ def test_an_unknown_template_is_named() -> None:
 def family(request: pytest.FixtureRequest) -> Iterator[tuple[str, str, Callable[[str], list[int]], int]]:
     """A template's name, its family's vocabulary, llama.cpp's tokens of a text, and the vocabulary's handle."""
     name, vocabulary = request.param
-    path = VOCABULARIES / f"ggml-vocab-{vocabulary}.gguf"
-    if not path.exists():
-        pytest.skip(f"no {path}")
-    params = llama_cpp.llama_model_default_params()
-    params.vocab_only = True
-    model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
-    vocab = llama_cpp.llama_model_get_vocab(model)
+    with open_vocabulary(vocabulary) as vocab:
 
-    def tokenize(text: str) -> list[int]:
-        raw = text.encode()
-        buffer = (llama_cpp.llama_token * (len(raw) + 8))()
-        return list(buffer[: llama_cpp.llama_tokenize(vocab, raw, len(raw), buffer, len(buffer), False, True)])
+        def tokenize(text: str) -> list[int]:
+            raw = text.encode()
+            buffer = (llama_cpp.llama_token * (len(raw) + 8))()
+            return list(buffer[: llama_cpp.llama_tokenize(vocab, raw, len(raw), buffer, len(buffer), False, True)])
 
-    yield name, vocabulary, tokenize, vocab
-    llama_cpp.llama_model_free(model)
+        yield name, vocabulary, tokenize, vocab
 
 
 def test_a_turn_ends_with_one_token_that_stops_llama_cpp(
