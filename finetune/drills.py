@@ -1,12 +1,15 @@
 """Drills: records of random tokens, each shown once and then looked up, over and over, in any order.
 
-A record is a name of two tokens, a mark, a value of some tokens and a mark. All that can be learnt from drills is to
-find what followed the same name before, for every token of the vocabulary. Conversations teach that too, and slowly:
-most of their tokens can be guessed without it.
+A record is a name of two tokens, a mark, what it holds, and a mark. Half of the drills' records hold a value of some
+tokens. The others hold fields, as a line of a state does: keys and values that other records share, so that the value of
+a key is found by the name some tokens before and not by the key alone. All that can be learnt from drills is to find
+what followed the same name before, for every token of the vocabulary. Conversations teach that too, and slowly: most of
+their tokens can be guessed without it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from random import Random
 
 import torch
@@ -44,11 +47,25 @@ def _records(rng: Random, vocabulary: int, tokens: int) -> list[list[int]]:
     names = [[first, second] for first in parts[0] for second in parts[1]]
     rng.shuffle(names)
     mark, end = rng.randrange(vocabulary), rng.randrange(vocabulary)
+    holdings = _fields if rng.random() < 0.5 else _values
     records: list[list[int]] = []
-    for name in names:
-        value = [rng.randrange(vocabulary) for _ in range(rng.randint(1, 4))]
-        record = [*name, mark, *value, end]
+    for name, held in zip(names, holdings(rng, vocabulary), strict=False):
+        record = [*name, mark, *held, end]
         if sum(map(len, records)) + len(record) > tokens:
             break
         records.append(record)
     return records
+
+
+def _values(rng: Random, vocabulary: int) -> Iterator[list[int]]:
+    while True:
+        yield [rng.randrange(vocabulary) for _ in range(rng.randint(1, 4))]
+
+
+def _fields(rng: Random, vocabulary: int) -> Iterator[list[int]]:
+    equals = rng.randrange(vocabulary)
+    keys = [rng.randrange(vocabulary) for _ in range(rng.randint(1, 5))]
+    values = [[rng.randrange(vocabulary) for _ in range(rng.choice((1, 1, 2)))] for _ in range(rng.randint(2, 6))]
+    while True:
+        chosen = rng.sample(keys, min(len(keys), rng.randint(1, 2)))
+        yield [token for key in chosen for token in (key, equals, *rng.choice(values))]

@@ -7,6 +7,7 @@ from collections import Counter
 from random import Random
 from typing import Any
 
+from devices.schema import DataSchema, Value
 from devices.site import Device, Site, load_models
 
 PLACES = (
@@ -29,6 +30,14 @@ NOUNS = {
     "soil_sensor": "soil bed lawn pot planter compost".split(),
     "level_sensor": "tank barrel cistern silo bin reservoir".split(),
     "motion_sensor": "motion presence detector camera".split(),
+}
+OTHER_NOUNS = {  # for other models than a building's
+    "robot_arm": "arm robot gripper manipulator crane picker".split(),
+    "light_curtain": "curtain barrier guard".split(),
+    "shop_order": "order delivery parcel booking".split(),
+    "support_ticket": "ticket case complaint".split(),
+    "stock_product": "product article item part".split(),
+    "shop_customer": "customer client member guest".split(),
 }
 KIND_NAMES = {
     "light": "light lamp lighting lum".split(),
@@ -63,6 +72,9 @@ RANGES = {
 TITLES = ("a house", "a farm", "a small workshop", "an office", "a greenhouse", "a cabin by the lake", "a school")
 RENAMED_SHARE = 0.15
 INVENTED_SHARE = 0.15  # of places; of nouns half as many
+OTHER_SHARE = 0.12  # of devices
+ALONE_SHARE = 0.1  # of devices are called by their noun alone; of the other models' half
+RECORDS = 6
 STARTS = "b br c ch d dr f fl g gr h j k kl l m n p pl qu r s sh st t tr v w z".split()
 VOWELS = "a ai e ea ee i o oa oo ou u".split()
 ENDS = ["", "", "", *"ck d l ll m n nd ng nt r rd rt s ss st t x".split()]
@@ -70,7 +82,7 @@ ENDS = ["", "", "", *"ck d l ll m n nd ng nt r rd rt s ss st t x".split()]
 
 def random_site(rng: Random, devices: tuple[int, int] = (4, 14)) -> Site:
     """Return a site with a number of devices in the range given; some of them have unusual tool names."""
-    models = {name: model for name, model in load_models().items() if name in NOUNS}
+    models = load_models()
     ranges = {name: rng.choice(choices) for name, choices in RANGES.items()}
     kind_names = {kind: rng.choice(names) for kind, names in KIND_NAMES.items()}
     action_names = {action: rng.choice(names) for action, names in ACTION_NAMES.items()}
@@ -78,22 +90,28 @@ def random_site(rng: Random, devices: tuple[int, int] = (4, 14)) -> Site:
     made: dict[str, Device] = {}
     wanted = rng.randint(*devices)
     while len(made) < wanted:
-        model_name = rng.choice(list(models))
+        is_other = rng.random() < OTHER_SHARE
+        model_name = rng.choice(list(OTHER_NOUNS if is_other else NOUNS))
         place, noun = random_name(rng, model_name)
-        name = f"{place}_{noun}"
+        is_alone = rng.random() < (0.5 if is_other else ALONE_SHARE)
+        name = noun if is_alone else f"{place}_{noun}"
         if name in made or place == noun:
             continue
         entry = copy.deepcopy(models[model_name])
         _set_ranges(entry, ranges)
         if is_renamed:
             entry["kind"] = kind_names.get(entry["kind"], entry["kind"])
-            entry["actions"] = {action_names[old]: action for old, action in entry.get("actions", {}).items()}
+            entry["actions"] = {
+                action_names.get(old, old): action for old, action in entry.get("actions", {}).items()
+            }
         _set_risk(entry, rng)
-        made[name] = Device(name=name, title=f"{place} {noun}", aliases=(f"{noun} in the {place}",), **entry)
-    nouns = Counter(name.split("_")[1] for name in made)
+        title, alias = (noun, f"{place} {noun}") if is_alone else (f"{place} {noun}", f"{noun} in the {place}")
+        device = Device(name=name, title=title, aliases=(alias,), **entry)
+        made[name] = device.model_copy(update={"records": _random_records(device, rng)})
+    nouns = Counter(name.split("_")[-1] for name in made)
     for name, device in made.items():
-        noun = name.split("_")[1]
-        if nouns[noun] == 1:  # the only one of its name is also called by the noun alone
+        noun = name.split("_")[-1]
+        if nouns[noun] == 1 and noun != name:  # the only one of its name is also called by the noun alone
             made[name] = device.model_copy(update={"aliases": (*device.aliases, noun)})
     return _with_interlocks(Site(name="random", title=rng.choice(TITLES), devices=made), rng)
 
@@ -101,8 +119,29 @@ def random_site(rng: Random, devices: tuple[int, int] = (4, 14)) -> Site:
 def random_name(rng: Random, model: str) -> tuple[str, str]:
     """Return a place and a noun for a device of a model; some are words that mean nothing."""
     place = _invented_word(rng) if rng.random() < INVENTED_SHARE else rng.choice(PLACES)
-    noun = _invented_word(rng) if rng.random() < INVENTED_SHARE / 2 else rng.choice(NOUNS[model])
+    noun = _invented_word(rng) if rng.random() < INVENTED_SHARE / 2 else rng.choice((NOUNS | OTHER_NOUNS)[model])
     return place, noun
+
+
+def _random_records(device: Device, rng: Random) -> tuple[dict[str, Value], ...]:
+    """Return what the device knows, if its actions look things up by a number."""
+    records: list[dict[str, Value]] = []
+    for _ in range(RECORDS):
+        record: dict[str, Value] = {}
+        for action in device.actions.values():
+            if action.output:
+                record |= {"number": _random_value(action.input["number"], rng)} | dict.fromkeys(action.words, "")
+                record |= {name: _random_value(schema, rng) for name, schema in action.output.items()}
+        if record:
+            records.append(record)
+    return tuple(records)
+
+
+def _random_value(schema: DataSchema, rng: Random) -> Value:
+    if schema.type == "boolean" or schema.enum:
+        return rng.choice(schema.enum or (False, True))
+    assert schema.minimum is not None and schema.maximum is not None
+    return rng.randint(int(schema.minimum), int(schema.maximum))
 
 
 def _invented_word(rng: Random) -> str:
@@ -117,7 +156,7 @@ def _set_ranges(entry: dict[str, Any], ranges: dict[str, tuple[int, int]]) -> No
             if name in schema:
                 schema[name] = dict(schema[name]) | {"minimum": minimum, "maximum": maximum}
     for action in entry.get("actions", {}).values():
-        for name, value in action["writes"].items():  # "fully open" and "fully bright" are the ends of the range
+        for name, value in action.get("writes", {}).items():  # "fully open" and "fully bright" are the ends of the range
             if name in ranges and not isinstance(value, str):
                 action["writes"] = dict(action["writes"]) | {name: ranges[name][0 if value == 0 else 1]}
 

@@ -86,11 +86,12 @@ def starter_config(vocabulary_size: int, layers: int = 6) -> Any:
 
 
 def look_back(model: Any, rng: Any) -> None:
-    """Give two heads of the first layer, which share a key, a start: one looks at the token before, one before that.
+    """Give the four heads of the first layer a start: each looks at a token some places before, one to four.
 
-    To find what followed an earlier token, a head must know at each place which token came before. A model finds that
-    out by itself, and late. Every token's embedding gets the same direction; the two heads' queries and the key see it
-    and nothing much else, so that only the rotation by distance (RoPE) is left to decide.
+    To find what followed an earlier token, a head must know at each place which token came before; in a line of a state
+    the value stands three and four places after the name. A model finds that out by itself, and late. Every token's
+    embedding gets the same direction; queries and keys see it and nothing much else, so that only the rotation by
+    distance (RoPE) is left to decide.
 
     Args:
         model: a LlamaForCausalLM with fresh weights, changed in place.
@@ -101,18 +102,18 @@ def look_back(model: Any, rng: Any) -> None:
     import torch
 
     config = model.config
-    width, half = config.hidden_size, config.head_dim // 2
+    width, size, half = config.hidden_size, config.head_dim, config.head_dim // 2
     direction = torch.tensor([rng.choice((-1.0, 1.0)) for _ in range(width)]) / math.sqrt(width)
     frequencies = config.rope_parameters["rope_theta"] ** (-torch.arange(LOOKING_PAIRS) / half)
     attention = model.model.layers[0].self_attn
     with torch.no_grad():
         embedding = model.model.embed_tokens.weight
         embedding += direction * embedding.norm(dim=1).mean()
-        seen = direction / math.sqrt(width / 2)  # what a normalized embedding has of it comes to 1
-        for weight in (attention.q_proj.weight[: 2 * config.head_dim], attention.k_proj.weight[: config.head_dim]):
-            weight *= 0.2
-        attention.k_proj.weight[:LOOKING_PAIRS] += LOOKING_STRENGTH * seen
-        for head, distance in enumerate((1, 2)):
-            query = attention.q_proj.weight[head * config.head_dim :]
-            query[:LOOKING_PAIRS] += LOOKING_STRENGTH * torch.cos(frequencies * distance)[:, None] * seen
-            query[half : half + LOOKING_PAIRS] -= LOOKING_STRENGTH * torch.sin(frequencies * distance)[:, None] * seen
+        seen = LOOKING_STRENGTH * direction / math.sqrt(width / 2)  # what a normalized embedding has of it comes to 1
+        attention.q_proj.weight *= 0.2
+        attention.k_proj.weight *= 0.2
+        for key in attention.k_proj.weight.split(size):
+            key[:LOOKING_PAIRS] += seen
+        for distance, query in enumerate(attention.q_proj.weight.split(size), start=1):
+            query[:LOOKING_PAIRS] += torch.cos(frequencies * distance)[:, None] * seen
+            query[half : half + LOOKING_PAIRS] -= torch.sin(frequencies * distance)[:, None] * seen
