@@ -1,6 +1,7 @@
-"""A LoRA adapter as peft saves it, and what it adds to a weight. Everything but plain LoRA is refused by name.
+"""A LoRA adapter as peft saves it, and what it makes of a weight. Other kinds than those named here are refused.
 
-Source: peft 0.21 tuners/lora (LoraConfig, Linear.get_delta_weight); rank-stabilized scale: arXiv 2312.03732.
+Source: peft 0.21 tuners/lora (LoraConfig, Linear.get_delta_weight; DoRA: variants.py, DoraLinearVariant.merge_safe);
+rank-stabilized scale: arXiv 2312.03732; DoRA: arXiv 2402.09353.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from devices.errors import UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-_KEY = re.compile(r"^base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight$")
+_KEY = re.compile(r"^base_model\.model\.(?P<module>.+)\.lora_(?:(?P<side>[AB])\.weight|(?P<size>magnitude)_vector)$")
 # Settings of LoraConfig that change the arithmetic; each must be empty.
 _UNSUPPORTED = (
-    "use_dora", "use_qalora", "use_bdlora", "lora_bias", "fan_in_fan_out", "modules_to_save", "rank_pattern",
+    "use_qalora", "use_bdlora", "lora_bias", "fan_in_fan_out", "modules_to_save", "rank_pattern",
     "alpha_pattern", "trainable_token_indices", "target_parameters", "layer_replication", "arrow_config",
     "alora_invocation_tokens", "kasa_config", "monteclora_config", "velora_config", "megatron_config",
 )  # fmt: skip
@@ -37,7 +38,7 @@ class Adapter:
     unused: set[str] = field(default_factory=set)
 
     def merge_into(self, weight_name: str, weight: Tensor) -> Tensor:
-        """Return weight + scale · B A in float32.
+        """Return weight + scale · B A in float32; DoRA gives each of its rows the length that was trained.
 
         Args:
             weight_name: such as "model.layers.0.self_attn.q_proj.weight".
@@ -56,14 +57,17 @@ class Adapter:
                 hint="the adapter was trained on another base",
             )
         self.unused.discard(module)
-        return weight + self.scale * (high @ low)
+        merged = weight + self.scale * (high @ low)
+        if (lengths := self.sides[module].get("magnitude")) is None:
+            return merged
+        return merged * (lengths.float() / merged.norm(dim=1))[:, None]
 
 
 def read_adapter(folder: Path) -> Adapter:
     """Return the adapter in a folder with adapter_config.json and adapter_model.safetensors.
 
     Raises:
-        UsageError: cannot be read, or is more than plain LoRA; the message names the setting or the key.
+        UsageError: cannot be read, or is no LoRA that can be merged; the message names the setting or the key.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -74,15 +78,17 @@ def read_adapter(folder: Path) -> Adapter:
     except (OSError, ValueError, SafetensorError) as error:
         raise UsageError(f"cannot read the adapter {folder}: {error}") from error
     _require_plain(config, folder)
+    expected = {"A", "B", "magnitude"} if config.get("use_dora") else {"A", "B"}
     sides: dict[str, dict[str, Any]] = {}
     for key, tensor in tensors.items():
         match = _KEY.match(key)
         if not match:
-            raise UsageError(f"{folder}: the adapter has {key}, which is not plain LoRA on a linear layer")
-        sides.setdefault(match["module"], {})[match["side"]] = tensor
+            raise UsageError(f"{folder}: the adapter has {key}, which is not LoRA on a linear layer")
+        sides.setdefault(match["module"], {})[match["side"] or match["size"]] = tensor
     for module, pair in sides.items():
-        if set(pair) != {"A", "B"}:
-            raise UsageError(f"{folder}: the adapter has only lora_{next(iter(pair))} of {module}")
+        if set(pair) != expected:
+            there, needed = (", ".join(f"lora_{side}" for side in sorted(sides)) for sides in (set(pair), expected))
+            raise UsageError(f"{folder}: the adapter has {there} of {module}, its configuration says {needed}")
         if pair["A"].shape[0] != config["r"]:
             raise UsageError(f"{folder}: {module} has rank {pair['A'].shape[0]}, the configuration says {config['r']}")
     rank = math.sqrt(config["r"]) if config.get("use_rslora") else config["r"]
@@ -95,7 +101,7 @@ def _require_plain(config: dict[str, Any], folder: Path) -> None:
     for key in _UNSUPPORTED:
         if config.get(key):
             raise UsageError(
-                f"{folder}: {key} = {config[key]!r} cannot be merged", hint="supported: plain LoRA and rsLoRA"
+                f"{folder}: {key} = {config[key]!r} cannot be merged", hint="supported: LoRA, rsLoRA and DoRA"
             )
     if config.get("bias", "none") != "none":
         raise UsageError(f"{folder}: bias = {config['bias']!r} cannot be merged", hint="train with bias none")

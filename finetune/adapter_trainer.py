@@ -7,6 +7,7 @@ by default, and score every position's logits for metrics on a CPU.
 
 from __future__ import annotations
 
+import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -18,21 +19,23 @@ from trl import SFTConfig, SFTTrainer, pack_dataset
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from finetune.batch_order import BatchOrder, runs_of
+from finetune.metrics import Metrics
 from finetune.prefix_loss import has_plain_head, summed_loss
 from finetune.progress_bar import StepProgress
 from finetune.quantized_base import Machine, add_adapter, load_base
 from finetune.recipe import Recipe
 from finetune.rows import IGNORED
-from finetune.run_folder import keep_checkpoint, part_of
+from finetune.run_folder import BEST, METRICS, keep_checkpoint, part_of
 from finetune.training_rows import EncodedRows
 
+HELD_OUT_LOSS = "held_out_loss"
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
 
 def build_trainer(
-    recipe: Recipe, machine: Machine, tokenizer: Any, rows: EncodedRows, progress: StepProgress
+    recipe: Recipe, machine: Machine, tokenizer: Any, rows: EncodedRows, held_out: EncodedRows, progress: StepProgress
 ) -> AdapterTrainer:
-    """Return a trainer ready to train: rows, frozen base, fresh adapter."""
+    """Return a trainer ready to train: rows, frozen base, fresh adapter. `held_out` is measured on and not trained."""
     training = recipe.training
     dataset = Dataset.from_dict({"input_ids": list(rows.token_ids), "labels": list(rows.labels)})
     if training.packing:
@@ -53,8 +56,14 @@ def build_trainer(
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.float32)
     runs = runs_of(rows) if training.share_prefix else [[row] for row in range(len(dataset))]
-    trainer.set_up(recipe, runs, progress)
+    trainer.set_up(recipe, runs, _held_out_batches(held_out, training.batch_rows, pad_id or 0), progress)
     return trainer
+
+
+def _held_out_batches(rows: EncodedRows, batch_rows: int, pad_id: int) -> list[dict[str, Any]]:
+    collate = DataCollatorForLanguageModeling(pad_token_id=pad_id)
+    plain = [{"input_ids": ids, "labels": labels} for ids, labels in zip(rows.token_ids, rows.labels, strict=True)]
+    return [collate(plain[start : start + batch_rows]) for start in range(0, len(plain), batch_rows)]
 
 
 def trainer_arguments(recipe: Recipe, machine: Machine) -> SFTConfig:
@@ -89,34 +98,87 @@ def trainer_arguments(recipe: Recipe, machine: Machine) -> SFTConfig:
     )
 
 
-class ShowSteps(TrainerCallback):
-    """Hands steps to the progress display."""
+class Record(TrainerCallback):
+    """Shows steps, writes metrics, measures on held-out rows, keeps the best adapter, stops when nothing is gained."""
 
-    def __init__(self, trainer: Any, progress: StepProgress) -> None:
+    def __init__(self, trainer: AdapterTrainer, progress: StepProgress) -> None:
         self._trainer, self._progress, self._started_s = trainer, progress, 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Say how many steps there are."""
         self._started_s = time.monotonic()
+        self._metrics = Metrics(part_of(Path(self._trainer.recipe.out)) / METRICS, state.global_step)
         per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps
         self._progress.note(f"{state.max_steps} steps of {per_step} rows, starting at step {state.global_step}")
         self._progress.start(state.global_step, state.max_steps)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        """Show a step with its loss; speed counts the tokens of rows, not padding."""
+        """Show and write a step with its loss; speed counts the tokens of rows, not padding."""
         if logs and "loss" in logs:
             speed = self._trainer.seen_tokens / (time.monotonic() - self._started_s)
             self._progress.step(state.global_step, float(logs["loss"]), speed)
+            numbers = {name: float(logs[name]) for name in ("loss", "grad_norm", "learning_rate") if name in logs}
+            self._metrics.add(state.global_step, **numbers, tokens_per_s=speed, memory_mib=used_memory_mib())
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Measure, at the last step too."""
+        training = self._trainer.recipe.training
+        is_due = state.global_step % training.held_out_every == 0 or state.global_step == state.max_steps
+        if not training.held_out_rows or not is_due:
+            return
+        before = [loss for _, loss in self._metrics.series(HELD_OUT_LOSS)]
+        loss = self._trainer.held_out_loss()
+        self._metrics.add(state.global_step, **{HELD_OUT_LOSS: loss})
+        self._progress.note(f"step {state.global_step}: held-out loss {loss:.4f}")
+        if not before or loss < min(before):
+            self._trainer.save_adapter(part_of(Path(self._trainer.recipe.out)) / BEST)
+        elif training.patience and len(before) - before.index(min(before)) >= training.patience:
+            self._progress.note(f"the held-out loss has not fallen for {training.patience} measurements: done")
+            control.should_training_stop = True
+
+
+def used_memory_mib() -> float:
+    """Return the most memory that was in use so far: the GPU's, or this process's resident memory."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 class AdapterTrainer(SFTTrainer):
     """trl's trainer with our loss, our order of rows and checkpoints that are whole or absent."""
 
-    def set_up(self, recipe: Recipe, runs: list[list[int]], progress: StepProgress) -> None:
+    def set_up(
+        self, recipe: Recipe, runs: list[list[int]], held_out: list[dict[str, Any]], progress: StepProgress
+    ) -> None:
         """Take what trl's constructor does not."""
-        self.recipe, self.runs, self.seen_tokens = recipe, runs, 0
+        self.recipe, self.runs, self.held_out, self.seen_tokens = recipe, runs, held_out, 0
         self.remove_callback(PrinterCallback)
-        self.add_callback(ShowSteps(self, progress))
+        self.add_callback(Record(self, progress))
+
+    def save_adapter(self, folder: Path) -> None:
+        """Write the adapter as it is now."""
+        self.model.save_pretrained(folder, save_embedding_layers=False)
+        (folder / "README.md").unlink(missing_ok=True)
+
+    def held_out_loss(self) -> float:
+        """Return the mean loss of the held-out rows' trained tokens.
+
+        The model stays in training mode, without dropout: in eval mode bitsandbytes 0.50 packs a CPU's weights for
+        another kernel, rounds their scales, and does not get back to what they were.
+        """
+        summed, tokens = 0.0, 0
+        dropouts = [module for module in self.model.modules() if isinstance(module, torch.nn.Dropout)]
+        for dropout in dropouts:
+            dropout.eval()
+        with torch.no_grad(), self.accelerator.autocast():
+            for batch in self.held_out:
+                batch = self._prepare_inputs(batch)
+                causal = self.model.get_base_model()
+                summed += summed_loss(causal, batch, share_prefix=self.recipe.training.share_prefix).item()
+                tokens += int((batch["labels"] != IGNORED).sum())
+        for dropout in dropouts:
+            dropout.train()
+        return summed / tokens
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None

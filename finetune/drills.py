@@ -1,10 +1,10 @@
 """Drills: records of random tokens, each shown once and then looked up, over and over, in any order.
 
 A record is a name of two tokens, a mark, what it holds, and a mark. Half of the drills' records hold a value of some
-tokens. The others hold fields, as a line of a state does: keys and values that other records share, so that the value of
-a key is found by the name some tokens before and not by the key alone. All that can be learnt from drills is to find
-what followed the same name before, for every token of the vocabulary. Conversations teach that too, and slowly: most of
-their tokens can be guessed without it.
+tokens. The others hold fields, as a line of a state does: keys and values that other records share, so that the value
+of a key is found by the name some tokens before and not by the key alone. All that can be learnt from drills is to find
+what followed the same name before, for every token of the vocabulary. Conversations teach that too, and slowly: most
+of their tokens can be guessed without it.
 """
 
 from __future__ import annotations

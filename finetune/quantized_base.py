@@ -152,6 +152,8 @@ def add_adapter(model: Any, lora: Lora) -> Any:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=list(lora.targets),
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
         bias="none",
         task_type="CAUSAL_LM",
     )

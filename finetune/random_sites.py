@@ -101,9 +101,7 @@ def random_site(rng: Random, devices: tuple[int, int] = (4, 14)) -> Site:
         _set_ranges(entry, ranges)
         if is_renamed:
             entry["kind"] = kind_names.get(entry["kind"], entry["kind"])
-            entry["actions"] = {
-                action_names.get(old, old): action for old, action in entry.get("actions", {}).items()
-            }
+            entry["actions"] = {action_names.get(old, old): action for old, action in entry.get("actions", {}).items()}
         _set_risk(entry, rng)
         title, alias = (noun, f"{place} {noun}") if is_alone else (f"{place} {noun}", f"{noun} in the {place}")
         device = Device(name=name, title=title, aliases=(alias,), **entry)
@@ -156,7 +154,8 @@ def _set_ranges(entry: dict[str, Any], ranges: dict[str, tuple[int, int]]) -> No
             if name in schema:
                 schema[name] = dict(schema[name]) | {"minimum": minimum, "maximum": maximum}
     for action in entry.get("actions", {}).values():
-        for name, value in action.get("writes", {}).items():  # "fully open" and "fully bright" are the ends of the range
+        # "fully open" and "fully bright" are the ends of the range
+        for name, value in action.get("writes", {}).items():
             if name in ranges and not isinstance(value, str):
                 action["writes"] = dict(action["writes"]) | {name: ranges[name][0 if value == 0 else 1]}
 

@@ -27,16 +27,25 @@ def path_or_name(base: str) -> str:
 
 
 class Lora(Strict):
-    """The adapter: low-rank updates beside the frozen projections, scaled by alpha / rank."""
+    """The adapter: low-rank updates beside the frozen projections, scaled by alpha / rank.
+
+    `rslora` scales by alpha / sqrt(rank) instead; `dora` trains the length of each row of a weight as well.
+    """
 
     rank: int = Field(default=16, ge=1, le=512)
     alpha: int = Field(default=32, ge=1)
     dropout: float = Field(default=0.0, ge=0.0, le=0.5)
     targets: tuple[str, ...] = Field(default=SEVEN_PROJECTIONS, strict=False, min_length=1)
+    rslora: bool = False
+    dora: bool = False
 
 
 class Training(Strict):
-    """How long and how fast. One step sees batch_rows * accumulate rows; epochs and steps exclude each other."""
+    """How long and how fast. One step sees batch_rows * accumulate rows; epochs and steps exclude each other.
+
+    The last `held_out_rows` of the data are not trained on: every `held_out_every` steps their loss is measured, the
+    adapter that did best is the one that is kept, and after `patience` measurements without a better one training ends.
+    """
 
     epochs: float | None = Field(default=None, gt=0)
     steps: int | None = Field(default=None, gt=0)
@@ -54,11 +63,16 @@ class Training(Strict):
     gradient_checkpointing: bool = False
     checkpoint_every: int = Field(default=100, ge=1)
     keep_checkpoints: int = Field(default=2, ge=1)
+    held_out_rows: int = Field(default=0, ge=0)
+    held_out_every: int = Field(default=50, ge=1)
+    patience: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _require_relations(self) -> Training:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("give either epochs or steps")
+        if self.patience is not None and not self.held_out_rows:
+            raise ValueError("patience needs held_out_rows to measure on")
         if self.packing and self.share_prefix:
             raise ValueError("packing and share_prefix exclude each other; set one of them to false")
         if self.gradient_checkpointing and self.share_prefix:

@@ -4,6 +4,7 @@
     OUT/recipe.yaml     the complete recipe, as it ran
     OUT/site.yaml       the site file, byte for byte
     OUT/sample.jsonl    the first rows of the data
+    OUT/metrics.jsonl   loss, gradient norm, rate, speed and memory of every step; losses on held-out rows
     OUT/run.json        what went in, what came out, and with which versions
     OUT/checkpoints/    the last ones
 
@@ -27,6 +28,7 @@ from devices.site import site_path
 from finetune.recipe import Recipe, load_recipe
 
 SCHEMA = "run/v1"
+METRICS, BEST = "metrics.jsonl", "best"
 SAMPLE_ROWS = 8
 PACKAGES = ("edgewright", "torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "tokenizers")
 
@@ -45,7 +47,7 @@ class DataFacts:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """The contents of run.json, apart from its schema. `losses` are (step, mean loss of its trained tokens)."""
+    """The contents of run.json, apart from its schema. Losses are (step, mean loss of the trained tokens)."""
 
     base: str
     base_sha256: dict[str, str]
@@ -60,6 +62,7 @@ class RunFacts:
     trained_parameters: int
     all_parameters: int
     losses: tuple[tuple[int, float], ...]
+    held_out_losses: tuple[tuple[int, float], ...]
     seconds: float
     tokens_per_s: float
     seed: int

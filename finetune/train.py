@@ -9,6 +9,7 @@ from typing import Any
 from devices.errors import UnavailableError
 from devices.site import load_site
 from edge_agent.wire import contract_of, load_template
+from finetune.metrics import Metrics
 from finetune.processor import prepare_processor
 from finetune.progress_bar import StepProgress
 from finetune.quantized_base import (
@@ -21,6 +22,8 @@ from finetune.quantized_base import (
 )
 from finetune.recipe import Recipe
 from finetune.run_folder import (
+    BEST,
+    METRICS,
     DataFacts,
     RunFacts,
     base_sha256,
@@ -58,11 +61,12 @@ def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | 
     if machine.device == "cpu":
         prepare_processor()
     tokenizer = load_tokenizer(recipe)
-    rows = encode_rows(Path(recipe.data), contract, tokenizer, recipe.training.max_tokens)
+    encoded = encode_rows(Path(recipe.data), contract, tokenizer, recipe.training.max_tokens)
+    rows, held_out = encoded.split(recipe.training.held_out_rows)
     out = Path(recipe.out)
     checkpoint = open_run(recipe, out, resume=resume)
 
-    trainer = build_trainer(recipe, machine, tokenizer, rows, progress)
+    trainer = build_trainer(recipe, machine, tokenizer, rows, held_out, progress)
     trained, total = count_parameters(trainer.model)
     progress.note(f"trained parameters {trained:,} of {total:,} ({trained / total:.2%})")
     progress.note(
@@ -73,8 +77,11 @@ def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | 
     _train(trainer, checkpoint, part_of(out), progress)
     seconds = time.monotonic() - started_s
 
-    trainer.model.save_pretrained(part_of(out) / "adapter", save_embedding_layers=False)
-    (part_of(out) / "adapter" / "README.md").unlink(missing_ok=True)
+    if (best := part_of(out) / BEST).exists():
+        best.rename(part_of(out) / "adapter")
+    else:
+        trainer.save_adapter(part_of(out) / "adapter")
+    metrics = Metrics(part_of(out) / METRICS, trainer.state.global_step)
     facts = RunFacts(
         base=recipe.base_path_or_name,
         base_sha256=base_sha256(recipe.base_path_or_name),
@@ -95,7 +102,8 @@ def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | 
         optimizer=machine.optimizer,
         trained_parameters=trained,
         all_parameters=total,
-        losses=tuple((log["step"], round(log["loss"], 5)) for log in trainer.state.log_history if "loss" in log),
+        losses=metrics.series("loss"),
+        held_out_losses=metrics.series("held_out_loss"),
         seconds=round(seconds, 1),
         tokens_per_s=round(trainer.seen_tokens / seconds, 1),
         seed=recipe.seed,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from devices.errors import UsageError
-from edge_agent.wire import Contract
+from edge_agent.wire import Contract, body_of
 from finetune.rows import IGNORED, encode, read_rows
 
 
@@ -30,15 +31,30 @@ class EncodedRows:
         """Tokens that the loss sees."""
         return sum(label != IGNORED for row in self.labels for label in row)
 
+    def split(self, held_out: int) -> tuple[EncodedRows, EncodedRows]:
+        """Return the rows to train on and the last ones, which are held out.
+
+        Raises:
+            UsageError: none would be left to train on.
+        """
+        kept = len(self.token_ids) - held_out
+        if kept < 1:
+            raise UsageError(f"training.held_out_rows is {held_out}, and there are {len(self.token_ids)} rows")
+        head = EncodedRows(self.token_ids[:kept], self.labels[:kept], self.dropped)
+        return head, EncodedRows(self.token_ids[kept:], self.labels[kept:], 0)
+
 
 def encode_rows(path: Path, contract: Contract, tokenizer: Any, max_tokens: int) -> EncodedRows:
     """Return a JSONL file's rows, encoded. Rows over `max_tokens` are dropped whole and counted, never cut.
 
     Raises:
         UsageError: a row's system text is not the contract's, a row trains nothing or no end of turn, the end-of-turn
-            token is no single token, or no row is left; the message has file and line.
+            token is no single token, a text was rendered already, or no row is left; the message has file and line.
     """
     end_of_turn = end_of_turn_id(contract, tokenizer)
+    tokens = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    special = re.compile("|".join(map(re.escape, sorted(tokens | {contract.template.end_of_turn}))))
+    bos = tokenizer.bos_token_id
     token_ids: list[list[int]] = []
     labels: list[list[int]] = []
     dropped = 0
@@ -50,7 +66,17 @@ def encode_rows(path: Path, contract: Contract, tokenizer: Any, max_tokens: int)
                 f"{where}: the system text is not this site's{difference(contract.system_text, system)}",
                 hint="the site changed or is another one: make the conversations again for it",
             )
+        for message in row.messages:
+            if found := special.search(body_of(message)):
+                raise UsageError(
+                    f"{where}: a {message.role} text has the special token {found.group()}",
+                    hint="give conversations as turns: text that a template has rendered would be rendered twice",
+                )
         ids, row_labels = encode(row.messages, contract.template, tokenizer)
+        if ids[:2] == [bos, bos]:
+            raise UsageError(
+                f"{where}: template {contract.template.name} begins the text with {tokenizer.bos_token} twice"
+            )
         turns = sum(message.role == "assistant" for message in row.messages)
         if not turns or all(label == IGNORED for label in row_labels):
             raise UsageError(f"{where}: nothing is trained: the row has no assistant turn")

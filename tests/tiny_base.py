@@ -83,8 +83,12 @@ def spread_weights(model: object) -> None:
                 weight.add_(torch.randn_like(weight) * 0.1)
 
 
-def make_tiny_run(folder: Path, base: Path, site_name: str = "home", rslora: bool = False) -> Path:
-    """Save a run directory, as `edgewright train` does, whose LoRA adapter is random and not zero; return `folder`."""
+def make_tiny_run(folder: Path, base: Path, site_name: str = "home", **kind: bool) -> Path:
+    """Save a run directory, as `edgewright train` does, whose LoRA adapter is random and not zero; return `folder`.
+
+    Args:
+        kind: use_rslora or use_dora.
+    """
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -92,14 +96,16 @@ def make_tiny_run(folder: Path, base: Path, site_name: str = "home", rslora: boo
     template = load_template("chatml")
     site = load_site(site_name)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    config = LoraConfig(r=8, lora_alpha=16, target_modules=list(LORA_TARGETS), use_rslora=rslora, task_type="CAUSAL_LM")
+    config = LoraConfig(r=8, lora_alpha=16, target_modules=list(LORA_TARGETS), task_type="CAUSAL_LM", **kind)
     with warnings.catch_warnings():  # peft 0.21 asks transformers 5.23 by a name that it has deprecated
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         adapted = get_peft_model(model, config)
     torch.manual_seed(7)
     with torch.no_grad():
         for name, weight in adapted.named_parameters():
-            if "lora_" in name:
+            if "magnitude" in name:
+                weight *= torch.empty_like(weight).uniform_(0.8, 1.2)
+            elif "lora_" in name:
                 weight.normal_(std=0.05)
     folder.mkdir(parents=True, exist_ok=True)
     adapted.save_pretrained(folder / "adapter")

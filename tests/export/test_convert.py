@@ -58,7 +58,7 @@ def test_untied_sharded_llama3_rope_and_rslora(tiny: Tiny, tmp_path: Path, monke
     changes: dict[str, object] = {"tie_word_embeddings": False, "rope_parameters": LLAMA3}
     base = make_tiny_base(tmp_path / "base", changes=changes, shard="700KB")
     assert len(list(base.glob("*.safetensors"))) > 1
-    adapter = make_tiny_run(tmp_path / "run", base, rslora=True) / "adapter"
+    adapter = make_tiny_run(tmp_path / "run", base, use_rslora=True) / "adapter"
 
     def measure() -> parity.ParityReport:
         convert(base, adapter, tmp_path / "m.gguf", template=tiny.template, name="tiny", metadata={})
@@ -70,6 +70,21 @@ def test_untied_sharded_llama3_rope_and_rslora(tiny: Tiny, tmp_path: Path, monke
     monkeypatch.setattr(llama_layout, "read_shape", lambda config: replace(real(config), rope_factors=None))
     with pytest.raises(GateError, match="gate logits"):
         measure()
+
+
+@pytest.mark.parametrize("kind", ["use_rslora", "use_dora"])
+def test_an_adapter_is_merged_as_peft_merges_it(tiny: Tiny, tmp_path: Path, kind: str) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    folder = make_tiny_run(tmp_path / "run", tiny.base, **{kind: True}) / "adapter"
+    plain = AutoModelForCausalLM.from_pretrained(tiny.base, dtype="float32")
+    weights = {name: weight.clone() for name, weight in plain.state_dict().items()}
+    merged = PeftModel.from_pretrained(plain, folder).merge_and_unload().state_dict()
+    adapter = lora.read_adapter(folder)
+    for name, weight in weights.items():
+        assert adapter.merge_into(name, weight).allclose(merged[name], atol=1e-5), name
+    assert not adapter.unused
 
 
 def without_permutation(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +170,7 @@ def test_a_base_we_cannot_convert_is_refused_by_name(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"use_dora": True}, "use_dora"),
+        ({"use_dora": True}, "lora_A, lora_B of .* says lora_A, lora_B, lora_magnitude"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"rank_pattern": {"q_proj": 4}}, "rank_pattern"),
         ({"bias": "all"}, "bias"),
@@ -177,9 +192,9 @@ def test_an_adapter_we_cannot_merge_is_refused_by_name(
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector", "lora_magnitude_vector"),
+        ("base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector", "lora_magnitude of"),
         ("base_model.model.model.embed_tokens.lora_embedding_A", "lora_embedding_A"),
-        ("base_model.model.model.layers.0.self_attn.x_proj.lora_A.weight", "only lora_A"),
+        ("base_model.model.model.layers.0.self_attn.x_proj.lora_A.weight", "has lora_A of .* says lora_A, lora_B"),
     ],
 )
 def test_an_adapter_s_unknown_keys_are_named(tiny: Tiny, tmp_path: Path, key: str, message: str) -> None:

@@ -52,6 +52,7 @@ def test_defaults_are_filled_in_and_the_complete_recipe_loads_again(tmp_path):
         ("schema: recipe/v1", "schema: recipe/v2", 1, "schema: Input should be 'recipe/v1'", ""),
         ("steps: 10", "steps: 10\n  epochs: 1", 8, "training: give either epochs or steps", ""),
         ("steps: 10", "steps: 10\n  packing: true", 8, "training: packing and share_prefix exclude each other", ""),
+        ("steps: 10", "steps: 10\n  patience: 2", 8, "training: patience needs held_out_rows to measure on", ""),
         ("  rank: 8", "  rank: 8\n lora", 8, "not YAML", ""),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 
 from devices.errors import UsageError
 from devices.site import load_site
-from edge_agent.wire import contract_of, load_template
+from edge_agent.wire import Message, contract_of, load_template
 from finetune.progress_bar import StepProgress
 from finetune.recipe import Recipe
 from finetune.rows import IGNORED, Row, write_rows
@@ -91,9 +91,11 @@ def test_a_run_learns_and_leaves_its_folder(base, data, tmp_path):
     assert run["data"]["rows"] == 6
     assert run["losses"] == [list(pair) for pair in facts.losses]
     assert "model.safetensors" in run["base_sha256"]
-    assert {"site.yaml", "recipe.yaml", "sample.jsonl", "run.json", "adapter", "checkpoints"} == {
-        path.name for path in out.iterdir()
-    }
+    names = {"site.yaml", "recipe.yaml", "sample.jsonl", "run.json", "metrics.jsonl", "adapter", "checkpoints"}
+    assert names == {path.name for path in out.iterdir()}
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert set(lines[0]) == {"step", "loss", "grad_norm", "learning_rate", "tokens_per_s", "memory_mib"}
     assert not part_of(out).exists()
     for word in ("trained parameters", "device cpu", "tokens an epoch", "4 steps", "to go", "step 4/4"):
         assert word in shown.getvalue()
@@ -113,11 +115,46 @@ def test_an_interrupted_run_resumes_to_the_same_weights(base, data, tmp_path):
         train_run(recipe_for(base, data, tmp_path / "cut", steps=6, learning_rate=0.02), resume=True)
     resumed = train_run(recipe, resume=True, progress=StopAt(-1))
     assert [step for step, _ in resumed.losses] == [1, 2, 3, 4, 5, 6]
+    assert len((tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()) == 6
     assert dict(resumed.losses) == pytest.approx(dict(straight.losses), abs=1e-3)
     for name, weight in adapter_of(tmp_path / "straight").items():
         assert torch.allclose(weight, adapter_of(tmp_path / "cut")[name], atol=1e-4), name
     with pytest.raises(UsageError, match="there already"):
         train_run(recipe)
+
+
+def test_the_adapter_that_did_best_on_held_out_rows_is_kept(base, data, tmp_path):
+    shown = io.StringIO()
+    settings = {"steps": 20, "learning_rate": 0.9, "schedule": "constant", "held_out_rows": 2, "checkpoint_every": 1}
+    recipe = recipe_for(base, data, tmp_path / "run", held_out_every=1, patience=1, **settings)
+    facts = train_run(recipe, progress=StepProgress(shown))
+    losses = dict(facts.held_out_losses)
+    best = min(losses, key=losses.__getitem__)
+    assert list(losses) == list(range(1, best + 2)) and best + 1 < 20
+    assert "has not fallen for 1 measurements" in shown.getvalue()
+    at_best = recipe_for(base, data, tmp_path / "best", **settings)
+    with pytest.raises(Interrupted):
+        train_run(at_best, progress=StopAt(best + 1))
+    kept, straight = adapter_of(tmp_path / "run"), adapter_of_checkpoint(part_of(tmp_path / "best"), best)
+    assert all(weight.equal(straight[name]) for name, weight in kept.items())  # measuring changed nothing
+    assert facts.data.rows == 4 and not (tmp_path / "run" / "best").exists()
+
+
+def adapter_of_checkpoint(part: Path, step: int) -> dict:
+    from safetensors.torch import load_file
+
+    return load_file(part / "checkpoints" / f"checkpoint-{step}" / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["rslora", "dora"])
+def test_other_kinds_of_lora_train(base, data, tmp_path, kind):
+    recipe = recipe_for(base, data, tmp_path / "run", steps=2)
+    recipe = recipe.model_copy(update={"lora": recipe.lora.model_copy(update={kind: True})})
+    facts = train_run(recipe, progress=StopAt(-1))
+    assert facts.losses[1][1] < facts.losses[0][1]
+    config = json.loads((tmp_path / "run" / "adapter" / "adapter_config.json").read_text())
+    assert config[f"use_{kind}"]
+    assert any("magnitude" in name for name in adapter_of(tmp_path / "run")) == (kind == "dora")
 
 
 def test_packed_rows_give_the_loss_of_single_rows(base, data, tmp_path):
@@ -189,6 +226,29 @@ def test_a_row_with_another_system_text_is_refused(base, tmp_path):
     with pytest.raises(UsageError, match=r"train\.jsonl:2: the system text is not this site's: at character \d+"):
         train_run(recipe_for(base, path, tmp_path / "run"), progress=StopAt(-1))
     assert not part_of(tmp_path / "run").exists()
+
+
+def test_a_rendered_text_is_not_rendered_twice(base, tmp_path):
+    path = tmp_path / "train.jsonl"
+    rows = [Row(("tiny",), tuple(messages)) for messages in tiny_conversations()]
+    system, ask, *rest = rows[1].messages
+    rows[1] = Row(("tiny",), (system, Message("user", f"<|im_start|>user\n{ask.text}"), *rest))
+    write_rows(path, rows)
+    with pytest.raises(UsageError, match=r"train\.jsonl:2: a user text has the special token <\|im_start\|>"):
+        train_run(recipe_for(base, path, tmp_path / "run"), progress=StopAt(-1))
+
+
+def test_a_template_that_begins_the_text_twice_is_refused(base, data):
+    from dataclasses import replace
+
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base, bos_token="<|endoftext|>")
+    contract = contract_of(load_site("home"), load_template("chatml"))
+    source = "<|endoftext|><|endoftext|>" + contract.template.source
+    twice = replace(contract, template=replace(contract.template, source=source))
+    with pytest.raises(UsageError, match=r"begins the text with <\|endoftext\|> twice"):
+        encode_rows(data, twice, tokenizer, 4096)
 
 
 def test_an_unknown_target_is_refused_with_those_there_are(base, data, tmp_path):

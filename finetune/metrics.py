@@ -1,0 +1,34 @@
+"""metrics.jsonl of a run: a line for every step, and one for every measurement on held-out rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+class Metrics:
+    """Appends lines to a file. A line has the step it belongs to, and the names and numbers that were given."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        """Take lines over that an interrupted run wrote up to its checkpoint at `step`; later ones come again."""
+        self._path = path
+        self.lines = [line for line in _read(path) if line["step"] <= step]
+        path.write_text("".join(json.dumps(line) + "\n" for line in self.lines), encoding="utf-8")
+
+    def add(self, step: int, **numbers: float) -> None:
+        """Append a line."""
+        line = {"step": step, **{name: float(f"{number:.6g}") for name, number in numbers.items()}}
+        self.lines.append(line)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def series(self, name: str) -> tuple[tuple[int, float], ...]:
+        """Return (step, number) of the lines that have a name."""
+        return tuple((line["step"], line[name]) for line in self.lines if name in line)
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    """Return the whole lines of a file; a kill may have left half of one at its end."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return [json.loads(line) for line in text.split("\n")[:-1]]
