@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from finetune.recipe import Recipe
+
 _Site = Annotated[str, typer.Option("--site", help="A site that ships with Edgewright, or a .yaml file.")]
+SHOWN_PROMPT = 240  # characters before a trained part
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -61,14 +65,10 @@ def show(
     from finetune.formats.sources import nth_row
     from finetune.formats.turns import declared_messages
 
-    is_terminal = sys.stdout.isatty()
     where, row = nth_row(source, number)
     segments = load_template(template).segments(declared_messages(row))
     for segment in segments:
-        if is_terminal:
-            print(f"\x1b[{'32' if segment.is_trained else '2'}m{segment.text}\x1b[0m", end="")
-        else:
-            print(f"[trained]{segment.text}[/trained]" if segment.is_trained else segment.text, end="")
+        print(_marked(segment.text, segment.is_trained), end="")
     practises = f", practises {', '.join(row.kinds)}" if row.kinds else ""
     print(f"\n{where}{practises}", file=sys.stderr)
     if base:
@@ -80,6 +80,13 @@ def show(
         for token, token_id in tokenizer.get_added_vocab().items():
             if token in text:
                 print(f"{token_id:>8}  {token}", file=sys.stderr)
+
+
+def _marked(text: str, is_trained: bool) -> str:
+    """Return text so that a person sees whether it is trained: in colour on a terminal, else in brackets."""
+    if sys.stdout.isatty():
+        return f"\x1b[{'32' if is_trained else '2'}m{text}\x1b[0m"
+    return f"[trained]{text}[/trained]" if is_trained else text
 
 
 def convert(
@@ -146,6 +153,9 @@ def train(
     recipe: Annotated[str, typer.Argument(help="A recipe that ships with Edgewright, such as home, or a .yaml file.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, such as training.steps=20.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, print what it would take and three rows, and stop.")
+    ] = False,
     as_json: _Json = False,
 ) -> None:
     """Fine-tune with QLoRA as a recipe says; leaves a run folder."""
@@ -153,5 +163,35 @@ def train(
     from finetune.train import train_run
 
     loaded = load_recipe(recipe, overrides or [])
+    if dry_run:
+        _print_dry_run(loaded, as_json=as_json)
+        return
     facts = train_run(loaded, resume=resume)
     print(facts.to_json() if as_json else loaded.out)
+
+
+def _print_dry_run(recipe: Recipe, *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from finetune.plan import size_text
+    from finetune.progress_bar import duration_text
+    from finetune.train import dry_run
+
+    found = dry_run(recipe)
+    plan = found.plan
+    if as_json:
+        print(json.dumps(asdict(found)))
+        return
+    for example in found.examples:
+        print("".join(_marked(text if is_trained else _end_of(text), is_trained) for text, is_trained in example))
+        print("-" * 40)
+    parts = ", ".join(f"{name} {size_text(count)}" for name, count in asdict(plan.memory).items())
+    print(f"memory  about {size_text(plan.memory.total)}: {parts}")
+    print(f"rows    {found.rows}, the longest of {found.largest_tokens} tokens; {found.dropped} too long and dropped")
+    print(f"steps   {plan.steps}, {plan.tokens:,} tokens through the layers")
+    print(f"time    about {duration_text(plan.seconds)} here")
+
+
+def _end_of(text: str) -> str:
+    """Return the end of a prompt, with what was left out marked."""
+    return text if len(text) <= SHOWN_PROMPT else f"[{len(text) - SHOWN_PROMPT} characters] …{text[-SHOWN_PROMPT:]}"

@@ -132,6 +132,24 @@ def load_base(recipe: Recipe, device: str, dtype: Any) -> Any:
     return model
 
 
+def load_config(recipe: Recipe) -> Any:
+    """Return the base's transformers configuration. Raises UsageError or UnavailableError, as `load_base`."""
+    from transformers import AutoConfig
+
+    name = _require_base(recipe)
+    try:
+        return AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise _not_loaded(name, error) from error
+
+
+def empty_base(config: Any, dtype: Any) -> Any:
+    """Return a frozen model of a configuration's shape; its weights are whatever torch's default device makes."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_config(config, dtype=dtype).requires_grad_(False)
+
+
 def add_adapter(model: Any, lora: Lora) -> Any:
     """Return the model with a fresh LoRA adapter, whose weights are float32 and the only ones trained.
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from devices.errors import UnavailableError
 from devices.site import load_site
@@ -18,6 +19,7 @@ from finetune.quantized_base import (
     choose_dtype,
     choose_optimizer,
     count_parameters,
+    load_config,
     load_tokenizer,
 )
 from finetune.recipe import Recipe
@@ -33,7 +35,10 @@ from finetune.run_folder import (
     part_of,
     tool_versions,
 )
-from finetune.training_rows import encode_rows
+from finetune.training_rows import EncodedRows, encode_rows, spans
+
+if TYPE_CHECKING:
+    from finetune.plan import Plan
 
 
 class Interrupted(UnavailableError):
@@ -53,6 +58,8 @@ def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | 
         UnavailableError: the hub is out of reach, or memory ran out.
         Interrupted: stopped by Ctrl-C.
     """
+    import torch
+
     from finetune.adapter_trainer import build_trainer
 
     progress = progress or StepProgress()
@@ -74,7 +81,10 @@ def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | 
         f"{rows.tokens:,} tokens an epoch, {rows.trained_tokens:,} of them trained"
     )
     started_s = time.monotonic()
-    _train(trainer, checkpoint, part_of(out), progress)
+    try:
+        _train(trainer, checkpoint, part_of(out), progress)
+    except torch.OutOfMemoryError as error:
+        raise _out_of_memory(recipe, machine, rows, trainer) from error
     seconds = time.monotonic() - started_s
 
     if (best := part_of(out) / BEST).exists():
@@ -112,6 +122,36 @@ def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | 
     return facts
 
 
+@dataclass(frozen=True)
+class DryRun:
+    """What a run would take, and examples of what it would see: stretches of text, and whether each is trained."""
+
+    plan: Plan
+    rows: int
+    dropped: int
+    largest_tokens: int
+    examples: tuple[list[tuple[str, bool]], ...]
+
+
+def dry_run(recipe: Recipe, progress: StepProgress | None = None) -> DryRun:
+    """Check all that training checks before it starts, and plan it; loads no weights and writes nothing.
+
+    Raises:
+        UsageError, UnavailableError: as train_run.
+    """
+    from finetune.plan import Planner
+
+    machine = _choose_machine(recipe, progress or StepProgress())
+    contract = contract_of(load_site(recipe.site), load_template(recipe.template))
+    tokenizer = load_tokenizer(recipe)
+    encoded = encode_rows(Path(recipe.data), contract, tokenizer, recipe.training.max_tokens)
+    rows, _ = encoded.split(recipe.training.held_out_rows)
+    plan = Planner(machine, rows, load_config(recipe)).plan(recipe)
+    count = len(rows.token_ids)
+    examples = tuple(spans(rows.token_ids[at], rows.labels[at], tokenizer) for at in sorted({0, count // 2, count - 1}))
+    return DryRun(plan, count, encoded.dropped, max(map(len, rows.token_ids)), examples)
+
+
 def _choose_machine(recipe: Recipe, progress: StepProgress) -> Machine:
     device = choose_device(recipe.device)
     optimizer, reason = choose_optimizer(recipe.training.optimizer, device)
@@ -123,8 +163,6 @@ def _choose_machine(recipe: Recipe, progress: StepProgress) -> Machine:
 
 
 def _train(trainer: Any, checkpoint: Path | None, part: Path, progress: StepProgress) -> None:
-    import torch
-
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except KeyboardInterrupt as error:
@@ -132,10 +170,13 @@ def _train(trainer: Any, checkpoint: Path | None, part: Path, progress: StepProg
             f"stopped after step {trainer.state.global_step}; checkpoints are in {part / 'checkpoints'}",
             hint="the same command with --resume goes on from the last one",
         ) from error
-    except torch.OutOfMemoryError as error:
-        raise UnavailableError(
-            f"out of GPU memory at step {trainer.state.global_step}",
-            hint="lower training.batch_rows and raise training.accumulate, or set training.gradient_checkpointing=true",
-        ) from error
     finally:
         progress.close()
+
+
+def _out_of_memory(recipe: Recipe, machine: Machine, rows: EncodedRows, trainer: Any) -> UnavailableError:
+    from finetune.plan import Planner, size_text
+
+    saved = Planner(machine, rows, load_config(recipe)).savings(recipe)
+    hints = [f"{settings} saves about {size_text(count)}" for settings, count in saved[:3]]
+    return UnavailableError(f"out of GPU memory at step {trainer.state.global_step}", hint="; ".join(hints))

@@ -93,6 +93,16 @@ def encode_rows(path: Path, contract: Contract, tokenizer: Any, max_tokens: int)
     return EncodedRows(tuple(token_ids), tuple(labels), dropped)
 
 
+def spans(token_ids: Sequence[int], labels: Sequence[int], tokenizer: Any) -> list[tuple[str, bool]]:
+    """Return a row's text in stretches, and whether each is trained."""
+    stretches: list[tuple[list[int], bool]] = []
+    for token, label in zip(token_ids, labels, strict=True):
+        if not stretches or stretches[-1][1] != (label != IGNORED):
+            stretches.append(([], label != IGNORED))
+        stretches[-1][0].append(token)
+    return [(tokenizer.decode(ids), is_trained) for ids, is_trained in stretches]
+
+
 def end_of_turn_id(contract: Contract, tokenizer: Any) -> int:
     """Return the token id of the template's end-of-turn token.
 

@@ -25,10 +25,14 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["home", "home_llama32_3b", "home_phi3_mini"])
+@pytest.mark.parametrize("name", list_recipes())
 def test_shipped_recipes_load(name):
-    assert name in list_recipes()
-    assert load_recipe(name).site == "home"
+    recipe = load_recipe(name)
+    assert recipe.site == name.partition("_")[0] and recipe.out == f"runs/{name}"
+
+
+def test_every_family_has_a_recipe():
+    assert {"llama3", "mistral", "phi3", "chatml"} == {load_recipe(name).template for name in list_recipes()}
 
 
 def test_defaults_are_filled_in_and_the_complete_recipe_loads_again(tmp_path):
