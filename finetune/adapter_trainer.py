@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from peft import set_peft_model_state_dict
+from safetensors.torch import load_file
 from transformers import PrinterCallback, TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer, pack_dataset
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
@@ -56,14 +58,8 @@ def build_trainer(
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.float32)
     runs = runs_of(rows) if training.share_prefix else [[row] for row in range(len(dataset))]
-    trainer.set_up(recipe, runs, _held_out_batches(held_out, training.batch_rows, pad_id or 0), progress)
+    trainer.set_up(recipe, runs, held_out, DataCollatorForLanguageModeling(pad_token_id=pad_id or 0), progress)
     return trainer
-
-
-def _held_out_batches(rows: EncodedRows, batch_rows: int, pad_id: int) -> list[dict[str, Any]]:
-    collate = DataCollatorForLanguageModeling(pad_token_id=pad_id)
-    plain = [{"input_ids": ids, "labels": labels} for ids, labels in zip(rows.token_ids, rows.labels, strict=True)]
-    return [collate(plain[start : start + batch_rows]) for start in range(0, len(plain), batch_rows)]
 
 
 def trainer_arguments(recipe: Recipe, machine: Machine) -> SFTConfig:
@@ -127,7 +123,7 @@ class Record(TrainerCallback):
         if not training.held_out_rows or not is_due:
             return
         before = [loss for _, loss in self._metrics.series(HELD_OUT_LOSS)]
-        loss = self._trainer.held_out_loss()
+        loss = self._trainer.mean_loss(self._trainer.held_out)
         self._metrics.add(state.global_step, **{HELD_OUT_LOSS: loss})
         self._progress.note(f"step {state.global_step}: held-out loss {loss:.4f}")
         if not before or loss < min(before):
@@ -148,10 +144,10 @@ class AdapterTrainer(SFTTrainer):
     """trl's trainer with our loss, our order of rows and checkpoints that are whole or absent."""
 
     def set_up(
-        self, recipe: Recipe, runs: list[list[int]], held_out: list[dict[str, Any]], progress: StepProgress
+        self, recipe: Recipe, runs: list[list[int]], held_out: EncodedRows, pad: Any, progress: StepProgress
     ) -> None:
-        """Take what trl's constructor does not."""
-        self.recipe, self.runs, self.held_out, self.seen_tokens = recipe, runs, held_out, 0
+        """Take what trl's constructor does not; `pad` makes a batch of rows."""
+        self.recipe, self.runs, self.held_out, self.pad, self.seen_tokens = recipe, runs, held_out, pad, 0
         self.remove_callback(PrinterCallback)
         self.add_callback(Record(self, progress))
 
@@ -160,25 +156,29 @@ class AdapterTrainer(SFTTrainer):
         self.model.save_pretrained(folder, save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)
 
-    def held_out_loss(self) -> float:
-        """Return the mean loss of the held-out rows' trained tokens.
+    def load_adapter(self, folder: Path) -> None:
+        """Take an adapter's weights from a folder."""
+        set_peft_model_state_dict(self.model, load_file(folder / "adapter_model.safetensors"))
 
-        The model stays in training mode, without dropout: in eval mode bitsandbytes 0.50 packs a CPU's weights for
+    def mean_loss(self, rows: EncodedRows) -> float:
+        """Return the mean loss of the rows' trained tokens.
+
+        The model is in training mode, without dropout: in eval mode bitsandbytes 0.50 packs a CPU's weights for
         another kernel, rounds their scales, and does not get back to what they were.
         """
-        summed, tokens = 0.0, 0
+        self.model.train()
         dropouts = [module for module in self.model.modules() if isinstance(module, torch.nn.Dropout)]
         for dropout in dropouts:
             dropout.eval()
+        plain = [{"input_ids": ids, "labels": labels} for ids, labels in zip(rows.token_ids, rows.labels, strict=True)]
+        share, size, summed = self.recipe.training.share_prefix, self.args.train_batch_size, 0.0
         with torch.no_grad(), self.accelerator.autocast():
-            for batch in self.held_out:
-                batch = self._prepare_inputs(batch)
-                causal = self.model.get_base_model()
-                summed += summed_loss(causal, batch, share_prefix=self.recipe.training.share_prefix).item()
-                tokens += int((batch["labels"] != IGNORED).sum())
+            for start in range(0, len(plain), size):
+                batch = self._prepare_inputs(self.pad(plain[start : start + size]))
+                summed += summed_loss(self.model.get_base_model(), batch, share_prefix=share).item()
         for dropout in dropouts:
             dropout.train()
-        return summed / tokens
+        return summed / rows.trained_tokens
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None

@@ -80,6 +80,20 @@ class Training(Strict):
         return self
 
 
+class General(Strict):
+    """General instruction data mixed in, so that the model keeps what it could do.
+
+    `data` is a file, a folder or a Hub id in any format; `share` of the rows trained on come from it. Its last
+    `held_out_rows` are measured on before and after training; a loss that rose by more than `max_rise` nats a token
+    fails the run.
+    """
+
+    data: str = Field(min_length=1)
+    share: float = Field(gt=0, lt=1)
+    held_out_rows: int = Field(default=100, ge=1)
+    max_rise: float | None = Field(default=None, ge=0)
+
+
 class Recipe(Strict):
     """A whole recipe. Paths are relative to the working directory.
 
@@ -97,6 +111,7 @@ class Recipe(Strict):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compute_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     lora: Lora = Lora()
+    general: General | None = None
     training: Training
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 from devices.durable import aside_of, finish
 from devices.errors import UsageError
 from devices.tools import ToolCall
-from edge_agent.wire import ChatTemplate, Message
+from edge_agent.wire import ChatTemplate, Message, Segment
 
 IGNORED = -100  # PyTorch cross_entropy, default of ignore_index
 
@@ -106,11 +106,16 @@ def write_lines(path: Path, lines: Iterable[str]) -> int:
 
 
 def encode(messages: Iterable[Message], template: ChatTemplate, tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Return token ids and labels of a conversation: labels hide with IGNORED what is not trained.
+    """Return token ids and labels of a conversation, as `encode_segments`; the assistant's turns are trained."""
+    return encode_segments(template.segments(list(messages)), template.name, tokenizer)
+
+
+def encode_segments(segments: Sequence[Segment], template: str, tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Return token ids and labels of a rendered conversation: labels hide with IGNORED what is not trained.
 
     Args:
-        messages: the conversation, from the system turn on.
-        template: renders it.
+        segments: the conversation, from the system turn on.
+        template: the name of the template that rendered it.
         tokenizer: a Hugging Face tokenizer; it must not add special tokens by itself.
 
     Returns:
@@ -119,7 +124,6 @@ def encode(messages: Iterable[Message], template: ChatTemplate, tokenizer: Any) 
     Raises:
         UsageError: a token stands across the start or the end of a reply: running would not see the same tokens.
     """
-    segments = template.segments(list(messages))
     text = "".join(segment.text for segment in segments)
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     token_ids: list[int] = encoded["input_ids"]
@@ -129,7 +133,7 @@ def encode(messages: Iterable[Message], template: ChatTemplate, tokenizer: Any) 
         number = bisect_right(ends, start)
         if end > ends[number]:
             raise UsageError(
-                f"template {template.name}: the token {text[start:end]!r} of this base stands across the end of a turn",
+                f"template {template}: the token {text[start:end]!r} of this base stands across the end of a turn",
                 hint="choose the template of the base's own family",
             )
         labels.append(token if segments[number].is_trained else IGNORED)

@@ -46,6 +46,18 @@ class DataFacts:
 
 
 @dataclass(frozen=True)
+class GeneralFacts:
+    """General data that was mixed in, and the mean loss on its held-out rows before and after training."""
+
+    data: str
+    rows: int
+    rejected: int
+    held_out_rows: int
+    loss_before: float
+    loss_after: float
+
+
+@dataclass(frozen=True)
 class RunFacts:
     """The contents of run.json, apart from its schema. Losses are (step, mean loss of the trained tokens)."""
 
@@ -63,6 +75,7 @@ class RunFacts:
     all_parameters: int
     losses: tuple[tuple[int, float], ...]
     held_out_losses: tuple[tuple[int, float], ...]
+    general: GeneralFacts | None
     seconds: float
     tokens_per_s: float
     seed: int

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from devices.errors import UnavailableError
+from devices.errors import GateError, UnavailableError
 from devices.site import load_site
-from edge_agent.wire import contract_of, load_template
+from edge_agent.wire import Contract, contract_of, load_template
+from finetune.general import GeneralRows, encode_general
 from finetune.metrics import Metrics
 from finetune.processor import prepare_processor
 from finetune.progress_bar import StepProgress
@@ -22,11 +23,12 @@ from finetune.quantized_base import (
     load_config,
     load_tokenizer,
 )
-from finetune.recipe import Recipe
+from finetune.recipe import General, Recipe
 from finetune.run_folder import (
     BEST,
     METRICS,
     DataFacts,
+    GeneralFacts,
     RunFacts,
     base_sha256,
     file_sha256,
@@ -35,7 +37,7 @@ from finetune.run_folder import (
     part_of,
     tool_versions,
 )
-from finetune.training_rows import EncodedRows, encode_rows, spans
+from finetune.training_rows import EncodedRows, RowEncoder, encode_rows, spans
 
 if TYPE_CHECKING:
     from finetune.plan import Plan
@@ -57,6 +59,7 @@ def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | 
         UsageError: the recipe, the base or a row does not fit; found before training starts.
         UnavailableError: the hub is out of reach, or memory ran out.
         Interrupted: stopped by Ctrl-C.
+        GateError: the run is finished, and the loss on general rows rose by more than the recipe allows.
     """
     import torch
 
@@ -68,18 +71,15 @@ def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | 
     if machine.device == "cpu":
         prepare_processor()
     tokenizer = load_tokenizer(recipe)
-    encoded = encode_rows(Path(recipe.data), contract, tokenizer, recipe.training.max_tokens)
-    rows, held_out = encoded.split(recipe.training.held_out_rows)
+    data = _load_data(recipe, contract, tokenizer, progress)
+    rows = data.trained
     out = Path(recipe.out)
     checkpoint = open_run(recipe, out, resume=resume)
 
-    trainer = build_trainer(recipe, machine, tokenizer, rows, held_out, progress)
+    trainer = build_trainer(recipe, machine, tokenizer, rows, data.held_out, progress)
     trained, total = count_parameters(trainer.model)
     progress.note(f"trained parameters {trained:,} of {total:,} ({trained / total:.2%})")
-    progress.note(
-        f"{len(rows.token_ids)} rows ({rows.dropped} longer than {recipe.training.max_tokens} tokens dropped), "
-        f"{rows.tokens:,} tokens an epoch, {rows.trained_tokens:,} of them trained"
-    )
+    general_before = trainer.mean_loss(data.general.held_out) if data.general else 0.0  # of a fresh adapter: the base
     started_s = time.monotonic()
     try:
         _train(trainer, checkpoint, part_of(out), progress)
@@ -89,8 +89,10 @@ def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | 
 
     if (best := part_of(out) / BEST).exists():
         best.rename(part_of(out) / "adapter")
+        trainer.load_adapter(part_of(out) / "adapter")
     else:
         trainer.save_adapter(part_of(out) / "adapter")
+    general = _general_facts(recipe.general, data.general, general_before, trainer, progress)
     metrics = Metrics(part_of(out) / METRICS, trainer.state.global_step)
     facts = RunFacts(
         base=recipe.base_path_or_name,
@@ -101,10 +103,10 @@ def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | 
         data=DataFacts(
             path=recipe.data,
             sha256=file_sha256(Path(recipe.data)),
-            rows=len(rows.token_ids),
-            tokens=rows.tokens,
-            trained_tokens=rows.trained_tokens,
-            dropped=rows.dropped,
+            rows=len(data.site.token_ids),
+            tokens=data.site.tokens,
+            trained_tokens=data.site.trained_tokens,
+            dropped=data.site.dropped,
         ),
         versions=tool_versions(),
         device=machine.device,
@@ -114,12 +116,67 @@ def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | 
         all_parameters=total,
         losses=metrics.series("loss"),
         held_out_losses=metrics.series("held_out_loss"),
+        general=general,
         seconds=round(seconds, 1),
         tokens_per_s=round(trainer.seen_tokens / seconds, 1),
         seed=recipe.seed,
     )
     finish_run(out, facts)
+    most = recipe.general.max_rise if recipe.general else None
+    if general and most is not None and (rise := general.loss_after - general.loss_before) > most:
+        raise GateError(
+            f"{out}: the loss on {general.held_out_rows} general rows rose by {rise:.3f} nats a token",
+            hint=f"general.max_rise is {most}; raise general.share, or train less",
+        )
     return facts
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run trains on and measures on; `trained` are the site's rows and the general ones."""
+
+    site: EncodedRows
+    held_out: EncodedRows
+    general: GeneralRows | None
+    trained: EncodedRows
+
+
+def _load_data(recipe: Recipe, contract: Contract, tokenizer: Any, progress: StepProgress) -> TrainingData:
+    limit = recipe.training.max_tokens
+    site, held_out = encode_rows(Path(recipe.data), contract, tokenizer, limit).split(recipe.training.held_out_rows)
+    trained, general = site, None
+    if recipe.general:
+        encoder = RowEncoder(contract.template, tokenizer, limit)
+        general = encode_general(recipe.general, len(site.token_ids), encoder, recipe.seed)
+        mixed = general.mixed
+        trained = EncodedRows(site.token_ids + mixed.token_ids, site.labels + mixed.labels, site.dropped)
+        share = len(mixed.token_ids) / len(trained.token_ids)
+        progress.note(
+            f"{len(mixed.token_ids)} general rows, {share:.0%} of all (asked for {recipe.general.share:.0%}); "
+            f"{general.rejected} could not be used"
+        )
+    progress.note(
+        f"{len(trained.token_ids)} rows ({trained.dropped} longer than {limit} tokens dropped), "
+        f"{trained.tokens:,} tokens an epoch, {trained.trained_tokens:,} of them trained"
+    )
+    return TrainingData(site, held_out, general, trained)
+
+
+def _general_facts(
+    recipe: General | None, rows: GeneralRows | None, before: float, trainer: Any, progress: StepProgress
+) -> GeneralFacts | None:
+    if recipe is None or rows is None:
+        return None
+    after = trainer.mean_loss(rows.held_out)
+    progress.note(f"loss on {len(rows.held_out.token_ids)} general rows: {before:.4f} before, {after:.4f} after")
+    return GeneralFacts(
+        data=recipe.data,
+        rows=len(rows.mixed.token_ids),
+        rejected=rows.rejected,
+        held_out_rows=len(rows.held_out.token_ids),
+        loss_before=round(before, 5),
+        loss_after=round(after, 5),
+    )
 
 
 @dataclass(frozen=True)
@@ -141,15 +198,15 @@ def dry_run(recipe: Recipe, progress: StepProgress | None = None) -> DryRun:
     """
     from finetune.plan import Planner
 
-    machine = _choose_machine(recipe, progress or StepProgress())
+    progress = progress or StepProgress()
+    machine = _choose_machine(recipe, progress)
     contract = contract_of(load_site(recipe.site), load_template(recipe.template))
     tokenizer = load_tokenizer(recipe)
-    encoded = encode_rows(Path(recipe.data), contract, tokenizer, recipe.training.max_tokens)
-    rows, _ = encoded.split(recipe.training.held_out_rows)
+    rows = _load_data(recipe, contract, tokenizer, progress).trained
     plan = Planner(machine, rows, load_config(recipe)).plan(recipe)
     count = len(rows.token_ids)
     examples = tuple(spans(rows.token_ids[at], rows.labels[at], tokenizer) for at in sorted({0, count // 2, count - 1}))
-    return DryRun(plan, count, encoded.dropped, max(map(len, rows.token_ids)), examples)
+    return DryRun(plan, count, rows.dropped, max(map(len, rows.token_ids)), examples)
 
 
 def _choose_machine(recipe: Recipe, progress: StepProgress) -> Machine:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from devices.errors import UsageError
-from edge_agent.wire import Contract, body_of
+from edge_agent.wire import ChatTemplate, Contract, Message, body_of
 from finetune.rows import IGNORED, encode, read_rows
 
 
@@ -20,6 +20,12 @@ class EncodedRows:
     token_ids: tuple[list[int], ...]
     labels: tuple[list[int], ...]
     dropped: int
+
+    @classmethod
+    def of(cls, rows: Iterable[tuple[list[int], list[int]]], dropped: int = 0) -> EncodedRows:
+        """Return rows of pairs of ids and labels."""
+        pairs = list(rows)
+        return cls(tuple(ids for ids, _ in pairs), tuple(labels for _, labels in pairs), dropped)
 
     @property
     def tokens(self) -> int:
@@ -44,53 +50,65 @@ class EncodedRows:
         return head, EncodedRows(self.token_ids[kept:], self.labels[kept:], 0)
 
 
-def encode_rows(path: Path, contract: Contract, tokenizer: Any, max_tokens: int) -> EncodedRows:
-    """Return a JSONL file's rows, encoded. Rows over `max_tokens` are dropped whole and counted, never cut.
+class RowEncoder:
+    """Encodes rows for a template and a tokenizer, and refuses those whose training would not be what it seems."""
 
-    Raises:
-        UsageError: a row's system text is not the contract's, a row trains nothing or no end of turn, the end-of-turn
-            token is no single token, a text was rendered already, or no row is left; the message has file and line.
-    """
-    end_of_turn = end_of_turn_id(contract, tokenizer)
-    tokens = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    special = re.compile("|".join(map(re.escape, sorted(tokens | {contract.template.end_of_turn}))))
-    bos = tokenizer.bos_token_id
-    token_ids: list[list[int]] = []
-    labels: list[list[int]] = []
-    dropped = 0
-    for number, row in enumerate(read_rows(path), start=1):
-        where = f"{path}:{number}"
-        system = row.messages[0].text if row.messages and row.messages[0].role == "system" else None
-        if system != contract.system_text:
-            raise UsageError(
-                f"{where}: the system text is not this site's{difference(contract.system_text, system)}",
-                hint="the site changed or is another one: make the conversations again for it",
-            )
-        for message in row.messages:
-            if found := special.search(body_of(message)):
+    def __init__(self, template: ChatTemplate, tokenizer: Any, max_tokens: int) -> None:
+        """Raises UsageError if the tokenizer spells the end of a turn in several tokens."""
+        self.template, self.tokenizer, self.max_tokens = template, tokenizer, max_tokens
+        self._end_of_turn = end_of_turn_id(template, tokenizer)
+        tokens = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+        self._special = re.compile("|".join(map(re.escape, sorted(tokens | {template.end_of_turn}))))
+
+    def encode(self, where: str, messages: Sequence[Message]) -> tuple[list[int], list[int]] | None:
+        """Return a row's token ids and labels; None if it is over `max_tokens`.
+
+        Raises:
+            UsageError: a text was rendered already, or nothing is trained, or not every end of a turn.
+        """
+        for message in messages:
+            if found := self._special.search(body_of(message)):
                 raise UsageError(
                     f"{where}: a {message.role} text has the special token {found.group()}",
                     hint="give conversations as turns: text that a template has rendered would be rendered twice",
                 )
-        ids, row_labels = encode(row.messages, contract.template, tokenizer)
+        ids, labels = encode(messages, self.template, self.tokenizer)
+        bos = self.tokenizer.bos_token_id
         if ids[:2] == [bos, bos]:
             raise UsageError(
-                f"{where}: template {contract.template.name} begins the text with {tokenizer.bos_token} twice"
+                f"{where}: template {self.template.name} begins the text with {self.tokenizer.bos_token} twice"
             )
-        turns = sum(message.role == "assistant" for message in row.messages)
-        if not turns or all(label == IGNORED for label in row_labels):
+        turns = sum(message.role == "assistant" for message in messages)
+        if not turns or all(label == IGNORED for label in labels):
             raise UsageError(f"{where}: nothing is trained: the row has no assistant turn")
-        if (ends := row_labels.count(end_of_turn)) != turns:
+        if (ends := labels.count(self._end_of_turn)) != turns:
             raise UsageError(f"{where}: {turns} assistant turns, but {ends} trained end-of-turn tokens")
-        if len(ids) > max_tokens:
-            dropped += 1
-            continue
-        token_ids.append(ids)
-        labels.append(row_labels)
-    if not token_ids:
-        reason = f"all {dropped} rows are over training.max_tokens ({max_tokens})" if dropped else "it is empty"
+        return (ids, labels) if len(ids) <= self.max_tokens else None
+
+
+def encode_rows(path: Path, contract: Contract, tokenizer: Any, max_tokens: int) -> EncodedRows:
+    """Return a JSONL file's rows, encoded. Rows over `max_tokens` are dropped whole and counted, never cut.
+
+    Raises:
+        UsageError: a row's system text is not the contract's, no row is left, or as RowEncoder; the message has file
+            and line.
+    """
+    encoder = RowEncoder(contract.template, tokenizer, max_tokens)
+    kept: list[tuple[list[int], list[int]]] = []
+    number = 0
+    for number, row in enumerate(read_rows(path), start=1):
+        system = row.messages[0].text if row.messages and row.messages[0].role == "system" else None
+        if system != contract.system_text:
+            raise UsageError(
+                f"{path}:{number}: the system text is not this site's{difference(contract.system_text, system)}",
+                hint="the site changed or is another one: make the conversations again for it",
+            )
+        if encoded := encoder.encode(f"{path}:{number}", row.messages):
+            kept.append(encoded)
+    if not kept:
+        reason = f"all {number} rows are over training.max_tokens ({max_tokens})" if number else "it is empty"
         raise UsageError(f"{path}: no row to train on: {reason}")
-    return EncodedRows(tuple(token_ids), tuple(labels), dropped)
+    return EncodedRows.of(kept, number - len(kept))
 
 
 def spans(token_ids: Sequence[int], labels: Sequence[int], tokenizer: Any) -> list[tuple[str, bool]]:
@@ -103,16 +121,16 @@ def spans(token_ids: Sequence[int], labels: Sequence[int], tokenizer: Any) -> li
     return [(tokenizer.decode(ids), is_trained) for ids, is_trained in stretches]
 
 
-def end_of_turn_id(contract: Contract, tokenizer: Any) -> int:
+def end_of_turn_id(template: ChatTemplate, tokenizer: Any) -> int:
     """Return the token id of the template's end-of-turn token.
 
     Raises:
         UsageError: the tokenizer spells it in several tokens, so that it could never stop a reply.
     """
-    ids = tokenizer.encode(contract.template.end_of_turn, add_special_tokens=False)
+    ids = tokenizer.encode(template.end_of_turn, add_special_tokens=False)
     if len(ids) != 1:
         raise UsageError(
-            f"template {contract.template.name}: {contract.template.end_of_turn} is {len(ids)} tokens for this base",
+            f"template {template.name}: {template.end_of_turn} is {len(ids)} tokens for this base",
             hint="choose the template of the base's own family",
         )
     return int(ids[0])
