@@ -18,7 +18,7 @@ from typing import Any
 
 from devices.errors import UnavailableError, UsageError
 from devices.simulator import World
-from devices.site import Site, load_site
+from devices.site import Site
 from edge_agent.bundle import CONTRACT_KEY, CURRENT, MANIFEST, TEMPLATE_KEY, open_bundle
 from edge_agent.cases import Case, read_cases, write_cases
 from edge_agent.evaluation import LATENCY_CASES, Evaluation, evaluate
@@ -93,7 +93,7 @@ def find_model(name: str, site: Site, openers: Mapping[str, str]) -> Model:
 
 def grade(
     models: Sequence[Model],
-    site: str,
+    site: Site,
     cases: Sequence[Case],
     placement: Placement,
     *,
@@ -119,10 +119,7 @@ def grade(
     return runs
 
 
-def _evaluate(
-    model: Model, site_name: str, cases: Sequence[Case], placement: Placement, latency_cases: int
-) -> Evaluation:
-    site = load_site(site_name)
+def _evaluate(model: Model, site: Site, cases: Sequence[Case], placement: Placement, latency_cases: int) -> Evaluation:
     simulation = evaluation_simulation(site, load_template(model.template))
     with closing(_open(model, placement)) as engine:
         engine.prime(simulation.agent(World(site)).prefix)
@@ -166,15 +163,15 @@ class _Progress:
 
 
 def load_or_make_cases(
-    path: Path | None, maker: Callable[[], Any], site: str, count: int, seed: int, keep: Path
+    path: Path | None, maker: Callable[[], Any], site: Site, count: int, seed: int, keep: Path
 ) -> list[Case]:
     """Return the cases of a file, or make held-out ones and keep them beside the report.
 
     Raises:
-        UsageError: the file cannot be read, has no case, or the site is unknown.
+        UsageError: the file cannot be read, or has no case.
     """
     if path is None:
-        write_cases(keep, maker()(load_site(site), count, seed))
+        write_cases(keep, maker()(site, count, seed))
         path = keep
     cases = read_cases(path)
     if not cases:
@@ -184,24 +181,37 @@ def load_or_make_cases(
 
 def evaluate_models(
     names: Sequence[str],
-    site: str,
+    site: Site,
     cases: Sequence[Case],
     placement: Placement,
     openers: Mapping[str, str],
     *,
     command: str,
     stage_times_s: Mapping[str, float],
+    renamed: Site | None = None,
 ) -> dict[str, Any]:
-    """Return the report over all models named; they are all found and checked before the first one runs."""
-    loaded = load_site(site)
-    found = [find_model(name, loaded, openers) for name in names]
+    """Return the report over all models named; they are all found and checked before the first one runs.
+
+    Args:
+        names: of models, trained for `site`.
+        site: what their contract must be.
+        cases: of the site, or of `renamed`.
+        placement: where they run.
+        openers: of engines that this package may not import.
+        command: for the report.
+        stage_times_s: for the report.
+        renamed: the site with other names of tools, on which they are evaluated instead.
+    """
+    found = [find_model(name, site, openers) for name in names]
     template = next((model.template for model in found if model.template), "chatml")
     models = [model if model.template else replace(model, template=template) for model in found]
     started_s = time.monotonic()
-    runs = grade(models, site, cases, placement)
+    runs = grade(models, renamed or site, cases, placement)
     times = dict(stage_times_s)
     if times:
         times["evaluate"] = round(time.monotonic() - started_s, 1)
     today = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     provenance = Provenance(today, command, this_machine(), installed_versions())
-    return build_report(runs, provenance, title=loaded.name, stage_times_s=times)
+    return build_report(
+        runs, provenance, title=f"{site.name}, tools renamed" if renamed else site.name, stage_times_s=times
+    )

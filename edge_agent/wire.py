@@ -29,6 +29,7 @@ THINK, END_THINK, CALL, END_CALL = "<think>", "</think>", "<tool_call>", "</tool
 WIRE_FORMAT = "wire/4"  # how turns are written below; a change of it is another contract
 MARKERS = (THINK, END_THINK, CALL, END_CALL)
 REQUEST = "Request: "
+TOOLS_HEADING = "Tools:"
 END_OF_TURN = {"chatml": "<|im_end|>", "llama3": "<|eot_id|>", "mistral": "</s>", "phi3": "<|end|>", "alpaca": "</s>"}
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -149,7 +150,7 @@ def system_text(title: str, tools: Iterable[Tool]) -> str:
     lines = [
         f"You control {title}. Think first, then call tools or answer.",
         "Act only when asked to. Values outside a range, unknown devices and missing values are not called.",
-        "Tools:",
+        TOOLS_HEADING,
     ]
     return "\n".join([*lines, *(f" {signature(tool)}" for tool in tools)])  # the blank: see user_message
 

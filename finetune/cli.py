@@ -37,6 +37,15 @@ def generate(
     held_out: Annotated[
         bool, typer.Option("--held-out", help="Make evaluation cases instead of conversations.")
     ] = False,
+    renamed: Annotated[
+        float, typer.Option("--renamed", min=0, max=1, help="Share with other names of tools and arguments.")
+    ] = 0.0,
+    distractors: Annotated[
+        float, typer.Option("--distractors", min=0, max=1, help="Share with other devices beside the site's.")
+    ] = 0.0,
+    shuffled: Annotated[
+        float, typer.Option("--shuffled", min=0, max=1, help="Share with devices and tools in another order.")
+    ] = 0.0,
     as_json: _Json = False,
 ) -> None:
     """Make conversations of a site: the same for the same seed, and never with a held-out phrasing."""
@@ -44,12 +53,13 @@ def generate(
     from edge_agent.cases import write_cases
     from finetune.conversations import generate_cases, generate_rows
     from finetune.rows import write_rows
+    from finetune.variety import Variety
 
     loaded = load_site(site)
     if held_out:
         written = write_cases(out, generate_cases(loaded, count, seed))
     else:
-        written = write_rows(out, generate_rows(loaded, count, seed))
+        written = write_rows(out, generate_rows(loaded, count, seed, Variety(renamed, distractors, shuffled)))
     result = {"out": str(out), "site": loaded.name, "seed": seed, "cases" if held_out else "conversations": written}
     print(json.dumps(result) if as_json else f"{written} {'cases' if held_out else 'conversations'} in {out}")
 

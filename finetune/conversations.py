@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from devices.broker import Broker, Outcome
@@ -17,6 +17,7 @@ from edge_agent.wire import Message, contract_of, load_template, result_message,
 from finetune.exchanges import MAKERS
 from finetune.rows import Row
 from finetune.scene import THEN, Plan, Scene
+from finetune.variety import Variety
 
 USUAL_SHARE = 0.7
 EXCHANGES_PER_ROW = (1, 4)
@@ -24,16 +25,24 @@ BRANCHES, LONG_ROWS = 48, 2  # of a site's rows: of one exchange each from one s
 DONE, NOT_DONE = "Done.", "Not done."
 
 
-def generate_rows(site: Site, count: int, seed: int) -> Iterator[Row]:
+def generate_rows(site: Site, count: int, seed: int, variety: Variety | None = None) -> Iterator[Row]:
     """Yield conversations of one site, on the training side of the split; the same for the same seed.
 
     Those that start in one state follow each other, so that training evaluates their start once.
+
+    Args:
+        site: where they are held.
+        count: how many.
+        seed: decides all.
+        variety: how many start where the tools are others; none if left out.
     """
     rng = Random(f"rows-{seed}")
-    stage = Stage.of(site)
+    plain = Stage.of(site)
     while count > 0:
+        varied = variety.vary(site, rng) if variety else site
+        stage = plain if varied is site else Stage.of(varied)
         rows = make_branches(stage, rng, BRANCHES) + [make_row(stage, rng) for _ in range(LONG_ROWS)]
-        yield from rows[:count]
+        yield from (replace(row, is_varied=stage is not plain) for row in rows[:count])
         count -= len(rows)
 
 

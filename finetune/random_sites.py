@@ -7,6 +7,7 @@ from collections import Counter
 from random import Random
 from typing import Any
 
+from devices.renaming import ACTION_NAMES, KIND_NAMES
 from devices.schema import DataSchema, Value
 from devices.site import Device, Site, load_models
 
@@ -38,28 +39,6 @@ OTHER_NOUNS = {  # for other models than a building's
     "support_ticket": "ticket case complaint".split(),
     "stock_product": "product article item part".split(),
     "shop_customer": "customer client member guest".split(),
-}
-KIND_NAMES = {
-    "light": "light lamp lighting lum".split(),
-    "switch": "switch plug relay power".split(),
-    "climate": "climate heat thermostat temp".split(),
-    "cover": "cover shade blind panel".split(),
-    "lock": "lock bolt access latch".split(),
-    "fan": "fan vent air blower".split(),
-    "valve": "valve water flow tap".split(),
-}
-ACTION_NAMES = {
-    "on": "on turn_on enable activate".split(),
-    "off": "off turn_off disable deactivate".split(),
-    "brightness": "brightness dim set_brightness level".split(),
-    "set": "set adjust change put".split(),
-    "open": "open raise up unfold".split(),
-    "close": "close lower shut down".split(),
-    "lock": "lock secure bolt engage".split(),
-    "unlock": "unlock release unbolt disengage".split(),
-    "water": "water flow irrigate pour".split(),
-    "run": "run start operate cycle".split(),
-    "stop": "stop halt end cancel".split(),
 }
 RANGES = {
     "brightness": ((0, 100), (0, 10), (0, 255), (5, 80)),

@@ -26,16 +26,20 @@ class Row:
         kinds: what each exchange practises, where it was made here.
         messages: its turns.
         tools: what it declares beside its system text, as OpenAI's API has it; rows made here have tools in the text.
+        is_varied: whether its tools are others than its site's, for practice in reading them.
     """
 
     kinds: tuple[str, ...]
     messages: tuple[Message, ...]
     tools: tuple[dict[str, Any], ...] = ()
+    is_varied: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as JSON has it."""
         plain = {"kinds": list(self.kinds), "messages": [_message_to_dict(message) for message in self.messages]}
-        return plain | ({"tools": list(self.tools)} if self.tools else {})
+        return (
+            plain | ({"tools": list(self.tools)} if self.tools else {}) | ({"varied": True} if self.is_varied else {})
+        )
 
     def to_json(self) -> str:
         """Return the row as one line of JSON."""
@@ -45,7 +49,7 @@ class Row:
     def from_dict(cls, plain: dict[str, Any]) -> Row:
         """Return the row of such JSON. Raises ValueError, KeyError or TypeError if it is none."""
         messages = tuple(_message_from_dict(message) for message in plain["messages"])
-        return cls(tuple(plain["kinds"]), messages, tuple(plain.get("tools", ())))
+        return cls(tuple(plain["kinds"]), messages, tuple(plain.get("tools", ())), bool(plain.get("varied")))
 
 
 def _message_to_dict(message: Message) -> dict[str, Any]:

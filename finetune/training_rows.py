@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from devices.errors import UsageError
-from edge_agent.wire import ChatTemplate, Contract, Message, body_of
+from edge_agent.wire import TOOLS_HEADING, ChatTemplate, Contract, Message, body_of
 from finetune.rows import IGNORED, encode, read_rows
 
 
@@ -98,9 +98,12 @@ def encode_rows(path: Path, contract: Contract, tokenizer: Any, max_tokens: int)
     number = 0
     for number, row in enumerate(read_rows(path), start=1):
         system = row.messages[0].text if row.messages and row.messages[0].role == "system" else None
-        if system != contract.system_text:
+        expected = contract.system_text
+        if row.is_varied and system is not None:  # its tools are others; all before them is the site's
+            expected, system = (text.partition(TOOLS_HEADING)[0] for text in (expected, system))
+        if system != expected:
             raise UsageError(
-                f"{path}:{number}: the system text is not this site's{difference(contract.system_text, system)}",
+                f"{path}:{number}: the system text is not this site's{difference(expected, system)}",
                 hint="the site changed or is another one: make the conversations again for it",
             )
         if encoded := encoder.encode(f"{path}:{number}", row.messages):

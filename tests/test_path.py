@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 import edgewright
+from devices.site import load_site
+from edge_agent.cases import read_cases
 from finetune.recipe import STARTER_FOLDER
 
 STEPS = "training.steps=3"
@@ -69,6 +71,16 @@ def test_evaluation_writes_both_reports(path_folder: Path, capsys: pytest.Captur
     assert "Q4_K_M" in capsys.readouterr().out
 
 
+def test_a_model_is_evaluated_under_other_names_of_its_tools(path_folder: Path) -> None:
+    out = path_folder / "renamed"
+    model = f"{path_folder}/gguf/model-Q4_K_M.gguf"
+    assert edgewright.main(["eval", model, "--site", "home", "-n", "6", "--renamed", "3", "--out", str(out)]) == 0
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert report["title"] == "home, tools renamed" and report["cases"] == 6
+    actions = {command.action for case in read_cases(out / "cases.jsonl") for command in case.commands}
+    assert actions and not actions & {name for device in load_site("home").devices.values() for name in device.actions}
+
+
 def flip_byte(folder: Path) -> list[str]:
     shutil.copytree(folder / "bundle", folder / "flipped", dirs_exist_ok=True)
     model = folder / "flipped" / "model.gguf"
@@ -108,6 +120,11 @@ FAILURES: list[tuple[Callable[[Path], list[str]], int, str]] = [
     (lambda folder: ["run", f"{folder}/nothing", "--ask", "x"], 2, "no bundle"),
     (lambda folder: ["flash", f"{folder}/flipped", f"{folder}/box"], 4, "model.gguf"),
     (lambda folder: ["eval", f"{folder}/absent", "--out", f"{folder}/none"], 2, "absent is no model"),
+    (
+        lambda folder: ["eval", f"{folder}/run", "--cases", "x", "--renamed", "1", "--out", "y"],
+        2,
+        "makes its own cases",
+    ),
     (lambda folder: ["data", "show", f"{folder}/absent.jsonl"], 2, "absent.jsonl"),
 ]
 
