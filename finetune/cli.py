@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
     data.command("show")(show)
     data.command("convert")(convert)
     data.command("check")(check)
+    data.command("report")(report)
     app.add_typer(data, name="data")
     app.command("pretrain")(pretrain)
     app.command("train")(train)
@@ -121,6 +122,32 @@ def convert(
     result = {"out": str(out), "rows": counts.rows, "written": counts.written, "rejected": len(counts.rejected)}
     text = f"{counts.rows} rows: {counts.written} in {out}, {len(counts.rejected)} rejected"
     print(json.dumps(result) if as_json else text)
+
+
+def report(
+    source: Annotated[str, typer.Argument(help="A file or folder of conversations, in any format.")],
+    out: Annotated[Path, typer.Option("--out", help="The HTML file to write.")],
+    template: Annotated[str, typer.Option("--template", help="chatml, llama3, mistral, phi3 or alpaca.")] = "chatml",
+    base: Annotated[str, typer.Option("--base", help="A model whose tokens are counted.")] = "starter",
+    as_json: _Json = False,
+) -> None:
+    """Write a page about conversations: lengths, kinds, tools, what repeats, and examples."""
+    from devices.errors import UsageError
+    from edge_agent.wire import load_template
+    from finetune.data_report import make_report, page_of
+    from finetune.formats.sources import Rejected, read_source
+    from finetune.quantized_base import tokenizer_of
+    from finetune.recipe import path_or_name
+    from finetune.rows import write_lines
+
+    found = [row for _, _, row in read_source(source)]
+    rows = [row for row in found if not isinstance(row, Rejected)]
+    if not rows:
+        raise UsageError(f"{source} has no conversation that can be read")
+    made = make_report(source, rows, load_template(template), tokenizer_of(path_or_name(base)))
+    write_lines(out, [page_of(made)])
+    unread = f", {len(found) - len(rows)} rows could not be read" if len(rows) < len(found) else ""
+    print(json.dumps(made.to_dict()) if as_json else f"{out}: {len(rows)} conversations{unread}")
 
 
 def check(
