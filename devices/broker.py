@@ -124,7 +124,7 @@ class Broker:
         self._confirm = confirm
         self._pause = pause
         self._is_stopping = threading.Event()
-        self._endings = Endings(journal.events())
+        self._endings = Endings(journal.stream())
         self._lock = threading.RLock()
 
     def state(self) -> dict[str, dict[str, Value]]:

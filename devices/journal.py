@@ -72,6 +72,7 @@ class Journal:
                 "CREATE TABLE IF NOT EXISTS events (id INTEGER PRIMARY KEY, command INTEGER, time_s REAL NOT NULL,"
                 " event TEXT NOT NULL, body TEXT NOT NULL, digest TEXT NOT NULL)"
             )
+            self._database.execute("CREATE INDEX IF NOT EXISTS events_by_command ON events (command)")
             self._database.commit()
             last = self._database.execute("SELECT id, digest FROM events ORDER BY id DESC LIMIT 1").fetchone()
         except sqlite3.Error as error:
@@ -102,6 +103,10 @@ class Journal:
         """Return events in order, all or those of one command (its proposal included)."""
         return list(_events(self._database, command))
 
+    def stream(self) -> Iterator[Event]:
+        """Yield all events in order, one at a time: a journal of years need not fit into memory."""
+        return _events(self._database)
+
     def close(self) -> None:
         """Close the database and let others write it."""
         self._database.close()
@@ -126,8 +131,10 @@ def _lock(path: Path) -> int:
 
 
 def _events(database: sqlite3.Connection, command: int | None = None) -> Iterator[Event]:
-    where, values = (" ORDER BY id", ()) if command is None else (" WHERE ? IN (id, command) ORDER BY id", (command,))
-    for number, owner, time_s, name, body, digest in database.execute(_SELECT + where, values):
+    where = "" if command is None else " WHERE id = :of OR command = :of"
+    for number, owner, time_s, name, body, digest in database.execute(
+        _SELECT + where + " ORDER BY id", {"of": command}
+    ):
         yield Event(number, owner, time_s, name, json.loads(body), digest)
 
 

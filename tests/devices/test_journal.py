@@ -78,6 +78,20 @@ def test_a_cut_is_found_with_a_digest_noted_before(box: Path, script: str) -> No
         verify_events(read_events(box / JOURNAL_IN_BOX), digest)
 
 
+def test_one_command_s_events_are_found_without_reading_all(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.sqlite")
+    first = journal.append("PROPOSED", {}, 1.0)
+    for number in range(300):
+        journal.append("NOTED", {}, 2.0, number + 2)
+    journal.append("DONE", {}, 3.0, first)
+    steps = []
+    journal._database.set_progress_handler(
+        lambda: steps.append(1), 10
+    )  # once for every 10 steps of the virtual machine
+    assert [event.event for event in journal.events(first)] == ["PROPOSED", "DONE"]
+    assert len(steps) < 30
+
+
 def test_a_second_writer_is_refused_and_a_reader_is_not(tmp_path: Path) -> None:
     first = Journal(tmp_path / "journal.sqlite")
     first.append("PROPOSED", {}, 1.0)
