@@ -290,18 +290,9 @@ FILLERS = (  # said anywhere in a request, and without any meaning for it
     *("just", "simply", "quickly", "kindly", "maybe", "perhaps", "actually", "really", "now", "then", "there", "here"),
     *("so", "well", "uh", "um", "hm", "oh", "ah", "dear", "buddy", "computer", "soon", "today", "tonight", "again"),
     *("finally", "directly", "thanks", "please", "okay", "too", "also", "for us", "for me", "if possible", "as always"),
+    *("as usual", "you know", "I guess", "I think", "let me see", "one moment", "by the way", "when you can"),
     *(
-        "as usual",
-        "you know",
-        "I guess",
-        "I think",
-        "let me see",
-        "one moment",
-        "by the way",
-        "when you can",
         "it seems",
-    ),
-    *(
         "if you like",
         "at last",
         "at home",
@@ -310,8 +301,8 @@ FILLERS = (  # said anywhere in a request, and without any meaning for it
         "this time",
         "for once",
         "no hurry",
-        "my friend",
     ),
+    *("my friend", "and thanks", "and thank you", "and quickly", "once and for all", "now and then", "and so on"),
 )
 
 
