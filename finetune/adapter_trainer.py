@@ -10,6 +10,7 @@ from __future__ import annotations
 import resource
 import time
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
@@ -94,6 +95,11 @@ def trainer_arguments(recipe: Recipe, machine: Machine) -> SFTConfig:
     )
 
 
+def _loss_of_batch(model: Any, batch: dict[str, Any], *, share_prefix: bool) -> Any:
+    """Be the forward pass of a model while it trains: DistributedDataParallel sees what goes through `forward` only."""
+    return summed_loss(model.get_base_model(), batch, share_prefix=share_prefix)
+
+
 class Record(TrainerCallback):
     """Shows steps, writes metrics, measures on held-out rows, keeps the best adapter, stops when nothing is gained."""
 
@@ -103,15 +109,19 @@ class Record(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Say how many steps there are."""
         self._started_s = time.monotonic()
+        accelerator = self._trainer.accelerator
         self._metrics = Metrics(part_of(Path(self._trainer.recipe.out)) / METRICS, state.global_step)
-        per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            self._metrics.write()
+        per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
         self._progress.note(f"{state.max_steps} steps of {per_step} rows, starting at step {state.global_step}")
         self._progress.start(state.global_step, state.max_steps)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Show and write a step with its loss; speed counts the tokens of rows, not padding."""
         if logs and "loss" in logs:
-            speed = self._trainer.seen_tokens / (time.monotonic() - self._started_s)
+            speed = self._trainer.all_seen_tokens / (time.monotonic() - self._started_s)
             self._progress.step(state.global_step, float(logs["loss"]), speed)
             numbers = {name: float(logs[name]) for name in ("loss", "grad_norm", "learning_rate") if name in logs}
             self._metrics.add(state.global_step, **numbers, tokens_per_s=speed, memory_mib=used_memory_mib())
@@ -148,11 +158,21 @@ class AdapterTrainer(SFTTrainer):
     ) -> None:
         """Take what trl's constructor does not; `pad` makes a batch of rows."""
         self.recipe, self.runs, self.held_out, self.pad, self.seen_tokens = recipe, runs, held_out, pad, 0
+        self.has_plain_head = has_plain_head(self.model.get_base_model().config)
+        if self.has_plain_head:
+            self.model.forward = MethodType(_loss_of_batch, self.model)
         self.remove_callback(PrinterCallback)
         self.add_callback(Record(self, progress))
 
+    @property
+    def all_seen_tokens(self) -> int:
+        """Tokens of the rows seen, without padding; other processes are taken to have seen as many as this one."""
+        return int(self.seen_tokens * self.accelerator.num_processes)
+
     def save_adapter(self, folder: Path) -> None:
-        """Write the adapter as it is now."""
+        """Write the adapter as it is now; one process does."""
+        if not self.accelerator.is_main_process:
+            return
         self.model.save_pretrained(folder, save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)
 
@@ -186,14 +206,13 @@ class AdapterTrainer(SFTTrainer):
         """Return the mean loss of the trained tokens, and compute no other logits."""
         mask = inputs.get("attention_mask")
         self.seen_tokens += int(inputs["input_ids"].numel() if mask is None else mask.sum())
-        causal = self.model.get_base_model()
-        if return_outputs or not has_plain_head(causal.config):
+        if not self.has_plain_head:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        with self.accelerator.autocast():
-            loss = summed_loss(causal, inputs, share_prefix=self.recipe.training.share_prefix)
+        with self.accelerator.autocast():  # through the wrapper that adds up gradients, where there is one
+            loss = model(inputs, share_prefix=self.recipe.training.share_prefix)
         if num_items_in_batch is None:
             num_items_in_batch = (inputs["labels"] != IGNORED).sum()
-        return loss / num_items_in_batch
+        return loss * self.accelerator.num_processes / num_items_in_batch  # of all processes; gradients are averaged
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """Write none: run.json says what made the adapter."""
@@ -207,5 +226,8 @@ class AdapterTrainer(SFTTrainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # each writes its random state
+        if not self.accelerator.is_main_process:
+            return
         saved = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
         keep_checkpoint(saved, Path(self.args.output_dir), self.recipe.training.keep_checkpoints)

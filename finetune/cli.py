@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -204,6 +205,8 @@ def train(
         _print_dry_run(loaded, as_json=as_json)
         return
     facts = train_run(loaded, resume=resume)
+    if os.environ.get("RANK", "0") != "0":
+        return  # the first of several processes says it
     print(facts.to_json() if as_json else loaded.out)
 
 

@@ -11,17 +11,23 @@ class Metrics:
     """Appends lines to a file. A line has the step it belongs to, and the names and numbers that were given."""
 
     def __init__(self, path: Path, step: int) -> None:
-        """Take lines over that an interrupted run wrote up to its checkpoint at `step`; later ones come again."""
+        """Read the lines that an interrupted run wrote up to its checkpoint at `step`; later ones come again."""
         self._path = path
+        self._is_written = False
         self.lines = [line for line in _read(path) if line["step"] <= step]
-        path.write_text("".join(json.dumps(line) + "\n" for line in self.lines), encoding="utf-8")
+
+    def write(self) -> None:
+        """Write the lines, and from now on every one that is added; of several processes, one does."""
+        self._path.write_text("".join(json.dumps(line) + "\n" for line in self.lines), encoding="utf-8")
+        self._is_written = True
 
     def add(self, step: int, **numbers: float) -> None:
         """Append a line."""
         line = {"step": step, **{name: float(f"{number:.6g}") for name, number in numbers.items()}}
         self.lines.append(line)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        if self._is_written:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
 
     def series(self, name: str) -> tuple[tuple[int, float], ...]:
         """Return (step, number) of the lines that have a name."""

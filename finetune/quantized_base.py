@@ -5,6 +5,7 @@ One code path serves CPU and GPU: what differs (device, compute dtype, paged mem
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def choose_device(wanted: str) -> str:
     """Return "cuda" or "cpu" for auto, cuda or cpu.
 
     Raises:
-        UsageError: cuda is wanted and absent, or several GPUs are visible, which this trainer does not use.
+        UsageError: cuda is wanted and absent, or several GPUs are visible to one process.
     """
     import torch
 
@@ -40,9 +41,11 @@ def choose_device(wanted: str) -> str:
         raise UsageError("device is cuda, and torch sees no GPU", hint="set device=auto, or install a CUDA torch")
     if wanted == "cpu" or not has_cuda:
         return "cpu"
-    if torch.cuda.device_count() > 1:
-        raise UsageError(f"{torch.cuda.device_count()} GPUs are visible, and training uses one",
-                         hint="set CUDA_VISIBLE_DEVICES=0")  # fmt: skip
+    if torch.cuda.device_count() > 1 and "LOCAL_RANK" not in os.environ:
+        raise UsageError(
+            f"{torch.cuda.device_count()} GPUs are visible, and one process uses one",
+            hint="accelerate launch --num_processes N -m edgewright train … for all, or set CUDA_VISIBLE_DEVICES=0",
+        )
     return "cuda"
 
 
@@ -109,6 +112,7 @@ def load_base(recipe: Recipe, device: str, dtype: Any) -> Any:
     name = _require_base(recipe)
     if Path(name).is_dir():
         disable_progress_bar()
+    place = torch.cuda.current_device() if device == "cuda" else device  # of several processes, each its own
     quantization = None
     if recipe.quantization == "nf4":  # transformers' default type is fp4
         quantization = BitsAndBytesConfig(
@@ -119,7 +123,7 @@ def load_base(recipe: Recipe, device: str, dtype: Any) -> Any:
         )
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            name, dtype=dtype, device_map={"": device}, quantization_config=quantization, attn_implementation="sdpa"
+            name, dtype=dtype, device_map={"": place}, quantization_config=quantization, attn_implementation="sdpa"
         )
     except (OSError, ValueError) as error:
         raise _not_loaded(name, error) from error

@@ -79,6 +79,7 @@ class RunFacts:
     seconds: float
     tokens_per_s: float
     seed: int
+    processes: int
 
     def to_json(self) -> str:
         """Return the text of run.json."""
@@ -90,8 +91,8 @@ def part_of(out: Path) -> Path:
     return out.with_name(out.name + ".part")
 
 
-def open_run(recipe: Recipe, out: Path, *, resume: bool) -> Path | None:
-    """Make OUT.part ready and put recipe, site and sample into it; return the checkpoint to go on from, if any.
+def open_run(recipe: Recipe, out: Path, *, resume: bool) -> None:
+    """Make OUT.part ready and put recipe, site and sample into it, unless there is a checkpoint to go on from.
 
     Raises:
         UsageError: OUT is there already, a run was interrupted and `resume` was not asked for, there is nothing to
@@ -105,7 +106,7 @@ def open_run(recipe: Recipe, out: Path, *, resume: bool) -> Path | None:
         if checkpoint is None:
             raise UsageError(f"nothing to resume: {part} has no checkpoint", hint="start the run without resume")
         _require_same(part, recipe)
-        return checkpoint
+        return
     if checkpoint is not None:
         raise UsageError(
             f"{part} is an interrupted run with {checkpoint.name}",
@@ -118,7 +119,6 @@ def open_run(recipe: Recipe, out: Path, *, resume: bool) -> Path | None:
     with Path(recipe.data).open(encoding="utf-8") as rows:
         (part / "sample.jsonl").write_text("".join(islice(rows, SAMPLE_ROWS)), encoding="utf-8")
     (part / "data.sha256").write_text(file_sha256(Path(recipe.data)), encoding="utf-8")
-    return None
 
 
 def finish_run(out: Path, facts: RunFacts) -> None:
@@ -126,6 +126,7 @@ def finish_run(out: Path, facts: RunFacts) -> None:
     part = part_of(out)
     (part / "run.json").write_text(facts.to_json(), encoding="utf-8")
     (part / "data.sha256").unlink(missing_ok=True)
+    shutil.rmtree(part / BEST, ignore_errors=True)  # it is the adapter
     _rename_durably(part, out)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +36,7 @@ from finetune.run_folder import (
     base_sha256,
     file_sha256,
     finish_run,
+    last_checkpoint,
     open_run,
     part_of,
     tool_versions,
@@ -50,6 +54,9 @@ class Interrupted(UnavailableError):
 def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | None = None) -> RunFacts:
     """Train an adapter as the recipe says and leave a run folder (finetune/run_folder.py) at recipe.out.
 
+    Under `accelerate launch` each process trains on its share of every step's rows, which are then training.batch_rows
+    times the processes; the first one writes the folder.
+
     Args:
         recipe: everything that decides the run.
         resume: go on from the last checkpoint of an interrupted run of the same recipe and data.
@@ -62,19 +69,25 @@ def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | 
         GateError: the run is finished, and the loss on general rows rose by more than the recipe allows.
     """
     import torch
+    from accelerate import PartialState
 
     from finetune.adapter_trainer import build_trainer
 
-    progress = progress or StepProgress()
+    is_first = os.environ.get("RANK", "0") == "0"
+    progress = progress or StepProgress(sys.stderr if is_first else io.StringIO())
     contract = contract_of(load_site(recipe.site), load_template(recipe.template))
     machine = _choose_machine(recipe, progress)
     if machine.device == "cpu":
         prepare_processor()
+    processes = PartialState(cpu=machine.device == "cpu")
     tokenizer = load_tokenizer(recipe)
     data = _load_data(recipe, contract, tokenizer, progress)
     rows = data.trained
     out = Path(recipe.out)
-    checkpoint = open_run(recipe, out, resume=resume)
+    if is_first:
+        open_run(recipe, out, resume=resume)
+    processes.wait_for_everyone()
+    checkpoint = last_checkpoint(part_of(out)) if resume else None
 
     trainer = build_trainer(recipe, machine, tokenizer, rows, data.held_out, progress)
     trained, total = count_parameters(trainer.model)
@@ -87,11 +100,10 @@ def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | 
         raise _out_of_memory(recipe, machine, rows, trainer) from error
     seconds = time.monotonic() - started_s
 
+    processes.wait_for_everyone()
     if (best := part_of(out) / BEST).exists():
-        best.rename(part_of(out) / "adapter")
-        trainer.load_adapter(part_of(out) / "adapter")
-    else:
-        trainer.save_adapter(part_of(out) / "adapter")
+        trainer.load_adapter(best)
+    trainer.save_adapter(part_of(out) / "adapter")
     general = _general_facts(recipe.general, data.general, general_before, trainer, progress)
     metrics = Metrics(part_of(out) / METRICS, trainer.state.global_step)
     facts = RunFacts(
@@ -118,10 +130,13 @@ def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | 
         held_out_losses=metrics.series("held_out_loss"),
         general=general,
         seconds=round(seconds, 1),
-        tokens_per_s=round(trainer.seen_tokens / seconds, 1),
+        tokens_per_s=round(trainer.all_seen_tokens / seconds, 1),
         seed=recipe.seed,
+        processes=processes.num_processes,
     )
-    finish_run(out, facts)
+    processes.wait_for_everyone()
+    if is_first:
+        finish_run(out, facts)
     most = recipe.general.max_rise if recipe.general else None
     if general and most is not None and (rise := general.loss_after - general.loss_before) > most:
         raise GateError(

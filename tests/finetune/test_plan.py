@@ -121,5 +121,5 @@ def test_out_of_memory_says_what_helps_most(base: Path, tmp_path: Path, monkeypa
     with pytest.raises(UnavailableError, match="out of GPU memory at step 0") as caught:
         train_run(recipe_for(base, tmp_path, share_prefix=False), progress=StepProgress(io.StringIO()))
     first, second, *_ = caught.value.hint.split("; ")
-    assert first.startswith("training.gradient_checkpointing=true training.share_prefix=false saves about ")
-    assert second.startswith("training.batch_rows=1 training.accumulate=2 saves about ")
+    assert first.startswith("training.batch_rows=1 training.accumulate=2 saves about ")
+    assert second.startswith("training.gradient_checkpointing=true training.share_prefix=false saves about ")
