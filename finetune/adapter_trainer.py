@@ -1,4 +1,4 @@
-"""trl's trainer, told what to do. The only file that knows trl; importing it imports torch.
+"""trl's trainer, told what to do. This file and preference_trainer.py alone know trl; importing it imports torch.
 
 What trl 1.16 would do by itself and must not: render or truncate rows (they come encoded), cast the adapter of a
 quantized base to bfloat16 (the optimizer's small updates would be lost), switch bf16 and gradient checkpointing on
@@ -59,14 +59,20 @@ def build_trainer(
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.float32)
     runs = runs_of(rows) if training.share_prefix else [[row] for row in range(len(dataset))]
-    trainer.set_up(recipe, runs, held_out, DataCollatorForLanguageModeling(pad_token_id=pad_id or 0), progress)
+    trainer.take_rows(runs, held_out, DataCollatorForLanguageModeling(pad_token_id=pad_id or 0))
+    trainer.set_up(recipe, progress)
     return trainer
 
 
 def trainer_arguments(recipe: Recipe, machine: Machine) -> SFTConfig:
     """Return trl's settings for a recipe; everything that trl 1.16 switches on by itself is said here."""
+    return SFTConfig(**common_arguments(recipe, machine), dataset_kwargs={"skip_prepare_dataset": True})
+
+
+def common_arguments(recipe: Recipe, machine: Machine) -> dict[str, Any]:
+    """Return the settings that every trainer of trl's takes."""
     training = recipe.training
-    return SFTConfig(
+    return dict(  # noqa: C408
         output_dir=str(part_of(Path(recipe.out)) / "checkpoints"),
         use_cpu=machine.device == "cpu",
         bf16=machine.dtype == torch.bfloat16,
@@ -84,7 +90,6 @@ def trainer_arguments(recipe: Recipe, machine: Machine) -> SFTConfig:
         gradient_checkpointing=training.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False} if training.gradient_checkpointing else None,
         max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
         dataloader_pin_memory=machine.device == "cuda",
         save_steps=training.checkpoint_every,
@@ -150,31 +155,51 @@ def used_memory_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
-class AdapterTrainer(SFTTrainer):
-    """trl's trainer with our loss, our order of rows and checkpoints that are whole or absent."""
+class RunTrainer:
+    """What our trainers add to trl's: steps are shown and written, checkpoints are whole or absent."""
 
-    def set_up(
-        self, recipe: Recipe, runs: list[list[int]], held_out: EncodedRows, pad: Any, progress: StepProgress
-    ) -> None:
-        """Take what trl's constructor does not; `pad` makes a batch of rows."""
-        self.recipe, self.runs, self.held_out, self.pad, self.seen_tokens = recipe, runs, held_out, pad, 0
-        self.has_plain_head = has_plain_head(self.model.get_base_model().config)
-        if self.has_plain_head:
-            self.model.forward = MethodType(_loss_of_batch, self.model)
+    def set_up(self: Any, recipe: Recipe, progress: StepProgress) -> None:
+        """Take what trl's constructor does not."""
+        self.recipe, self.seen_tokens = recipe, 0
         self.remove_callback(PrinterCallback)
         self.add_callback(Record(self, progress))
 
     @property
-    def all_seen_tokens(self) -> int:
+    def all_seen_tokens(self: Any) -> int:
         """Tokens of the rows seen, without padding; other processes are taken to have seen as many as this one."""
         return int(self.seen_tokens * self.accelerator.num_processes)
 
-    def save_adapter(self, folder: Path) -> None:
+    def save_adapter(self: Any, folder: Path) -> None:
         """Write the adapter as it is now; one process does."""
         if not self.accelerator.is_main_process:
             return
-        self.model.save_pretrained(folder, save_embedding_layers=False)
+        self.model.save_pretrained(folder, save_embedding_layers=False, selected_adapters=["default"])
         (folder / "README.md").unlink(missing_ok=True)
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """Write none: run.json says what made the adapter."""
+
+    def _get_output_dir(self: Any, trial: Any) -> str:
+        return str(Path(self.args.output_dir) / "saving")
+
+    def _save_checkpoint(self: Any, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)  # type: ignore[misc]
+        self.accelerator.wait_for_everyone()  # each writes its random state
+        if not self.accelerator.is_main_process:
+            return
+        saved = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        keep_checkpoint(saved, Path(self.args.output_dir), self.recipe.training.keep_checkpoints)
+
+
+class AdapterTrainer(RunTrainer, SFTTrainer):
+    """trl's trainer with our loss and our order of rows."""
+
+    def take_rows(self, runs: list[list[int]], held_out: EncodedRows, pad: Any) -> None:
+        """Take the order of rows, those to measure on, and what makes a batch of rows."""
+        self.runs, self.held_out, self.pad = runs, held_out, pad
+        self.has_plain_head = has_plain_head(self.model.get_base_model().config)
+        if self.has_plain_head:
+            self.model.forward = MethodType(_loss_of_batch, self.model)
 
     def load_adapter(self, folder: Path) -> None:
         """Take an adapter's weights from a folder."""
@@ -214,20 +239,6 @@ class AdapterTrainer(SFTTrainer):
             num_items_in_batch = (inputs["labels"] != IGNORED).sum()
         return loss * self.accelerator.num_processes / num_items_in_batch  # of all processes; gradients are averaged
 
-    def create_model_card(self, *_: Any, **__: Any) -> None:
-        """Write none: run.json says what made the adapter."""
-
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         lengths = [len(ids) for ids in self.train_dataset["input_ids"]]
         return BatchOrder(self.runs, lengths, self.args.train_batch_size, self.recipe.seed)
-
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(Path(self.args.output_dir) / "saving")
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()  # each writes its random state
-        if not self.accelerator.is_main_process:
-            return
-        saved = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-        keep_checkpoint(saved, Path(self.args.output_dir), self.recipe.training.keep_checkpoints)

@@ -26,6 +26,7 @@ def register(app: typer.Typer) -> None:
     data.command("convert")(convert)
     data.command("check")(check)
     data.command("report")(report)
+    data.command("pairs")(pairs)
     app.add_typer(data, name="data")
     app.command("pretrain")(pretrain)
     app.command("train")(train)
@@ -149,6 +150,27 @@ def report(
     write_lines(out, [page_of(made)])
     unread = f", {len(found) - len(rows)} rows could not be read" if len(rows) < len(found) else ""
     print(json.dumps(made.to_dict()) if as_json else f"{out}: {len(rows)} conversations{unread}")
+
+
+def pairs(
+    model: Annotated[str, typer.Argument(help="A run, a Hugging Face folder or a GGUF file, trained for the site.")],
+    out: Annotated[Path, typer.Option("--out", help="The JSONL file to write.")],
+    site: _Site = "home",
+    count: Annotated[int, typer.Option("-n", "--count", min=1, help="Cases to practise on.")] = 400,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 1,
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda, for Hugging Face models.")] = "cpu",
+    as_json: _Json = False,
+) -> None:
+    """Let a model practise, and write what it said wrongly with what is right: pairs for a recipe with `preference`."""
+    from devices.site import load_site
+    from edge_agent.grading import Placement
+    from finetune.pairs import find_pairs
+    from finetune.rows import write_lines
+
+    found = find_pairs(model, load_site(site), count, seed, Placement(device))
+    written = write_lines(out, (pair.to_json() for pair in found))
+    text = f"{written} pairs of {count} cases in {out}"
+    print(json.dumps({"out": str(out), "cases": count, "pairs": written}) if as_json else text)
 
 
 def check(

@@ -161,15 +161,27 @@ def carry_out(plan: Plan, stage: Stage, world: World) -> tuple[list[Message], li
 
 def generate_cases(site: Site, count: int, seed: int) -> Iterator[Case]:
     """Yield held-out cases of one site: no phrasing template of theirs is in any training conversation."""
-    rng = Random(f"cases-{seed}")
+    for case, _ in _cases(site, count, f"cases-{seed}", f"{site.name}-{seed}", held_out=True):
+        yield case
+
+
+def generate_practice(site: Site, count: int, seed: int) -> Iterator[tuple[Case, tuple[Message, ...]]]:
+    """Yield cases of one site on the training side of the split, each with the conversation that does it right."""
+    yield from _cases(site, count, f"practice-{seed}", f"{site.name}-practice-{seed}", held_out=False)
+
+
+def _cases(
+    site: Site, count: int, chance: str, name: str, *, held_out: bool
+) -> Iterator[tuple[Case, tuple[Message, ...]]]:
+    rng = Random(chance)
     stage = Stage.of(site)
     for number in range(count):
         world = random_world(site, rng)
-        plan = draw_plan(stage, world, rng, held_out=True)
+        plan = draw_plan(stage, world, rng, held_out=held_out)
         before, clock = world.snapshot(), world.clock
-        _, outcomes = carry_out(plan, stage, world)
-        yield Case(
-            id=f"{site.name}-{seed}-{number:04d}",
+        messages, outcomes = carry_out(plan, stage, world)
+        case = Case(
+            id=f"{name}-{number:04d}",
             kind=plan.kind,
             ask=plan.ask,
             state=before,
@@ -183,3 +195,4 @@ def generate_cases(site: Site, count: int, seed: int) -> Iterator[Case]:
             state_after=world.snapshot(),
             answer_has=plan.answer_has,
         )
+        yield case, (stage.system, *messages)

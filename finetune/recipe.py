@@ -94,6 +94,17 @@ class General(Strict):
     max_rise: float | None = Field(default=None, ge=0)
 
 
+class Preference(Strict):
+    """A second stage on preference pairs (DPO): `data` has pairs, as `edgewright data pairs` writes them.
+
+    Training goes on from the adapter of the run `start_from`, which is also what it may not stray far from: `beta` is
+    how much that counts.
+    """
+
+    start_from: str = Field(min_length=1)
+    beta: float = Field(default=0.1, gt=0)
+
+
 class Recipe(Strict):
     """A whole recipe. Paths are relative to the working directory.
 
@@ -112,7 +123,15 @@ class Recipe(Strict):
     compute_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     lora: Lora = Lora()
     general: General | None = None
+    preference: Preference | None = None
     training: Training
+
+    @model_validator(mode="after")
+    def _require_pairs_alone(self) -> Recipe:
+        training = self.training
+        if self.preference and (self.general or training.held_out_rows or training.share_prefix or training.packing):
+            raise ValueError("preference goes without general, held_out_rows, share_prefix and packing")
+        return self
 
     @property
     def base_path_or_name(self) -> str:

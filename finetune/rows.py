@@ -36,7 +36,7 @@ class Row:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as JSON has it."""
-        plain = {"kinds": list(self.kinds), "messages": [_message_to_dict(message) for message in self.messages]}
+        plain = {"kinds": list(self.kinds), "messages": [message_to_dict(message) for message in self.messages]}
         return (
             plain | ({"tools": list(self.tools)} if self.tools else {}) | ({"varied": True} if self.is_varied else {})
         )
@@ -48,11 +48,12 @@ class Row:
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Row:
         """Return the row of such JSON. Raises ValueError, KeyError or TypeError if it is none."""
-        messages = tuple(_message_from_dict(message) for message in plain["messages"])
+        messages = tuple(message_from_dict(message) for message in plain["messages"])
         return cls(tuple(plain["kinds"]), messages, tuple(plain.get("tools", ())), bool(plain.get("varied")))
 
 
-def _message_to_dict(message: Message) -> dict[str, Any]:
+def message_to_dict(message: Message) -> dict[str, Any]:
+    """Return a turn as JSON has it."""
     plain: dict[str, Any] = {"role": message.role, "text": message.text}
     if message.role == "assistant":
         plain["thought"] = message.thought
@@ -81,7 +82,8 @@ def read_rows(path: Path) -> Iterator[Row]:
             ) from error
 
 
-def _message_from_dict(plain: dict[str, Any]) -> Message:
+def message_from_dict(plain: dict[str, Any]) -> Message:
+    """Return the turn of such JSON. Raises ValueError, KeyError or TypeError if it is none."""
     if plain["role"] not in ("system", "user", "assistant", "tool"):
         raise ValueError(f"unknown role {plain['role']!r}")
     calls = tuple(ToolCall(call["name"], call["arguments"]) for call in plain.get("calls", []))

@@ -28,7 +28,7 @@ from devices.site import site_path
 from finetune.recipe import Recipe, load_recipe
 
 SCHEMA = "run/v1"
-METRICS, BEST = "metrics.jsonl", "best"
+METRICS, BEST, SAMPLE = "metrics.jsonl", "best", "sample.jsonl"
 SAMPLE_ROWS = 8
 PACKAGES = ("edgewright", "torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "tokenizers")
 
@@ -116,9 +116,24 @@ def open_run(recipe: Recipe, out: Path, *, resume: bool) -> None:
     (part / "checkpoints").mkdir(parents=True)
     (part / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
     shutil.copyfile(site_path(recipe.site), part / "site.yaml")
-    with Path(recipe.data).open(encoding="utf-8") as rows:
-        (part / "sample.jsonl").write_text("".join(islice(rows, SAMPLE_ROWS)), encoding="utf-8")
+    of_before = Path(recipe.preference.start_from) / SAMPLE if recipe.preference else None  # pairs are no rows
+    with (of_before or Path(recipe.data)).open(encoding="utf-8") as rows:
+        (part / SAMPLE).write_text("".join(islice(rows, SAMPLE_ROWS)), encoding="utf-8")
     (part / "data.sha256").write_text(file_sha256(Path(recipe.data)), encoding="utf-8")
+
+
+def run_contract(run: Path) -> str:
+    """Return the digest of the contract that a finished run was trained for.
+
+    Raises:
+        UsageError: it is no finished run.
+    """
+    try:
+        return str(json.loads((run / "run.json").read_text(encoding="utf-8"))["contract"])
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(
+            f"preference.start_from: {run} is no finished run", hint="edgewright train makes one"
+        ) from error
 
 
 def finish_run(out: Path, facts: RunFacts) -> None:

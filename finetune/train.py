@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from devices.errors import GateError, UnavailableError
 from devices.site import load_site
-from edge_agent.wire import Contract, contract_of, load_template
+from edge_agent.wire import Contract, contract_of, load_template, require_contract
 from finetune.general import GeneralRows, encode_general
 from finetune.metrics import Metrics
+from finetune.pairs import encode_pairs
 from finetune.processor import prepare_processor
 from finetune.progress_bar import StepProgress
 from finetune.quantized_base import (
@@ -39,6 +40,7 @@ from finetune.run_folder import (
     last_checkpoint,
     open_run,
     part_of,
+    run_contract,
     tool_versions,
 )
 from finetune.training_rows import EncodedRows, RowEncoder, encode_rows, spans
@@ -89,7 +91,12 @@ def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | 
     processes.wait_for_everyone()
     checkpoint = last_checkpoint(part_of(out)) if resume else None
 
-    trainer = build_trainer(recipe, machine, tokenizer, rows, data.held_out, progress)
+    if recipe.preference:
+        from finetune.preference_trainer import build_preference_trainer
+
+        trainer = build_preference_trainer(recipe, recipe.preference, machine, tokenizer, data.pairs, progress)
+    else:
+        trainer = build_trainer(recipe, machine, tokenizer, rows, data.held_out, progress)
     trained, total = count_parameters(trainer.model)
     progress.note(f"trained parameters {trained:,} of {total:,} ({trained / total:.2%})")
     general_before = trainer.mean_loss(data.general.held_out) if data.general else 0.0  # of a fresh adapter: the base
@@ -148,16 +155,27 @@ def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a run trains on and measures on; `trained` are the site's rows and the general ones."""
+    """What a run trains on and measures on; `trained` are the site's rows and the general ones.
+
+    Of preference pairs, rows are the preferred conversations, and `pairs` is what trl takes.
+    """
 
     site: EncodedRows
     held_out: EncodedRows
     general: GeneralRows | None
     trained: EncodedRows
+    pairs: list[dict[str, list[int]]]
 
 
 def _load_data(recipe: Recipe, contract: Contract, tokenizer: Any, progress: StepProgress) -> TrainingData:
     limit = recipe.training.max_tokens
+    if recipe.preference:
+        start = Path(recipe.preference.start_from)
+        require_contract(run_contract(start), contract.digest, f"run {start}")
+        encoder = RowEncoder(contract.template, tokenizer, limit)
+        pairs, rows = encode_pairs(Path(recipe.data), contract.system_text, encoder)
+        progress.note(f"{len(pairs)} pairs, going on from {start}")
+        return TrainingData(rows, EncodedRows((), (), 0), None, rows, pairs)
     site, held_out = encode_rows(Path(recipe.data), contract, tokenizer, limit).split(recipe.training.held_out_rows)
     trained, general = site, None
     if recipe.general:
@@ -174,7 +192,7 @@ def _load_data(recipe: Recipe, contract: Contract, tokenizer: Any, progress: Ste
         f"{len(trained.token_ids)} rows ({trained.dropped} longer than {limit} tokens dropped), "
         f"{trained.tokens:,} tokens an epoch, {trained.trained_tokens:,} of them trained"
     )
-    return TrainingData(site, held_out, general, trained)
+    return TrainingData(site, held_out, general, trained, [])
 
 
 def _general_facts(
