@@ -5,6 +5,7 @@
     OUT/site.yaml       the site file, byte for byte
     OUT/sample.jsonl    the first rows of the data
     OUT/metrics.jsonl   loss, gradient norm, rate, speed and memory of every step; losses on held-out rows
+    OUT/report.html     the loss curve, for people
     OUT/run.json        what went in, what came out, and with which versions
     OUT/checkpoints/    the last ones
 
@@ -136,9 +137,10 @@ def run_contract(run: Path) -> str:
         ) from error
 
 
-def finish_run(out: Path, facts: RunFacts) -> None:
-    """Write run.json, make everything durable, and give the folder its name."""
+def finish_run(out: Path, facts: RunFacts, page: str) -> None:
+    """Write run.json and the page about it, make everything durable, and give the folder its name."""
     part = part_of(out)
+    (part / "report.html").write_text(page, encoding="utf-8")
     (part / "run.json").write_text(facts.to_json(), encoding="utf-8")
     (part / "data.sha256").unlink(missing_ok=True)
     shutil.rmtree(part / BEST, ignore_errors=True)  # it is the adapter

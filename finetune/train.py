@@ -43,6 +43,7 @@ from finetune.run_folder import (
     run_contract,
     tool_versions,
 )
+from finetune.run_report import run_page
 from finetune.training_rows import EncodedRows, RowEncoder, encode_rows, spans
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | 
     )
     processes.wait_for_everyone()
     if is_first:
-        finish_run(out, facts)
+        finish_run(out, facts, run_page(facts))
     most = recipe.general.max_rise if recipe.general else None
     if general and most is not None and (rise := general.loss_after - general.loss_before) > most:
         raise GateError(

@@ -11,6 +11,7 @@ from finetune.progress_bar import StepProgress
 from finetune.recipe import Recipe
 from finetune.rows import IGNORED, Row, write_rows
 from finetune.run_folder import part_of
+from finetune.run_report import HEIGHT, WIDTH, plot_of
 from finetune.train import Interrupted, train_run
 from finetune.training_rows import encode_rows
 from tests.tiny_base import make_tiny_base, tiny_conversations
@@ -61,6 +62,16 @@ def adapter_of(out: Path) -> dict:
     return load_file(out / "adapter" / "adapter_model.safetensors")
 
 
+def test_the_plot_has_every_loss_between_its_axes():
+    losses = [(step, 3.0 / step) for step in range(1, 201)]
+    plot = plot_of(losses, [(100, 0.5), (200, 9.0)])
+    points = [tuple(map(float, point.split(","))) for point in plot.losses.split()]
+    assert len(points) == 200 and all(0 <= x <= WIDTH and 0 <= y <= HEIGHT for x, y in [*points, *plot.dots])
+    assert points[0][1] < points[10][1] < points[-1][1]  # a lower loss stands lower
+    assert [text for _, text in plot.steps] == ["0", "50", "100", "150", "200"] and len(plot.levels) == 5
+    assert plot_of([(1, 0.0)], []).dots == []
+
+
 class StopAt(StepProgress):
     """Presses Ctrl-C once a step is done."""
 
@@ -91,7 +102,16 @@ def test_a_run_learns_and_leaves_its_folder(base, data, tmp_path):
     assert run["data"]["rows"] == 6
     assert run["losses"] == [list(pair) for pair in facts.losses]
     assert "model.safetensors" in run["base_sha256"]
-    names = {"site.yaml", "recipe.yaml", "sample.jsonl", "run.json", "metrics.jsonl", "adapter", "checkpoints"}
+    names = {
+        "site.yaml",
+        "recipe.yaml",
+        "sample.jsonl",
+        "run.json",
+        "report.html",
+        "metrics.jsonl",
+        "adapter",
+        "checkpoints",
+    }
     assert names == {path.name for path in out.iterdir()}
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
