@@ -118,7 +118,9 @@ class Agent:
         """
         started_s = time.monotonic()
         turn = _Turn(ask)
-        messages = [*self._remembered(), user_message(ask, self.broker.state(), self._clock_text())]
+        state = self.broker.state()
+        messages = [*self._remembered(), user_message(ask, state, self._clock_text())]
+        grammar = self._grammar.with_facts(state)
         for _ in range(self._limits.model_replies):
             left_s = self._limits.timeout_s - (time.monotonic() - started_s)
             if left_s <= 0:
@@ -127,7 +129,7 @@ class Agent:
             while True:
                 prompt = self.contract.template.render([self._system, *messages], add_generation_prompt=True)
                 try:
-                    completion = yield Request(prompt, self._grammar, Limits(self._limits.reply_tokens, left_s))
+                    completion = yield Request(prompt, grammar, Limits(self._limits.reply_tokens, left_s))
                     break
                 except ContextFull:
                     if len(shorter := without_oldest_turn(messages)) == len(messages):
@@ -148,6 +150,7 @@ class Agent:
             outcomes = [self._execute(turn, call) for call in self._commands(reply)]
             messages.append(Message("assistant", "", reply.thought, reply.calls))
             messages.append(result_message([outcome.result for outcome in outcomes]))
+            grammar = self._grammar  # the state that was shown is not the state any more
         if turn.stop_reason == "answer":
             self._history = messages
         return turn.result()

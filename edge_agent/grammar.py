@@ -8,14 +8,14 @@ Does not guard against: a call that fits its schema and is still wrong, or unsaf
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from devices.errors import UsageError
-from devices.schema import DataSchema
+from devices.schema import DataSchema, Value
 from devices.tools import Tool
-from edge_agent.wire import CALL, END_CALL, END_THINK, MARKERS, THINK
+from edge_agent.wire import CALL, END_CALL, END_THINK, MARKERS, THINK, facts_text
 
 THOUGHT_CHARACTERS = 400
 ANSWER_CHARACTERS = 600
@@ -35,9 +35,18 @@ _RULE_OF = {THINK: "think", END_THINK: "end_think", CALL: "open_call", END_CALL:
 
 @dataclass(frozen=True)
 class Grammar:
-    """A grammar in llguidance's Lark dialect; equal grammars have equal `lark`."""
+    """A grammar in llguidance's Lark dialect; equal grammars have equal `lark`.
+
+    `facts` are (device, text): after a device's name and a colon, a thought goes on with its text and nothing else. So
+    what a model says of the state is what the state says, once it has found the right device.
+    """
 
     lark: str
+    facts: tuple[tuple[str, str], ...] = ()
+
+    def with_facts(self, state: Mapping[str, dict[str, Value]]) -> Grammar:
+        """Return this grammar with the lines of a state as facts."""
+        return Grammar(self.lark, tuple((name, facts_text(values)) for name, values in state.items()))
 
     def for_vocabulary(self, marker_tokens: Collection[str]) -> Grammar:
         """Return this grammar with each marker as a token where the vocabulary has one, else as plain text.

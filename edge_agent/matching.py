@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,14 +12,15 @@ from llguidance import LLMatcher, LLTokenizer
 from numpy.typing import NDArray
 
 from devices.errors import UnavailableError
-from edge_agent.grammar import Grammar
-from edge_agent.wire import MARKERS
+from edge_agent.grammar import THOUGHT_CHARACTERS, Grammar
+from edge_agent.wire import END_THINK, MARKERS
 
 # Classes of plain text whose masks llguidance computes once a vocabulary; thoughts and answers fall into them.
 # Source: llguidance 1.9, docs/optimizations.md, "Slicer optimization".
 # 2 cores, Llama 3's vocabulary, one call: 4-12 ms of masks with these, 35-45 ms with llguidance's own, 70 ms with none.
 TEXT_SLICES = [r"[^<>\x00-\x1f\x7f]{1,10}", r"[^<>\x00-\x1f\x7f]{1,30}", r"[^<>\x00-\x1f\x7f]+"]
 COMPILED_GRAMMARS = 8
+_LAST_NAME = re.compile(r"(\w*):")
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,9 @@ class Matcher:
         self._matcher = vocabulary.compile(grammar) if grammar is not None else None
         self.mask: NDArray[np.int32] = np.full((vocabulary.size + 31) // 32, -1, dtype=np.int32)
         self.is_over = False
+        self._facts = dict(grammar.facts) if grammar is not None else {}
+        self._thought = ""
+        self._cited: list[int] = []  # tokens of a fact that must come next
 
     def take_forced(self) -> list[int]:
         """Accept and return the tokens that must come next; sets `mask` for the decision after them.
@@ -114,7 +119,7 @@ class Matcher:
             return []
         taken: list[int] = []
         while not self.is_over:
-            forced = self._matcher.compute_ff_tokens()
+            forced, self._cited = self._cited or self._matcher.compute_ff_tokens(), []
             if not forced:
                 self._fill_mask()
                 if self._matcher.is_stopped() or int(np.bitwise_count(self.mask).sum()) != 1:
@@ -154,8 +159,20 @@ class Matcher:
         if self._matcher is not None:
             self._matcher.consume_token(token)
             _require_no_error(self._matcher)
+        if self._facts:
+            self._cite(token)
         self.is_over = token == self.vocabulary.tokenizer.eos_token
         return not self.is_over
+
+    def _cite(self, token: int) -> None:
+        """Follow the thought; where it has named a device and put a colon, its fact must come next."""
+        self._thought += self.vocabulary.text_of([token])
+        if END_THINK in self._thought:
+            self._facts = {}
+        elif self._thought.endswith(":"):
+            fact = self._facts.get(_LAST_NAME.findall(self._thought)[-1], "")
+            if len(self._thought) + len(fact) <= THOUGHT_CHARACTERS:
+                self._cited = list(self.vocabulary.tokenizer.tokenize_str(fact)) if fact else []
 
     def _fill_mask(self) -> None:
         assert self._matcher is not None

@@ -187,11 +187,13 @@ def user_message(text: str, state: dict[str, dict[str, Value]], clock: str) -> M
         state: property values by device.
         clock: local time as HH:MM.
     """
-    lines = [
-        f" {name}: {' '.join(f'{key}={json_value(value)}' for key, value in values.items()) or 'unavailable'}"
-        for name, values in state.items()
-    ]
+    lines = [f" {name}:{facts_text(values)}" for name, values in state.items()]
     return Message("user", "\n".join(["State:", *lines, f"clock {clock}", REQUEST + defuse(text)]))
+
+
+def facts_text(values: dict[str, Value]) -> str:
+    """Return what stands after a device's name and a colon, in the state and in thoughts that cite it."""
+    return " " + (" ".join(f"{key}={json_value(value)}" for key, value in values.items()) or "unavailable")
 
 
 def result_message(results: Sequence[dict[str, Value]]) -> Message:

@@ -9,7 +9,7 @@ from devices.describe import describe, number_text, property_title, sentence, va
 from devices.schema import DataSchema, Value
 from devices.site import Device
 from devices.tools import Command, call_of
-from edge_agent.wire import json_value
+from edge_agent.wire import facts_text
 from finetune import phrases
 from finetune.random_sites import NOUNS, random_name
 from finetune.scene import Plan, Said, Scene, bounds_text, pick, resolved_text, wanted_text
@@ -139,8 +139,7 @@ def plan_recital(scene: Scene) -> Plan | None:
 
 def _facts_text(scene: Scene, name: str, device: Device) -> str:
     """Return the thought that finds a device's line in the state."""
-    facts = " ".join(f"{key}={json_value(value)}" for key, value in scene.state[device.name].items())
-    return f"{resolved_text(name, device)}: {facts}"
+    return f"{resolved_text(name, device)}:{facts_text(scene.state[device.name])}"
 
 
 def _words_for(schema: DataSchema, value: Value) -> tuple[str, ...]:

@@ -11,14 +11,8 @@ def model_card(figures: dict[str, Any]) -> str:
     Args:
         figures: what finetune.pretrain.pretrain returns.
     """
-    parts = [part for part in (figures.get("before"), figures) if part]
-    recipes = [part["recipe"] for part in parts]
-    recipe, steps = recipes[0], sum(one["steps"] for one in recipes)
-    conversations = f"{sum(part['branches'] for part in parts):,} generated conversations"
-    sites = sum(one["steps"] * one["step_trees"] for one in recipes)
-    minutes = sum(part["seconds"] for part in parts) / 60
-    names = ["starter", *(f"starter_{number}" for number in range(2, len(parts) + 1))]
-    commands = ", then ".join(f"`edgewright pretrain {name}`" for name in names)
+    recipe = figures["recipe"]
+    sites = recipe["steps"] * recipe["step_trees"]
     return f"""---
 license: apache-2.0
 language: en
@@ -32,11 +26,11 @@ path must run on two processor cores; a real one loads through the same code.
 
 | | |
 |---|---|
-| made by | {commands} (finetune/pretrain_recipes) |
-| data | {conversations} over {sites:,} random sites; nothing from elsewhere |
+| made by | `edgewright pretrain starter` (finetune/pretrain_recipes/starter.yaml) |
+| data | {figures["branches"]:,} generated conversations over {sites:,} random sites; nothing from elsewhere |
 | before | {recipe["drill_steps"]} steps of drills, random tokens to look up (finetune/drills.py), not counted below |
-| tokens | {sum(part["tokens"] for part in parts):,} seen in {steps:,} steps; what conversations share counts once |
-| time | {minutes:.0f} minutes on {figures["device"]} ({figures["machine"]}), {figures["dtype"]} |
+| tokens | {figures["tokens"]:,} seen in {recipe["steps"]:,} steps; what conversations share counts once |
+| time | {figures["seconds"] / 60:.0f} minutes on {figures["device"]} ({figures["machine"]}), {figures["dtype"]} |
 | loss | {figures["assistant_loss"]} on the assistant's tokens, last 50 steps, each token seen for the first time |
 | shape | {recipe["layers"]} layers, width 256, feed-forward 512, 4 heads over 2 key-value heads, context 4096 |
 | tokenizer | byte-level BPE, {figures["vocabulary"]} tokens, up to three digits a token, the markers as single tokens |

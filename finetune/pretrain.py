@@ -17,7 +17,6 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from devices.errors import UsageError
 from devices.yaml_file import Strict, plain_values, read_yaml
 from edge_agent.wire import load_template
 from finetune.conversations import Stage, make_branches, make_row
@@ -43,7 +42,6 @@ class PretrainRecipe(Strict):
     schema_: Literal["pretrain/v1"] = Field(alias="schema")
     out: str = Field(min_length=1)
     seed: int = Field(default=1, ge=0)
-    start_from: str = ""
     layers: int = Field(default=6, ge=1, le=64)
     steps: int = Field(ge=1)
     step_trees: int = Field(ge=1)
@@ -110,13 +108,10 @@ def random_trees(recipe: PretrainRecipe, tokenizer: Any) -> Iterator[Any]:
 
 
 def pretrain(recipe: PretrainRecipe, out: Path, *, report: Callable[[str], None]) -> dict[str, Any]:
-    """Train tokenizer and model from scratch, or a model that was, and write them to `out` in bfloat16.
+    """Train tokenizer and model from scratch and write them to `out` in bfloat16.
 
     Returns:
-        The figures of the run, which are also in `out`/training.json; those of the run before it are in `before`.
-
-    Raises:
-        UsageError: there is no model to start from.
+        The figures of the run, which are also in `out`/training.json.
     """
     import torch
 
@@ -127,7 +122,7 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, report: Callable[[str], None]
     torch.manual_seed(recipe.seed)
     device = choose_device("auto")
     dtype = choose_dtype("auto", device)
-    tokenizer, model, before = _load_start(recipe) if recipe.start_from else _make_start(recipe)
+    tokenizer, model = _make_start(recipe)
     learner = _Learner(model, recipe, device, dtype)
     millions = learner.parameters / 1e6
     report(f"starter: {millions:.2f} million parameters, {len(tokenizer)} tokens, on {device} in {dtype}")
@@ -168,13 +163,13 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, report: Callable[[str], None]
         "machine": machine_name(device),
         "versions": tool_versions(),
         "assistant_loss": round(sum(last) / len(last), 4),
-    } | ({"before": before} if before else {})
+    }
     (out / "training.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     (out / "README.md").write_text(model_card(figures), encoding="utf-8")
     return figures
 
 
-def _make_start(recipe: PretrainRecipe) -> tuple[Any, Any, dict[str, Any]]:
+def _make_start(recipe: PretrainRecipe) -> tuple[Any, Any]:
     from transformers import LlamaForCausalLM
 
     template, texts = load_template(TEMPLATE), random_rows(f"tokenizer-{recipe.seed}")
@@ -183,19 +178,7 @@ def _make_start(recipe: PretrainRecipe) -> tuple[Any, Any, dict[str, Any]]:
     )
     model = LlamaForCausalLM(starter_config(len(tokenizer), recipe.layers))
     look_back(model, Random(f"look-back-{recipe.seed}"))
-    return tokenizer, model, {}
-
-
-def _load_start(recipe: PretrainRecipe) -> tuple[Any, Any, dict[str, Any]]:
-    from transformers import AutoTokenizer, LlamaForCausalLM
-
-    folder = Path(recipe.start_from)
-    try:
-        figures = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-        model = LlamaForCausalLM.from_pretrained(folder, dtype="float32")
-        return AutoTokenizer.from_pretrained(folder), model, figures
-    except (OSError, ValueError) as error:
-        raise UsageError(f"start_from: no starter in {folder}", hint="make it: edgewright pretrain starter") from error
+    return tokenizer, model
 
 
 class _Learner:

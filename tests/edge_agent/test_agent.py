@@ -141,6 +141,18 @@ def test_every_request_has_the_grammar_and_a_limit() -> None:
     assert requests[0].limits != Limits()
 
 
+def test_thoughts_cite_the_state_that_was_shown_until_something_was_done() -> None:
+    agent, world = make()
+    world.broken.add("hall_motion")
+    _, requests = play(agent, "on", calls(LIGHT_ON), answer("Done."))
+    first, second = (request.grammar for request in requests)
+    assert first is not None and second is not None
+    for name, text in first.facts:
+        assert f"\n {name}:{text}\n" in requests[0].prompt
+    assert len(first.facts) == len(SITE.devices) and ("hall_motion", " unavailable") in first.facts
+    assert second.facts == () and second.lark == first.lark
+
+
 class SmallEngine:
     """Answers at once, and has room for so many characters of prompt only."""
 

@@ -190,6 +190,8 @@ def test_stock_vocabularies_spell_the_markers(stock: Vocabulary) -> None:
     dim = ToolCall("light_brightness", {"device": "bedroom_lamp", "brightness": 40})
     assert accepts(stock, heater()) and accepts(stock, reply(dim, dim)) and accepts(stock, reply(text="It is on."))
     assert not accepts(stock, heater(level_c=29)) and not accepts(stock, reply(dim).replace("40", "101"))
+    cited = after(stock, "<think> heating is hall_thermostat:", reply_grammar(TOOLS).with_facts(STATE))
+    assert cited == " target_c=18 temperature_c=26.6"
     text = random_walk(stock, random.Random(7))
     assert isinstance(parse_reply(text, TOOLS), ToolCalls | Answer)
 
@@ -219,6 +221,58 @@ def test_what_cannot_be_enforced_is_refused(schema: DataSchema, names: str) -> N
 def test_tools_that_make_no_sense_are_refused(tools: list[Tool]) -> None:
     with pytest.raises(UsageError):
         reply_grammar(tools)
+
+
+STATE: dict[str, dict[str, bool | int | float | str]] = {
+    "kitchen_light": {"on": True, "brightness": 40},
+    "hall_thermostat": {"target_c": 18, "temperature_c": 26.6},
+    "light": {"on": False},
+    "well_pump": {},
+}
+
+
+def after(vocabulary: Vocabulary, text: str, grammar: Grammar) -> str:
+    """Return what is forced after a text."""
+    matcher = Matcher(vocabulary, grammar)
+    said, forced = "", matcher.take_forced()
+    for token in vocabulary.tokenizer.tokenize_str(text, parse_special=True)[len(forced) :]:
+        said += vocabulary.text_of(matcher.take_forced())
+        matcher.accept(token)
+    return vocabulary.text_of(matcher.take_forced())
+
+
+@pytest.mark.parametrize(
+    ("thought", "forced"),
+    [
+        (" heating is hall_thermostat:", " target_c=18 temperature_c=26.6"),
+        (" light in the kitchen is kitchen_light:", " on=true brightness=40"),
+        (" it is light:", " on=false"),
+        (" the pump is well_pump:", " unavailable"),
+        (" it is other_light:", ""),
+        (" kitchen_light, light_brightness brightness=40, brightness:", ""),
+        (" kitchen_light", ""),
+        (" " + "x" * 375 + " kitchen_light:", ""),  # no room is left for it
+    ],
+)
+def test_a_thought_that_names_a_device_goes_on_as_the_state_has_it(
+    starter: Vocabulary, thought: str, forced: str
+) -> None:
+    grammar = reply_grammar(TOOLS).with_facts(STATE)
+    assert after(starter, "<think>" + thought, grammar) == forced
+    assert after(starter, "<think>" + thought, reply_grammar(TOOLS)) == ""
+
+
+def test_after_the_thought_nothing_is_forced_by_the_state(starter: Vocabulary) -> None:
+    grammar = reply_grammar(TOOLS).with_facts(STATE)
+    assert after(starter, "<think> Hm.</think>It is kitchen_light:", grammar) == ""
+
+
+@pytest.mark.parametrize("values", ["on=true brightness=40", "on=true brightness=4", "on=false brightness=40"])
+def test_a_reply_with_other_values_is_not_what_the_grammar_gives(starter: Vocabulary, values: str) -> None:
+    text = f"<think> lamp is kitchen_light: {values}.</think>It is so."
+    ids = starter.tokenizer.tokenize_str(text, parse_special=True)
+    assert starter.would_give(reply_grammar(TOOLS), ids)
+    assert starter.would_give(reply_grammar(TOOLS).with_facts(STATE), ids) == (values == "on=true brightness=40")
 
 
 def test_a_grammar_error_never_means_free_text(starter: Vocabulary) -> None:

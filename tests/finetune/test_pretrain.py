@@ -6,11 +6,9 @@ import json
 from itertools import islice
 from pathlib import Path
 
-import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from devices.errors import UsageError
 from edge_agent.wire import MARKERS
 from finetune.pretrain import load_pretrain_recipe, pretrain, random_rows, random_trees
 from finetune.rows import IGNORED
@@ -52,18 +50,3 @@ def test_trees_are_the_same_for_the_same_seed_and_every_one_trains_something() -
         assert (one.labels != IGNORED).any() and one.branches >= 1
     other_seed = next(random_trees(RECIPE.model_copy(update={"seed": 2}), tokenizer))
     assert not torch.equal(first[0].token_ids[:20], other_seed.token_ids[:20]) or first[0].tokens != other_seed.tokens
-
-
-def test_a_second_part_goes_on_from_the_first(tmp_path: Path) -> None:
-    first = pretrain(RECIPE, tmp_path / "one", report=lambda line: None)
-    more = load_pretrain_recipe("starter_2").model_copy(
-        update={"steps": 1, "step_trees": 1, "is_compiled": False, "start_from": str(tmp_path / "one")}
-    )
-    figures = pretrain(more, tmp_path / "two", report=lambda line: None)
-    assert figures["before"] == first and figures["parameters"] == first["parameters"]
-    old, new = (AutoModelForCausalLM.from_pretrained(tmp_path / name).model.norm.weight for name in ("one", "two"))
-    assert torch.allclose(old, new, atol=0.05)
-    card = (tmp_path / "two" / "README.md").read_text(encoding="utf-8")
-    assert "`edgewright pretrain starter_2`" in card and "seen in 4 steps" in card
-    with pytest.raises(UsageError, match="no starter in"):
-        pretrain(more.model_copy(update={"start_from": str(tmp_path)}), tmp_path / "three", report=lambda line: None)
