@@ -4,7 +4,8 @@
 
 Proposals are noise, calls as the grammar lets them through with values at and over the bounds, and sequences: the same
 again at once, a late yes, sensors that change, fall silent or are old, a controller that dies and comes back.
-A decision lasts from the proposal until the broker writes to the device or says no; the judge's own time is not in it.
+A decision lasts from the proposal until the broker writes to the device or says no. Its time is the processor's, so that
+other programs do not count; nor does the judge's work, or the simulated world's while a person thinks.
 The judge stands between broker and devices. It knows the site file and the true state, and none of the broker's code.
 """
 
@@ -95,7 +96,7 @@ class Judge:
 
     def write(self, device: str, values: dict[str, Value]) -> None:
         """Do it, and note why it should not have been done."""
-        self.reached_s = self.reached_s or time.perf_counter()
+        self.reached_s = self.reached_s or time.thread_time()
         is_ending = self.command is None and (device, values) in self.endings
         if not is_ending and (problem := self._problem(device, values)):
             self.problems.append(f"{self.command}: {values}: {problem}")
@@ -166,7 +167,7 @@ class Episode:
         self.journal = Journal()
         self.decisions_s: list[float] = []
         self.statuses: Counter[str] = Counter()
-        self._says_yes, self._delay_s = False, 0.0
+        self._says_yes, self._delay_s, self._asked_s = False, 0.0, 0.0
         self._last: Command | None = None
         self._start()
 
@@ -184,7 +185,9 @@ class Episode:
         del effect
         if self._says_yes:
             self.judge.yes_s = self.world.time_s
+        asked_s = time.thread_time()
         self.world.advance(self._delay_s)
+        self._asked_s += time.thread_time() - asked_s
         return self._says_yes
 
     def propose(self) -> None:
@@ -195,10 +198,10 @@ class Episode:
         self._last = command
         self._says_yes, self._delay_s = rng.random() < 0.5, rng.choice((0.0, 0.0, 1.0, 59.0, 61.0, 1e5))
         self.judge.command, self.judge.writes, self.judge.yes_s = command, 0, -math.inf
-        self.judge.reached_s = 0.0
-        started_s = time.perf_counter()
+        self.judge.reached_s = self._asked_s = 0.0
+        started_s = time.thread_time()
         outcome = self.broker.execute(command)
-        self.decisions_s.append((self.judge.reached_s or time.perf_counter()) - started_s)
+        self.decisions_s.append((self.judge.reached_s or time.thread_time()) - started_s - self._asked_s)
         self.statuses[outcome.status] += 1
         if outcome.status == "done" and command.device in self.world.broken:
             self.judge.problems.append(f"{command}: done, says the broker, of a silent device")

@@ -107,7 +107,7 @@ class CaseEngine:
         return Completion(text, tokens, "end_of_turn", 500, 480, len(tokens) - 4, 4, overruled, 0.02, 0.1)
 
     def accepts(self, grammar: Grammar, token_ids: Sequence[int]) -> bool:
-        assert grammar == GRAMMAR
+        assert grammar.lark == GRAMMAR.lark
         return self.is_accepting and not isinstance(parse_reply(bytes(token_ids).decode(), TOOLS), Unusable)
 
     def prime(self, prefix: str) -> None:
