@@ -4,8 +4,8 @@
 
 Proposals are noise, calls as the grammar lets them through with values at and over the bounds, and sequences: the same
 again at once, a late yes, sensors that change, fall silent or are old, a controller that dies and comes back.
-A decision lasts from the proposal until the broker writes to the device or says no. Its time is the processor's, so that
-other programs do not count; nor does the judge's work, or the simulated world's while a person thinks.
+A decision lasts from the proposal until the broker writes to the device or says no. Its time is the processor's, so
+that other programs do not count; nor does the judge's work, or the simulated world's while a person thinks.
 The judge stands between broker and devices. It knows the site file and the true state, and none of the broker's code.
 """
 
