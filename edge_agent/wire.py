@@ -191,6 +191,11 @@ def user_message(text: str, state: dict[str, dict[str, Value]], clock: str) -> M
     return Message("user", "\n".join(["State:", *lines, f"clock {clock}", REQUEST + defuse(text)]))
 
 
+def request_of(text: str) -> str:
+    """Return what the person said in a user's turn."""
+    return text.rsplit(f"\n{REQUEST}", 1)[-1]
+
+
 def facts_text(values: dict[str, Value]) -> str:
     """Return what stands after a device's name and a colon, in the state and in thoughts that cite it."""
     return " " + (" ".join(f"{key}={json_value(value)}" for key, value in values.items()) or "unavailable")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from finetune.rows import IGNORED
+from finetune.rows import prompt_length
 from finetune.training_rows import EncodedRows, common_length
 
 ALIKE_SHARE = 0.9  # of the prompt before the first trained token
@@ -17,7 +17,7 @@ def runs_of(rows: EncodedRows) -> list[list[int]]:
     """Return the places of rows that follow each other and start alike, run by run; a run may have one row."""
     runs: list[list[int]] = []
     for place, (ids, labels) in enumerate(zip(rows.token_ids, rows.labels, strict=True)):
-        prompt = next(index for index, label in enumerate(labels) if label != IGNORED)
+        prompt = prompt_length(labels)
         if runs and common_length(rows.token_ids[runs[-1][0]], ids) >= ALIKE_SHARE * prompt:
             runs[-1].append(place)
         else:

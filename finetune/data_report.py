@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
 
-from edge_agent.wire import REQUEST, ChatTemplate
+from edge_agent.wire import ChatTemplate, request_of
 from finetune.formats.turns import declared_messages
 from finetune.rows import IGNORED, Row, encode
 from finetune.training_rows import spans
@@ -83,7 +83,7 @@ def make_report(source: str, rows: Sequence[Row], template: ChatTemplate, tokeni
                 tools.update(call.name for call in message.calls)
             elif message.role == "user":
                 asked[message.text] += 1
-                requests[message.text.rsplit(f"\n{REQUEST}", 1)[-1].lower().strip(" .?!")] += 1
+                requests[request_of(message.text).lower().strip(" .?!")] += 1
         ids, labels = encode(declared_messages(row), template, tokenizer)
         tokens.append(len(ids))
         trained.append(sum(label != IGNORED for label in labels))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from random import Random
 
 from devices.errors import UsageError
-from edge_agent.wire import END_THINK, THINK, Segment
+from edge_agent.wire import END_THINK, THINK, Message, Segment
 from finetune.formats.sources import Rejected, read_source
 from finetune.formats.turns import declared_messages
 from finetune.recipe import General
@@ -40,7 +41,7 @@ def encode_general(general: General, site_rows: int, encoder: RowEncoder, seed: 
     """
     template = encoder.template
     rows: list[tuple[list[int], list[int]]] = []
-    measured: list[tuple[list[int], list[int]]] = []
+    last: deque[list[Message]] = deque(maxlen=general.held_out_rows)
     rejected = 0
     for where, _, row in read_source(general.data):
         try:
@@ -51,15 +52,18 @@ def encode_general(general: General, site_rows: int, encoder: RowEncoder, seed: 
             rejected += 1
             continue
         rows.append(encoded)
-        segments = without_empty_thoughts(template.segments(declared_messages(row)))
-        measured.append(encode_segments(segments, template.name, encoder.tokenizer))
+        last.append(declared_messages(row))
     kept = len(rows) - general.held_out_rows
     if kept < 1:
         held_out = f"general.held_out_rows is {general.held_out_rows}"
         raise UsageError(f"general.data: {general.data} has {len(rows)} rows that can be used, and {held_out}")
     wanted = min(kept, round(site_rows * general.share / (1 - general.share)))
     chosen = sorted(Random(f"general-{seed}").sample(range(kept), wanted))
-    return GeneralRows(EncodedRows.of(rows[at] for at in chosen), EncodedRows.of(measured[kept:]), rejected)
+    measured = (
+        encode_segments(without_empty_thoughts(template.segments(messages)), template.name, encoder.tokenizer)
+        for messages in last
+    )
+    return GeneralRows(EncodedRows.of(rows[at] for at in chosen), EncodedRows.of(measured), rejected)
 
 
 def without_empty_thoughts(segments: list[Segment]) -> list[Segment]:

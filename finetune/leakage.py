@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edge_agent.cases import Case
-from edge_agent.wire import REQUEST
+from edge_agent.wire import request_of
 from finetune.rows import Row
 
 EMPTY_WORDS = frozenset("a an the my your our please kindly now just".split())
@@ -28,9 +28,7 @@ class Leaks:
 
 def find_leaks(rows: Iterable[Row], cases: Iterable[Case]) -> Leaks:
     """Return which cases' requests stand in training rows; an exact one is not counted as near too."""
-    asked = {
-        message.text.rsplit(f"\n{REQUEST}", 1)[-1] for row in rows for message in row.messages if message.role == "user"
-    }
+    asked = {request_of(message.text) for row in rows for message in row.messages if message.role == "user"}
     exact, plain = {_words(text) for text in asked}, {_content(text) for text in asked}
     cases = list(cases)
     found = [case.id for case in cases if _words(case.ask) in exact]

@@ -18,7 +18,7 @@ from edge_agent.grading import Placement, find_model, grade
 from edge_agent.scoring import score_case
 from edge_agent.wire import Message, body_of
 from finetune.conversations import generate_practice
-from finetune.rows import message_from_dict, message_to_dict
+from finetune.rows import IGNORED, message_from_dict, message_to_dict, prompt_length
 from finetune.training_rows import EncodedRows, RowEncoder
 
 OPENERS = {"huggingface": "finetune.huggingface_engine:open_engine"}
@@ -104,12 +104,11 @@ def encode_pairs(path: Path, system_text: str, encoder: RowEncoder) -> tuple[lis
             raise UsageError(f"{where}: the system text is not this site's", hint="make the pairs again for it")
         if (row := encoder.encode(where, (*pair.prompt, pair.chosen))) is None:
             continue
-        start = next(at for at, label in enumerate(row[1]) if label >= 0)
+        ids, labels = row
         rejected = encoder.tokenizer(pair.rejected + encoder.template.end_of_turn, add_special_tokens=False)
-        end = start + sum(label >= 0 for label in row[1])
-        pairs.append(
-            {"prompt_ids": row[0][:start], "chosen_ids": row[0][start:end], "rejected_ids": rejected["input_ids"]}
-        )
+        chosen = [label for label in labels if label != IGNORED]  # the only trained turn
+        prompt = ids[: prompt_length(labels)]
+        pairs.append({"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected["input_ids"]})
         rows.append(row)
     if not pairs:
         raise UsageError(f"{path}: no pair to train on")

@@ -24,7 +24,7 @@ from finetune.batch_order import BatchOrder, runs_of
 from finetune.prefix_loss import HEAD_TOKENS, MIN_SHARED_TOKENS
 from finetune.quantized_base import Machine, add_adapter, empty_base, load_base
 from finetune.recipe import Recipe
-from finetune.rows import IGNORED
+from finetune.rows import IGNORED, prompt_length
 from finetune.training_rows import EncodedRows, common_length
 
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # a weight, its block's 8-bit scale, and the 32-bit scale of 256 scales
@@ -98,8 +98,7 @@ class Planner:
     def _shared(self, batch: Sequence[int]) -> int:
         """Return how many leading tokens finetune/prefix_loss.py evaluates once."""
         first = self._rows.token_ids[batch[0]]
-        labels = (self._rows.labels[row] for row in batch)
-        prompt = min(next(at for at, label in enumerate(row) if label != IGNORED) for row in labels)
+        prompt = min(prompt_length(self._rows.labels[row]) for row in batch)
         shared = min(prompt, *(common_length(first, self._rows.token_ids[row]) for row in batch)) - 1
         return shared if len(batch) > 1 and shared >= MIN_SHARED_TOKENS else 0
 

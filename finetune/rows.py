@@ -111,6 +111,11 @@ def write_lines(path: Path, lines: Iterable[str]) -> int:
     return count
 
 
+def prompt_length(labels: Sequence[int]) -> int:
+    """Return how many tokens stand before the first trained one; there must be one."""
+    return next(index for index, label in enumerate(labels) if label != IGNORED)
+
+
 def encode(messages: Iterable[Message], template: ChatTemplate, tokenizer: Any) -> tuple[list[int], list[int]]:
     """Return token ids and labels of a conversation, as `encode_segments`; the assistant's turns are trained."""
     return encode_segments(template.segments(list(messages)), template.name, tokenizer)
