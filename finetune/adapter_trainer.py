@@ -22,7 +22,7 @@ from trl import SFTConfig, SFTTrainer, pack_dataset
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from finetune.batch_order import BatchOrder, runs_of
-from finetune.metrics import Metrics
+from finetune.metrics import HELD_OUT_LOSS, Metrics
 from finetune.prefix_loss import has_plain_head, summed_loss
 from finetune.progress_bar import StepProgress
 from finetune.quantized_base import Machine, add_adapter, load_base
@@ -31,7 +31,6 @@ from finetune.rows import IGNORED
 from finetune.run_folder import BEST, METRICS, keep_checkpoint, part_of
 from finetune.training_rows import EncodedRows
 
-HELD_OUT_LOSS = "held_out_loss"
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
 

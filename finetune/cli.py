@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -220,16 +219,15 @@ def train(
 ) -> None:
     """Fine-tune with QLoRA as a recipe says; leaves a run folder."""
     from finetune.recipe import load_recipe
-    from finetune.train import train_run
+    from finetune.train import is_first_process, train_run
 
     loaded = load_recipe(recipe, overrides or [])
     if dry_run:
         _print_dry_run(loaded, as_json=as_json)
         return
     facts = train_run(loaded, resume=resume)
-    if os.environ.get("RANK", "0") != "0":
-        return  # the first of several processes says it
-    print(facts.to_json() if as_json else loaded.out)
+    if is_first_process():
+        print(facts.to_json() if as_json else loaded.out)
 
 
 def _print_dry_run(recipe: Recipe, *, as_json: bool) -> None:

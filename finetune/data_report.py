@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader
-
 from edge_agent.wire import ChatTemplate, request_of
 from finetune.formats.turns import declared_messages
+from finetune.pages import render_page
 from finetune.rows import IGNORED, Row, encode
 from finetune.training_rows import spans
 
-TEMPLATES_FOLDER = Path(__file__).parent / "templates"
 EXAMPLES, BARS, LONGEST_LIST = 6, 20, 40
 
 
@@ -120,8 +117,10 @@ def histogram(lengths: Sequence[int]) -> list[tuple[str, int]]:
 
 def page_of(report: DataReport) -> str:
     """Return the report as one HTML file, without scripts and outside resources."""
-    environment = Environment(loader=FileSystemLoader(TEMPLATES_FOLDER), autoescape=True, trim_blocks=True)
-    page = environment.get_template("data.html.jinja")
-    return page.render(
-        report=report, lengths=histogram(report.tokens), counts=report.to_dict(), longest_list=LONGEST_LIST
+    return render_page(
+        "data.html.jinja",
+        report=report,
+        lengths=histogram(report.tokens),
+        counts=report.to_dict(),
+        longest_list=LONGEST_LIST,
     )

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+HELD_OUT_LOSS = "held_out_loss"
+
 
 class Metrics:
     """Appends lines to a file. A line has the step it belongs to, and the names and numbers that were given."""

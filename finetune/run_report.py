@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader
-
+from finetune.pages import render_page
 from finetune.progress_bar import duration_text
 from finetune.run_folder import RunFacts
 
-TEMPLATES_FOLDER = Path(__file__).parent / "templates"
 WIDTH, HEIGHT = 960, 320
 SMOOTHED_STEPS = 20
 Series = Sequence[tuple[int, float]]
@@ -68,8 +65,8 @@ def plot_of(losses: Series, held_out: Series) -> Plot:
 
 def run_page(facts: RunFacts) -> str:
     """Return the page of a run as one HTML file, without scripts and outside resources."""
-    environment = Environment(loader=FileSystemLoader(TEMPLATES_FOLDER), autoescape=True, trim_blocks=True)
-    return environment.get_template("run.html.jinja").render(
+    return render_page(
+        "run.html.jinja",
         facts=facts,
         plot=plot_of(facts.losses, facts.held_out_losses),
         width=WIDTH,

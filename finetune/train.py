@@ -14,7 +14,7 @@ from devices.errors import GateError, UnavailableError
 from devices.site import load_site
 from edge_agent.wire import Contract, contract_of, load_template, require_contract
 from finetune.general import GeneralRows, encode_general
-from finetune.metrics import Metrics
+from finetune.metrics import HELD_OUT_LOSS, Metrics
 from finetune.pairs import encode_pairs
 from finetune.processor import prepare_processor
 from finetune.progress_bar import StepProgress
@@ -76,7 +76,7 @@ def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | 
 
     from finetune.adapter_trainer import build_trainer
 
-    is_first = os.environ.get("RANK", "0") == "0"
+    is_first = is_first_process()
     progress = progress or StepProgress(sys.stderr if is_first else io.StringIO())
     contract = contract_of(load_site(recipe.site), load_template(recipe.template))
     machine = _choose_machine(recipe, progress)
@@ -135,7 +135,7 @@ def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | 
         trained_parameters=trained,
         all_parameters=total,
         losses=metrics.series("loss"),
-        held_out_losses=metrics.series("held_out_loss"),
+        held_out_losses=metrics.series(HELD_OUT_LOSS),
         general=general,
         seconds=round(seconds, 1),
         tokens_per_s=round(trainer.all_seen_tokens / seconds, 1),
@@ -152,6 +152,11 @@ def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | 
             hint=f"general.max_rise is {most}; raise general.share, or train less",
         )
     return facts
+
+
+def is_first_process() -> bool:
+    """Return whether this is the one process, or the first of several, which says and writes what all have done."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 @dataclass(frozen=True)
