@@ -57,11 +57,8 @@ def demo(
     here = ["--site", site]
     generate = ["data", "generate", *here]
     stages: list[tuple[str, Sequence[str]]] = [
-        ("data", [*generate, "-n", str(rows), "--seed", "1", "--out", f"{out}/train.jsonl"]),
-        (
-            "cases",
-            [*generate, "--held-out", "-n", str(cases), "--seed", "1000", "--out", f"{out}/cases.jsonl"],
-        ),
+        ("data", [*generate, "--recipe", "home", "-n", str(rows), "--out", f"{out}/train.jsonl"]),
+        ("cases", [*generate, "--held-out", "-n", str(cases), "--out", f"{out}/cases.jsonl"]),
         ("train", ["train", *recipe]),
         (
             "export",

@@ -14,6 +14,7 @@ from devices.schema import Value
 from devices.tools import Command
 
 State = dict[str, dict[str, Value]]
+CASES, CASES_SEED = 400, 1000  # of an evaluation that is given no cases, and of what training may not have seen
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ import typer
 
 from devices.cli import Mode
 from devices.errors import UsageError
+from edge_agent.cases import CASES, CASES_SEED
 
 _Site = Annotated[str, typer.Option("--site", help="A site that ships with Edgewright, or a .yaml file.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _GpuLayers = Annotated[int, typer.Option("--gpu-layers", help="llama.cpp layers on the GPU; -1 for all.")]
-CASES, CASES_SEED = 400, 1000
 
 
 def register(app: typer.Typer, *, openers: Mapping[str, str], case_maker: str) -> None:

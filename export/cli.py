@@ -30,13 +30,26 @@ def export(
     base: Annotated[Path | None, typer.Option(help="The base model's folder, if not where the run says.")] = None,
     smoke: Annotated[Path | None, typer.Option(help="Cases to put into the bundle; default: RUN/smoke.jsonl.")] = None,
     name: Annotated[str | None, typer.Option(help="The model's name; default: the name of OUT.")] = None,
+    endless: Annotated[
+        bool, typer.Option("--endless", help="Export even if replies do not end by themselves.")
+    ] = False,
     as_json: _Json = False,
 ) -> None:
     """Merge, convert, quantize and check a run; write a bundle."""
     from export.export import export_run
     from export.quantize import parse_quants
 
-    result = export_run(run, parse_quants(quant), out, work=work, base=base, smoke=smoke, name=name, say=_say)
+    result = export_run(
+        run,
+        parse_quants(quant),
+        out,
+        work=work,
+        base=base,
+        smoke=smoke,
+        name=name,
+        may_be_endless=endless,
+        say=_say,
+    )
     print(json.dumps(result, indent=2, ensure_ascii=False) if as_json else out)
 
 

@@ -8,6 +8,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from edge_agent.cases import read_cases
 from edge_agent.wire import ChatTemplate, Message, contract_of, load_template, require_contract
 from export.bundle import Parts, require_writable, write_bundle
 from export.convert import convert
-from export.parity import check, compare_quantized
+from export.parity import check, check_endings, compare_quantized
 from export.quantize import Quant, quantize
 
 TOOLS_USED = ("torch", "transformers", "peft", "safetensors", "gguf", "llama-cpp-python", "numpy")
@@ -77,9 +78,9 @@ def read_run(path: Path, base: Path | None = None) -> Run:
     return run
 
 
-def sample_texts(run: Run) -> list[str]:
-    """Return the run's sample conversations, rendered. Raises UsageError with file and line."""
-    file, texts = run.path / "sample.jsonl", []
+def read_sample(run: Run) -> list[list[Message]]:
+    """Return the run's sample conversations. Raises UsageError with file and line."""
+    file, conversations = run.path / "sample.jsonl", []
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -93,8 +94,8 @@ def sample_texts(run: Run) -> list[str]:
             ]  # fmt: skip
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{file}:{number}: not a conversation: {error!r}") from error
-        texts.append(run.template.render(messages, add_generation_prompt=False))
-    return texts
+        conversations.append(messages)
+    return conversations
 
 
 def export_run(
@@ -106,6 +107,7 @@ def export_run(
     base: Path | None = None,
     smoke: Path | None = None,
     name: str | None = None,
+    may_be_endless: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Make a bundle from a run, through every gate; return its export.json.
@@ -118,6 +120,7 @@ def export_run(
         base: the base model's folder, if it is not where the run says.
         smoke: cases for the bundle; None takes the run's smoke.jsonl if there is one.
         name: the model's name; None is the name of the bundle's folder.
+        may_be_endless: whether a model whose replies do not end by themselves is exported too.
         say: is told each stage, in a line.
 
     Raises:
@@ -128,7 +131,10 @@ def export_run(
     start_s = time.monotonic()
     require_writable(out)
     run, name, work = read_run(run_path, base), name or out.name, work or out.parent / "gguf"
-    texts = sample_texts(run)
+    sample = read_sample(run)
+    texts = [run.template.render(messages, add_generation_prompt=False) for messages in sample]
+    asked = (list(takewhile(lambda message: message.role != "assistant", messages)) for messages in sample)
+    prompts = [run.template.render(messages, add_generation_prompt=True) for messages in asked]
     if smoke is None and (run_path / "smoke.jsonl").is_file():
         smoke = run_path / "smoke.jsonl"
     if smoke:
@@ -147,13 +153,15 @@ def export_run(
     parity = check(run.base, run.adapter, run.template, f16, texts)
     agreement = f"mean KL {parity.mean_kl:.1e}, first choices {parity.top1_agreement:.3f}"
     stage("parity", f"same tokens ({parity.tokens}), {agreement}")
-    gates: dict[str, Any] = {"parity": asdict(parity), "quantized": {}}
+    gates: dict[str, Any] = {"parity": asdict(parity), "quantized": {}, "endings": {}}
     files = {}
     for kind in quants:
         file = work / f"model-{kind}.gguf"
         if kind != "F16":
             types = quantize(f16, file, kind).types
             gates["quantized"][kind] = asdict(compare_quantized(f16, file, texts)) | {"types": types}
+        if not may_be_endless:
+            gates["endings"][kind] = asdict(check_endings(file, run.template, prompts))
         size_bytes = file.stat().st_size
         files[kind] = {"path": str(file), "sha256": sha256_of(file), "bytes": size_bytes}
         stage(kind, f"{file}: {size_bytes / 1e6:.1f} MB, {_distance(gates['quantized'].get(kind))}")

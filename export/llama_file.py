@@ -140,17 +140,45 @@ class LlamaFile:
         """
         import numpy
 
+        self._clear()
+        logits = self._logits(token_ids, 0, last)
+        logits -= logits.max(axis=1, keepdims=True)
+        logits -= numpy.log(numpy.exp(logits).sum(axis=1, keepdims=True))
+        return logits
+
+    def reply(self, token_ids: Sequence[int], limit: int) -> list[int]:
+        """Return how the model goes on with a text, greedily: up to an end of generation, or `limit` tokens.
+
+        Raises:
+            UnavailableError: the evaluation failed.
+        """
+        self._clear()
+        new, said = list(token_ids), []
+        while len(said) < limit:
+            token = int(self._logits(new, len(token_ids) + len(said) - len(new), 1)[0].argmax())
+            said.append(token)
+            new = [token]
+            if self.is_end_of_generation(token):
+                break
+        return said
+
+    def _clear(self) -> None:
+        self._llama.llama_memory_clear(self._llama.llama_get_memory(self._context), True)
+
+    def _logits(self, token_ids: Sequence[int], before: int, last: int) -> NDArray[float32]:
+        """Evaluate tokens after the `before` ones in the context; return the logits (last, vocabulary) of the last."""
+        import numpy
+
         llama, count = self._llama, len(token_ids)
-        assert 0 < last <= count <= self._context_tokens, (last, count, self._context_tokens)
+        assert 0 < last <= count <= self._context_tokens - before, (last, count, before, self._context_tokens)
         first_wanted = count - last
         rows: list[NDArray[float32]] = []
         batch = llama.llama_batch_init(BATCH_TOKENS, 0, 1)
         try:
-            llama.llama_memory_clear(llama.llama_get_memory(self._context), True)
             for start in range(0, count, BATCH_TOKENS):
                 batch.n_tokens = min(BATCH_TOKENS, count - start)
                 for index in range(batch.n_tokens):
-                    batch.token[index], batch.pos[index] = token_ids[start + index], start + index
+                    batch.token[index], batch.pos[index] = token_ids[start + index], before + start + index
                     batch.n_seq_id[index], batch.seq_id[index][0] = 1, 0
                     batch.logits[index] = start + index >= first_wanted
                 with quiet() as errors:
@@ -162,7 +190,4 @@ class LlamaFile:
                     rows.append(numpy.ctypeslib.as_array(pointer, (self.vocabulary_size,)).copy())
         finally:
             llama.llama_batch_free(batch)
-        logits = numpy.stack(rows)
-        logits -= logits.max(axis=1, keepdims=True)
-        logits -= numpy.log(numpy.exp(logits).sum(axis=1, keepdims=True))
-        return logits
+        return numpy.stack(rows)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # How much is compared: the end of each text, where attention reaches furthest. 8 · 96 rows of Llama 3's 128,256
 # log-probabilities are 400 MB, held once for the reference.
 SCORED_TEXTS, SCORED_TOKENS, SCORED_POSITIONS = 8, 2048, 96
+PROMPT_TOKENS, REPLY_TOKENS = 4096, 256  # of replies that must end by themselves
 # F16 against float32: a right conversion measures a mean KL of 1e-7 to 1e-5 nats; without the adapter, with its
 # scale off by a factor of √r or with unpermuted rows it is above 1e-2 on the random model of the tests.
 MEAN_KL_LIMIT = 1e-3
@@ -69,6 +70,14 @@ class ParityReport:
     max_abs_delta: float
     top1_agreement: float
     top1_agreement_all: float
+
+
+@dataclass(frozen=True)
+class Endings:
+    """How many of a few replies ended with the end-of-turn token by themselves, without a grammar."""
+
+    ended: int
+    replies: int
 
 
 @dataclass(frozen=True)
@@ -133,6 +142,28 @@ def compare_quantized(f16: Path, quantized: Path, texts: list[str]) -> QuantPari
             hint="use a quantization with more bits",
         )
     return report
+
+
+def check_endings(gguf_path: Path, template: ChatTemplate, prompts: Sequence[str]) -> Endings:
+    """Return how many replies to prompts end with the end-of-turn token by themselves.
+
+    Raises:
+        GateError: fewer than half of them do.
+        UsageError: no prompt is short enough to be tried.
+    """
+    with LlamaFile(gguf_path, PROMPT_TOKENS + REPLY_TOKENS) as model:
+        rows = [row for text in prompts[:SCORED_TEXTS] if len(row := model.tokenize(text)) <= PROMPT_TOKENS]
+        if not rows:
+            raise UsageError(f"the run's sample.jsonl has no prompt of at most {PROMPT_TOKENS} tokens")
+        end_of_turn = model.tokenize(template.end_of_turn)
+        ended = sum(model.reply(row, REPLY_TOKENS)[-1:] == end_of_turn for row in rows)
+    if 2 * ended < len(rows):
+        raise GateError(
+            f"gate endings: {gguf_path.name}: {ended} of {len(rows)} replies end with {template.end_of_turn} within "
+            f"{REPLY_TOKENS} tokens",
+            hint="train longer, or check that the base's template is the run's; --endless exports it all the same",
+        )
+    return Endings(ended, len(rows))
 
 
 def check_tokens(model: LlamaFile, tokenizer: Any, texts: Sequence[str]) -> int:

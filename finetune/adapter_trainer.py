@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import resource
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -17,18 +18,19 @@ import torch
 from datasets import Dataset
 from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
+from torch import Tensor
 from transformers import PrinterCallback, TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer, pack_dataset
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from finetune.batch_order import BatchOrder, runs_of
 from finetune.metrics import HELD_OUT_LOSS, Metrics
-from finetune.prefix_loss import has_plain_head, summed_loss
+from finetune.prefix_loss import exact_rows, has_plain_head, summed_loss
 from finetune.progress_bar import StepProgress
 from finetune.quantized_base import Machine, add_adapter, load_base
 from finetune.recipe import Recipe
 from finetune.rows import IGNORED
-from finetune.run_folder import BEST, METRICS, keep_checkpoint, part_of
+from finetune.run_folder import BEST, BOARD, METRICS, keep_checkpoint, part_of
 from finetune.training_rows import EncodedRows
 
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
@@ -114,7 +116,9 @@ class Record(TrainerCallback):
         """Say how many steps there are."""
         self._started_s = time.monotonic()
         accelerator = self._trainer.accelerator
-        self._metrics = Metrics(part_of(Path(self._trainer.recipe.out)) / METRICS, state.global_step)
+        part = part_of(Path(self._trainer.recipe.out))
+        board = part / BOARD if self._trainer.recipe.training.tensorboard else None
+        self._metrics = Metrics(part / METRICS, state.global_step, board)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             self._metrics.write()
@@ -129,6 +133,10 @@ class Record(TrainerCallback):
             self._progress.step(state.global_step, float(logs["loss"]), speed)
             numbers = {name: float(logs[name]) for name in ("loss", "grad_norm", "learning_rate") if name in logs}
             self._metrics.add(state.global_step, **numbers, tokens_per_s=speed, memory_mib=used_memory_mib())
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Close what is open."""
+        self._metrics.close()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Measure, at the last step too."""
@@ -205,7 +213,15 @@ class AdapterTrainer(RunTrainer, SFTTrainer):
         set_peft_model_state_dict(self.model, load_file(folder / "adapter_model.safetensors"))
 
     def mean_loss(self, rows: EncodedRows) -> float:
-        """Return the mean loss of the rows' trained tokens.
+        """Return the mean loss of the rows' trained tokens."""
+        return sum(loss.item() for loss in self._measure(rows, summed_loss)) / rows.trained_tokens
+
+    def count_exact(self, rows: EncodedRows) -> int:
+        """Return of how many rows greedy decoding would say every trained token."""
+        return sum(int(is_exact.sum()) for is_exact in self._measure(rows, exact_rows))
+
+    def _measure(self, rows: EncodedRows, of_batch: Callable[..., Tensor]) -> list[Tensor]:
+        """Return what a function of the model gives for each batch of rows.
 
         The model is in training mode, without dropout: in eval mode bitsandbytes 0.50 packs a CPU's weights for
         another kernel, rounds their scales, and does not get back to what they were.
@@ -215,14 +231,15 @@ class AdapterTrainer(RunTrainer, SFTTrainer):
         for dropout in dropouts:
             dropout.eval()
         plain = [{"input_ids": ids, "labels": labels} for ids, labels in zip(rows.token_ids, rows.labels, strict=True)]
-        share, size, summed = self.recipe.training.share_prefix, self.args.train_batch_size, 0.0
+        share, size = self.recipe.training.share_prefix, self.args.train_batch_size
+        found = []
         with torch.no_grad(), self.accelerator.autocast():
             for start in range(0, len(plain), size):
                 batch = self._prepare_inputs(self.pad(plain[start : start + size]))
-                summed += summed_loss(self.model.get_base_model(), batch, share_prefix=share).item()
+                found.append(of_batch(self.model.get_base_model(), batch, share_prefix=share))
         for dropout in dropouts:
             dropout.train()
-        return summed / rows.trained_tokens
+        return found
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None

@@ -15,6 +15,7 @@ from finetune.random_sites import NOUNS, random_name
 from finetune.scene import Plan, Said, Scene, bounds_text, pick, resolved_text, wanted_text
 
 RECITED = (2, 4)  # devices of a recital
+HALF_KNOWN_SHARE = 0.5  # of the devices that are not here
 
 
 def plan_out_of_range(scene: Scene) -> Plan | None:
@@ -44,9 +45,11 @@ def plan_missing_argument(scene: Scene) -> Plan | None:
     if not choices:
         return None
     device, name, action = scene.rng.choice(choices)
-    said = scene.say_as(action.say_without, device)
-    ask, templates = scene.finish(said.request, said.template)
     key, schema = next(iter(action.input.items()))
+    sets_property = action.writes.get(key) == f"${key}"
+    changes = (template.replace("{property}", action.title) for template in phrases.CHANGES if sets_property)
+    said = scene.say_as((*action.say_without, *changes), device)
+    ask, templates = scene.finish(said.request, said.template)
     tool = call_of(Command(device.name, name, {}), scene.tools).name
     thought = f"{resolved_text(said.name, device)}, {tool} {key} missing{bounds_text(key, schema)}."
     low, high = number_text(schema.minimum or 0), number_text(schema.maximum or 0)
@@ -57,7 +60,12 @@ def plan_missing_argument(scene: Scene) -> Plan | None:
 def plan_missing_device(scene: Scene) -> Plan | None:
     """A request about a device that is not here."""
     known = {word for device in scene.site.devices.values() for word in (device.title, *device.aliases)}
-    name = " ".join(random_name(scene.rng, scene.rng.choice(list(NOUNS))))
+    words = list(random_name(scene.rng, scene.rng.choice(list(NOUNS))))
+    if not scene.held_out and scene.rng.random() < HALF_KNOWN_SHARE:  # in training, more often nearly a device's name
+        near = scene.rng.choice(list(scene.site.devices.values())).title.split()
+        at = scene.rng.randrange(2)
+        words[at] = near[-at]
+    name = " ".join(words)
     picked = pick(scene, lambda device, action: True)
     if name in known or picked is None or any(set(name.split()) == set(word.split()) for word in known):
         return None

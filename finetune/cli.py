@@ -32,36 +32,53 @@ def register(app: typer.Typer) -> None:
 
 
 def generate(
-    out: Annotated[Path, typer.Option("--out", help="The JSONL file to write.")],
-    site: _Site = "home",
-    count: Annotated[int, typer.Option("-n", "--count", min=1, help="Conversations, or cases with --held-out.")] = 6000,
-    seed: Annotated[int, typer.Option("--seed", min=0)] = 1,
+    out: Annotated[Path | None, typer.Option("--out", help="The JSONL file to write; default: the recipe's.")] = None,
+    site: Annotated[str | None, typer.Option("--site", help="As elsewhere; default: the recipe's, or home.")] = None,
+    count: Annotated[
+        int | None, typer.Option("-n", "--count", min=1, help="Conversations, or cases with --held-out.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0)] = None,
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="Make the data of a recipe, as its `generate` says; options go first.")
+    ] = "",
     held_out: Annotated[
         bool, typer.Option("--held-out", help="Make evaluation cases instead of conversations.")
     ] = False,
     renamed: Annotated[
-        float, typer.Option("--renamed", min=0, max=1, help="Share with other names of tools and arguments.")
-    ] = 0.0,
+        float | None, typer.Option("--renamed", min=0, max=1, help="Share with other names of tools and arguments.")
+    ] = None,
     distractors: Annotated[
-        float, typer.Option("--distractors", min=0, max=1, help="Share with other devices beside the site's.")
-    ] = 0.0,
+        float | None, typer.Option("--distractors", min=0, max=1, help="Share with other devices beside the site's.")
+    ] = None,
     shuffled: Annotated[
-        float, typer.Option("--shuffled", min=0, max=1, help="Share with devices and tools in another order.")
-    ] = 0.0,
+        float | None, typer.Option("--shuffled", min=0, max=1, help="Share with devices and tools in another order.")
+    ] = None,
     as_json: _Json = False,
 ) -> None:
     """Make conversations of a site: the same for the same seed, and never with a held-out phrasing."""
+    from devices.errors import UsageError
     from devices.site import load_site
-    from edge_agent.cases import write_cases
+    from edge_agent.cases import CASES, CASES_SEED, write_cases
     from finetune.conversations import generate_cases, generate_rows
+    from finetune.recipe import Generate, load_recipe
     from finetune.rows import write_rows
     from finetune.variety import Variety
 
-    loaded = load_site(site)
+    made_for = load_recipe(recipe) if recipe else None
+    options = {"rows": count, "seed": seed, "renamed": renamed, "distractors": distractors, "shuffled": shuffled}
+    given = {name: value for name, value in options.items() if value is not None}
+    wanted = (made_for.generate if made_for else Generate()).model_copy(update=given)
+    loaded = load_site(site or (made_for.site if made_for else "home"))
+    if out is None and made_for:
+        out = Path((made_for.cases or "") if held_out else made_for.data)
+    if not out or out == Path():
+        raise UsageError("where to?", hint="give --out, or --recipe with a recipe that says it")
     if held_out:
-        written = write_cases(out, generate_cases(loaded, count, seed))
+        seed = CASES_SEED if seed is None else seed
+        written = write_cases(out, generate_cases(loaded, count or CASES, seed))
     else:
-        written = write_rows(out, generate_rows(loaded, count, seed, Variety(renamed, distractors, shuffled)))
+        seed, variety = wanted.seed, Variety(wanted.renamed, wanted.distractors, wanted.shuffled)
+        written = write_rows(out, generate_rows(loaded, wanted.rows, seed, variety, wanted.kinds))
     result = {"out": str(out), "site": loaded.name, "seed": seed, "cases" if held_out else "conversations": written}
     print(json.dumps(result) if as_json else f"{written} {'cases' if held_out else 'conversations'} in {out}")
 
@@ -175,22 +192,21 @@ def pairs(
 def check(
     path: Annotated[Path, typer.Argument(help="Training conversations, as `data generate` and `data convert` write.")],
     cases: Annotated[Path, typer.Option("--cases", help="Evaluation cases that training must not have seen.")],
+    site: _Site = "home",
     as_json: _Json = False,
 ) -> None:
     """Look for evaluation requests in training data; ends with exit code 5 if there are any."""
     from dataclasses import asdict
 
-    from devices.errors import GateError
+    from devices.site import load_site
     from edge_agent.cases import read_cases
-    from finetune.leakage import find_leaks
+    from finetune.leakage import find_leaks, require_no_leaks
     from finetune.rows import read_rows
 
-    leaks = find_leaks(read_rows(path), read_cases(cases))
-    text = f"of {leaks.cases} cases {len(leaks.exact)} stand in {path}, and {len(leaks.near)} nearly"
-    print(json.dumps(asdict(leaks)) if as_json else text)
-    if leaks.exact or leaks.near:
-        shown = ", ".join([*leaks.exact, *leaks.near][:5])
-        raise GateError(f"training has seen cases: {shown}", hint="take them out of the one or the other")
+    leaks = find_leaks(read_rows(path), read_cases(cases), load_site(site))
+    counts = f"{len(leaks.exact)} stand in {path}, {len(leaks.near)} nearly, {len(leaks.phrasing)} in phrasing"
+    print(json.dumps(asdict(leaks)) if as_json else f"of {leaks.cases} cases {counts}")
+    require_no_leaks(leaks, str(path))
 
 
 def pretrain(

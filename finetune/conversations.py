@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from random import Random
 
 from devices.broker import Broker, Outcome
+from devices.errors import UsageError
 from devices.journal import Journal
 from devices.schema import Value
 from devices.simulator import SimulatedDriver, World
@@ -22,10 +23,13 @@ from finetune.variety import Variety
 USUAL_SHARE = 0.7
 EXCHANGES_PER_ROW = (1, 4)
 BRANCHES, LONG_ROWS = 48, 2  # of a site's rows: of one exchange each from one state, and after them of several
+DRAWS = 1000  # of a kind, before it is given up that the site offers one
 DONE, NOT_DONE = "Done.", "Not done."
 
 
-def generate_rows(site: Site, count: int, seed: int, variety: Variety | None = None) -> Iterator[Row]:
+def generate_rows(
+    site: Site, count: int, seed: int, variety: Variety | None = None, kinds: Mapping[str, float] | None = None
+) -> Iterator[Row]:
     """Yield conversations of one site, on the training side of the split; the same for the same seed.
 
     Those that start in one state follow each other, so that training evaluates their start once.
@@ -35,12 +39,16 @@ def generate_rows(site: Site, count: int, seed: int, variety: Variety | None = N
         count: how many.
         seed: decides all.
         variety: how many start where the tools are others; none if left out.
+        kinds: weights of kinds of exchanges (finetune/exchanges.py) that are not to be the usual ones.
+
+    Raises:
+        UsageError: with these weights nothing can be drawn.
     """
     rng = Random(f"rows-{seed}")
-    plain = Stage.of(site)
+    plain = Stage.of(site, kinds)
     while count > 0:
         varied = variety.vary(site, rng) if variety else site
-        stage = plain if varied is site else Stage.of(varied)
+        stage = plain if varied is site else Stage.of(varied, kinds)
         rows = make_branches(stage, rng, BRANCHES) + [make_row(stage, rng) for _ in range(LONG_ROWS)]
         yield from (replace(row, is_varied=stage is not plain) for row in rows[:count])
         count -= len(rows)
@@ -48,17 +56,19 @@ def generate_rows(site: Site, count: int, seed: int, variety: Variety | None = N
 
 @dataclass(frozen=True)
 class Stage:
-    """A site with what all its conversations share: the tools and the system turn."""
+    """A site with what all its conversations share: the tools, the system turn, and the weight of each kind."""
 
     site: Site
     tools: tuple[Tool, ...]
     system: Message
+    weights: dict[str, float]
 
     @classmethod
-    def of(cls, site: Site) -> Stage:
-        """Return the stage that a site makes."""
+    def of(cls, site: Site, kinds: Mapping[str, float] | None = None) -> Stage:
+        """Return the stage that a site makes, with the usual weights but for those given."""
         contract = contract_of(site, load_template("chatml"))
-        return cls(site, contract.tools, Message("system", contract.system_text))
+        weights = {kind: weight for kind, (weight, _) in MAKERS.items()} | dict(kinds or {})
+        return cls(site, contract.tools, Message("system", contract.system_text), weights)
 
 
 def make_row(stage: Stage, rng: Random, exchanges: tuple[int, int] = EXCHANGES_PER_ROW) -> Row:
@@ -90,11 +100,16 @@ def make_branches(stage: Stage, rng: Random, count: int) -> list[Row]:
 def draw_plan(stage: Stage, world: World, rng: Random, *, held_out: bool) -> Plan:
     """Return a plan of a kind drawn by its weight, among those that the site and its state offer."""
     scene = Scene(stage.site, stage.tools, world.snapshot(), rng, held_out)
-    while True:
-        kind = rng.choices(list(MAKERS), [weight for weight, _ in MAKERS.values()])[0]
-        plan = MAKERS[kind][1](scene)
-        if plan is not None:
-            return plan
+    if any(stage.weights.values()):
+        for _ in range(DRAWS):
+            kind = rng.choices(list(stage.weights), list(stage.weights.values()))[0]
+            plan = MAKERS[kind][1](scene)
+            if plan is not None:
+                return plan
+    wanted = [kind for kind, weight in stage.weights.items() if weight]
+    raise UsageError(
+        f"site {stage.site.name} offers no exchange of these kinds: {', '.join(wanted) or 'none is wanted'}"
+    )
 
 
 def random_world(site: Site, rng: Random) -> World:

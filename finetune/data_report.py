@@ -11,8 +11,8 @@ from typing import Any
 from edge_agent.wire import ChatTemplate, request_of
 from finetune.formats.turns import declared_messages
 from finetune.pages import render_page
-from finetune.rows import IGNORED, Row, encode
-from finetune.training_rows import spans
+from finetune.rows import Row, encode
+from finetune.training_rows import spans, trained_count
 
 EXAMPLES, BARS, LONGEST_LIST = 6, 20, 40
 
@@ -83,7 +83,7 @@ def make_report(source: str, rows: Sequence[Row], template: ChatTemplate, tokeni
                 requests[request_of(message.text).lower().strip(" .?!")] += 1
         ids, labels = encode(declared_messages(row), template, tokenizer)
         tokens.append(len(ids))
-        trained.append(sum(label != IGNORED for label in labels))
+        trained.append(trained_count(labels))
     chosen = Random(1).sample(range(len(rows)), min(EXAMPLES, len(rows)))
     return DataReport(
         source=source,

@@ -12,8 +12,9 @@ from finetune.formats.sources import Rejected, read_source
 from finetune.formats.turns import declared_messages
 from finetune.recipe import General
 from finetune.rows import encode_segments
-from finetune.training_rows import EncodedRows, RowEncoder
+from finetune.training_rows import EncodedRows, RowEncoder, trained_count
 
+SHORT_TOKENS = 32
 NO_THOUGHT = f"{THINK} {END_THINK}"
 
 
@@ -24,6 +25,12 @@ class GeneralRows:
     mixed: EncodedRows
     held_out: EncodedRows
     rejected: int
+
+    @property
+    def short(self) -> EncodedRows:
+        """The held-out rows with so few trained tokens that there is one right answer."""
+        pairs = zip(self.held_out.token_ids, self.held_out.labels, strict=True)
+        return EncodedRows.of((ids, labels) for ids, labels in pairs if trained_count(labels) <= SHORT_TOKENS)
 
 
 def encode_general(general: General, site_rows: int, encoder: RowEncoder, seed: int) -> GeneralRows:

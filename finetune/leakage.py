@@ -1,7 +1,6 @@
-"""Whether evaluation cases were seen in training: the same request, or one that differs in form only.
+"""Whether evaluation cases were seen in training: the same request, one that differs in form only, or its phrasing.
 
-Does not guard against: requests that say the same in other words. Our own cases share no phrasing template with
-training (finetune/phrases.py); of others' data nothing is known but its text.
+Does not guard against: requests that say the same in other words.
 """
 
 from __future__ import annotations
@@ -10,35 +9,69 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from devices.errors import GateError
+from devices.site import Site
 from edge_agent.cases import Case
 from edge_agent.wire import request_of
+from finetune.phrases import content_of
 from finetune.rows import Row
 
-EMPTY_WORDS = frozenset("a an the my your our please kindly now just".split())
+SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Leaks:
-    """Ids of cases whose request stands in training: as it is, or but for case, punctuation and empty words."""
+    """Ids of cases whose request stands in training; each is counted once.
+
+    Attributes:
+        cases: how many cases there are.
+        exact: the same words.
+        near: the same but for case, punctuation and empty words.
+        phrasing: the same but for the devices and numbers in it.
+    """
 
     cases: int
     exact: tuple[str, ...]
     near: tuple[str, ...]
+    phrasing: tuple[str, ...]
+
+    @property
+    def found(self) -> tuple[str, ...]:
+        """All of them."""
+        return self.exact + self.near + self.phrasing
 
 
-def find_leaks(rows: Iterable[Row], cases: Iterable[Case]) -> Leaks:
-    """Return which cases' requests stand in training rows; an exact one is not counted as near too."""
+def find_leaks(rows: Iterable[Row], cases: Iterable[Case], site: Site) -> Leaks:
+    """Return which cases' requests stand in training rows; devices are known by the site's names for them."""
+    names = {name.lower() for device in site.devices.values() for name in (device.title, *device.aliases)}
+    longest_first = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+    hole = re.compile(rf"\b(?:(?:the|my|our) )?(?:{longest_first})\b|\d+(?:\.\d+)?")
+
+    def phrasing_of(text: str) -> tuple[str, ...]:
+        return _words(hole.sub("_", text.lower()))
+
+    forms = (_words, content_of, phrasing_of)
     asked = {request_of(message.text) for row in rows for message in row.messages if message.role == "user"}
-    exact, plain = {_words(text) for text in asked}, {_content(text) for text in asked}
+    trained = [set(map(form, asked)) for form in forms]
+    leaks: tuple[list[str], ...] = ([], [], [])
     cases = list(cases)
-    found = [case.id for case in cases if _words(case.ask) in exact]
-    near = [case.id for case in cases if case.id not in found and _content(case.ask) in plain]
-    return Leaks(len(cases), tuple(found), tuple(near))
+    for case in cases:
+        for form, known, found in zip(forms, trained, leaks, strict=True):
+            if form(case.ask) in known:
+                found.append(case.id)
+                break
+    return Leaks(len(cases), *map(tuple, leaks))
+
+
+def require_no_leaks(leaks: Leaks, where: str) -> None:
+    """Raise GateError if training rows have seen cases; `where` names the rows."""
+    if leaks.found:
+        shown = ", ".join(leaks.found[:SHOWN])
+        raise GateError(
+            f"{where} has seen {len(leaks.found)} of {leaks.cases} evaluation cases: {shown}",
+            hint="take them out of the one or the other; `edgewright data check` lists them",
+        )
 
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(re.findall(r"\w+", text.lower()))
-
-
-def _content(text: str) -> tuple[str, ...]:
-    return tuple(word for word in _words(text) if word not in EMPTY_WORDS)

@@ -24,8 +24,8 @@ from finetune.batch_order import BatchOrder, runs_of
 from finetune.prefix_loss import HEAD_TOKENS, MIN_SHARED_TOKENS
 from finetune.quantized_base import Machine, add_adapter, empty_base, load_base
 from finetune.recipe import Recipe
-from finetune.rows import IGNORED, prompt_length
-from finetune.training_rows import EncodedRows, common_length
+from finetune.rows import prompt_length
+from finetune.training_rows import EncodedRows, common_length, trained_count
 
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # a weight, its block's 8-bit scale, and the 32-bit scale of 256 scales
 OPTIMIZER_BYTES = {"paged_adamw_8bit": 2, "adamw_8bit": 2, "adamw": 8}  # of a trained weight: two moments
@@ -92,7 +92,7 @@ class Planner:
         for start in range(0, len(order), training.batch_rows):
             batch = order[start : start + training.batch_rows]
             shared = self._shared(batch) if training.share_prefix else 0
-            trained = sum(label != IGNORED for row in batch for label in rows.labels[row])
+            trained = sum(trained_count(rows.labels[row]) for row in batch)
             yield shared + len(batch) * (max(lengths[row] for row in batch) - shared), trained
 
     def _shared(self, batch: Sequence[int]) -> int:

@@ -35,11 +35,9 @@ def summed_loss(model: Any, batch: dict[str, Any], *, share_prefix: bool) -> Any
     import torch
     from torch.utils.checkpoint import checkpoint
 
-    start = shared_prefix(batch) if share_prefix else 0
-    hidden = _hidden_states(model, batch, start)
-    labels = batch["labels"][:, start:][:, 1:]
+    hidden, labels = _before_labels(model, batch, share_prefix=share_prefix)
     is_trained = labels != IGNORED
-    hidden, labels = hidden[:, :-1][is_trained], labels[is_trained]
+    hidden, labels = hidden[is_trained], labels[is_trained]
     head = model.get_output_embeddings()
 
     def head_loss(hidden: Any, labels: Any) -> Any:
@@ -49,6 +47,27 @@ def summed_loss(model: Any, batch: dict[str, Any], *, share_prefix: bool) -> Any
         return head_loss(hidden, labels)
     parts = zip(hidden.split(HEAD_TOKENS), labels.split(HEAD_TOKENS), strict=True)
     return torch.stack([checkpoint(head_loss, *part, use_reentrant=False) for part in parts]).sum()
+
+
+def exact_rows(model: Any, batch: dict[str, Any], *, share_prefix: bool) -> Any:
+    """Return of each row whether every trained token is the model's first choice, bool (row,).
+
+    Greedy decoding would then say the same. Arguments are those of `summed_loss`.
+    """
+    import torch
+
+    hidden, labels = _before_labels(model, batch, share_prefix=share_prefix)
+    head, is_right = model.get_output_embeddings(), labels == IGNORED
+    is_trained = ~is_right
+    chosen = torch.cat([head(part).argmax(-1) for part in hidden[is_trained].split(HEAD_TOKENS)])
+    is_right[is_trained] = chosen == labels[is_trained]
+    return is_right.all(1)
+
+
+def _before_labels(model: Any, batch: dict[str, Any], *, share_prefix: bool) -> tuple[Any, Any]:
+    """Return the hidden states that predict, (row, position, width), and what they should, int64 (row, position)."""
+    start = shared_prefix(batch) if share_prefix else 0
+    return _hidden_states(model, batch, start)[:, :-1], batch["labels"][:, start:][:, 1:]
 
 
 def shared_prefix(batch: dict[str, Any]) -> int:

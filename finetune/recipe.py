@@ -6,13 +6,14 @@ import difflib
 import io
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 
 from devices.errors import UsageError
 from devices.yaml_file import Strict, first_problem, parse_value, plain_values, read_yaml
+from finetune.exchanges import MAKERS
 
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
 STARTER = "starter"
@@ -66,6 +67,7 @@ class Training(Strict):
     held_out_rows: int = Field(default=0, ge=0)
     held_out_every: int = Field(default=50, ge=1)
     patience: int | None = Field(default=None, ge=1)
+    tensorboard: bool = False
 
     @model_validator(mode="after")
     def _require_relations(self) -> Training:
@@ -94,6 +96,34 @@ class General(Strict):
     max_rise: float | None = Field(default=None, ge=0)
 
 
+class Generate(Strict):
+    """How `edgewright data generate --recipe` makes the data.
+
+    Attributes:
+        rows: conversations.
+        seed: decides all.
+        renamed: share of the states they start from in which tools and arguments have other names.
+        distractors: share in which there are other devices beside the site's.
+        shuffled: share in which devices and tools stand in another order.
+        kinds: how often each kind of exchange is drawn, against the usual weight of the others; 0 leaves it out.
+    """
+
+    rows: int = Field(default=6000, ge=1)
+    seed: int = Field(default=1, ge=0)
+    renamed: float = Field(default=0.0, ge=0, le=1)
+    distractors: float = Field(default=0.0, ge=0, le=1)
+    shuffled: float = Field(default=0.0, ge=0, le=1)
+    kinds: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+
+    @field_validator("kinds")
+    @classmethod
+    def _require_known(cls, kinds: dict[str, float]) -> dict[str, float]:
+        for kind in kinds:
+            if kind not in MAKERS:
+                raise ValueError(f"no kind of exchange is called {kind!r}; there are {', '.join(MAKERS)}")
+        return kinds
+
+
 class Preference(Strict):
     """A second stage on preference pairs (DPO): `data` has pairs, as `edgewright data pairs` writes them.
 
@@ -108,19 +138,22 @@ class Preference(Strict):
 class Recipe(Strict):
     """A whole recipe. Paths are relative to the working directory.
 
-    `base` is a folder, a hub name, or `starter`, the small base that ships with Edgewright.
+    `base` is a folder, a hub name, or `starter`, the small base that ships with Edgewright. `cases` is a file of
+    evaluation cases that the data must not have seen; the site's own held-out ones if left out.
     """
 
     schema_: Literal["recipe/v1"] = Field(alias="schema")
     base: str = Field(min_length=1)
     site: str = Field(min_length=1)
     data: str = Field(min_length=1)
+    cases: str | None = None
     out: str = Field(min_length=1)
     template: str = "chatml"
     seed: int = Field(default=1, ge=0, lt=2**32)
     quantization: Literal["nf4", "none"] = "nf4"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compute_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    generate: Generate = Generate()
     lora: Lora = Lora()
     general: General | None = None
     preference: Preference | None = None

@@ -5,6 +5,7 @@
     OUT/site.yaml       the site file, byte for byte
     OUT/sample.jsonl    the first rows of the data
     OUT/metrics.jsonl   loss, gradient norm, rate, speed and memory of every step; losses on held-out rows
+    OUT/tensorboard/    the same for TensorBoard, if training.tensorboard is true
     OUT/report.html     the loss curve, for people
     OUT/run.json        what went in, what came out, and with which versions
     OUT/checkpoints/    the last ones
@@ -29,7 +30,7 @@ from devices.site import site_path
 from finetune.recipe import Recipe, load_recipe
 
 SCHEMA = "run/v1"
-METRICS, BEST, SAMPLE = "metrics.jsonl", "best", "sample.jsonl"
+METRICS, BEST, SAMPLE, BOARD = "metrics.jsonl", "best", "sample.jsonl", "tensorboard"
 SAMPLE_ROWS = 8
 PACKAGES = ("edgewright", "torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "tokenizers")
 
@@ -48,7 +49,11 @@ class DataFacts:
 
 @dataclass(frozen=True)
 class GeneralFacts:
-    """General data that was mixed in, and the mean loss on its held-out rows before and after training."""
+    """General data that was mixed in, and what became of its held-out rows: before training and after it.
+
+    Losses are means of all of them; `exact` counts how many of the `short` ones, whose replies have few tokens, are
+    said word for word.
+    """
 
     data: str
     rows: int
@@ -56,6 +61,9 @@ class GeneralFacts:
     held_out_rows: int
     loss_before: float
     loss_after: float
+    short: int
+    exact_before: int
+    exact_after: int
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from devices.errors import GateError, UnavailableError
 from devices.site import load_site
+from edge_agent.cases import CASES, CASES_SEED, read_cases
 from edge_agent.wire import Contract, contract_of, load_template, require_contract
+from finetune.conversations import generate_cases
 from finetune.general import GeneralRows, encode_general
+from finetune.leakage import find_leaks, require_no_leaks
 from finetune.metrics import HELD_OUT_LOSS, Metrics
-from finetune.pairs import encode_pairs
+from finetune.pairs import encode_pairs, read_pairs
 from finetune.processor import prepare_processor
 from finetune.progress_bar import StepProgress
 from finetune.quantized_base import (
@@ -28,6 +31,7 @@ from finetune.quantized_base import (
     load_tokenizer,
 )
 from finetune.recipe import General, Recipe
+from finetune.rows import Row, read_rows
 from finetune.run_folder import (
     BEST,
     METRICS,
@@ -69,7 +73,8 @@ def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | 
         UsageError: the recipe, the base or a row does not fit; found before training starts.
         UnavailableError: the hub is out of reach, or memory ran out.
         Interrupted: stopped by Ctrl-C.
-        GateError: the run is finished, and the loss on general rows rose by more than the recipe allows.
+        GateError: the data has seen evaluation cases; or the run is finished, and the loss on general rows rose by
+            more than the recipe allows.
     """
     import torch
     from accelerate import PartialState
@@ -100,7 +105,7 @@ def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | 
         trainer = build_trainer(recipe, machine, tokenizer, rows, data.held_out, progress)
     trained, total = count_parameters(trainer.model)
     progress.note(f"trained parameters {trained:,} of {total:,} ({trained / total:.2%})")
-    general_before = trainer.mean_loss(data.general.held_out) if data.general else 0.0  # of a fresh adapter: the base
+    general_before = _measure_general(trainer, data.general)  # of a fresh adapter: the base
     started_s = time.monotonic()
     try:
         _train(trainer, checkpoint, part_of(out), progress)
@@ -174,6 +179,7 @@ class TrainingData:
 
 
 def _load_data(recipe: Recipe, contract: Contract, tokenizer: Any, progress: StepProgress) -> TrainingData:
+    _require_unseen(recipe)
     limit = recipe.training.max_tokens
     if recipe.preference:
         start = Path(recipe.preference.start_from)
@@ -201,20 +207,40 @@ def _load_data(recipe: Recipe, contract: Contract, tokenizer: Any, progress: Ste
     return TrainingData(site, held_out, general, trained, [])
 
 
+def _require_unseen(recipe: Recipe) -> None:
+    """Raise GateError if the data has requests of the evaluation's: of the recipe's cases, or the site's own."""
+    site, data = load_site(recipe.site), Path(recipe.data)
+    cases = read_cases(Path(recipe.cases)) if recipe.cases else generate_cases(site, CASES, CASES_SEED)
+    rows = (Row((), pair.prompt) for _, pair in read_pairs(data)) if recipe.preference else read_rows(data)
+    require_no_leaks(find_leaks(rows, cases, site), recipe.data)
+
+
+def _measure_general(trainer: Any, general: GeneralRows | None) -> tuple[float, int]:
+    """Return the mean loss on held-out general rows, and how many short replies are exact."""
+    return (trainer.mean_loss(general.held_out), trainer.count_exact(general.short)) if general else (0.0, 0)
+
+
 def _general_facts(
-    recipe: General | None, rows: GeneralRows | None, before: float, trainer: Any, progress: StepProgress
+    recipe: General | None, rows: GeneralRows | None, before: tuple[float, int], trainer: Any, progress: StepProgress
 ) -> GeneralFacts | None:
     if recipe is None or rows is None:
         return None
-    after = trainer.mean_loss(rows.held_out)
-    progress.note(f"loss on {len(rows.held_out.token_ids)} general rows: {before:.4f} before, {after:.4f} after")
+    after, short = _measure_general(trainer, rows), len(rows.short.token_ids)
+    losses = f"{before[0]:.4f} before, {after[0]:.4f} after"
+    progress.note(
+        f"loss on {len(rows.held_out.token_ids)} general rows: {losses}; "
+        f"of {short} short replies {before[1]} exact before, {after[1]} after"
+    )
     return GeneralFacts(
         data=recipe.data,
         rows=len(rows.mixed.token_ids),
         rejected=rows.rejected,
         held_out_rows=len(rows.held_out.token_ids),
-        loss_before=round(before, 5),
-        loss_after=round(after, 5),
+        loss_before=round(before[0], 5),
+        loss_after=round(after[0], 5),
+        short=short,
+        exact_before=before[1],
+        exact_after=after[1],
     )
 
 
@@ -233,7 +259,7 @@ def dry_run(recipe: Recipe, progress: StepProgress | None = None) -> DryRun:
     """Check all that training checks before it starts, and plan it; loads no weights and writes nothing.
 
     Raises:
-        UsageError, UnavailableError: as train_run.
+        UsageError, UnavailableError, GateError: as train_run.
     """
     from finetune.plan import Planner
 

@@ -35,7 +35,7 @@ class EncodedRows:
     @property
     def trained_tokens(self) -> int:
         """Tokens that the loss sees."""
-        return sum(label != IGNORED for row in self.labels for label in row)
+        return sum(map(trained_count, self.labels))
 
     def split(self, held_out: int) -> tuple[EncodedRows, EncodedRows]:
         """Return the rows to train on and the last ones, which are held out.
@@ -112,6 +112,11 @@ def encode_rows(path: Path, contract: Contract, tokenizer: Any, max_tokens: int)
         reason = f"all {number} rows are over training.max_tokens ({max_tokens})" if number else "it is empty"
         raise UsageError(f"{path}: no row to train on: {reason}")
     return EncodedRows.of(kept, number - len(kept))
+
+
+def trained_count(labels: Sequence[int]) -> int:
+    """Return how many tokens of a row the loss sees."""
+    return sum(label != IGNORED for label in labels)
 
 
 def spans(token_ids: Sequence[int], labels: Sequence[int], tokenizer: Any) -> list[tuple[str, bool]]:

@@ -43,6 +43,8 @@ def answers(capsys: pytest.CaptureFixture[str], folder: Path, *asks: str, extra:
 
 
 def test_the_flashed_box_answers_in_the_promised_form(path_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    export = json.loads((path_folder / "bundle" / "export.json").read_text(encoding="utf-8"))
+    assert export["gates"]["endings"]["Q4_K_M"] == {"ended": 8, "replies": 8}
     results = answers(capsys, path_folder, "turn the kitchen light on", "hello")
     assert [result["ask"] for result in results] == ["turn the kitchen light on", "hello"]
     for result in results:

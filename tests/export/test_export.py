@@ -15,8 +15,8 @@ from devices.errors import GateError, UsageError
 from devices.site import load_site
 from edge_agent.bundle import CURRENT, MODEL, open_bundle
 from edge_agent.wire import ContractChanged
-from export import cli, llama_layout
-from export.export import export_run, read_run, sample_texts
+from export import cli, llama_layout, parity
+from export.export import export_run, read_run, read_sample
 from tests.export.conftest import Tiny
 from tests.tiny_bundle import make_tiny_bundle
 
@@ -68,6 +68,15 @@ def test_a_failed_gate_writes_no_bundle(tiny: Tiny, tmp_path: Path, monkeypatch:
     assert not (tmp_path / "bundle").exists()
 
 
+def test_a_model_that_does_not_end_its_replies_is_not_exported(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parity, "REPLY_TOKENS", 1)
+    with pytest.raises(GateError, match=r"gate endings: model-Q8_0.gguf: 0 of 3 replies end with <\|im_end\|>"):
+        export_run(tiny.run, ["Q8_0"], tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_a_run_for_another_contract_is_refused(run: Path) -> None:
     change_run(run, contract="0" * 64)
     with pytest.raises(ContractChanged, match="trained for another contract"):
@@ -95,7 +104,7 @@ def test_a_broken_sample_is_named_with_its_line(run: Path) -> None:
     with (run / "sample.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"messages": [{"role": "user"}]}\n')
     with pytest.raises(UsageError, match=r"sample\.jsonl:4: not a conversation"):
-        sample_texts(read_run(run))
+        read_sample(read_run(run))
 
 
 def test_a_folder_with_other_things_is_not_overwritten(tiny: Tiny, tmp_path: Path) -> None:
@@ -118,7 +127,9 @@ def app() -> typer.Typer:
 
 def test_the_command_line_exports_and_flashes(tiny: Tiny, tmp_path: Path) -> None:
     bundle, box = tmp_path / "b", tmp_path / "box"
-    done = CliRunner().invoke(app(), ["export", str(tiny.run), "--quant", "F16,Q8_0", "--out", str(bundle), "--json"])
+    done = CliRunner().invoke(
+        app(), ["export", str(tiny.run), "--quant", "F16,Q8_0", "--out", str(bundle), "--endless", "--json"]
+    )
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["quant"] == "Q8_0"
     assert (tmp_path / "gguf" / "model-F16.gguf").is_file()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 from random import Random
 
 import pytest
 
+from devices.errors import UsageError
 from devices.site import Site, load_models, load_site
 from edge_agent.wire import Answer, ToolCalls, body_of, contract_of, load_template, parse_reply
+from edgewright import main
 from finetune import phrases
 from finetune.conversations import (
     Stage,
@@ -22,6 +25,8 @@ from finetune.conversations import (
 )
 from finetune.exchanges import MAKERS
 from finetune.random_sites import random_site
+from finetune.recipe import RECIPES_FOLDER
+from finetune.rows import read_rows
 
 SITE = load_site("home")
 STAGE = Stage.of(SITE)
@@ -159,3 +164,34 @@ def test_cases_carry_the_reference_outcome() -> None:
             assert case.state == case.state_after
         if case.kind == "confirmation":
             assert case.statuses[0] == ("done" if case.is_confirmed else "needs_confirmation")
+
+
+def test_kinds_have_the_weights_that_are_asked_for() -> None:
+    rows = list(generate_rows(SITE, 60, 1, kinds={"small_talk": 50.0, "call": 0.0}))
+    kinds = Counter(kind for row in rows for kind in row.kinds)
+    assert kinds["small_talk"] > 50 and not kinds["call"]
+    site = SITE.model_copy(update={"devices": {"hall_motion": SITE.devices["hall_motion"]}})
+    nothing = dict.fromkeys(MAKERS, 0.0)
+    with pytest.raises(UsageError, match="site home offers no exchange of these kinds: group"):
+        next(generate_rows(site, 1, 1, kinds=nothing | {"group": 1.0}))
+    with pytest.raises(UsageError, match="none is wanted"):
+        next(generate_rows(SITE, 1, 1, kinds=nothing))
+
+
+def test_a_recipe_makes_its_own_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (RECIPES_FOLDER / "home.yaml").read_text(encoding="utf-8")
+    data = tmp_path / "rows.jsonl"
+    changes = {"data/home/train.jsonl": str(data), "rows: 11000": "rows: 20", "kinds: {}": "kinds: {small_talk: 9}"}
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(text, encoding="utf-8")
+    assert main(["data", "generate", "--recipe", str(recipe)]) == 0
+    assert list(read_rows(data)) == list(generate_rows(SITE, 20, 1, kinds={"small_talk": 9.0}))
+    assert main(["data", "generate", "--recipe", str(recipe), "-n", "3", "--site", "greenhouse"]) == 0
+    assert list(read_rows(data)) == list(generate_rows(load_site("greenhouse"), 3, 1, kinds={"small_talk": 9.0}))
+    assert main(["data", "generate", "-n", "3"]) == 2 and "give --out" in capsys.readouterr().err
+    recipe.write_text(text.replace("small_talk", "smalltalk"), encoding="utf-8")
+    assert main(["data", "generate", "--recipe", str(recipe)]) == 2
+    assert "no kind of exchange is called 'smalltalk'" in capsys.readouterr().err

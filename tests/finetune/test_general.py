@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 from devices.errors import GateError, UsageError
 from edge_agent.wire import load_template
 from finetune.general import encode_general
+from finetune.prefix_loss import exact_rows
 from finetune.progress_bar import StepProgress
 from finetune.recipe import General, Recipe
 from finetune.rows import IGNORED, Row, write_rows
@@ -67,6 +68,26 @@ def test_what_is_measured_is_the_answer_without_a_thought_that_no_base_has_seen(
     assert encoder.tokenizer.decode(trained).startswith("<think> </think>It is")
 
 
+def test_a_reply_is_exact_where_greedy_decoding_says_the_same(base: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    prompt = torch.arange(10, 50).repeat(2, 1)
+    said = model.generate(prompt, max_new_tokens=6, do_sample=False, eos_token_id=None)
+    said[1, -1] = (said[1, -1] + 1) % 500  # the last token is another
+    labels = torch.cat([torch.full_like(prompt, IGNORED), said[:, 40:]], dim=1)
+    batch = {"input_ids": said, "labels": labels, "attention_mask": torch.ones_like(said)}
+    for share_prefix in (False, True):
+        assert exact_rows(model, batch, share_prefix=share_prefix).tolist() == [True, False]
+
+
+def test_only_short_replies_are_compared_word_for_word(base: Path, tmp_path: Path) -> None:
+    source = write_source(tmp_path / "long.jsonl", "It is. " * 40)
+    rows = encode_general(General(data=str(source), share=0.25, held_out_rows=7), 30, encoder_of(base), seed=1)
+    assert len(rows.held_out.token_ids) == 7 and len(rows.short.token_ids) == 2
+
+
 def test_a_source_with_too_few_rows_is_refused(base: Path, source: Path) -> None:
     with pytest.raises(UsageError, match=r"has 35 rows that can be used, and .* is 35"):
         encode_general(General(data=str(source), share=0.1, held_out_rows=35), 30, encoder_of(base), seed=1)
@@ -93,6 +114,7 @@ def test_a_run_says_what_was_forgotten_and_can_fail_for_it(base: Path, tmp_path:
 
     learnt = run("learnt", "It is 7.", 0.0)
     assert learnt["rows"] == 3 and learnt["rejected"] == 3 and learnt["loss_after"] < learnt["loss_before"]
+    assert (learnt["short"], learnt["exact_before"]) == (5, 0)
     with pytest.raises(GateError, match=r"the loss on 5 general rows rose by [\d.]+ nats a token"):
         run("forgotten", "Blue orchids wander.", 0.1)
     assert (tmp_path / "forgotten" / "run.json").exists()  # finished, and there to be looked at

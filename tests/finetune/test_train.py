@@ -121,6 +121,24 @@ def test_a_run_learns_and_leaves_its_folder(base, data, tmp_path):
         assert word in shown.getvalue()
 
 
+def test_tensorboard_gets_the_numbers_of_every_step(base, data, tmp_path):
+    from tensorboardX.proto.event_pb2 import Event
+
+    recipe = recipe_for(base, data, tmp_path / "run", tensorboard=True, held_out_rows=2, held_out_every=2)
+    facts = train_run(recipe, progress=StopAt(-1))
+    (file,) = (tmp_path / "run" / "tensorboard").iterdir()
+    content, numbers = file.read_bytes(), {}
+    while content:  # a record is its length in 8 bytes, a checksum in 4, the event, a checksum in 4
+        size = int.from_bytes(content[:8], "little")
+        event = Event.FromString(content[12 : 12 + size])
+        numbers |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
+        content = content[16 + size :]
+    assert {step: loss for (name, step), loss in numbers.items() if name == "loss"} == pytest.approx(
+        dict(facts.losses), rel=1e-4
+    )
+    assert [step for name, step in numbers if name == "held_out_loss"] == [2, 4]
+
+
 def test_an_interrupted_run_resumes_to_the_same_weights(base, data, tmp_path):
     import torch
 
