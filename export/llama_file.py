@@ -153,7 +153,8 @@ class LlamaFile:
             UnavailableError: the evaluation failed.
         """
         self._clear()
-        new, said = list(token_ids), []
+        new = list(token_ids)
+        said: list[int] = []
         while len(said) < limit:
             token = int(self._logits(new, len(token_ids) + len(said) - len(new), 1)[0].argmax())
             said.append(token)

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PrinterCallback, TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer, pack_dataset
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
@@ -101,9 +101,11 @@ def common_arguments(recipe: Recipe, machine: Machine) -> dict[str, Any]:
     )
 
 
-def _loss_of_batch(model: Any, batch: dict[str, Any], *, share_prefix: bool) -> Any:
-    """Be the forward pass of a model while it trains: DistributedDataParallel sees what goes through `forward` only."""
-    return summed_loss(model.get_base_model(), batch, share_prefix=share_prefix)
+def _of_batch(
+    model: Any, batch: dict[str, Any], *, share_prefix: bool, measure: Callable[..., Tensor] = summed_loss
+) -> Tensor:
+    """Be the forward pass of a model while it trains: DDP and FSDP see what goes through `forward` only."""
+    return measure(model.get_base_model(), batch, share_prefix=share_prefix)
 
 
 class Record(TrainerCallback):
@@ -162,6 +164,11 @@ def used_memory_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
+def whole(weight: Tensor) -> Tensor:
+    """Return a weight of which processes may hold a part each (FSDP); then all of them must ask."""
+    return weight.detach().full_tensor() if isinstance(weight, DTensor) else weight.detach()
+
+
 class RunTrainer:
     """What our trainers add to trl's: steps are shown and written, checkpoints are whole or absent."""
 
@@ -177,11 +184,17 @@ class RunTrainer:
         return int(self.seen_tokens * self.accelerator.num_processes)
 
     def save_adapter(self: Any, folder: Path) -> None:
-        """Write the adapter as it is now; one process does."""
+        """Write the adapter as it is now; one process does, all take part."""
+        weights = {name: whole(weight) for name, weight in self.model.named_parameters() if weight.requires_grad}
         if not self.accelerator.is_main_process:
             return
-        self.model.save_pretrained(folder, save_embedding_layers=False, selected_adapters=["default"])
+        options = {"save_embedding_layers": False, "selected_adapters": ["default"]}
+        self.model.save_pretrained(folder, state_dict=weights, **options)
         (folder / "README.md").unlink(missing_ok=True)
+
+    def save_model(self: Any, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the adapter into a checkpoint, and nothing of the frozen base."""
+        self.save_adapter(Path(output_dir or self.args.output_dir))
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """Write none: run.json says what made the adapter."""
@@ -206,11 +219,18 @@ class AdapterTrainer(RunTrainer, SFTTrainer):
         self.runs, self.held_out, self.pad = runs, held_out, pad
         self.has_plain_head = has_plain_head(self.model.get_base_model().config)
         if self.has_plain_head:
-            self.model.forward = MethodType(_loss_of_batch, self.model)
+            self.model.forward = MethodType(_of_batch, self.model)
 
     def load_adapter(self, folder: Path) -> None:
-        """Take an adapter's weights from a folder."""
-        set_peft_model_state_dict(self.model, load_file(folder / "adapter_model.safetensors"))
+        """Take an adapter's weights from a folder; of a weight that processes hold a part of each, its part."""
+        weights = load_file(folder / "adapter_model.safetensors")
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                saved = name.replace(".default", "")  # of a DoRA magnitude peft leaves out the last part too
+                weight = weights.get(saved, weights.get(saved.removesuffix(".weight"))).to(parameter.device)
+                if isinstance(parameter, DTensor):
+                    weight = distribute_tensor(weight, parameter.device_mesh, parameter.placements)
+                parameter.data.copy_(weight)
 
     def mean_loss(self, rows: EncodedRows) -> float:
         """Return the mean loss of the rows' trained tokens."""
@@ -236,7 +256,10 @@ class AdapterTrainer(RunTrainer, SFTTrainer):
         with torch.no_grad(), self.accelerator.autocast():
             for start in range(0, len(plain), size):
                 batch = self._prepare_inputs(self.pad(plain[start : start + size]))
-                found.append(of_batch(self.model.get_base_model(), batch, share_prefix=share))
+                if self.has_plain_head:
+                    found.append(self.model(batch, share_prefix=share, measure=of_batch))
+                else:
+                    found.append(of_batch(self.model.get_base_model(), batch, share_prefix=share))
         for dropout in dropouts:
             dropout.train()
         return found

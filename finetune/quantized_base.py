@@ -68,12 +68,20 @@ def choose_dtype(wanted: str, device: str) -> Any:
 def choose_optimizer(wanted: str, device: str) -> tuple[str, str]:
     """Return the name transformers knows, and why it is not the one wanted ("" if it is).
 
-    bitsandbytes runs the 8-bit AdamW update on CPU too; only pages (CUDA unified memory) do not exist there.
+    Where processes hold parts of each weight (FSDP), it is torch's AdamW: bitsandbytes 0.50 cannot update parts. On a
+    CPU it runs the 8-bit AdamW too; only pages (CUDA unified memory) do not exist there.
     """
     names = {"adamw": "adamw_torch", "adamw_8bit": "adamw_bnb_8bit", "paged_adamw_8bit": "paged_adamw_8bit"}
+    if is_sharded() and wanted != "adamw":
+        return names["adamw"], "with FSDP: bitsandbytes cannot update a part of a weight"
     if device == "cpu" and wanted == "paged_adamw_8bit":
         return names["adamw_8bit"], "a CPU has no paged memory: the same 8-bit AdamW without paging"
     return names[wanted], ""
+
+
+def is_sharded() -> bool:
+    """Return whether `accelerate launch --use_fsdp` started this process: each then holds a part of the weights."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
 def load_tokenizer(recipe: Recipe) -> Any:
@@ -113,6 +121,8 @@ def load_base(recipe: Recipe, device: str, dtype: Any) -> Any:
     if Path(name).is_dir():
         disable_progress_bar()
     place = torch.cuda.current_device() if device == "cuda" else device  # of several processes, each its own
+    if is_sharded():
+        place = "cpu"  # each process's part goes to its GPU when the parts are made
     quantization = None
     if recipe.quantization == "nf4":  # transformers' default type is fp4
         quantization = BitsAndBytesConfig(
@@ -120,6 +130,7 @@ def load_base(recipe: Recipe, device: str, dtype: Any) -> Any:
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
+            bnb_4bit_quant_storage=dtype if is_sharded() else torch.uint8,  # parts are made of floating weights only
         )
     try:
         model = AutoModelForCausalLM.from_pretrained(

@@ -18,7 +18,7 @@ from edge_agent.wire import argument_text, json_value
 from finetune import phrases
 
 KNOWN_SHARE = 0.8
-LOOSE_SHARE = 0.25  # of the templates of a training conversation
+LOOSE_SHARE = 0.45  # of the templates of a training conversation
 THEN = "; then "  # in a thought, between commands of which one waits for the other
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from devices.errors import GateError, UnavailableError
+from devices.errors import GateError, UnavailableError, UsageError
 from devices.site import load_site
 from edge_agent.cases import CASES, CASES_SEED, read_cases
 from edge_agent.wire import Contract, contract_of, load_template, require_contract
@@ -27,6 +27,7 @@ from finetune.quantized_base import (
     choose_dtype,
     choose_optimizer,
     count_parameters,
+    is_sharded,
     load_config,
     load_tokenizer,
 )
@@ -85,6 +86,11 @@ def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | 
     progress = progress or StepProgress(sys.stderr if is_first else io.StringIO())
     contract = contract_of(load_site(recipe.site), load_template(recipe.template))
     machine = _choose_machine(recipe, progress)
+    if is_sharded() and (recipe.training.share_prefix or recipe.preference):
+        raise UsageError(
+            "with FSDP the layers run once a step, for share_prefix and preference they would twice",
+            hint="training.share_prefix=false, or launch without FSDP",
+        )
     if machine.device == "cpu":
         prepare_processor()
     processes = PartialState(cpu=machine.device == "cpu")

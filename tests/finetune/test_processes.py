@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from finetune.recipe import Recipe
 from finetune.rows import Row, write_rows
+from finetune.run_folder import file_sha256
 from tests.ports import free_port
 from tests.tiny_base import make_tiny_base, tiny_conversations
 
@@ -53,26 +56,64 @@ def run_in(folder: Path, name: str) -> dict[str, Any]:
     return dict(json.loads((folder / name / "run.json").read_text(encoding="utf-8")))
 
 
-def launch(*arguments: str, processes: int) -> subprocess.CompletedProcess[str]:
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", str(free_port())]
-    command = [sys.executable, *launcher, "-m", "edgewright", "train", *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+def launch(*arguments: str, program: tuple[str, ...] = ("-m", "edgewright")) -> subprocess.CompletedProcess[str]:
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
+    return train(*launcher, *program, "train", *arguments)
+
+
+def train(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
 
 
 @pytest.mark.allow_hosts(["127.0.0.1"])
 def test_two_processes_have_the_losses_of_one(folder: Path) -> None:
-    done = launch(str(recipe_in(folder, "two", accumulate=1)), processes=2)
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = launch(str(recipe_in(folder, "two", accumulate=1)))
     assert done.stdout.split() == [str(folder / "two")]  # said once
-    alone = [sys.executable, "-m", "edgewright", "train", str(recipe_in(folder, "one", accumulate=2))]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run(alone, cwd=ROOT, env=environment, capture_output=True, timeout=300, check=True)
+    train("-m", "edgewright", "train", str(recipe_in(folder, "one", accumulate=2)))
     two, one = run_in(folder, "two"), run_in(folder, "one")
-    assert (two["processes"], one["processes"]) == (2, 1)
-    assert len(two["losses"]) == 4
-    assert dict(two["losses"]) == pytest.approx(dict(one["losses"]), abs=2e-3)
-    assert dict(two["held_out_losses"]) == pytest.approx(dict(one["held_out_losses"]), abs=2e-3)
+    assert_same_losses(two, one)
     assert two["data"]["rows"] == 16
     checkpoints = sorted(path.name for path in (folder / "two" / "checkpoints").iterdir() if path.name != "saving")
     assert checkpoints == ["checkpoint-2", "checkpoint-4"]
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
+def test_two_processes_that_hold_half_the_weights_each_have_the_losses_of_one(folder: Path) -> None:
+    settings = ["training.share_prefix=false", "training.optimizer=adamw"]
+    recipe, program = recipe_in(folder, "halves", accumulate=1), (str(ROOT / "tests" / "finetune" / "fsdp_on_cpu.py"),)
+    launch(str(recipe), *settings, program=program)
+    train("-m", "edgewright", "train", str(recipe_in(folder, "whole", accumulate=2)), *settings)
+    halves, whole = run_in(folder, "halves"), run_in(folder, "whole")
+    assert_same_losses(halves, whole)
+    ours, theirs = (load_file(folder / name / "adapter" / "adapter_model.safetensors") for name in ("halves", "whole"))
+    assert ours.keys() == theirs.keys() and all(ours[name].shape == theirs[name].shape for name in ours)
+
+    part = (folder / "halves").rename(folder / "halves.part")  # as if it had been killed after step 2
+    shutil.rmtree(part / "checkpoints" / "checkpoint-4")
+    (part / "run.json").unlink()
+    (part / "data.sha256").write_text(file_sha256(folder / "train.jsonl"), encoding="utf-8")
+    launch(str(recipe), *settings, "--resume", program=program)
+    assert run_in(folder, "halves")["losses"] == halves["losses"]
+
+    changed = os.environ | {"ACCELERATE_USE_FSDP": "true"}
+    command = [sys.executable, "-m", "edgewright", "train", str(recipe_in(folder, "twice", accumulate=1))]
+    refused = subprocess.run(command, cwd=ROOT, env=changed, capture_output=True, text=True, timeout=300, check=False)
+    assert refused.returncode == 2 and "hint: training.share_prefix=false" in refused.stderr
+
+
+def assert_same_losses(two: dict[str, Any], one: dict[str, Any]) -> None:
+    assert (two["processes"], one["processes"]) == (2, 1)
+    assert len(two["losses"]) == 4
+    for name in ("losses", "held_out_losses"):
+        assert dict(two[name]) == pytest.approx(dict(one[name]), abs=2e-3)
