@@ -91,6 +91,12 @@ def read_pairs(path: Path) -> Iterator[tuple[str, Pair]]:
                 ) from error
 
 
+def both_replies(pairs: list[dict[str, list[int]]]) -> EncodedRows:
+    """Return of each encoded pair two rows: the prompt with the preferred reply, and with the other one."""
+    replies = [(pair["prompt_ids"], pair[side]) for pair in pairs for side in ("chosen_ids", "rejected_ids")]
+    return EncodedRows.of((prompt + reply, [IGNORED] * len(prompt) + reply) for prompt, reply in replies)
+
+
 def encode_pairs(path: Path, system_text: str, encoder: RowEncoder) -> tuple[list[dict[str, list[int]]], EncodedRows]:
     """Return pairs as trl's DPO trainer takes them, and the preferred conversations as rows, for the counts.
 

@@ -14,7 +14,7 @@ import math
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ from finetune.training_rows import EncodedRows, common_length, trained_count
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # a weight, its block's 8-bit scale, and the 32-bit scale of 256 scales
 OPTIMIZER_BYTES = {"paged_adamw_8bit": 2, "adamw_8bit": 2, "adamw": 8}  # of a trained weight: two moments
 TIMED_TOKENS, TIMED_PASSES = 2048, 3
+FORWARD_SHARE = 1 / 3  # of a forward and a backward pass
 COUNTING = "edgewright_counting"
 
 
@@ -77,6 +78,15 @@ class Planner:
         return Plan(
             self.memory(recipe), steps, tokens, tokens * self._config.num_hidden_layers * self._layer_seconds(recipe)
         )
+
+    def plan_pairs(self, recipe: Recipe) -> Plan:
+        """Return the plan of a recipe with preference pairs; the rows are both replies of each.
+
+        A batch has two rows for each pair, and the reference passes over them once more, forward only.
+        """
+        training = recipe.training.model_copy(update={"batch_rows": 2 * recipe.training.batch_rows})
+        plan = self.plan(recipe.model_copy(update={"training": training}))
+        return replace(plan, seconds=plan.seconds * (1 + FORWARD_SHARE))
 
     def _batches(self, recipe: Recipe) -> Iterator[tuple[int, int]]:
         """Yield of each batch of the first epoch the tokens that pass through the layers, and the trained ones."""

@@ -128,7 +128,7 @@ def open_run(recipe: Recipe, out: Path, *, resume: bool) -> None:
     of_before = Path(recipe.preference.start_from) / SAMPLE if recipe.preference else None  # pairs are no rows
     with (of_before or Path(recipe.data)).open(encoding="utf-8") as rows:
         (part / SAMPLE).write_text("".join(islice(rows, SAMPLE_ROWS)), encoding="utf-8")
-    (part / "data.sha256").write_text(file_sha256(Path(recipe.data)), encoding="utf-8")
+    (part / "data.sha256").write_text(_data_sha256(recipe), encoding="utf-8")
 
 
 def run_contract(run: Path) -> str:
@@ -211,8 +211,18 @@ def _require_same(part: Path, recipe: Recipe) -> None:
         raise UsageError(
             f"{part} was started with another {changed[0]}", hint=f"its recipe is {part / 'recipe.yaml'}; use that one"
         )
-    if (part / "data.sha256").read_text(encoding="utf-8") != file_sha256(Path(recipe.data)):
-        raise UsageError(f"{recipe.data} changed since {part} was started", hint="restore it, or start a new run")
+    for line in (part / "data.sha256").read_text(encoding="utf-8").splitlines():
+        if line not in _data_sha256(recipe):
+            path = line.partition("  ")[2]
+            raise UsageError(f"{path} changed since {part} was started", hint="restore it, or start a new run")
+
+
+def _data_sha256(recipe: Recipe) -> str:
+    """Return a line with hash and path for each file that is trained on, as sha256sum writes them."""
+    paths = [Path(recipe.data)]
+    if recipe.general and (general := Path(recipe.general.data)).exists():
+        paths += sorted(path for path in general.rglob("*") if path.is_file()) if general.is_dir() else [general]
+    return "".join(f"{file_sha256(path)}  {path}\n" for path in paths)
 
 
 def _changed_keys(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:

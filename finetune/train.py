@@ -18,7 +18,7 @@ from finetune.conversations import generate_cases
 from finetune.general import GeneralRows, encode_general
 from finetune.leakage import find_leaks, require_no_leaks
 from finetune.metrics import HELD_OUT_LOSS, Metrics
-from finetune.pairs import encode_pairs, read_pairs
+from finetune.pairs import both_replies, encode_pairs, read_pairs
 from finetune.processor import prepare_processor
 from finetune.progress_bar import StepProgress
 from finetune.quantized_base import (
@@ -273,8 +273,12 @@ def dry_run(recipe: Recipe, progress: StepProgress | None = None) -> DryRun:
     machine = _choose_machine(recipe, progress)
     contract = contract_of(load_site(recipe.site), load_template(recipe.template))
     tokenizer = load_tokenizer(recipe)
-    rows = _load_data(recipe, contract, tokenizer, progress).trained
-    plan = Planner(machine, rows, load_config(recipe)).plan(recipe)
+    data = _load_data(recipe, contract, tokenizer, progress)
+    rows = data.trained
+    if recipe.preference:
+        plan = Planner(machine, both_replies(data.pairs), load_config(recipe)).plan_pairs(recipe)
+    else:
+        plan = Planner(machine, rows, load_config(recipe)).plan(recipe)
     count = len(rows.token_ids)
     examples = tuple(spans(rows.token_ids[at], rows.labels[at], tokenizer) for at in sorted({0, count // 2, count - 1}))
     return DryRun(plan, count, rows.dropped, max(map(len, rows.token_ids)), examples)

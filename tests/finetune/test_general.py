@@ -17,6 +17,7 @@ from finetune.prefix_loss import exact_rows
 from finetune.progress_bar import StepProgress
 from finetune.recipe import General, Recipe
 from finetune.rows import IGNORED, Row, write_rows
+from finetune.run_folder import open_run
 from finetune.train import train_run
 from finetune.training_rows import RowEncoder
 from tests.tiny_base import make_tiny_base, tiny_conversations
@@ -118,3 +119,24 @@ def test_a_run_says_what_was_forgotten_and_can_fail_for_it(base: Path, tmp_path:
     with pytest.raises(GateError, match=r"the loss on 5 general rows rose by [\d.]+ nats a token"):
         run("forgotten", "Blue orchids wander.", 0.1)
     assert (tmp_path / "forgotten" / "run.json").exists()  # finished, and there to be looked at
+
+
+def test_a_run_goes_on_only_with_the_same_general_data(source: Path, tmp_path: Path) -> None:
+    write_rows(tmp_path / "train.jsonl", [Row(("tiny",), tuple(messages)) for messages in tiny_conversations()])
+    general = write_source(tmp_path / "general.jsonl", "Hi.")
+    plain = {
+        "schema": "recipe/v1",
+        "base": "starter",
+        "site": "home",
+        "data": str(tmp_path / "train.jsonl"),
+        "out": str(tmp_path / "run"),
+        "general": {"data": str(general), "share": 0.5},
+        "training": {"steps": 4},
+    }
+    recipe = Recipe.model_validate(plain)
+    open_run(recipe, tmp_path / "run", resume=False)
+    (tmp_path / "run.part" / "checkpoints" / "checkpoint-2").mkdir()
+    open_run(recipe, tmp_path / "run", resume=True)
+    write_source(general, "Ho.")
+    with pytest.raises(UsageError, match=r"general\.jsonl changed since"):
+        open_run(recipe, tmp_path / "run", resume=True)

@@ -22,8 +22,8 @@ from finetune.pairs import Pair, find_pairs, read_pairs
 from finetune.phrases import is_held_out
 from finetune.progress_bar import StepProgress
 from finetune.recipe import Recipe, load_recipe
-from finetune.rows import write_lines
-from finetune.train import train_run
+from finetune.rows import Row, write_lines, write_rows
+from finetune.train import dry_run, train_run
 from tests.tiny_base import make_tiny_base, make_tiny_run
 
 HOME = load_site("home")
@@ -107,3 +107,14 @@ def test_the_recipe_says_what_goes_together() -> None:
     assert load_recipe("home_prefer").preference
     with pytest.raises(UsageError, match="preference goes without"):
         load_recipe("home_prefer", ["training.share_prefix=true"])
+
+
+def test_a_plan_counts_both_replies_of_a_pair(folder: Path, tmp_path: Path) -> None:
+    recipe = recipe_in(folder, tmp_path / "run")
+    progress = StepProgress(io.StringIO())
+    pairs = dry_run(recipe, progress).plan
+    rows = [Row((), (*pair.prompt, pair.chosen)) for _, pair in read_pairs(folder / "pairs.jsonl")]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    alone = dry_run(recipe.model_copy(update={"preference": None, "data": str(tmp_path / "rows.jsonl")}), progress).plan
+    assert pairs.steps == alone.steps and 1.8 < pairs.tokens / alone.tokens < 2.2
+    assert 1.8 < pairs.memory.activations / alone.memory.activations < 2.2

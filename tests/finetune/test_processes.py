@@ -102,7 +102,8 @@ def test_two_processes_that_hold_half_the_weights_each_have_the_losses_of_one(fo
     part = (folder / "halves").rename(folder / "halves.part")  # as if it had been killed after step 2
     shutil.rmtree(part / "checkpoints" / "checkpoint-4")
     (part / "run.json").unlink()
-    (part / "data.sha256").write_text(file_sha256(folder / "train.jsonl"), encoding="utf-8")
+    data = folder / "train.jsonl"
+    (part / "data.sha256").write_text(f"{file_sha256(data)}  {data}\n", encoding="utf-8")
     launch(str(recipe), *settings, "--resume", program=program)
     assert run_in(folder, "halves")["losses"] == halves["losses"]
 
