@@ -1,6 +1,6 @@
 """Base model and adapter to one GGUF file in F16: our own converter, streaming one tensor at a time.
 
-Only this file writes GGUF; how a Llama is laid out is in llama_layout.py, the adapter in lora.py, the
+Only this file writes GGUF; how a model is laid out is in layout.py, the adapter in lora.py, the
 vocabulary in tokenizer.py. Nothing here proves that the result is right: parity.py does.
 """
 
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from devices.durable import aside_of, finish
 from devices.errors import UsageError
 from edge_agent.wire import ChatTemplate
-from export import llama_layout
-from export.llama_layout import LlamaShape
+from export import layout
+from export.layout import Shape
 from export.lora import Adapter, read_adapter
 from export.tokenizer import Vocabulary, read_vocabulary
 
@@ -52,12 +52,14 @@ def convert(
     Raises:
         UsageError: another architecture, tokenizer, adapter or RoPE scaling than supported, or an unfit file.
     """
-    shape = llama_layout.read_shape(_read_config(base))
+    shape = layout.read_shape(_read_config(base))
     vocabulary = read_vocabulary(base, shape.vocabulary, template.end_of_turn)
     weights = _Weights(base, shape)
     merging = read_adapter(adapter) if adapter else Adapter()
     merged_modules = len(merging.sides)
-    names = llama_layout.tensor_names(shape)
+    names = layout.tensor_names(shape)
+    if vocabulary.drops_blanks_after and "phi-3" not in name.lower():
+        name += " (phi-3)"  # llama.cpp drops them by this name
     if strangers := sorted(merging.unused - {theirs.removesuffix(".weight") for theirs in names}):
         raise UsageError(f"the adapter changes {strangers[0]}, which cannot be merged into this base")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +78,7 @@ def convert(
 class _Weights:
     """The base model's tensors by name, read from disk when asked for."""
 
-    def __init__(self, base: Path, shape: LlamaShape) -> None:
+    def __init__(self, base: Path, shape: Shape) -> None:
         from safetensors import SafetensorError, safe_open
 
         index = base / "model.safetensors.index.json"
@@ -88,13 +90,13 @@ class _Weights:
             raise UsageError(f"cannot read the weights in {base}: {error}") from error
         self._files: dict[str, Any] = {key: file for file in opened for key in file.keys()}  # noqa: SIM118
         self._shape = shape
-        wanted = llama_layout.tensor_names(shape)
+        wanted = layout.tensor_names(shape)
         if missing := sorted(wanted.keys() - self._files.keys()):
             raise UsageError(f"{base}: the weights lack {missing[0]}")
         tied = {"lm_head.weight"} if shape.is_tied else set()
         extra = [key for key in self._files if key not in wanted and key not in tied and "rotary_emb" not in key]
         if extra:
-            raise UsageError(f"{base}: the weights have {extra[0]}, which a plain Llama does not")
+            raise UsageError(f"{base}: the weights have {extra[0]}, which this architecture does not")
 
     def load(self, name: str) -> Tensor:
         """Return one weight as float32. Raises UsageError if its shape is not what config.json says."""
@@ -105,19 +107,19 @@ class _Weights:
 
 
 def _write(
-    path: Path, shape: LlamaShape, vocabulary: Vocabulary, weights: _Weights, adapter: Adapter,
+    path: Path, shape: Shape, vocabulary: Vocabulary, weights: _Weights, adapter: Adapter,
     template: ChatTemplate, strings: dict[str, str],
 ) -> None:  # fmt: skip
     import gguf
     import numpy
     import torch
 
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, shape.family.architecture)
     _add_header(writer, shape, vocabulary, template, strings)
-    factors = None if shape.rope_factors is None else numpy.array(shape.rope_factors, numpy.float32)
-    if factors is not None:
-        writer.add_tensor_info("rope_freqs.weight", factors.shape, factors.dtype, factors.nbytes)
-    names = llama_layout.tensor_names(shape)
+    factors = {name: numpy.array(values, numpy.float32) for name, values in shape.rope.factors.items()}
+    for name, values in factors.items():
+        writer.add_tensor_info(name, values.shape, values.dtype, values.nbytes)
+    names = layout.tensor_names(shape)
     for theirs, ours in names.items():
         wanted = shape.tensor_shape(theirs)
         dtype = numpy.dtype(numpy.float32 if len(wanted) == 1 else numpy.float16)
@@ -127,12 +129,12 @@ def _write(
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        if factors is not None:
-            writer.write_tensor_data(factors)
+        for values in factors.values():
+            writer.write_tensor_data(values)
         for theirs in names:
             weight = adapter.merge_into(theirs, weights.load(theirs))
             if heads := shape.head_count(theirs):
-                weight = llama_layout.permute(weight, heads)
+                weight = layout.permute(weight, heads)
             stored = weight if weight.ndim == 1 else weight.to(torch.float16)
             if not torch.isfinite(stored).all():
                 raise UsageError(f"{theirs} has values that F16 cannot hold (largest {weight.abs().max():g})")
@@ -142,7 +144,7 @@ def _write(
 
 
 def _add_header(
-    writer: Any, shape: LlamaShape, vocabulary: Vocabulary, template: ChatTemplate, strings: dict[str, str]
+    writer: Any, shape: Shape, vocabulary: Vocabulary, template: ChatTemplate, strings: dict[str, str]
 ) -> None:
     import gguf
 
@@ -160,13 +162,21 @@ def _add_header(
     writer.add_key_length(shape.head_dim)
     writer.add_value_length(shape.head_dim)
     writer.add_rope_dimension_count(shape.head_dim)
-    writer.add_rope_freq_base(shape.rope_theta)
+    writer.add_rope_freq_base(shape.rope.theta)
+    if shape.rope.original_context:
+        writer.add_rope_scaling_orig_ctx_len(shape.rope.original_context)
+    if shape.rope.attention_factor:
+        writer.add_rope_scaling_attn_factors(shape.rope.attention_factor)
     writer.add_layer_norm_rms_eps(shape.rms_epsilon)
-    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_model(vocabulary.model)
     writer.add_tokenizer_pre(vocabulary.pre)
     writer.add_token_list(list(vocabulary.tokens))
     writer.add_token_types(list(vocabulary.types))
-    writer.add_token_merges(list(vocabulary.merges))
+    if vocabulary.scores:
+        writer.add_token_scores(list(vocabulary.scores))
+        writer.add_add_space_prefix(vocabulary.has_blank_before)
+    else:
+        writer.add_token_merges(list(vocabulary.merges))
     writer.add_eos_token_id(vocabulary.end_of_turn)
     writer.add_eot_token_id(vocabulary.end_of_turn)
     if vocabulary.bos is not None:

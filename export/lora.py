@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 _KEY = re.compile(r"^base_model\.model\.(?P<module>.+)\.lora_(?:(?P<side>[AB])\.weight|(?P<size>magnitude)_vector)$")
 # Settings of LoraConfig that change the arithmetic; each must be empty.
 _UNSUPPORTED = (
-    "use_qalora", "use_bdlora", "lora_bias", "fan_in_fan_out", "modules_to_save", "rank_pattern",
-    "alpha_pattern", "trainable_token_indices", "target_parameters", "layer_replication", "arrow_config",
+    "use_qalora", "use_bdlora", "lora_bias", "fan_in_fan_out", "modules_to_save", "trainable_token_indices",
+    "target_parameters", "layer_replication", "arrow_config",
     "alora_invocation_tokens", "kasa_config", "monteclora_config", "velora_config", "megatron_config",
 )  # fmt: skip
 # These start from an unchanged base; others (pissa, olora, corda, loftq, ...) train against a changed one.
@@ -31,9 +31,9 @@ _INITIALIZERS = (True, False, None, "gaussian", "orthogonal", "eva")
 
 @dataclass
 class Adapter:
-    """A LoRA adapter; `unused` are the modules whose update nobody has asked for yet."""
+    """A LoRA adapter: by module its scale and its weights; `unused` are modules whose update nobody asked for yet."""
 
-    scale: float = 1.0
+    scales: dict[str, float] = field(default_factory=dict)
     sides: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     unused: set[str] = field(default_factory=set)
 
@@ -57,7 +57,7 @@ class Adapter:
                 hint="the adapter was trained on another base",
             )
         self.unused.discard(module)
-        merged = weight + self.scale * (high @ low)
+        merged = weight + self.scales[module] * (high @ low)
         if (lengths := self.sides[module].get("magnitude")) is None:
             return merged
         return merged * (lengths.float() / merged.norm(dim=1))[:, None]
@@ -85,14 +85,23 @@ def read_adapter(folder: Path) -> Adapter:
         if not match:
             raise UsageError(f"{folder}: the adapter has {key}, which is not LoRA on a linear layer")
         sides.setdefault(match["module"], {})[match["side"] or match["size"]] = tensor
+    scales: dict[str, float] = {}
     for module, pair in sides.items():
         if set(pair) != expected:
             there, needed = (", ".join(f"lora_{side}" for side in sorted(sides)) for sides in (set(pair), expected))
             raise UsageError(f"{folder}: the adapter has {there} of {module}, its configuration says {needed}")
-        if pair["A"].shape[0] != config["r"]:
-            raise UsageError(f"{folder}: {module} has rank {pair['A'].shape[0]}, the configuration says {config['r']}")
-    rank = math.sqrt(config["r"]) if config.get("use_rslora") else config["r"]
-    return Adapter(config["lora_alpha"] / rank, sides, set(sides))
+        rank = _of_module(config.get("rank_pattern"), module, config["r"])
+        if pair["A"].shape[0] != rank:
+            raise UsageError(f"{folder}: {module} has rank {pair['A'].shape[0]}, the configuration says {rank:g}")
+        alpha = _of_module(config.get("alpha_pattern"), module, config["lora_alpha"])
+        scales[module] = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    return Adapter(scales, sides, set(sides))
+
+
+def _of_module(pattern: dict[str, Any] | None, module: str, usual: float) -> float:
+    """Return what a pattern says of a module, by the end of its name or a regular expression for it."""
+    found = (value for key, value in (pattern or {}).items() if re.match(rf"(.*\.)?({key})$", module))
+    return float(next(found, usual))
 
 
 def _require_plain(config: dict[str, Any], folder: Path) -> None:

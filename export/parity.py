@@ -171,8 +171,9 @@ def check_tokens(model: LlamaFile, tokenizer: Any, texts: Sequence[str]) -> int:
     added = [str(token) for token in tokenizer.added_tokens_decoder.values()]
     nasty = [*NASTY_TEXTS, "".join(added), *(f"a {text} b{text}\n{text}" for text in added)]
     normalizer = getattr(tokenizer.backend_tokenizer, "normalizer", None)
+    lead = tokenizer.bos_token or ""  # as every rendered text has it: a first word may be cut in another way
     total = 0
-    for text in [*texts, *nasty]:
+    for text in [*texts, *(lead + text for text in nasty)]:
         if normalizer is not None:  # NFC, the only one convert accepts; llama.cpp does not do it
             text = unicodedata.normalize("NFC", text)
         expected, actual = tokenizer.encode(text, add_special_tokens=False), model.tokenize(text)

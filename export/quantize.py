@@ -82,7 +82,7 @@ def require_types(path: Path, kind: Quant) -> dict[str, int]:
     """Return how many tensors of each type a GGUF file has. Raises GateError if one has a type it should not."""
     header = require_gguf(path)
     for name, type_name in header.tensor_types.items():
-        is_vector = name.endswith("_norm.weight") or name == "rope_freqs.weight"
+        is_vector = name.endswith(("_norm.weight", ".bias")) or name.startswith("rope_f")
         expected = VECTOR_TYPES if is_vector else MATRIX_TYPES[kind]
         if type_name not in expected:
             raise GateError(

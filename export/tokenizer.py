@@ -1,12 +1,15 @@
-"""A base model's tokenizer.json as the vocabulary that llama.cpp reads: byte-level BPE only.
+"""A base model's tokenizer.json as the vocabulary that llama.cpp reads: byte-level BPE, or SentencePiece's BPE.
 
-llama.cpp splits text by a regex that it knows by name (`tokenizer.ggml.pre`); a regex it does not know would
-give other tokens than training saw, so anything unknown is refused here, and parity.py compares the tokens.
+llama.cpp splits text for byte-level BPE by a regex that it knows by name (`tokenizer.ggml.pre`); one it does not know
+would give other tokens than training saw, so anything unknown is refused here, and parity.py compares the tokens.
+SentencePiece's pieces are joined by their scores there and by a list of merges in tokenizer.json: a piece's score here
+is where its first merge stands in that list.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,11 @@ PRE_BY_PATTERN = {
 # llama.cpp sets ignore_merges for these (LLAMA_VOCAB_PRE_TYPE_LLAMA3) and for no other name above.
 PRE_THAT_IGNORES_MERGES = {"llama-bpe"}
 # gguf.TokenType
-NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+BLANK = "\u2581"  # SentencePiece's
+_BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
+# llama.cpp src/llama-vocab.cpp: after which added tokens white space is dropped if the model's name has `phi-3`.
+PHI3_KEEPS_BLANKS_AFTER = {"<unk>", "<s>", "<|endoftext|>"}
 
 
 @dataclass(frozen=True)
@@ -32,14 +39,19 @@ class Vocabulary:
     """What the GGUF says about tokens.
 
     Attributes:
+        model: "gpt2" for byte-level BPE, "llama" for SentencePiece's.
         pre: llama.cpp's name of the splitting regex.
-        tokens: text by token id, byte-encoded as in GPT-2 except for added tokens; one for each embedding row.
+        tokens: text by token id, for byte-level BPE byte-encoded except for added tokens; one for each embedding row.
+        scores: by token id, for SentencePiece's.
+        has_blank_before: whether a text begins as if it had a blank before it.
+        drops_blanks_after: whether white space after added tokens is dropped, as Phi-3's tokenizer does.
         types: gguf.TokenType by token id.
         merges: "left right", best first.
         end_of_turn: id of the template's end-of-turn token.
         bos, padding: ids, if the tokenizer has them.
     """
 
+    model: str
     pre: str
     tokens: tuple[str, ...]
     types: tuple[int, ...]
@@ -47,6 +59,9 @@ class Vocabulary:
     end_of_turn: int
     bos: int | None
     padding: int | None
+    scores: tuple[float, ...] = ()
+    has_blank_before: bool = False
+    drops_blanks_after: bool = False
 
 
 def read_vocabulary(base: Path, rows: int, end_of_turn: str) -> Vocabulary:
@@ -63,42 +78,94 @@ def read_vocabulary(base: Path, rows: int, end_of_turn: str) -> Vocabulary:
     plain = _read_json(base / "tokenizer.json")
     where = base / "tokenizer.json"
     model = plain.get("model") or {}
-    if model.get("type") != "BPE" or model.get("byte_fallback"):
-        raise UsageError(f"{where}: model {model.get('type')!r} is not supported", hint="supported: byte-level BPE")
+    if model.get("type") != "BPE":
+        raise UsageError(f"{where}: model {model.get('type')!r} is not supported", hint="supported: BPE")
     for key in ("continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(key):
             raise UsageError(f"{where}: {key} {model[key]!r} is not supported by llama.cpp")
-    if (plain.get("normalizer") or {"type": "NFC"}).get("type") != "NFC":
-        raise UsageError(f"{where}: normalizer {plain['normalizer']['type']!r} is not supported by llama.cpp")
-    pre = _pre_of(plain.get("pre_tokenizer") or {}, where)
+    is_bytes = not model.get("byte_fallback")
+    pre = _byte_level_pre(plain, where) if is_bytes else "default"
     if bool(model.get("ignore_merges")) != (pre in PRE_THAT_IGNORES_MERGES):
         raise UsageError(f"{where}: ignore_merges {model.get('ignore_merges')} does not go with llama.cpp's {pre!r}")
     texts = {number: text for text, number in model["vocab"].items()}
-    types = dict.fromkeys(texts, NORMAL)
-    for added in plain.get("added_tokens") or []:
-        for key in ("single_word", "lstrip", "rstrip"):
+    types = {number: NORMAL if is_bytes else _piece_type(text, model) for number, text in texts.items()}
+    added_tokens = plain.get("added_tokens") or []
+    for added in added_tokens:
+        for key in ("single_word", "lstrip"):
             if added.get(key):
                 raise UsageError(f"{where}: added token {added['content']!r} has {key}, which llama.cpp does not do")
         texts[added["id"]] = added["content"]
-        types[added["id"]] = CONTROL if added["special"] else USER_DEFINED
+        if types.get(added["id"]) != UNKNOWN:
+            types[added["id"]] = CONTROL if added["special"] else USER_DEFINED
     if texts and max(texts) >= rows:
         raise UsageError(f"{where}: token {max(texts)} has no row in the embedding, which has {rows}")
-    ids = {text: number for number, text in texts.items() if types[number] != NORMAL}
+    ids = {text: number for number, text in texts.items() if types[number] in (CONTROL, USER_DEFINED)}
     if end_of_turn not in ids:
         raise UsageError(
             f"{where}: the template's end-of-turn {end_of_turn!r} is not one token of this vocabulary",
             hint="choose the template of the base model's family, or a base that has this token",
         )
     special = _read_json(base / "tokenizer_config.json") if (base / "tokenizer_config.json").is_file() else {}
+    merges = tuple(merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"])
     return Vocabulary(
+        model="gpt2" if is_bytes else "llama",
         pre=pre,
         tokens=tuple(texts.get(number, f"[PAD{number}]") for number in range(rows)),
         types=tuple(types.get(number, UNUSED) for number in range(rows)),
-        merges=tuple(merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]),
+        merges=merges if is_bytes else (),
         end_of_turn=ids[end_of_turn],
         bos=ids.get(_token_text(special.get("bos_token"))),
         padding=ids.get(_token_text(special.get("pad_token"))),
+        scores=() if is_bytes else _scores(texts, merges, rows),
+        has_blank_before=not is_bytes and _has_blank_before(plain, where),
+        drops_blanks_after=_drops_blanks_after(added_tokens, where),
     )
+
+
+def _piece_type(text: str, model: dict[str, Any]) -> int:
+    if text == model.get("unk_token"):
+        return UNKNOWN
+    return BYTE if _BYTE_TOKEN.fullmatch(text) else NORMAL
+
+
+def _scores(texts: dict[int, str], merges: tuple[str, ...], rows: int) -> tuple[float, ...]:
+    """Return a score for each token: pieces that are merged earlier have higher ones."""
+    first: dict[str, int] = {}
+    for place, merge in enumerate(merges):
+        first.setdefault(merge.replace(" ", ""), place)
+    return tuple(-float(first.get(texts.get(number, ""), len(merges))) for number in range(rows))
+
+
+def _has_blank_before(plain: dict[str, Any], where: Path) -> bool:
+    """Return whether the tokenizer puts a blank before a text; blanks become BLANK in any case."""
+    normalizer, pre_tokenizer = plain.get("normalizer"), plain.get("pre_tokenizer")
+    prepend = {"type": "Prepend", "prepend": BLANK}
+    replace = {"type": "Replace", "pattern": {"String": " "}, "content": BLANK}
+    if pre_tokenizer is None and normalizer == {"type": "Sequence", "normalizers": [prepend, replace]}:
+        return True
+    if pre_tokenizer is None and normalizer in (replace, {"type": "Sequence", "normalizers": [replace]}):
+        return False
+    metaspace = {"type": "Metaspace", "replacement": BLANK, "split": False}
+    schemes = {"always": True, "never": False, "first": False}  # what is rendered begins with a special token
+    scheme = (pre_tokenizer or {}).get("prepend_scheme")
+    if normalizer is None and scheme in schemes and pre_tokenizer == metaspace | {"prepend_scheme": scheme}:
+        return schemes[scheme]
+    raise UsageError(
+        f"{where}: normalizer {json.dumps(normalizer)[:200]} with pre-tokenizer {pre_tokenizer} is not known"
+    )
+
+
+def _drops_blanks_after(added_tokens: list[dict[str, Any]], where: Path) -> bool:
+    stripped = {added["content"] for added in added_tokens if added.get("rstrip")}
+    if stripped and stripped != {added["content"] for added in added_tokens} - PHI3_KEEPS_BLANKS_AFTER:
+        raise UsageError(f"{where}: added token {min(stripped)!r} has rstrip, which llama.cpp does for Phi-3's only")
+    return bool(stripped)
+
+
+def _byte_level_pre(plain: dict[str, Any], where: Path) -> str:
+    if (plain.get("normalizer") or {"type": "NFC"}).get("type") != "NFC":
+        raise UsageError(f"{where}: normalizer {plain['normalizer']['type']!r} is not supported by llama.cpp")
+    return _pre_of(plain.get("pre_tokenizer") or {}, where)
 
 
 def special_texts(vocabulary: Vocabulary) -> list[str]:

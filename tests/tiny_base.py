@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 from devices.simulator import World
 from devices.site import SITES_FOLDER, load_site
@@ -83,11 +84,14 @@ def spread_weights(model: object) -> None:
                 weight.add_(torch.randn_like(weight) * 0.1)
 
 
-def make_tiny_run(folder: Path, base: Path, site_name: str = "home", **kind: bool) -> Path:
+def make_tiny_run(
+    folder: Path, base: Path, site_name: str = "home", targets: tuple[str, ...] | None = None, **kind: Any
+) -> Path:
     """Save a run directory, as `edgewright train` does, whose LoRA adapter is random and not zero; return `folder`.
 
     Args:
-        kind: use_rslora or use_dora.
+        targets: what the adapter changes; the seven projections if None.
+        kind: use_rslora, use_dora, rank_pattern or alpha_pattern.
     """
     import torch
     from peft import LoraConfig, get_peft_model
@@ -96,7 +100,7 @@ def make_tiny_run(folder: Path, base: Path, site_name: str = "home", **kind: boo
     template = load_template("chatml")
     site = load_site(site_name)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    config = LoraConfig(r=8, lora_alpha=16, target_modules=list(LORA_TARGETS), task_type="CAUSAL_LM", **kind)
+    config = LoraConfig(r=8, lora_alpha=16, target_modules=list(targets or LORA_TARGETS), task_type="CAUSAL_LM", **kind)
     with warnings.catch_warnings():  # peft 0.21 asks transformers 5.23 by a name that it has deprecated
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         adapted = get_peft_model(model, config)

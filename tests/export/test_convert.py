@@ -14,7 +14,7 @@ import pytest
 from devices.errors import GateError, UsageError
 from edge_agent.gguf_header import require_gguf
 from export import convert as converting
-from export import llama_layout, lora, parity
+from export import layout, lora, parity
 from export.convert import ConvertReport, convert
 from tests.export.conftest import Tiny
 from tests.tiny_base import make_tiny_base, make_tiny_run
@@ -66,18 +66,21 @@ def test_untied_sharded_llama3_rope_and_rslora(tiny: Tiny, tmp_path: Path, monke
 
     measure()
     assert {"output.weight", "rope_freqs.weight"} <= require_gguf(tmp_path / "m.gguf").tensor_types.keys()
-    real = llama_layout.read_shape
-    monkeypatch.setattr(llama_layout, "read_shape", lambda config: replace(real(config), rope_factors=None))
+    real = layout.read_shape
+    monkeypatch.setattr(layout, "read_shape", lambda config: replace(real(config), rope=layout.Rope(500000.0)))
     with pytest.raises(GateError, match="gate logits"):
         measure()
 
 
-@pytest.mark.parametrize("kind", ["use_rslora", "use_dora"])
-def test_an_adapter_is_merged_as_peft_merges_it(tiny: Tiny, tmp_path: Path, kind: str) -> None:
+PATTERNS = {"rank_pattern": {"q_proj": 4, r"layers\.1\.mlp.*": 2}, "alpha_pattern": {"mlp.up_proj": 5}}
+
+
+@pytest.mark.parametrize("kind", [{"use_rslora": True}, {"use_dora": True}, PATTERNS, PATTERNS | {"use_rslora": True}])
+def test_an_adapter_is_merged_as_peft_merges_it(tiny: Tiny, tmp_path: Path, kind: dict[str, Any]) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    folder = make_tiny_run(tmp_path / "run", tiny.base, **{kind: True}) / "adapter"
+    folder = make_tiny_run(tmp_path / "run", tiny.base, **kind) / "adapter"
     plain = AutoModelForCausalLM.from_pretrained(tiny.base, dtype="float32")
     weights = {name: weight.clone() for name, weight in plain.state_dict().items()}
     merged = PeftModel.from_pretrained(plain, folder).merge_and_unload().state_dict()
@@ -88,19 +91,19 @@ def test_an_adapter_is_merged_as_peft_merges_it(tiny: Tiny, tmp_path: Path, kind
 
 
 def without_permutation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(llama_layout, "permute", lambda weight, heads: weight)
+    monkeypatch.setattr(layout, "permute", lambda weight, heads: weight)
 
 
 def with_query_heads_for_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = llama_layout.permute
-    monkeypatch.setattr(llama_layout, "permute", lambda weight, heads: real(weight, 4))
+    real = layout.permute
+    monkeypatch.setattr(layout, "permute", lambda weight, heads: real(weight, 4))
 
 
 def with_wrong_scale(factor: float) -> Callable[[pytest.MonkeyPatch], None]:
     def break_it(monkeypatch: pytest.MonkeyPatch) -> None:
         def read(folder: Path) -> lora.Adapter:
             adapter = lora.read_adapter(folder)
-            adapter.scale *= factor
+            adapter.scales = {module: scale * factor for module, scale in adapter.scales.items()}
             return adapter
 
         monkeypatch.setattr(converting, "read_adapter", read)
@@ -109,8 +112,8 @@ def with_wrong_scale(factor: float) -> Callable[[pytest.MonkeyPatch], None]:
 
 
 def with_wrong_theta(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = llama_layout.read_shape
-    monkeypatch.setattr(llama_layout, "read_shape", lambda config: replace(real(config), rope_theta=20000.0))
+    real = layout.read_shape
+    monkeypatch.setattr(layout, "read_shape", lambda config: replace(real(config), rope=layout.Rope(20000.0)))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +139,7 @@ def test_a_failed_conversion_leaves_no_file(tiny: Tiny, tmp_path: Path, monkeypa
     def fail(weight: Any, heads: int) -> Any:
         raise UsageError("in the middle")
 
-    monkeypatch.setattr(llama_layout, "permute", fail)
+    monkeypatch.setattr(layout, "permute", fail)
     with pytest.raises(UsageError, match="in the middle"):
         convert_tiny(tiny, tmp_path / "m.gguf")
     assert list(tmp_path.iterdir()) == []
@@ -172,7 +175,7 @@ def test_a_base_we_cannot_convert_is_refused_by_name(
     [
         ({"use_dora": True}, "lora_A, lora_B of .* says lora_A, lora_B, lora_magnitude"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
-        ({"rank_pattern": {"q_proj": 4}}, "rank_pattern"),
+        ({"rank_pattern": {"q_proj": 4}}, "rank 8, the configuration says 4"),
         ({"bias": "all"}, "bias"),
         ({"peft_type": "IA3"}, "IA3"),
         ({"init_lora_weights": "pissa"}, "pissa"),
@@ -241,6 +244,6 @@ def test_llama3_factors_are_transformers_own() -> None:
     theirs, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
     plain = 1.0 / 500000.0 ** (torch.arange(0, 64, 2) / 64)
     ours = torch.tensor(
-        llama_layout.read_shape(config.to_dict() | {"architectures": ["LlamaForCausalLM"]}).rope_factors
+        layout.read_shape(config.to_dict() | {"architectures": ["LlamaForCausalLM"]}).rope.factors["rope_freqs.weight"]
     )
     torch.testing.assert_close(plain / ours, theirs)

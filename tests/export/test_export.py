@@ -15,7 +15,7 @@ from devices.errors import GateError, UsageError
 from devices.site import load_site
 from edge_agent.bundle import CURRENT, MODEL, open_bundle
 from edge_agent.wire import ContractChanged
-from export import cli, llama_layout, parity
+from export import cli, layout, parity
 from export.export import export_run, read_run, read_sample
 from tests.export.conftest import Tiny
 from tests.tiny_bundle import make_tiny_bundle
@@ -62,7 +62,7 @@ def test_provenance_is_kept(tiny: Tiny) -> None:
 
 
 def test_a_failed_gate_writes_no_bundle(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(llama_layout, "permute", lambda weight, heads: weight)
+    monkeypatch.setattr(layout, "permute", lambda weight, heads: weight)
     with pytest.raises(GateError):
         export_run(tiny.run, ["Q8_0"], tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()

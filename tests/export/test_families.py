@@ -1,0 +1,147 @@
+"""Every family with its real vocabulary and random weights in its shape: the same tokens and logits in llama.cpp."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devices.errors import GateError
+from edge_agent.gguf_header import require_gguf
+from edge_agent.wire import ChatTemplate, load_template
+from export import layout, parity
+from export.convert import convert
+from export.llama_file import LlamaFile
+from export.quantize import quantize
+from tests.tiny_base import make_tiny_run, spread_weights, tiny_texts
+from tests.vocabularies import VOCABULARIES
+
+FUSED = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
+LONG = {
+    "rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 512,
+    "short_factor": [1.0 + place / 40 for place in range(32)], "long_factor": [2.0 + place for place in range(32)],
+}  # fmt: skip
+# transformers' configuration, vocabulary, template, changes of the shape
+FAMILIES: dict[str, tuple[str, str, str, dict[str, Any]]] = {
+    "llama-3.2": ("LlamaConfig", "llama-bpe", "llama3", {"tie_word_embeddings": True}),
+    "mistral": ("MistralConfig", "llama-spm", "mistral", {"sliding_window": None}),
+    "qwen2.5": ("Qwen2Config", "qwen2", "chatml", {"tie_word_embeddings": True}),
+    "qwen3": ("Qwen3Config", "qwen2", "chatml", {"tie_word_embeddings": True, "head_dim": 128}),
+    "phi-3": ("Phi3Config", "phi-3", "phi3", {"sliding_window": 2047}),
+    "phi-3-128k": ("Phi3Config", "phi-3", "phi3", {"rope_parameters": LONG, "max_position_embeddings": 16384,
+                                                   "original_max_position_embeddings": 512}),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Made:
+    """A family's base and run, and what our converter made of them."""
+
+    name: str
+    vocabulary: str
+    base: Path
+    adapter: Path
+    template: ChatTemplate
+    gguf: Path
+
+    @property
+    def texts(self) -> list[str]:
+        return tiny_texts(self.template)
+
+    def convert(self, out: Path) -> None:
+        convert(self.base, self.adapter, out, template=self.template, name="tiny", metadata={})
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    import torch
+    import transformers
+
+    config_name, vocabulary, template, changes = FAMILIES[request.param]
+    if not VOCABULARIES.exists():
+        pytest.skip(f"no {VOCABULARIES}")
+    folder = tmp_path_factory.mktemp("family")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(VOCABULARIES, gguf_file=f"ggml-vocab-{vocabulary}.gguf")
+    shape = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4,
+             "num_key_value_heads": 2, "max_position_embeddings": 4096, "vocab_size": len(tokenizer),
+             "pad_token_id": None, "tie_word_embeddings": False}  # fmt: skip
+    torch.manual_seed(3)
+    config = getattr(transformers, config_name)(**shape | changes)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    spread_weights(model)
+    model.to(torch.bfloat16).save_pretrained(folder / "base")
+    tokenizer.save_pretrained(folder / "base")
+    if vocabulary == "phi-3":
+        drop_blanks_after_added_tokens(folder / "base" / "tokenizer.json")
+    run = make_tiny_run(folder / "run", folder / "base", targets=FUSED if vocabulary == "phi-3" else None)
+    result = Made(
+        request.param, vocabulary, folder / "base", run / "adapter", load_template(template), folder / "model.gguf"
+    )
+    result.convert(result.gguf)
+    return result
+
+
+def drop_blanks_after_added_tokens(path: Path) -> None:
+    """Make a tokenizer that was read from a GGUF file, which has no such flags, what Phi-3's own is."""
+    plain = json.loads(path.read_text(encoding="utf-8"))
+    for added in plain["added_tokens"]:
+        added["rstrip"] = added["content"] not in {"<unk>", "<s>", "<|endoftext|>"}
+    path.write_text(json.dumps(plain), encoding="utf-8")
+
+
+def test_tokens_and_logits_are_those_of_hugging_face(made: Made, tmp_path: Path) -> None:
+    report = parity.check(made.base, made.adapter, made.template, made.gguf, made.texts)
+    assert report.mean_kl < 1e-4 and report.top1_agreement >= 0.99
+    header = require_gguf(made.gguf)
+    assert ("output.weight" in header.tensor_types) == (made.name not in {"llama-3.2", "qwen2.5", "qwen3"})
+    for kind in ("Q8_0", "Q4_K_M"):
+        quantize(made.gguf, tmp_path / f"{kind}.gguf", kind)
+        assert parity.compare_quantized(made.gguf, tmp_path / f"{kind}.gguf", made.texts).mean_kl < 1.0
+
+
+def test_llama_cpp_s_own_cases_are_cut_as_its_authors_say(made: Made) -> None:
+    file = VOCABULARIES / f"ggml-vocab-{made.vocabulary}.gguf"
+    asked = Path(f"{file}.inp").read_text(encoding="utf-8").split("\n__ggml_vocab_test__\n")[:-1]
+    expected = [[int(token) for token in line.split()] for line in Path(f"{file}.out").read_text().splitlines()]
+    assert len(asked) == len(expected) > 40
+    with LlamaFile(made.gguf) as model:
+        ours = [model.tokenize(text) for text in asked]
+    if made.vocabulary == "llama-spm":  # its tokenizer.json puts a blank before a text without a special token only
+        assert ours != expected
+    else:
+        assert ours == expected
+
+
+PERMUTED = layout.FAMILIES | {"Qwen2ForCausalLM": replace(layout.FAMILIES["Qwen2ForCausalLM"], is_permuted=True)}
+WRONG: dict[str, tuple[str, Any]] = {
+    "mistral": ("permute", lambda weight, heads: weight),
+    "qwen2.5": ("FAMILIES", PERMUTED),
+    "phi-3-128k": ("_rope", lambda rope, head_dim, context, original: layout.Rope(10000.0)),
+}  # fmt: skip
+
+
+def test_a_layout_of_another_family_is_stopped(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if made.name not in WRONG:
+        pytest.skip("has no mistake of its own")
+    monkeypatch.setattr(layout, *WRONG[made.name])
+    made.convert(tmp_path / "wrong.gguf")
+    with pytest.raises(GateError, match="gate logits"):
+        parity.check(made.base, made.adapter, made.template, tmp_path / "wrong.gguf", made.texts)
+
+
+def test_phi_3_is_known_by_its_name(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if made.name != "phi-3":
+        pytest.skip("only Phi-3 drops blanks after added tokens")
+    assert "phi-3" in str(require_gguf(made.gguf).metadata["general.name"])
+    import export.convert
+
+    real = export.convert.read_vocabulary
+    monkeypatch.setattr(
+        export.convert, "read_vocabulary", lambda *given: replace(real(*given), drops_blanks_after=False)
+    )
+    made.convert(tmp_path / "wrong.gguf")
+    with pytest.raises(GateError, match="gate tokens"):
+        parity.check(made.base, made.adapter, made.template, tmp_path / "wrong.gguf", made.texts)
