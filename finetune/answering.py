@@ -10,7 +10,7 @@ from devices.schema import DataSchema, Value
 from devices.site import Device
 from devices.tools import Command, call_of
 from edge_agent.wire import facts_text
-from finetune import phrases
+from finetune import phrases, questions
 from finetune.random_sites import NOUNS, random_name
 from finetune.scene import Plan, Said, Scene, bounds_text, pick, resolved_text, wanted_text
 
@@ -75,7 +75,7 @@ def plan_missing_device(scene: Scene) -> Plan | None:
         template = scene.rng.choice(phrases.side(action.say, scene.held_out))
         request = scene.worded(template).format(device=spoken, **scene.arguments_for(other, action))
     else:
-        template = scene.rng.choice(phrases.side(phrases.QUESTIONS_STATUS, scene.held_out))
+        template = scene.rng.choice(phrases.side(questions.QUESTIONS_STATUS, scene.held_out))
         request = scene.worded(template).format(device=spoken)
     ask, templates = scene.finish(request, template)
     answer, has = f"There is no {name} here.", (("there is no", "not here", "no device"),)
@@ -108,14 +108,14 @@ def plan_question(scene: Scene) -> Plan | None:
     if not state:
         return None
     if scene.rng.random() < 0.25:
-        said = scene.say_as(phrases.QUESTIONS_STATUS, device)
+        said = scene.say_as(questions.QUESTIONS_STATUS, device)
         return _question(scene, device, said, list(state))
     key = scene.rng.choice(list(device.properties))
     schema = device.properties[key]
     if isinstance(state[key], bool):
         label = schema.labels.get(scene.rng.random() < 0.5, "on")
-        return _question(scene, device, scene.say_as(phrases.QUESTIONS_YES_NO, device, label=label), [key])
-    said = scene.say_as(phrases.QUESTIONS_VALUE, device, property=property_title(key, schema))
+        return _question(scene, device, scene.say_as(questions.QUESTIONS_YES_NO, device, label=label), [key])
+    said = scene.say_as(questions.QUESTIONS_VALUE, device, property=property_title(key, schema))
     return _question(scene, device, said, [key])
 
 
@@ -138,7 +138,7 @@ def plan_recital(scene: Scene) -> Plan | None:
     chosen = scene.rng.sample(devices, scene.rng.randint(*RECITED))
     names = [scene.name_for(device) for device in chosen]
     *spoken, last = map(scene.with_article, names)
-    template = scene.rng.choice(phrases.side(phrases.QUESTIONS_STATUS, held_out=False))
+    template = scene.rng.choice(phrases.side(questions.QUESTIONS_STATUS, held_out=False))
     ask, templates = scene.finish(template.format(device=f"{', '.join(spoken)} and {last}"), template)
     thoughts = [_facts_text(scene, name, device) for name, device in zip(names, chosen, strict=True)]
     answer = sentence(*(describe(device, *next(iter(scene.state[device.name].items()))) for device in chosen))
@@ -157,6 +157,6 @@ def _words_for(schema: DataSchema, value: Value) -> tuple[str, ...]:
 
 def plan_small_talk(scene: Scene) -> Plan | None:
     """Talk that wants no action."""
-    answer = scene.rng.choice(list(phrases.SMALL_TALK))
-    template = scene.rng.choice(phrases.side(phrases.SMALL_TALK[answer], scene.held_out))
+    answer = scene.rng.choice(list(questions.SMALL_TALK))
+    template = scene.rng.choice(phrases.side(questions.SMALL_TALK[answer], scene.held_out))
     return Plan("small_talk", phrases.punctuate(template, scene.rng), (template,), "Small talk.", answer=answer)

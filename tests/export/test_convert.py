@@ -148,7 +148,8 @@ def test_a_failed_conversion_leaves_no_file(tiny: Tiny, tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"architectures": ["MistralForCausalLM"]}, "MistralForCausalLM is not supported"),
+        ({"architectures": ["GemmaForCausalLM"]}, "GemmaForCausalLM is not supported"),
+        ({"use_sliding_window": True}, "use_sliding_window"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "scaling 'yarn'"),
         ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
         ({"attention_bias": True}, "attention_bias"),

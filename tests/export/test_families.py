@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     if not VOCABULARIES.exists():
         pytest.skip(f"no {VOCABULARIES}")
     folder = tmp_path_factory.mktemp("family")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(VOCABULARIES, gguf_file=f"ggml-vocab-{vocabulary}.gguf")
+    tokenizer = read_tokenizer(vocabulary)
     shape = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4,
              "num_key_value_heads": 2, "max_position_embeddings": 4096, "vocab_size": len(tokenizer),
              "pad_token_id": None, "tie_word_embeddings": False}  # fmt: skip
@@ -74,8 +75,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     spread_weights(model)
     model.to(torch.bfloat16).save_pretrained(folder / "base")
     tokenizer.save_pretrained(folder / "base")
-    if vocabulary == "phi-3":
-        drop_blanks_after_added_tokens(folder / "base" / "tokenizer.json")
+    make_as_published(folder / "base" / "tokenizer.json", vocabulary)
     run = make_tiny_run(folder / "run", folder / "base", targets=FUSED if vocabulary == "phi-3" else None)
     result = Made(
         request.param, vocabulary, folder / "base", run / "adapter", load_template(template), folder / "model.gguf"
@@ -84,11 +84,20 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return result
 
 
-def drop_blanks_after_added_tokens(path: Path) -> None:
-    """Make a tokenizer that was read from a GGUF file, which has no such flags, what Phi-3's own is."""
+@cache
+def read_tokenizer(vocabulary: str) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(VOCABULARIES, gguf_file=f"ggml-vocab-{vocabulary}.gguf")
+
+
+def make_as_published(path: Path, vocabulary: str) -> None:
+    """Put into tokenizer.json what the family's own has, and a GGUF file, from which it was read, has not."""
     plain = json.loads(path.read_text(encoding="utf-8"))
-    for added in plain["added_tokens"]:
-        added["rstrip"] = added["content"] not in {"<unk>", "<s>", "<|endoftext|>"}
+    plain["model"]["ignore_merges"] = vocabulary == "llama-bpe"
+    if vocabulary == "phi-3":
+        for added in plain["added_tokens"]:
+            added["rstrip"] = added["content"] not in {"<unk>", "<s>", "<|endoftext|>"}
     path.write_text(json.dumps(plain), encoding="utf-8")
 
 

@@ -159,7 +159,10 @@ def test_a_sound_header_that_llama_cpp_refuses_is_explained(tiny: Tiny, tmp_path
         ({"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True}}, "add_prefix_space"),
         ({"normalizer": {"type": "Lowercase"}}, "Lowercase"),
         ({"model": {"type": "WordPiece"}}, "WordPiece"),
-        ({"model": {"type": "BPE", "byte_fallback": True}}, "byte-level BPE"),
+        (
+            {"model": {"type": "BPE", "byte_fallback": True, "vocab": {}, "merges": []}},
+            "normalizer null with pre-tokenizer",
+        ),
     ],
 )
 def test_a_tokenizer_llama_cpp_does_not_know_is_refused(

@@ -13,7 +13,7 @@ from devices.errors import UsageError
 from devices.site import Site, load_models, load_site
 from edge_agent.wire import Answer, ToolCalls, body_of, contract_of, load_template, parse_reply
 from edgewright import main
-from finetune import phrases
+from finetune import phrases, questions
 from finetune.conversations import (
     Stage,
     carry_out,
@@ -68,7 +68,12 @@ def test_every_list_of_phrasings_has_both_sides() -> None:
         if templates
     ]
     lists += [phrases.FRAMES, phrases.VERB_FRAMES, phrases.AND, phrases.THEN, phrases.GROUPS]
-    lists += [phrases.QUESTIONS_YES_NO, phrases.QUESTIONS_VALUE, phrases.QUESTIONS_STATUS, *phrases.SMALL_TALK.values()]
+    lists += [
+        questions.QUESTIONS_YES_NO,
+        questions.QUESTIONS_VALUE,
+        questions.QUESTIONS_STATUS,
+        *questions.SMALL_TALK.values(),
+    ]
     for templates in lists:
         assert phrases.side(templates, False) and phrases.side(templates, True), templates
 
