@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 import typer
 
@@ -24,21 +24,29 @@ def export(
     run: Annotated[Path, typer.Argument(help="A folder that `edgewright train` made.")],
     out: Annotated[Path, typer.Option("--out", help="The bundle's folder.")],
     quant: Annotated[
-        list[str], typer.Option("--quant", help="F16, Q8_0 or Q4_K_M; several with commas. The last is bundled.")
+        list[str],
+        typer.Option(
+            "--quant", help="F16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0 or IQ4_XS; several with commas. The last is bundled."
+        ),
     ] = ["Q4_K_M"],  # noqa: B006 (Typer's form for an option that repeats)
     work: Annotated[Path | None, typer.Option(help="Where GGUF files are kept; default: `gguf` beside OUT.")] = None,
     base: Annotated[Path | None, typer.Option(help="The base model's folder, if not where the run says.")] = None,
     smoke: Annotated[Path | None, typer.Option(help="Cases to put into the bundle; default: RUN/smoke.jsonl.")] = None,
     name: Annotated[str | None, typer.Option(help="The model's name; default: the name of OUT.")] = None,
+    merge_base: Annotated[
+        str, typer.Option("--merge-base", help="original, or nf4: what NF4 keeps of the base, as training saw it.")
+    ] = "original",
     endless: Annotated[
         bool, typer.Option("--endless", help="Export even if replies do not end by themselves.")
     ] = False,
     as_json: _Json = False,
 ) -> None:
     """Merge, convert, quantize and check a run; write a bundle."""
-    from export.export import export_run
+    from export.export import MergeBase, export_run
     from export.quantize import parse_quants
 
+    if merge_base not in get_args(MergeBase):
+        raise UsageError(f"unknown merge base {merge_base!r}", hint=f"choose from {', '.join(get_args(MergeBase))}")
     result = export_run(
         run,
         parse_quants(quant),
@@ -47,6 +55,7 @@ def export(
         base=base,
         smoke=smoke,
         name=name,
+        merge_base=cast(MergeBase, merge_base),
         may_be_endless=endless,
         say=_say,
     )

@@ -17,6 +17,7 @@ from edge_agent.wire import ChatTemplate
 from export import layout
 from export.layout import Shape
 from export.lora import Adapter, read_adapter
+from export.nf4 import as_nf4, is_quantized
 from export.tokenizer import Vocabulary, read_vocabulary
 
 if TYPE_CHECKING:
@@ -37,7 +38,14 @@ class ConvertReport:
 
 
 def convert(
-    base: Path, adapter: Path | None, out: Path, *, template: ChatTemplate, name: str, metadata: dict[str, str]
+    base: Path,
+    adapter: Path | None,
+    out: Path,
+    *,
+    template: ChatTemplate,
+    name: str,
+    metadata: dict[str, str],
+    nf4_dtype: str = "",
 ) -> ConvertReport:
     """Write the base model with the adapter merged in (in float32) as a GGUF file in F16; norms stay F32.
 
@@ -48,13 +56,14 @@ def convert(
         template: its source goes into the file, and its end-of-turn token becomes eos and eot.
         name: the model's name.
         metadata: more string keys; `edgewright.` is put before each.
+        nf4_dtype: merge into what NF4 keeps of the base, loaded in this type; "" merges into the base as it is.
 
     Raises:
         UsageError: another architecture, tokenizer, adapter or RoPE scaling than supported, or an unfit file.
     """
     shape = layout.read_shape(_read_config(base))
     vocabulary = read_vocabulary(base, shape.vocabulary, template.end_of_turn)
-    weights = _Weights(base, shape)
+    weights = _Weights(base, shape, nf4_dtype)
     merging = read_adapter(adapter) if adapter else Adapter()
     merged_modules = len(merging.sides)
     names = layout.tensor_names(shape)
@@ -78,7 +87,7 @@ def convert(
 class _Weights:
     """The base model's tensors by name, read from disk when asked for."""
 
-    def __init__(self, base: Path, shape: Shape) -> None:
+    def __init__(self, base: Path, shape: Shape, nf4_dtype: str) -> None:
         from safetensors import SafetensorError, safe_open
 
         index = base / "model.safetensors.index.json"
@@ -89,7 +98,7 @@ class _Weights:
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise UsageError(f"cannot read the weights in {base}: {error}") from error
         self._files: dict[str, Any] = {key: file for file in opened for key in file.keys()}  # noqa: SIM118
-        self._shape = shape
+        self._shape, self._nf4_dtype = shape, nf4_dtype
         wanted = layout.tensor_names(shape)
         if missing := sorted(wanted.keys() - self._files.keys()):
             raise UsageError(f"{base}: the weights lack {missing[0]}")
@@ -103,7 +112,7 @@ class _Weights:
         tensor: Tensor = self._files[name].get_tensor(name)
         if tuple(tensor.shape) != self._shape.tensor_shape(name):
             raise UsageError(f"{name} is {tuple(tensor.shape)}, config.json says {self._shape.tensor_shape(name)}")
-        return tensor.float()
+        return as_nf4(tensor, self._nf4_dtype) if self._nf4_dtype and is_quantized(name) else tensor.float()
 
 
 def _write(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from devices.durable import sha256_of
 from devices.errors import UsageError
@@ -23,7 +23,8 @@ from export.convert import convert
 from export.parity import check, check_endings, compare_quantized
 from export.quantize import Quant, quantize
 
-TOOLS_USED = ("torch", "transformers", "peft", "safetensors", "gguf", "llama-cpp-python", "numpy")
+MergeBase = Literal["original", "nf4"]
+TOOLS_USED = ("torch", "transformers", "peft", "bitsandbytes", "safetensors", "gguf", "llama-cpp-python", "numpy")
 _BASE_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "*.safetensors", "*.safetensors.index.json")
 
 
@@ -108,6 +109,7 @@ def export_run(
     smoke: Path | None = None,
     name: str | None = None,
     may_be_endless: bool = False,
+    merge_base: MergeBase = "original",
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Make a bundle from a run, through every gate; return its export.json.
@@ -120,6 +122,7 @@ def export_run(
         base: the base model's folder, if it is not where the run says.
         smoke: cases for the bundle; None takes the run's smoke.jsonl if there is one.
         name: the model's name; None is the name of the bundle's folder.
+        merge_base: what the adapter is merged into: the base as it is, or what NF4 keeps of it, as training saw it.
         may_be_endless: whether a model whose replies do not end by themselves is exported too.
         say: is told each stage, in a line.
 
@@ -145,12 +148,15 @@ def export_run(
         seconds[key] = time.monotonic() - start_s - sum(seconds.values())
         say(f"{line} ({seconds[key]:.1f} s)")
 
-    provenance = _provenance(run)
+    nf4_dtype = _nf4_dtype(run) if merge_base == "nf4" else ""
+    provenance = _provenance(run) | {"merge_base": merge_base}
     stage("hash", f"base {run.base}, adapter {run.adapter}")
     f16 = work / "model-F16.gguf"
-    made = convert(run.base, run.adapter, f16, template=run.template, name=name, metadata=_metadata(run))
+    made = convert(
+        run.base, run.adapter, f16, template=run.template, name=name, metadata=_metadata(run), nf4_dtype=nf4_dtype
+    )
     stage("convert", f"{f16}: {made.tensors} tensors, {made.merged_modules} merged, {made.size_bytes / 1e6:.1f} MB")
-    parity = check(run.base, run.adapter, run.template, f16, texts)
+    parity = check(run.base, run.adapter, run.template, f16, texts, nf4_dtype)
     agreement = f"mean KL {parity.mean_kl:.1e}, first choices {parity.top1_agreement:.3f}"
     stage("parity", f"same tokens ({parity.tokens}), {agreement}")
     gates: dict[str, Any] = {"parity": asdict(parity), "quantized": {}, "endings": {}}
@@ -172,6 +178,18 @@ def export_run(
     return export
 
 
+def _nf4_dtype(run: Run) -> str:
+    """Return the type in which a run loaded its 4-bit base. Raises UsageError if its base was not in 4 bits."""
+    if "quantization: nf4" not in _recipe_text(run):
+        raise UsageError(f"{run.path} was not trained on an NF4 base", hint="leave out --merge-base")
+    return str(run.plain["dtype"])
+
+
+def _recipe_text(run: Run) -> str:
+    recipe = run.path / "recipe.yaml"
+    return recipe.read_text(encoding="utf-8") if recipe.is_file() else ""
+
+
 def _distance(measured: dict[str, Any] | None) -> str:
     if measured is None:
         return "the reference"
@@ -183,7 +201,6 @@ def _metadata(run: Run) -> dict[str, str]:
 
 
 def _provenance(run: Run) -> dict[str, Any]:
-    recipe = run.path / "recipe.yaml"
     base_files = sorted({path for pattern in _BASE_FILES for path in run.base.glob(pattern)})
     return {
         "schema": "export/v1",
@@ -192,7 +209,7 @@ def _provenance(run: Run) -> dict[str, Any]:
         "base": {"path": str(run.base), "sha256": {path.name: sha256_of(path) for path in base_files}},
         "adapter": {"sha256": {path.name: sha256_of(path) for path in sorted(run.adapter.glob("adapter_*"))}},
         "data": run.plain.get("data", {}),
-        "recipe": recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
+        "recipe": _recipe_text(run),
         "versions": {"python": platform.python_version()} | {tool: _version(tool) for tool in TOOLS_USED},
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }

@@ -19,6 +19,7 @@ from devices.errors import GateError, UsageError
 from edge_agent.gguf_header import require_gguf
 from edge_agent.wire import ChatTemplate, Message, Role
 from export.llama_file import LlamaFile
+from export.nf4 import as_nf4, is_quantized
 
 if TYPE_CHECKING:
     from numpy import float32
@@ -90,7 +91,9 @@ class QuantParity:
     top1_agreement_all: float
 
 
-def check(base: Path, adapter: Path | None, template: ChatTemplate, gguf_path: Path, texts: list[str]) -> ParityReport:
+def check(
+    base: Path, adapter: Path | None, template: ChatTemplate, gguf_path: Path, texts: list[str], nf4_dtype: str = ""
+) -> ParityReport:
     """Return what the gates measured between a base with its adapter and an F16 GGUF file.
 
     Args:
@@ -99,6 +102,7 @@ def check(base: Path, adapter: Path | None, template: ChatTemplate, gguf_path: P
         template: what the conversations were rendered with.
         gguf_path: what `convert` wrote.
         texts: rendered conversations; tokens are compared on all, probabilities on the first few.
+        nf4_dtype: as `convert`.
 
     Raises:
         GateError: a gate failed.
@@ -115,7 +119,7 @@ def check(base: Path, adapter: Path | None, template: ChatTemplate, gguf_path: P
         check_end_of_turn(model, tokenizer, template)
         rows = scored_rows(model, texts)
         actual = [model.log_probs(row, _positions(row)) for row in rows]
-    expected = _reference_log_probs(base, adapter, rows)
+    expected = _reference_log_probs(base, adapter, rows, nf4_dtype)
     measured = compare(expected, actual)
     report = ParityReport(len(texts) + len(NASTY_TEXTS), tokens, **measured)
     if not report.mean_kl < MEAN_KL_LIMIT:
@@ -245,7 +249,7 @@ def _positions(row: list[int]) -> int:
     return min(len(row), SCORED_POSITIONS)
 
 
-def _reference_log_probs(base: Path, adapter: Path | None, rows: list[list[int]]) -> LogProbs:
+def _reference_log_probs(base: Path, adapter: Path | None, rows: list[list[int]], nf4_dtype: str) -> LogProbs:
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
@@ -253,6 +257,10 @@ def _reference_log_probs(base: Path, adapter: Path | None, rows: list[list[int]]
     disable_progress_bar()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    if nf4_dtype:
+        for name, weight in model.named_parameters():
+            if is_quantized(name):
+                weight.data = as_nf4(weight.data, nf4_dtype)
     if adapter:
         from peft import PeftModel
 

@@ -17,13 +17,18 @@ from devices.errors import GateError, UsageError
 from edge_agent.gguf_header import require_gguf
 from export.llama_file import quantize_file
 
-Quant = Literal["F16", "Q8_0", "Q4_K_M"]
+Quant = Literal["F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "IQ4_XS"]
 QUANTS: tuple[Quant, ...] = get_args(Quant)
-# Types of the weight matrices. Q4_K_M mixes: llama.cpp src/llama-quant.cpp gives some matrices more bits.
+# Types of the weight matrices. llama.cpp gives some of them more bits (src/llama-quant.cpp), the output or, where the
+# two are tied, the embedding above all. Q4_0 is what ARM boards are fastest with.
 MATRIX_TYPES: dict[Quant, frozenset[str]] = {
     "F16": frozenset({"F16"}),
     "Q8_0": frozenset({"Q8_0"}),
+    "Q6_K": frozenset({"Q6_K"}),
+    "Q5_K_M": frozenset({"Q5_K", "Q6_K"}),
     "Q4_K_M": frozenset({"Q4_K", "Q5_K", "Q6_K"}),
+    "Q4_0": frozenset({"Q4_0", "Q6_K"}),
+    "IQ4_XS": frozenset({"IQ4_XS", "Q5_K", "Q6_K"}),
 }
 VECTOR_TYPES = frozenset({"F32"})
 

@@ -105,6 +105,17 @@ def test_quantized_files_have_the_types_they_should(tiny: Tiny) -> None:
     assert require_types(tiny.f16, "F16") == {"F16": 15, "F32": 5}
 
 
+def test_fewer_bits_are_smaller_and_further_off(tiny: Tiny, tmp_path: Path) -> None:
+    sizes, distances = [], []
+    for kind in QUANTS[1:]:
+        made = quantize(tiny.f16, tmp_path / f"{kind}.gguf", kind, threads=1)
+        assert {"Q8_0": "Q8_0", "Q4_0": "Q4_0", "IQ4_XS": "IQ4_XS"}.get(kind, kind[:4]) in made.types
+        sizes.append(made.size_bytes)
+        distances.append(parity.compare_quantized(tiny.f16, made.path, tiny.texts).mean_kl)
+    assert sizes == sorted(sizes, reverse=True)
+    assert distances[:4] == sorted(distances[:4]) and max(distances[4:]) > distances[3]  # the last three are close
+
+
 def test_a_type_that_llama_cpp_changed_in_silence_is_stopped(tiny: Tiny, tmp_path: Path) -> None:
     from tests.tiny_base import make_tiny_base
 
@@ -212,7 +223,7 @@ def test_other_families_tokens_agree_too(
 
 
 def test_quants_are_parsed() -> None:
-    assert parse_quants(["F16,q8_0", "Q4_K_M", "F16"]) == list(QUANTS)
+    assert parse_quants(["F16,q8_0", "iq4_xs", "F16"]) == ["F16", "Q8_0", "IQ4_XS"]
     for wrong in (["Q3"], [""]):
         with pytest.raises(UsageError):
             parse_quants(wrong)
