@@ -29,6 +29,9 @@ def export(
             "--quant", help="F16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0 or IQ4_XS; several with commas. The last is bundled."
         ),
     ] = ["Q4_K_M"],  # noqa: B006 (Typer's form for an option that repeats)
+    target: Annotated[
+        str, typer.Option("--target", help="A box, such as rpi5-8gb: its best quantization, instead of --quant.")
+    ] = "",
     work: Annotated[Path | None, typer.Option(help="Where GGUF files are kept; default: `gguf` beside OUT.")] = None,
     base: Annotated[Path | None, typer.Option(help="The base model's folder, if not where the run says.")] = None,
     smoke: Annotated[Path | None, typer.Option(help="Cases to put into the bundle; default: RUN/smoke.jsonl.")] = None,
@@ -36,26 +39,31 @@ def export(
     merge_base: Annotated[
         str, typer.Option("--merge-base", help="original, or nf4: what NF4 keeps of the base, as training saw it.")
     ] = "original",
+    save_merged: Annotated[
+        Path | None, typer.Option("--save-merged", help="A folder for the merged model as Hugging Face has it.")
+    ] = None,
     endless: Annotated[
         bool, typer.Option("--endless", help="Export even if replies do not end by themselves.")
     ] = False,
     as_json: _Json = False,
 ) -> None:
     """Merge, convert, quantize and check a run; write a bundle."""
-    from export.export import MergeBase, export_run
+    from export.export import MergeBase, export_run, quant_for
     from export.quantize import parse_quants
 
     if merge_base not in get_args(MergeBase):
         raise UsageError(f"unknown merge base {merge_base!r}", hint=f"choose from {', '.join(get_args(MergeBase))}")
+    quants = [quant_for(target, run, base, _say)] if target else parse_quants(quant)
     result = export_run(
         run,
-        parse_quants(quant),
+        quants,
         out,
         work=work,
         base=base,
         smoke=smoke,
         name=name,
         merge_base=cast(MergeBase, merge_base),
+        merged=save_merged,
         may_be_endless=endless,
         say=_say,
     )

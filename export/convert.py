@@ -61,7 +61,7 @@ def convert(
     Raises:
         UsageError: another architecture, tokenizer, adapter or RoPE scaling than supported, or an unfit file.
     """
-    shape = layout.read_shape(_read_config(base))
+    shape = layout.read_shape(read_config(base))
     vocabulary = read_vocabulary(base, shape.vocabulary, template.end_of_turn)
     weights = _Weights(base, shape, nf4_dtype)
     merging = read_adapter(adapter) if adapter else Adapter()
@@ -196,7 +196,8 @@ def _add_header(
     writer.add_chat_template(template.source)
 
 
-def _read_config(base: Path) -> dict[str, Any]:
+def read_config(base: Path) -> dict[str, Any]:
+    """Return config.json of a base model. Raises UsageError if it cannot be read."""
     try:
         config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -19,9 +19,12 @@ from devices.tools import ToolCall
 from edge_agent.cases import read_cases
 from edge_agent.wire import ChatTemplate, Message, contract_of, load_template, require_contract
 from export.bundle import Parts, require_writable, write_bundle
-from export.convert import convert
+from export.convert import convert, read_config
+from export.layout import read_shape
+from export.merged import save_merged
 from export.parity import check, check_endings, compare_quantized
 from export.quantize import Quant, quantize
+from export.targets import choose_quant, load_target
 
 MergeBase = Literal["original", "nf4"]
 TOOLS_USED = ("torch", "transformers", "peft", "bitsandbytes", "safetensors", "gguf", "llama-cpp-python", "numpy")
@@ -110,6 +113,7 @@ def export_run(
     name: str | None = None,
     may_be_endless: bool = False,
     merge_base: MergeBase = "original",
+    merged: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Make a bundle from a run, through every gate; return its export.json.
@@ -123,6 +127,7 @@ def export_run(
         smoke: cases for the bundle; None takes the run's smoke.jsonl if there is one.
         name: the model's name; None is the name of the bundle's folder.
         merge_base: what the adapter is merged into: the base as it is, or what NF4 keeps of it, as training saw it.
+        merged: a folder for the merged model as Hugging Face has it; None writes none.
         may_be_endless: whether a model whose replies do not end by themselves is exported too.
         say: is told each stage, in a line.
 
@@ -151,6 +156,9 @@ def export_run(
     nf4_dtype = _nf4_dtype(run) if merge_base == "nf4" else ""
     provenance = _provenance(run) | {"merge_base": merge_base}
     stage("hash", f"base {run.base}, adapter {run.adapter}")
+    if merged:
+        save_merged(run.base, run.adapter, merged, nf4_dtype)
+        stage("merged", f"{merged}, as Hugging Face has it")
     f16 = work / "model-F16.gguf"
     made = convert(
         run.base, run.adapter, f16, template=run.template, name=name, metadata=_metadata(run), nf4_dtype=nf4_dtype
@@ -176,6 +184,13 @@ def export_run(
     write_bundle(Parts(name, quants[-1], model, run.site_path, run.template, smoke, export), out)
     stage("bundle", f"bundle {out} with {quants[-1]}")
     return export
+
+
+def quant_for(target: str, run_path: Path, base: Path | None, say: Callable[[str], None]) -> Quant:
+    """Return the best quantization of a run's model for a target, and say why it is. Raises UsageError if none fits."""
+    choice = choose_quant(load_target(target), read_shape(read_config(read_run(run_path, base).base)))
+    say(f"{target}: {choice.reason}")
+    return choice.quant
 
 
 def _nf4_dtype(run: Run) -> str:
