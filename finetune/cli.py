@@ -33,13 +33,15 @@ def register(app: typer.Typer) -> None:
 
 def generate(
     out: Annotated[Path | None, typer.Option("--out", help="The JSONL file to write; default: the recipe's.")] = None,
-    site: Annotated[str | None, typer.Option("--site", help="As elsewhere; default: the recipe's, or home.")] = None,
+    site: Annotated[
+        str | None, typer.Option("--site", help="A shipped site or a .yaml file; default: the recipe's, or home.")
+    ] = None,
     count: Annotated[
         int | None, typer.Option("-n", "--count", min=1, help="Conversations, or cases with --held-out.")
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0)] = None,
     recipe: Annotated[
-        str, typer.Option("--recipe", help="Make the data of a recipe, as its `generate` says; options go first.")
+        str, typer.Option("--recipe", help="Make the data of a recipe, as its `generate` says; options override it.")
     ] = "",
     held_out: Annotated[
         bool, typer.Option("--held-out", help="Make evaluation cases instead of conversations.")
