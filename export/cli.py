@@ -42,13 +42,16 @@ def export(
     save_merged: Annotated[
         Path | None, typer.Option("--save-merged", help="A folder for the merged model as Hugging Face has it.")
     ] = None,
+    adapter_file: Annotated[
+        Path | None, typer.Option("--adapter-file", help="A GGUF file for the adapter alone, over the base's.")
+    ] = None,
     endless: Annotated[
         bool, typer.Option("--endless", help="Export even if replies do not end by themselves.")
     ] = False,
     as_json: _Json = False,
 ) -> None:
     """Merge, convert, quantize and check a run; write a bundle."""
-    from export.export import MergeBase, export_run, quant_for
+    from export.export import MergeBase, Wishes, export_run, quant_for
     from export.quantize import parse_quants
 
     if merge_base not in get_args(MergeBase):
@@ -62,9 +65,7 @@ def export(
         base=base,
         smoke=smoke,
         name=name,
-        merge_base=cast(MergeBase, merge_base),
-        merged=save_merged,
-        may_be_endless=endless,
+        wishes=Wishes(cast(MergeBase, merge_base), save_merged, adapter_file, endless),
         say=_say,
     )
     print(json.dumps(result, indent=2, ensure_ascii=False) if as_json else out)

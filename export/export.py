@@ -18,17 +18,35 @@ from devices.site import load_site
 from devices.tools import ToolCall
 from edge_agent.cases import read_cases
 from edge_agent.wire import ChatTemplate, Message, contract_of, load_template, require_contract
+from export.adapter_file import write_adapter
 from export.bundle import Parts, require_writable, write_bundle
-from export.convert import convert, read_config
+from export.convert import ConvertReport, convert, read_config
 from export.layout import read_shape
 from export.merged import save_merged
-from export.parity import check, check_endings, compare_quantized
+from export.parity import check, check_endings, compare_adapter, compare_quantized
 from export.quantize import Quant, quantize
 from export.targets import choose_quant, load_target
 
 MergeBase = Literal["original", "nf4"]
 TOOLS_USED = ("torch", "transformers", "peft", "bitsandbytes", "safetensors", "gguf", "llama-cpp-python", "numpy")
 _BASE_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "*.safetensors", "*.safetensors.index.json")
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What else an export may be asked for.
+
+    Attributes:
+        merge_base: what the adapter is merged into: the base as it is, or what NF4 keeps of it, as training saw it.
+        merged: a folder for the merged model as Hugging Face has it; None writes none.
+        adapter_file: a GGUF file for the adapter alone, to be laid over model-base-F16.gguf; None writes none.
+        may_be_endless: whether a model whose replies do not end by themselves is exported too.
+    """
+
+    merge_base: MergeBase = "original"
+    merged: Path | None = None
+    adapter_file: Path | None = None
+    may_be_endless: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,9 +129,7 @@ def export_run(
     base: Path | None = None,
     smoke: Path | None = None,
     name: str | None = None,
-    may_be_endless: bool = False,
-    merge_base: MergeBase = "original",
-    merged: Path | None = None,
+    wishes: Wishes | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Make a bundle from a run, through every gate; return its export.json.
@@ -126,9 +142,7 @@ def export_run(
         base: the base model's folder, if it is not where the run says.
         smoke: cases for the bundle; None takes the run's smoke.jsonl if there is one.
         name: the model's name; None is the name of the bundle's folder.
-        merge_base: what the adapter is merged into: the base as it is, or what NF4 keeps of it, as training saw it.
-        merged: a folder for the merged model as Hugging Face has it; None writes none.
-        may_be_endless: whether a model whose replies do not end by themselves is exported too.
+        wishes: what else; nothing if None.
         say: is told each stage, in a line.
 
     Raises:
@@ -136,7 +150,7 @@ def export_run(
         ContractChanged: the run was trained for another template, system prompt or tools.
         GateError: a gate failed; no bundle is written.
     """
-    start_s = time.monotonic()
+    start_s, wishes = time.monotonic(), wishes or Wishes()
     require_writable(out)
     run, name, work = read_run(run_path, base), name or out.name, work or out.parent / "gguf"
     sample = read_sample(run)
@@ -153,28 +167,33 @@ def export_run(
         seconds[key] = time.monotonic() - start_s - sum(seconds.values())
         say(f"{line} ({seconds[key]:.1f} s)")
 
-    nf4_dtype = _nf4_dtype(run) if merge_base == "nf4" else ""
-    provenance = _provenance(run) | {"merge_base": merge_base}
+    nf4_dtype = _nf4_dtype(run) if wishes.merge_base == "nf4" else ""
+    provenance = _provenance(run) | {"merge_base": wishes.merge_base}
     stage("hash", f"base {run.base}, adapter {run.adapter}")
-    if merged:
-        save_merged(run.base, run.adapter, merged, nf4_dtype)
-        stage("merged", f"{merged}, as Hugging Face has it")
+    if wishes.merged:
+        save_merged(run.base, run.adapter, wishes.merged, nf4_dtype)
+        stage("merged", f"{wishes.merged}, as Hugging Face has it")
     f16 = work / "model-F16.gguf"
-    made = convert(
-        run.base, run.adapter, f16, template=run.template, name=name, metadata=_metadata(run), nf4_dtype=nf4_dtype
-    )
+    made = _convert(run, run.adapter, f16, name, nf4_dtype)
     stage("convert", f"{f16}: {made.tensors} tensors, {made.merged_modules} merged, {made.size_bytes / 1e6:.1f} MB")
     parity = check(run.base, run.adapter, run.template, f16, texts, nf4_dtype)
     agreement = f"mean KL {parity.mean_kl:.1e}, first choices {parity.top1_agreement:.3f}"
     stage("parity", f"same tokens ({parity.tokens}), {agreement}")
     gates: dict[str, Any] = {"parity": asdict(parity), "quantized": {}, "endings": {}}
+    if wishes.adapter_file:
+        plain = work / "model-base-F16.gguf"
+        _convert(run, None, plain, name, nf4_dtype)
+        size_bytes = write_adapter(read_shape(read_config(run.base)), run.adapter, wishes.adapter_file, name)
+        gates["adapter"] = asdict(compare_adapter(f16, plain, wishes.adapter_file, texts))
+        distance = _distance(gates["adapter"])
+        stage("adapter", f"{wishes.adapter_file}: {size_bytes / 1e6:.1f} MB, for {plain}, {distance}")
     files = {}
     for kind in quants:
         file = work / f"model-{kind}.gguf"
         if kind != "F16":
             types = quantize(f16, file, kind).types
             gates["quantized"][kind] = asdict(compare_quantized(f16, file, texts)) | {"types": types}
-        if not may_be_endless:
+        if not wishes.may_be_endless:
             gates["endings"][kind] = asdict(check_endings(file, run.template, prompts))
         size_bytes = file.stat().st_size
         files[kind] = {"path": str(file), "sha256": sha256_of(file), "bytes": size_bytes}
@@ -184,6 +203,11 @@ def export_run(
     write_bundle(Parts(name, quants[-1], model, run.site_path, run.template, smoke, export), out)
     stage("bundle", f"bundle {out} with {quants[-1]}")
     return export
+
+
+def _convert(run: Run, adapter: Path | None, out: Path, name: str, nf4_dtype: str) -> ConvertReport:
+    metadata = {"contract": run.contract, "template": run.template.name, "site": str(run.plain.get("site", ""))}
+    return convert(run.base, adapter, out, template=run.template, name=name, metadata=metadata, nf4_dtype=nf4_dtype)
 
 
 def quant_for(target: str, run_path: Path, base: Path | None, say: Callable[[str], None]) -> Quant:
@@ -209,10 +233,6 @@ def _distance(measured: dict[str, Any] | None) -> str:
     if measured is None:
         return "the reference"
     return f"{measured['mean_kl']:.1e} nats from F16, first choices {measured['top1_agreement_all']:.3f}"
-
-
-def _metadata(run: Run) -> dict[str, str]:
-    return {"contract": run.contract, "template": run.template.name, "site": str(run.plain.get("site", ""))}
 
 
 def _provenance(run: Run) -> dict[str, Any]:

@@ -148,6 +148,24 @@ def compare_quantized(f16: Path, quantized: Path, texts: list[str]) -> QuantPari
     return report
 
 
+def compare_adapter(f16: Path, base: Path, adapter: Path, texts: list[str]) -> QuantParity:
+    """Return how far a base's file with an adapter's laid over it is from the merged file.
+
+    Raises:
+        GateError: the two are not the same model.
+    """
+    with LlamaFile(f16, SCORED_TOKENS) as model:
+        rows = scored_rows(model, texts)
+        expected = [model.log_probs(row, _positions(row)) for row in rows]
+    with LlamaFile(base, SCORED_TOKENS, adapter) as model:
+        measured = compare(expected, [model.log_probs(row, _positions(row)) for row in rows])
+    measured.pop("top1_agreement")
+    report = QuantParity(**measured)
+    if not report.mean_kl < MEAN_KL_LIMIT:
+        raise GateError(f"gate adapter: {adapter.name}: mean KL {report.mean_kl:.2g}, limit {MEAN_KL_LIMIT:g} nats")
+    return report
+
+
 def check_endings(gguf_path: Path, template: ChatTemplate, prompts: Sequence[str]) -> Endings:
     """Return how many replies to prompts end with the end-of-turn token by themselves.
 

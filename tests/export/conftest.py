@@ -35,10 +35,10 @@ class Tiny:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    from export.export import export_run
+    from export.export import Wishes, export_run
 
     folder = tmp_path_factory.mktemp("tiny")
     base = make_tiny_base(folder / "base")
     run = make_tiny_run(folder / "run", base)
-    export = export_run(run, ["F16", "Q8_0", "Q4_K_M"], folder / "bundle", may_be_endless=True)
+    export = export_run(run, ["F16", "Q8_0", "Q4_K_M"], folder / "bundle", wishes=Wishes(may_be_endless=True))
     return Tiny(base, run, folder / "gguf", folder / "bundle", export, load_template("chatml"), tiny_texts())

@@ -14,7 +14,8 @@ from devices.errors import GateError
 from edge_agent.gguf_header import require_gguf
 from edge_agent.wire import ChatTemplate, load_template
 from export import layout, parity
-from export.convert import convert
+from export.adapter_file import write_adapter
+from export.convert import convert, read_config
 from export.llama_file import LlamaFile
 from export.quantize import quantize
 from tests.tiny_base import make_tiny_run, spread_weights, tiny_texts
@@ -109,6 +110,14 @@ def test_tokens_and_logits_are_those_of_hugging_face(made: Made, tmp_path: Path)
     for kind in ("Q8_0", "Q4_K_M"):
         quantize(made.gguf, tmp_path / f"{kind}.gguf", kind)
         assert parity.compare_quantized(made.gguf, tmp_path / f"{kind}.gguf", made.texts).mean_kl < 1.0
+
+
+def test_the_adapter_s_own_file_is_laid_over_the_base_s(made: Made, tmp_path: Path) -> None:
+    convert(made.base, None, tmp_path / "base.gguf", template=made.template, name="base", metadata={})
+    shape = layout.read_shape(read_config(made.base))
+    write_adapter(shape, made.adapter, tmp_path / "adapter.gguf", "tiny")
+    report = parity.compare_adapter(made.gguf, tmp_path / "base.gguf", tmp_path / "adapter.gguf", made.texts[:2])
+    assert report.mean_kl < 1e-4
 
 
 def test_llama_cpp_s_own_cases_are_cut_as_its_authors_say(made: Made) -> None:

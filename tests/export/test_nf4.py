@@ -10,7 +10,7 @@ import pytest
 from devices.errors import GateError, UsageError
 from export import parity
 from export.convert import convert
-from export.export import export_run
+from export.export import Wishes, export_run
 from export.nf4 import as_nf4, is_quantized
 from tests.export.conftest import Tiny
 
@@ -44,4 +44,4 @@ def test_merged_into_it_the_file_is_the_model_that_was_trained(tiny: Tiny, tmp_p
 def test_only_a_run_on_an_nf4_base_is_merged_into_it(tiny: Tiny, tmp_path: Path) -> None:
     run = Path(shutil.copytree(tiny.run, tmp_path / "run"))
     with pytest.raises(UsageError, match="was not trained on an NF4 base"):
-        export_run(run, ["Q8_0"], tmp_path / "bundle", merge_base="nf4")
+        export_run(run, ["Q8_0"], tmp_path / "bundle", wishes=Wishes(merge_base="nf4"))
