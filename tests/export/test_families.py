@@ -11,8 +11,13 @@ from typing import Any
 import pytest
 
 from devices.errors import GateError
+from devices.simulator import World
+from devices.site import load_site
+from edge_agent.engine import Limits, Request
 from edge_agent.gguf_header import require_gguf
-from edge_agent.wire import ChatTemplate, load_template
+from edge_agent.grammar import Grammar, reply_grammar
+from edge_agent.llama_engine import LlamaEngine
+from edge_agent.wire import ChatTemplate, Message, ToolCalls, contract_of, load_template, parse_reply, user_message
 from export import layout, parity
 from export.adapter_file import write_adapter
 from export.convert import convert, read_config
@@ -118,6 +123,21 @@ def test_the_adapter_s_own_file_is_laid_over_the_base_s(made: Made, tmp_path: Pa
     write_adapter(shape, made.adapter, tmp_path / "adapter.gguf", "tiny")
     report = parity.compare_adapter(made.gguf, tmp_path / "base.gguf", tmp_path / "adapter.gguf", made.texts[:2])
     assert report.mean_kl < 1e-4
+
+
+def test_the_grammar_holds_in_its_vocabulary(made: Made) -> None:
+    site = load_site("home")
+    contract = contract_of(site, made.template)
+    lark = reply_grammar(contract.tools).lark.replace("(call{1,12} | ANSWER)", "call{1,2}").replace("{0,400}", "{0,12}")
+    messages = [Message("system", contract.system_text), user_message("turn it on", World(site).snapshot(), "08:00")]
+    prompt = made.template.render(messages, add_generation_prompt=True)
+    engine = LlamaEngine(made.gguf)
+    try:
+        (reply,) = engine.generate([Request(prompt, Grammar(lark), Limits(reply_tokens=300))])
+    finally:
+        engine.close()
+    assert isinstance(parse_reply(reply.text, contract.tools), ToolCalls), reply.text
+    assert reply.forced_tokens > 0
 
 
 def test_llama_cpp_s_own_cases_are_cut_as_its_authors_say(made: Made) -> None:
