@@ -6,6 +6,7 @@ Building the command line loads no model library: each package's cli.py imports 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
 import traceback
@@ -64,6 +65,8 @@ def main(arguments: Sequence[str] | None = None, build: Callable[[], typer.Typer
     words = list(sys.argv[1:] if arguments is None else arguments)
     is_debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
+    if not is_debug:  # it warns of optional kernels that it did not find, as of a failure
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         code = _run(build, words)
         sys.stdout.flush()
