@@ -1,7 +1,7 @@
 """Base model and adapter to one GGUF file in F16: our own converter, streaming one tensor at a time.
 
-Only this file writes GGUF; how a model is laid out is in layout.py, the adapter in lora.py, the
-vocabulary in tokenizer.py. Nothing here proves that the result is right: parity.py does.
+How a model is laid out is in layout.py, the adapter in lora.py (its own file is adapter_file.py's), the vocabulary in
+tokenizer.py. Nothing here proves that the result is right: parity.py does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from edge_agent.wire import ChatTemplate
 from export import layout
 from export.layout import Shape
 from export.lora import Adapter, read_adapter
-from export.nf4 import as_nf4, is_quantized
+from export.nf4 import base_weight
 from export.tokenizer import Vocabulary, read_vocabulary
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class _Weights:
         tensor: Tensor = self._files[name].get_tensor(name)
         if tuple(tensor.shape) != self._shape.tensor_shape(name):
             raise UsageError(f"{name} is {tuple(tensor.shape)}, config.json says {self._shape.tensor_shape(name)}")
-        return as_nf4(tensor, self._nf4_dtype) if self._nf4_dtype and is_quantized(name) else tensor.float()
+        return base_weight(name, tensor, self._nf4_dtype)
 
 
 def _write(

@@ -28,7 +28,7 @@ _SEPARATE = {
     "mlp.up_proj.weight": "ffn_up.weight",
 }
 _FUSED = {"self_attn.qkv_proj.weight": "attn_qkv.weight", "mlp.gate_up_proj.weight": "ffn_up.weight"}
-_BIASES = {name.replace("weight", "bias"): ours.replace("weight", "bias") for name, ours in [*_SEPARATE.items()][:3]}
+_BIASES = {f"self_attn.{side}_proj.bias": f"attn_{side}.bias" for side in "qkv"}
 _HEAD_NORMS = {"self_attn.q_norm.weight": "attn_q_norm.weight", "self_attn.k_norm.weight": "attn_k_norm.weight"}
 
 

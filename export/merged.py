@@ -10,7 +10,7 @@ from pathlib import Path
 
 from devices.errors import UsageError
 from export.lora import read_adapter
-from export.nf4 import as_nf4, is_quantized
+from export.nf4 import base_weight
 
 BESIDE_THE_WEIGHTS = ("*.json", "tokenizer.model", "*.jinja")
 
@@ -43,8 +43,8 @@ def save_merged(base: Path, adapter: Path, out: Path, nf4_dtype: str = "") -> No
             with safe_open(path, "pt") as file:
                 for name in file.keys():  # noqa: SIM118 (it is no mapping)
                     weight = file.get_tensor(name)
-                    held = as_nf4(weight, nf4_dtype) if nf4_dtype and is_quantized(name) else weight.float()
-                    tensors[name] = merging.merge_into(name, held).to(weight.dtype).contiguous()
+                    merged = merging.merge_into(name, base_weight(name, weight, nf4_dtype))
+                    tensors[name] = merged.to(weight.dtype).contiguous()
             save_file(tensors, aside / path.name, metadata={"format": "pt"})
         if merging.unused:
             raise UsageError(f"the adapter changes {min(merging.unused)}, which the base does not have")

@@ -19,6 +19,17 @@ def is_quantized(name: str) -> bool:
     return name.endswith("_proj.weight")
 
 
+def base_weight(name: str, weight: Tensor, nf4_dtype: str) -> Tensor:
+    """Return what an adapter is merged into, float32: a weight as it is, or what NF4 keeps of it.
+
+    Args:
+        name: the weight's, as Hugging Face has it.
+        weight: of the base.
+        nf4_dtype: as `as_nf4`, or "" for the weight as it is.
+    """
+    return as_nf4(weight, nf4_dtype) if nf4_dtype and is_quantized(name) else weight.float()
+
+
 def as_nf4(weight: Tensor, dtype_name: str) -> Tensor:
     """Return a weight as NF4 with double quantization holds it, float32 (out, in).
 

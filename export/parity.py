@@ -19,7 +19,7 @@ from devices.errors import GateError, UsageError
 from edge_agent.gguf_header import require_gguf
 from edge_agent.wire import ChatTemplate, Message, Role
 from export.llama_file import LlamaFile
-from export.nf4 import as_nf4, is_quantized
+from export.nf4 import base_weight
 
 if TYPE_CHECKING:
     from numpy import float32
@@ -131,15 +131,7 @@ def check(
 
 def compare_quantized(f16: Path, quantized: Path, texts: list[str]) -> QuantParity:
     """Return how far a quantized file is from the F16 file. Raises GateError if it is broken."""
-    rows_of: list[list[int]] = []
-    scores: list[LogProbs] = []
-    for path in (f16, quantized):
-        with LlamaFile(path, SCORED_TOKENS) as model:
-            rows_of = rows_of or scored_rows(model, texts)
-            scores.append([model.log_probs(row, _positions(row)) for row in rows_of])
-    measured = compare(*scores)
-    measured.pop("top1_agreement")
-    report = QuantParity(**measured)
+    report = _distance(f16, quantized, texts)
     if not report.mean_kl < QUANT_MEAN_KL_LIMIT:
         raise GateError(
             f"gate quantized: {quantized.name}: mean KL {report.mean_kl:.2g}, limit {QUANT_MEAN_KL_LIMIT:g} nats",
@@ -154,16 +146,23 @@ def compare_adapter(f16: Path, base: Path, adapter: Path, texts: list[str]) -> Q
     Raises:
         GateError: the two are not the same model.
     """
-    with LlamaFile(f16, SCORED_TOKENS) as model:
-        rows = scored_rows(model, texts)
-        expected = [model.log_probs(row, _positions(row)) for row in rows]
-    with LlamaFile(base, SCORED_TOKENS, adapter) as model:
-        measured = compare(expected, [model.log_probs(row, _positions(row)) for row in rows])
-    measured.pop("top1_agreement")
-    report = QuantParity(**measured)
+    report = _distance(f16, base, texts, adapter)
     if not report.mean_kl < MEAN_KL_LIMIT:
         raise GateError(f"gate adapter: {adapter.name}: mean KL {report.mean_kl:.2g}, limit {MEAN_KL_LIMIT:g} nats")
     return report
+
+
+def _distance(f16: Path, other: Path, texts: list[str], adapter: Path | None = None) -> QuantParity:
+    """Return how far a file, with an adapter's laid over it if there is one, is from the F16 file."""
+    rows: list[list[int]] = []
+    scores: list[LogProbs] = []
+    for path, laid_over in ((f16, None), (other, adapter)):
+        with LlamaFile(path, SCORED_TOKENS, laid_over) as model:
+            rows = rows or scored_rows(model, texts)
+            scores.append([model.log_probs(row, _positions(row)) for row in rows])
+    measured = compare(*scores)
+    measured.pop("top1_agreement")
+    return QuantParity(**measured)
 
 
 def check_endings(gguf_path: Path, template: ChatTemplate, prompts: Sequence[str]) -> Endings:
@@ -275,10 +274,8 @@ def _reference_log_probs(base: Path, adapter: Path | None, rows: list[list[int]]
     disable_progress_bar()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    if nf4_dtype:
-        for name, weight in model.named_parameters():
-            if is_quantized(name):
-                weight.data = as_nf4(weight.data, nf4_dtype)
+    for name, weight in model.named_parameters():
+        weight.data = base_weight(name, weight.data, nf4_dtype)
     if adapter:
         from peft import PeftModel
 

@@ -13,7 +13,7 @@ from devices.errors import GateError
 from devices.site import Site
 from edge_agent.cases import Case
 from edge_agent.wire import request_of
-from finetune.phrases import content_of
+from finetune.phrases import content_of, words_of
 from finetune.rows import Row
 
 SHOWN = 5
@@ -48,9 +48,9 @@ def find_leaks(rows: Iterable[Row], cases: Iterable[Case], site: Site) -> Leaks:
     hole = re.compile(rf"\b(?:(?:the|my|our) )?(?:{longest_first})\b|\d+(?:\.\d+)?")
 
     def phrasing_of(text: str) -> tuple[str, ...]:
-        return _words(hole.sub("_", text.lower()))
+        return words_of(hole.sub("_", text.lower()))
 
-    forms = (_words, content_of, phrasing_of)
+    forms = (words_of, content_of, phrasing_of)
     asked = {request_of(message.text) for row in rows for message in row.messages if message.role == "user"}
     trained = [set(map(form, asked)) for form in forms]
     leaks: tuple[list[str], ...] = ([], [], [])
@@ -71,7 +71,3 @@ def require_no_leaks(leaks: Leaks, where: str) -> None:
             f"{where} has seen {len(leaks.found)} of {leaks.cases} evaluation cases: {shown}",
             hint="take them out of the one or the other; `edgewright data check` lists them",
         )
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(re.findall(r"\w+", text.lower()))

@@ -266,9 +266,14 @@ def is_held_out(template: str) -> bool:
     return hashlib.sha256(f"{_SALT}|{text}".encode()).digest()[0] % HELD_OUT_SHARE == 0
 
 
+def words_of(text: str) -> tuple[str, ...]:
+    """Return a text's words in lower case."""
+    return tuple(re.findall(r"\w+", text.lower()))
+
+
 def content_of(text: str) -> tuple[str, ...]:
     """Return a text's words in lower case, without those that change nothing about what is asked."""
-    return tuple(word for word in re.findall(r"\w+", text.lower()) if word not in EMPTY_WORDS)
+    return tuple(word for word in words_of(text) if word not in EMPTY_WORDS)
 
 
 def side(templates: Iterable[str], held_out: bool) -> list[str]:

@@ -120,9 +120,8 @@ def load_base(recipe: Recipe, device: str, dtype: Any) -> Any:
     name = _require_base(recipe)
     if Path(name).is_dir():
         disable_progress_bar()
-    place = torch.cuda.current_device() if device == "cuda" else device  # of several processes, each its own
-    if is_sharded():
-        place = "cpu"  # each process's part goes to its GPU when the parts are made
+    # Of several processes each has its own GPU; with FSDP a part of each weight goes there once the parts are made.
+    place = torch.cuda.current_device() if device == "cuda" and not is_sharded() else "cpu"
     quantization = None
     if recipe.quantization == "nf4":  # transformers' default type is fp4
         quantization = BitsAndBytesConfig(

@@ -211,8 +211,9 @@ def _require_same(part: Path, recipe: Recipe) -> None:
         raise UsageError(
             f"{part} was started with another {changed[0]}", hint=f"its recipe is {part / 'recipe.yaml'}; use that one"
         )
+    now = _data_sha256(recipe)
     for line in (part / "data.sha256").read_text(encoding="utf-8").splitlines():
-        if line not in _data_sha256(recipe):
+        if line not in now:
             path = line.partition("  ")[2]
             raise UsageError(f"{path} changed since {part} was started", hint="restore it, or start a new run")
 
