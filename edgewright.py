@@ -43,7 +43,7 @@ def build_app() -> typer.Typer:
     app.callback()(_global_options)
     devices.cli.register(app)
     finetune.cli.register(app)
-    export.cli.register(app)
+    export.cli.register(app, openers=ENGINE_OPENERS, case_maker=CASE_MAKER)
     edge_agent.cli.register(app, openers=ENGINE_OPENERS, case_maker=CASE_MAKER)
     edgewright_demo.register(app)
     return app

@@ -44,11 +44,16 @@ class GgufHeader:
     Attributes:
         metadata: scalars and strings by key; arrays are checked and skipped.
         tensor_types: such as "Q4_K", by tensor name.
+        metadata_end, tensors_end: where the keys and the descriptions of tensors end, in bytes; the tensors follow,
+            from the next multiple of `alignment`.
     """
 
     version: int
     metadata: dict[str, bool | int | float | str]
     tensor_types: dict[str, str]
+    metadata_end: int
+    tensors_end: int
+    alignment: int
 
 
 def require_gguf(path: Path) -> GgufHeader:
@@ -115,8 +120,9 @@ class _Reader:
         alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
         if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
             raise self._fail(f"alignment {alignment} is not a power of two")
+        metadata_end = self._at
         types = self._tensors(tensor_count, alignment)
-        return GgufHeader(version, metadata, types)
+        return GgufHeader(version, metadata, types, metadata_end, self._at, alignment)
 
     def _value(self, key: str) -> bool | int | float | str | None:
         kind = self._number("<I", f"the type of {key}")

@@ -15,6 +15,9 @@ from devices.site import load_site
 from edge_agent import bundle as layout
 from edge_agent.bundle import FileEntry, Manifest, Sampling
 from edge_agent.wire import ChatTemplate, contract_of
+from export.card import CARD_KEY, EXPORT_KEY, card_of
+from export.convert import METADATA_PREFIX
+from export.stamp import copy_stamped
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,10 @@ def _fill(folder: Path, parts: Parts) -> Manifest:
     site = load_site(parts.site)
     contract = contract_of(site, parts.template)
     sampling = Sampling(template=parts.template.name, stop=parts.template.end_of_turn)
-    shutil.copyfile(parts.model, folder / layout.MODEL)
+    card = card_of(parts.export, site.title)
+    in_model = {CARD_KEY: card, EXPORT_KEY: json.dumps(parts.export, ensure_ascii=False)}
+    strings = {METADATA_PREFIX + key: text for key, text in in_model.items()}
+    copy_stamped(parts.model, folder / layout.MODEL, strings)
     shutil.copyfile(parts.site, folder / layout.SITE)
     if parts.smoke:
         shutil.copyfile(parts.smoke, folder / layout.SMOKE)
@@ -77,7 +83,7 @@ def _fill(folder: Path, parts: Parts) -> Manifest:
         layout.TOOLS: layout.tools_bytes(contract.tools),
         layout.SAMPLING: _json_bytes(sampling.model_dump()),
         layout.EXPORT: _json_bytes(parts.export),
-        layout.CARD: _card(parts, site.title, contract.digest).encode(),
+        layout.CARD: card.encode(),
     }
     for name, data in texts.items():
         (folder / name).write_bytes(data)
@@ -96,26 +102,3 @@ def _fill(folder: Path, parts: Parts) -> Manifest:
 
 def _json_bytes(plain: Any) -> bytes:
     return (json.dumps(plain, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def _card(parts: Parts, site_title: str, contract: str) -> str:
-    gates = json.dumps(parts.export.get("gates", {}), indent=2)
-    return f"""# {parts.name}
-
-A language model that works the devices of {site_title}, made by Edgewright. It runs with no network.
-
-- quantization: {parts.quant}
-- base model: {parts.export.get("base", {}).get("path", "unknown")}
-- chat template: {parts.template.name}, stops at `{parts.template.end_of_turn}`
-- contract (template, system prompt and tools): {contract}
-
-Put it on a box with `edgewright flash`. Every file is listed with its SHA-256 in `{layout.MANIFEST}`; what the model
-was made from is in `{layout.EXPORT}`. The policy is in `{layout.SITE}`: the broker on the box enforces it, not the
-model.
-
-What the export gates measured (KL in nats):
-
-```json
-{gates}
-```
-"""

@@ -1,74 +1,121 @@
-"""The commands `edgewright export` and `edgewright flash`: parse, call one function, print."""
+"""The commands `edgewright export`, `card` and `flash`: parse, call one function, print."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
 from devices.errors import UsageError
 
+if TYPE_CHECKING:
+    from export.quantize import Plan
+    from export.tasks import Tasks
+
 _Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+TASK_CASES, TASK_SEED = 60, 4000  # of the last gate; `edgewright eval` makes its cases by other seeds
 
 
-def register(app: typer.Typer) -> None:
-    """Add this package's commands."""
+def register(app: typer.Typer, *, openers: Mapping[str, str], case_maker: str) -> None:
+    """Add this package's commands.
+
+    Args:
+        app: takes them.
+        openers: "module:function" by name, for engines that this package may not import.
+        case_maker: "module:function" that makes held-out cases: (site, count, seed) -> cases.
+    """
+
+    def export(
+        run: Annotated[Path, typer.Argument(help="A folder that `edgewright train` made.")],
+        out: Annotated[Path, typer.Option("--out", help="The bundle's folder.")],
+        quant: Annotated[
+            list[str],
+            typer.Option(
+                "--quant",
+                help="F16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0 or IQ4_XS; several with commas. The last is bundled.",
+            ),
+        ] = ["Q4_K_M"],  # noqa: B006 (Typer's form for an option that repeats)
+        target: Annotated[
+            str, typer.Option("--target", help="A box, such as rpi5-8gb: its best quantization, instead of --quant.")
+        ] = "",
+        tensor: Annotated[
+            list[str] | None,
+            typer.Option("--tensor", help="PATTERN=TYPE: another type for tensors, as 'blk.*.attn_v.weight=Q8_0'."),
+        ] = None,
+        imatrix: Annotated[
+            bool, typer.Option("--imatrix/--no-imatrix", help="Weigh errors by the inputs of training conversations.")
+        ] = True,
+        dry_run: Annotated[
+            bool, typer.Option("--dry-run", help="Show every tensor's type and size and the file's; write nothing.")
+        ] = False,
+        work: Annotated[Path | None, typer.Option(help="Where GGUF files go; default: `gguf` beside OUT.")] = None,
+        base: Annotated[Path | None, typer.Option(help="The base model's folder, if not where the run says.")] = None,
+        smoke: Annotated[
+            Path | None, typer.Option(help="Cases to put into the bundle; default: RUN/smoke.jsonl.")
+        ] = None,
+        name: Annotated[str | None, typer.Option(help="The model's name; default: the name of OUT.")] = None,
+        merge_base: Annotated[
+            str, typer.Option("--merge-base", help="original, or nf4: what NF4 keeps of the base, as training saw it.")
+        ] = "original",
+        measure_merge: Annotated[
+            bool, typer.Option("--measure-merge", help="Merge into both, evaluate both, keep the better.")
+        ] = False,
+        save_merged: Annotated[
+            Path | None, typer.Option("--save-merged", help="A folder for the merged model as Hugging Face has it.")
+        ] = None,
+        adapter_file: Annotated[
+            Path | None, typer.Option("--adapter-file", help="A GGUF file for the adapter alone, over the base's.")
+        ] = None,
+        gate: Annotated[
+            list[str] | None,
+            typer.Option("--gate", help="NAME=VALUE: another limit than the recipe's, such as call_kl=0.05."),
+        ] = None,
+        tasks: Annotated[
+            int, typer.Option("--tasks", min=0, help="Held-out tasks that Hugging Face and each file do; 0 for none.")
+        ] = TASK_CASES,
+        cases: Annotated[Path | None, typer.Option(help="A file of such tasks; default: made anew.")] = None,
+        as_json: _Json = False,
+    ) -> None:
+        """Merge, convert, quantize and check a run; write a bundle."""
+        from export.export import MergeBase, Wishes, export_run, planned_sizes, quant_for
+        from export.quantize import parse_overrides, parse_quants
+
+        if merge_base not in get_args(MergeBase)[:2]:
+            raise UsageError(f"unknown merge base {merge_base!r}", hint="choose from original, nf4")
+        quants = [quant_for(target, run, base, _say)] if target else parse_quants(quant)
+        wishes = Wishes(
+            "better" if measure_merge else cast(MergeBase, merge_base),
+            save_merged,
+            adapter_file,
+            parse_overrides(tensor or []),
+            imatrix,
+            gate or [],
+            None if dry_run else _tasks(run, tasks, cases, openers["huggingface"], case_maker),
+        )
+        if dry_run:
+            _show_plans(planned_sizes(run, quants, base, name or out.name, wishes), as_json)
+            return
+        result = export_run(
+            run, quants, out, work=work, base=base, smoke=smoke, name=name, wishes=wishes, say=_say, bar=_bar
+        )
+        print(json.dumps(result, indent=2, ensure_ascii=False) if as_json else out)
+
     app.command("export")(export)
+    app.command("card")(card)
     app.command("flash")(flash)
 
 
-def export(
-    run: Annotated[Path, typer.Argument(help="A folder that `edgewright train` made.")],
-    out: Annotated[Path, typer.Option("--out", help="The bundle's folder.")],
-    quant: Annotated[
-        list[str],
-        typer.Option(
-            "--quant", help="F16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0 or IQ4_XS; several with commas. The last is bundled."
-        ),
-    ] = ["Q4_K_M"],  # noqa: B006 (Typer's form for an option that repeats)
-    target: Annotated[
-        str, typer.Option("--target", help="A box, such as rpi5-8gb: its best quantization, instead of --quant.")
-    ] = "",
-    work: Annotated[Path | None, typer.Option(help="Where GGUF files are kept; default: `gguf` beside OUT.")] = None,
-    base: Annotated[Path | None, typer.Option(help="The base model's folder, if not where the run says.")] = None,
-    smoke: Annotated[Path | None, typer.Option(help="Cases to put into the bundle; default: RUN/smoke.jsonl.")] = None,
-    name: Annotated[str | None, typer.Option(help="The model's name; default: the name of OUT.")] = None,
-    merge_base: Annotated[
-        str, typer.Option("--merge-base", help="original, or nf4: what NF4 keeps of the base, as training saw it.")
-    ] = "original",
-    save_merged: Annotated[
-        Path | None, typer.Option("--save-merged", help="A folder for the merged model as Hugging Face has it.")
-    ] = None,
-    adapter_file: Annotated[
-        Path | None, typer.Option("--adapter-file", help="A GGUF file for the adapter alone, over the base's.")
-    ] = None,
-    endless: Annotated[
-        bool, typer.Option("--endless", help="Export even if replies do not end by themselves.")
-    ] = False,
-    as_json: _Json = False,
-) -> None:
-    """Merge, convert, quantize and check a run; write a bundle."""
-    from export.export import MergeBase, Wishes, export_run, quant_for
-    from export.quantize import parse_quants
+def card(path: Annotated[Path, typer.Argument(metavar="BUNDLE|BOX|GGUF")]) -> None:
+    """Print a model's card: what it was made from and what its gates measured."""
+    from export.card import card_in
 
-    if merge_base not in get_args(MergeBase):
-        raise UsageError(f"unknown merge base {merge_base!r}", hint=f"choose from {', '.join(get_args(MergeBase))}")
-    quants = [quant_for(target, run, base, _say)] if target else parse_quants(quant)
-    result = export_run(
-        run,
-        quants,
-        out,
-        work=work,
-        base=base,
-        smoke=smoke,
-        name=name,
-        wishes=Wishes(cast(MergeBase, merge_base), save_merged, adapter_file, endless),
-        say=_say,
-    )
-    print(json.dumps(result, indent=2, ensure_ascii=False) if as_json else out)
+    print(card_in(path), end="")
 
 
 def flash(
@@ -99,3 +146,43 @@ def flash(
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr)
+
+
+def _tasks(run: Path, count: int, cases: Path | None, opener: str, case_maker: str) -> Tasks | None:
+    """Return what the last gate runs; None for no cases."""
+    if not count and not cases:
+        return None
+    from devices.site import load_site
+    from edge_agent.cases import read_cases
+    from edge_agent.grading import Placement
+    from export.reference import best_device
+    from export.tasks import Tasks
+
+    site = load_site(run / "site.yaml")
+    found = read_cases(cases) if cases else resolve_name(case_maker)(site, count, TASK_SEED)
+    return Tasks(site, found, opener, Placement(best_device()))
+
+
+def _show_plans(plans: list[tuple[Plan, int]], as_json: bool) -> None:
+    if as_json:
+        plain = {
+            plan.quant: {"bytes": size_bytes, "tensors": {one.name: one.type for one in plan.tensors}}
+            for plan, size_bytes in plans
+        }
+        print(json.dumps(plain, indent=2))
+        return
+    for plan, size_bytes in plans:
+        print(f"{plan.quant}: {size_bytes:,} bytes")
+        for one in plan.tensors:
+            shape = " x ".join(map(str, one.shape))
+            print(f"  {one.name:<28} {shape:>16} {one.type:>7} {one.size_bytes:>14,}  {one.reason}".rstrip())
+
+
+@contextmanager
+def _bar(label: str, size_bytes: int) -> Iterator[Callable[[int], object]]:
+    """Show a progress bar on a terminal, and nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda more: None
+        return
+    with typer.progressbar(length=size_bytes, label=label, file=sys.stderr) as bar:
+        yield bar.update

@@ -1,38 +1,50 @@
-"""Base model and adapter to one GGUF file in F16: our own converter, streaming one tensor at a time.
+"""Base model and adapter to one GGUF file of any type: our own converter, streaming from safetensors.
 
-How a model is laid out is in layout.py, the adapter in lora.py (its own file is adapter_file.py's), the vocabulary in
-tokenizer.py. Nothing here proves that the result is right: parity.py does.
+One tensor is in memory at a time, and of an unchanged one only some of its rows; nothing else is written. How a model
+is laid out is in layout.py, the types in quantize.py, the adapter in lora.py (its own file is adapter_file.py's), the
+vocabulary in tokenizer.py. Nothing here proves that the result is right: parity.py does.
+
+A weight goes through F16 on its way to another type, as it does in llama.cpp's tools: the file is byte for byte what
+llama_model_quantize makes of the F16 file (tests/export/test_quantize.py).
 """
 
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from devices.durable import aside_of, finish
 from devices.errors import UsageError
+from edge_agent.gguf_header import TENSOR_TYPES
 from edge_agent.wire import ChatTemplate
 from export import layout
 from export.layout import Shape
+from export.llama_file import encode
 from export.lora import Adapter, read_adapter
-from export.nf4 import base_weight
+from export.nf4 import base_weight, is_quantized
+from export.quantize import Plan, Planned, plan, require_plan
 from export.tokenizer import Vocabulary, read_vocabulary
 
 if TYPE_CHECKING:
+    from numpy import float32
+    from numpy.typing import NDArray
     from torch import Tensor
 
+BLOCK_WEIGHTS = 2**24  # about how many of an unchanged tensor are in memory at once: 64 MB in float32
 METADATA_PREFIX = "edgewright."
 
 
 @dataclass(frozen=True)
 class ConvertReport:
-    """What was written. `merged_modules` is how many layers the adapter changed."""
+    """What was written. `merged_modules` is how many layers the adapter changed, `types` counts tensors by type."""
 
     path: Path
     size_bytes: int
-    tensors: int
+    types: dict[str, int]
     merged_modules: int
     pre_tokenizer: str
 
@@ -46,8 +58,11 @@ def convert(
     name: str,
     metadata: dict[str, str],
     nf4_dtype: str = "",
+    planned: Plan | None = None,
+    importance: Mapping[str, NDArray[float32]] | None = None,
+    progress: Callable[[int], object] = lambda size_bytes: None,
 ) -> ConvertReport:
-    """Write the base model with the adapter merged in (in float32) as a GGUF file in F16; norms stay F32.
+    """Write the base model with the adapter merged in (in float32) as a GGUF file.
 
     Args:
         base: folder with config.json, tokenizer.json and safetensors, whole or in shards.
@@ -57,48 +72,73 @@ def convert(
         name: the model's name.
         metadata: more string keys; `edgewright.` is put before each.
         nf4_dtype: merge into what NF4 keeps of the base, loaded in this type; "" merges into the base as it is.
+        planned: the type of each tensor; None is F16, with vectors in F32.
+        importance: mean square of each input of a weight matrix, float32 (in,), by GGUF name.
+        progress: is told how many bytes more were written.
 
     Raises:
         UsageError: another architecture, tokenizer, adapter or RoPE scaling than supported, or an unfit file.
+        GateError: the file is not as planned.
     """
     shape = layout.read_shape(read_config(base))
+    planned = planned or plan(shape, "F16")
     vocabulary = read_vocabulary(base, shape.vocabulary, template.end_of_turn)
-    weights = _Weights(base, shape, nf4_dtype)
     merging = read_adapter(adapter) if adapter else Adapter()
+    weights = _Weights(base, shape, merging, nf4_dtype)
     merged_modules = len(merging.sides)
-    names = layout.tensor_names(shape)
-    if vocabulary.drops_blanks_after and "phi-3" not in name.lower():
-        name += " (phi-3)"  # llama.cpp drops them by this name
-    if strangers := sorted(merging.unused - {theirs.removesuffix(".weight") for theirs in names}):
+    if strangers := sorted(merging.unused - {tensor.source.removesuffix(".weight") for tensor in planned.tensors}):
         raise UsageError(f"the adapter changes {strangers[0]}, which cannot be merged into this base")
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = aside_of(out)
     try:
-        _write(aside, shape, vocabulary, weights, merging, template, {"general.name": name} | {
-            METADATA_PREFIX + key: value for key, value in metadata.items()
-        })  # fmt: skip
+        strings = _strings(vocabulary, name, metadata)
+        with _open_file(aside, shape, vocabulary, template, strings, planned) as file:
+            for tensor in planned.tensors:
+                for data in _encoded(tensor, shape, weights, (importance or {}).get(tensor.name)):
+                    file.write(data)
+                    progress(data.nbytes)
+                file.pad()
         assert not merging.unused, merging.unused
+        types = require_plan(aside, planned)
         finish(aside, out)
     finally:
         aside.unlink(missing_ok=True)
-    return ConvertReport(out, out.stat().st_size, len(names), merged_modules, vocabulary.pre)
+    return ConvertReport(out, out.stat().st_size, types, merged_modules, vocabulary.pre)
+
+
+def header_bytes(base: Path, planned: Plan, *, template: ChatTemplate, name: str, metadata: dict[str, str]) -> int:
+    """Return how large a file is that `convert` would write, less its tensors. Raises UsageError as `convert`."""
+    shape = layout.read_shape(read_config(base))
+    vocabulary = read_vocabulary(base, shape.vocabulary, template.end_of_turn)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "header.gguf"
+        with _open_file(path, shape, vocabulary, template, _strings(vocabulary, name, metadata), planned):
+            pass
+        return path.stat().st_size
+
+
+def _strings(vocabulary: Vocabulary, name: str, metadata: dict[str, str]) -> dict[str, str]:
+    if vocabulary.drops_blanks_after and "phi-3" not in name.lower():
+        name += " (phi-3)"  # llama.cpp drops them by this name
+    return {"general.name": name} | {METADATA_PREFIX + key: value for key, value in metadata.items()}
 
 
 class _Weights:
-    """The base model's tensors by name, read from disk when asked for."""
+    """The base model's weights, with the adapter merged in, read from disk when asked for."""
 
-    def __init__(self, base: Path, shape: Shape, nf4_dtype: str) -> None:
+    def __init__(self, base: Path, shape: Shape, adapter: Adapter, nf4_dtype: str) -> None:
         from safetensors import SafetensorError, safe_open
 
         index = base / "model.safetensors.index.json"
+        self._files: dict[str, Path] = {}
         try:
             listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values() if index.is_file() else ()
-            files = sorted(set(listed)) or ["model.safetensors"]
-            opened = [safe_open(base / file, "pt") for file in files]
+            for name in sorted(set(listed)) or ["model.safetensors"]:
+                with safe_open(base / name, "pt") as file:
+                    self._files |= dict.fromkeys(file.keys(), base / name)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise UsageError(f"cannot read the weights in {base}: {error}") from error
-        self._files: dict[str, Any] = {key: file for file in opened for key in file.keys()}  # noqa: SIM118
-        self._shape, self._nf4_dtype = shape, nf4_dtype
+        self._shape, self._adapter, self._nf4_dtype = shape, adapter, nf4_dtype
         wanted = layout.tensor_names(shape)
         if missing := sorted(wanted.keys() - self._files.keys()):
             raise UsageError(f"{base}: the weights lack {missing[0]}")
@@ -107,49 +147,95 @@ class _Weights:
         if extra:
             raise UsageError(f"{base}: the weights have {extra[0]}, which this architecture does not")
 
-    def load(self, name: str) -> Tensor:
-        """Return one weight as float32. Raises UsageError if its shape is not what config.json says."""
-        tensor: Tensor = self._files[name].get_tensor(name)
-        if tuple(tensor.shape) != self._shape.tensor_shape(name):
-            raise UsageError(f"{name} is {tuple(tensor.shape)}, config.json says {self._shape.tensor_shape(name)}")
-        return base_weight(name, tensor, self._nf4_dtype)
+    def blocks(self, name: str) -> Iterator[Tensor]:
+        """Yield a weight as float32, some of its rows at a time, in the order of the GGUF file.
+
+        Raises:
+            UsageError: its shape is not what config.json says.
+        """
+        from safetensors import safe_open
+
+        # The file is opened for each weight: what was read of it stays in memory until it is closed.
+        with safe_open(self._files[name], "pt") as file:
+            found = file.get_slice(name)
+            expected = self._shape.tensor_shape(name)
+            if (actual := tuple(found.get_shape())) != expected:
+                raise UsageError(f"{name} is {actual}, config.json says {expected}")
+            heads = self._shape.head_count(name)
+            is_nf4 = bool(self._nf4_dtype) and is_quantized(name)
+            is_whole = bool(heads) or is_nf4 or name.removesuffix(".weight") in self._adapter.sides
+            rows = expected[0] if is_whole else max(1, BLOCK_WEIGHTS // expected[-1])
+            for start in range(0, expected[0], rows):
+                weight = base_weight(name, found[start : start + rows], self._nf4_dtype)
+                weight = self._adapter.merge_into(name, weight)
+                yield layout.permute(weight, heads) if heads else weight
 
 
-def _write(
-    path: Path, shape: Shape, vocabulary: Vocabulary, weights: _Weights, adapter: Adapter,
-    template: ChatTemplate, strings: dict[str, str],
-) -> None:  # fmt: skip
-    import gguf
+def _encoded(
+    tensor: Planned, shape: Shape, weights: _Weights, importance: NDArray[float32] | None
+) -> Iterator[NDArray[Any]]:
+    """Yield a tensor's bytes. Raises UsageError if F16 cannot hold a value of it."""
     import numpy
     import torch
 
+    if not tensor.source:
+        yield numpy.array(shape.rope.factors[tensor.name], numpy.float32)
+        return
+    for block in weights.blocks(tensor.source):
+        if block.ndim == 1:
+            yield block.contiguous().numpy()
+            continue
+        half = block.to(torch.float16)
+        if not torch.isfinite(half).all():
+            raise UsageError(f"{tensor.source} has values that F16 cannot hold (largest {block.abs().max():g})")
+        if tensor.type == "F16":
+            yield half.contiguous().numpy()
+        else:
+            yield encode(half.float().contiguous().numpy(), tensor.type, importance)
+
+
+class _File:
+    """A GGUF file whose header is written, open for its tensors' bytes."""
+
+    def __init__(self, writer: Any) -> None:
+        self._writer, self._out = writer, writer.fout[0]
+        self.pad()
+
+    def __enter__(self) -> _File:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+    def write(self, data: NDArray[Any]) -> None:
+        data.tofile(self._out)
+
+    def pad(self) -> None:
+        """Fill up to where the next tensor may begin."""
+        self._writer.write_padding(self._out, self._out.tell())
+
+
+def _open_file(
+    path: Path, shape: Shape, vocabulary: Vocabulary, template: ChatTemplate, strings: dict[str, str], planned: Plan
+) -> _File:
+    import gguf
+    import numpy
+
+    ids = {name: number for number, (name, _, _) in TENSOR_TYPES.items()}
     writer = gguf.GGUFWriter(path, shape.family.architecture)
     _add_header(writer, shape, vocabulary, template, strings)
-    factors = {name: numpy.array(values, numpy.float32) for name, values in shape.rope.factors.items()}
-    for name, values in factors.items():
-        writer.add_tensor_info(name, values.shape, values.dtype, values.nbytes)
-    names = layout.tensor_names(shape)
-    for theirs, ours in names.items():
-        wanted = shape.tensor_shape(theirs)
-        dtype = numpy.dtype(numpy.float32 if len(wanted) == 1 else numpy.float16)
-        size_bytes = int(numpy.prod(wanted)) * dtype.itemsize
-        writer.add_tensor_info(ours, wanted, dtype, size_bytes)
+    writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{planned.quant}"])
+    for tensor in planned.tensors:
+        kind = gguf.GGMLQuantizationType(ids[tensor.type])
+        writer.add_tensor_info(tensor.name, tensor.shape, numpy.dtype(numpy.float32), tensor.size_bytes, kind)
     try:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for values in factors.values():
-            writer.write_tensor_data(values)
-        for theirs in names:
-            weight = adapter.merge_into(theirs, weights.load(theirs))
-            if heads := shape.head_count(theirs):
-                weight = layout.permute(weight, heads)
-            stored = weight if weight.ndim == 1 else weight.to(torch.float16)
-            if not torch.isfinite(stored).all():
-                raise UsageError(f"{theirs} has values that F16 cannot hold (largest {weight.abs().max():g})")
-            writer.write_tensor_data(stored.contiguous().numpy())
-    finally:
+    except BaseException:
         writer.close()
+        raise
+    return _File(writer)
 
 
 def _add_header(
@@ -159,7 +245,6 @@ def _add_header(
 
     for key, value in strings.items():
         writer.add_string(key, value)
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_vocab_size(shape.vocabulary)
     writer.add_context_length(shape.context_tokens)
@@ -172,9 +257,8 @@ def _add_header(
     writer.add_value_length(shape.head_dim)
     writer.add_rope_dimension_count(shape.head_dim)
     writer.add_rope_freq_base(shape.rope.theta)
-    if shape.rope.original_context:
+    if shape.rope.original_context and shape.rope.attention_factor:  # longrope
         writer.add_rope_scaling_orig_ctx_len(shape.rope.original_context)
-    if shape.rope.attention_factor:
         writer.add_rope_scaling_attn_factors(shape.rope.attention_factor)
     writer.add_layer_norm_rms_eps(shape.rms_epsilon)
     writer.add_tokenizer_model(vocabulary.model)

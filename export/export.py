@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
-import platform
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from itertools import takewhile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from devices.durable import sha256_of
 from devices.errors import UsageError
-from devices.site import load_site
-from devices.tools import ToolCall
 from edge_agent.cases import read_cases
-from edge_agent.wire import ChatTemplate, Message, contract_of, load_template, require_contract
+from edge_agent.gate_limits import GateLimits
 from export.adapter_file import write_adapter
 from export.bundle import Parts, require_writable, write_bundle
-from export.convert import ConvertReport, convert, read_config
-from export.layout import read_shape
+from export.convert import ConvertReport, convert, header_bytes, read_config
+from export.importance import measure_importance, write_importance
+from export.layout import Shape, read_shape
 from export.merged import save_merged
-from export.parity import check, check_endings, compare_adapter, compare_quantized
-from export.quantize import Quant, quantize
+from export.parity import (
+    Distance,
+    Yardstick,
+    check_adapter,
+    check_beyond,
+    check_endings,
+    check_logits,
+    check_quantized,
+    check_texts,
+)
+from export.quantize import IMPROVED, Plan, Quant, plan
+from export.reference import Reference
+from export.run import Run, gate_limits, provenance_of, read_run
+from export.samples import Part, Sample, read_samples
 from export.targets import choose_quant, load_target
+from export.tasks import Tasks, better_base, check_tasks
 
-MergeBase = Literal["original", "nf4"]
-TOOLS_USED = ("torch", "transformers", "peft", "bitsandbytes", "safetensors", "gguf", "llama-cpp-python", "numpy")
-_BASE_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "*.safetensors", "*.safetensors.index.json")
+MergeBase = Literal["original", "nf4", "better"]
+Bar = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
 
 
 @dataclass(frozen=True)
@@ -37,87 +45,23 @@ class Wishes:
     """What else an export may be asked for.
 
     Attributes:
-        merge_base: what the adapter is merged into: the base as it is, or what NF4 keeps of it, as training saw it.
+        merge_base: what the adapter is merged into: the base as it is, what NF4 keeps of it, as training saw it, or
+            whichever of the two measures better.
         merged: a folder for the merged model as Hugging Face has it; None writes none.
         adapter_file: a GGUF file for the adapter alone, to be laid over model-base-F16.gguf; None writes none.
-        may_be_endless: whether a model whose replies do not end by themselves is exported too.
+        tensor_types: types by pattern of names, instead of the mix's.
+        weighs_inputs: whether types below 8 bits are chosen by an importance matrix.
+        gates: NAME=VALUE, instead of the recipe's limits.
+        tasks: cases for the last gate; None leaves it out.
     """
 
     merge_base: MergeBase = "original"
     merged: Path | None = None
     adapter_file: Path | None = None
-    may_be_endless: bool = False
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run's folder: what it was trained from, and the files it holds. `plain` is run.json."""
-
-    path: Path
-    plain: dict[str, Any]
-    base: Path
-    template: ChatTemplate
-    contract: str
-
-    @property
-    def adapter(self) -> Path:
-        """The LoRA adapter, as peft saves it."""
-        return self.path / "adapter"
-
-    @property
-    def site_path(self) -> Path:
-        """The site the run was trained for."""
-        return self.path / "site.yaml"
-
-
-def read_run(path: Path, base: Path | None = None) -> Run:
-    """Return a run's folder, checked.
-
-    Args:
-        path: the folder that `edgewright train` made.
-        base: the base model's folder, if it is no longer where run.json says.
-
-    Raises:
-        UsageError: a file is missing or unreadable; the message names it.
-        ContractChanged: template, system prompt or tools are no longer what the run was trained with.
-    """
-    file = path / "run.json"
-    try:
-        plain = json.loads(file.read_text(encoding="utf-8"))
-        if plain["schema"] != "run/v1":
-            raise UsageError(f"{file}: schema is {plain['schema']!r}", hint="this version reads run/v1")
-        template_name, contract = str(plain["template"]), str(plain["contract"])
-        folder = base or Path(plain["base"])
-    except OSError as error:
-        raise UsageError(f"cannot read {file}: {error}", hint="give a folder that `edgewright train` made") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{file}: not a run: {error!r}") from error
-    if not folder.is_dir():
-        raise UsageError(f"the base model {folder} is not there", hint="give its folder with --base")
-    template = load_template(template_name)
-    run = Run(path, plain, folder, template, contract)
-    require_contract(contract, contract_of(load_site(run.site_path), template).digest, f"run {path.name}")
-    return run
-
-
-def read_sample(run: Run) -> list[list[Message]]:
-    """Return the run's sample conversations. Raises UsageError with file and line."""
-    file, conversations = run.path / "sample.jsonl", []
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {file}: {error}") from error
-    for number, line in enumerate(lines, start=1):
-        try:
-            messages = [
-                Message(turn["role"], turn["text"], turn.get("thought", ""),
-                        tuple(ToolCall(call["name"], call["arguments"]) for call in turn.get("calls", [])))
-                for turn in json.loads(line)["messages"]
-            ]  # fmt: skip
-        except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{file}:{number}: not a conversation: {error!r}") from error
-        conversations.append(messages)
-    return conversations
+    tensor_types: Mapping[str, str] = field(default_factory=dict)
+    weighs_inputs: bool = True
+    gates: Sequence[str] = ()
+    tasks: Tasks | None = None
 
 
 def export_run(
@@ -131,6 +75,7 @@ def export_run(
     name: str | None = None,
     wishes: Wishes | None = None,
     say: Callable[[str], None] = lambda line: None,
+    bar: Bar = lambda label, size_bytes: nullcontext(lambda more: None),
 ) -> dict[str, Any]:
     """Make a bundle from a run, through every gate; return its export.json.
 
@@ -138,76 +83,81 @@ def export_run(
         run_path: the run's folder.
         quants: what to make; the last goes into the bundle.
         out: the bundle's folder.
-        work: where the GGUF files are kept, as model-F16.gguf and so on; None is `gguf` beside the bundle.
+        work: where the GGUF files are kept, as model-Q8_0.gguf and so on; None is `gguf` beside the bundle.
         base: the base model's folder, if it is not where the run says.
         smoke: cases for the bundle; None takes the run's smoke.jsonl if there is one.
         name: the model's name; None is the name of the bundle's folder.
         wishes: what else; nothing if None.
         say: is told each stage, in a line.
+        bar: opens a progress bar for a file that is being written: (label, bytes in all) -> what takes bytes done.
 
     Raises:
         UsageError: the run, the base or a flag cannot be used.
         ContractChanged: the run was trained for another template, system prompt or tools.
         GateError: a gate failed; no bundle is written.
     """
-    start_s, wishes = time.monotonic(), wishes or Wishes()
+    wishes = wishes or Wishes()
     require_writable(out)
-    run, name, work = read_run(run_path, base), name or out.name, work or out.parent / "gguf"
-    sample = read_sample(run)
-    texts = [run.template.render(messages, add_generation_prompt=False) for messages in sample]
-    asked = (list(takewhile(lambda message: message.role != "assistant", messages)) for messages in sample)
-    prompts = [run.template.render(messages, add_generation_prompt=True) for messages in asked]
+    run = read_run(run_path, base)
+    limits = gate_limits(run, wishes.gates)
+    if wishes.merge_base != "original" and not run.nf4_dtype:
+        raise UsageError(f"{run.path} was not trained on an NF4 base", hint="leave out --merge-base")
+    samples = read_samples(run.sample_path, run.template)
     if smoke is None and (run_path / "smoke.jsonl").is_file():
         smoke = run_path / "smoke.jsonl"
     if smoke:
         read_cases(smoke)
-    seconds: dict[str, float] = {}
-
-    def stage(key: str, line: str) -> None:
-        seconds[key] = time.monotonic() - start_s - sum(seconds.values())
-        say(f"{line} ({seconds[key]:.1f} s)")
-
-    nf4_dtype = _nf4_dtype(run) if wishes.merge_base == "nf4" else ""
-    provenance = _provenance(run) | {"merge_base": wishes.merge_base}
-    stage("hash", f"base {run.base}, adapter {run.adapter}")
-    if wishes.merged:
-        save_merged(run.base, run.adapter, wishes.merged, nf4_dtype)
-        stage("merged", f"{wishes.merged}, as Hugging Face has it")
-    f16 = work / "model-F16.gguf"
-    made = _convert(run, run.adapter, f16, name, nf4_dtype)
-    stage("convert", f"{f16}: {made.tensors} tensors, {made.merged_modules} merged, {made.size_bytes / 1e6:.1f} MB")
-    parity = check(run.base, run.adapter, run.template, f16, texts, nf4_dtype)
-    agreement = f"mean KL {parity.mean_kl:.1e}, first choices {parity.top1_agreement:.3f}"
-    stage("parity", f"same tokens ({parity.tokens}), {agreement}")
-    gates: dict[str, Any] = {"parity": asdict(parity), "quantized": {}, "endings": {}}
-    if wishes.adapter_file:
-        plain = work / "model-base-F16.gguf"
-        _convert(run, None, plain, name, nf4_dtype)
-        size_bytes = write_adapter(read_shape(read_config(run.base)), run.adapter, wishes.adapter_file, name)
-        gates["adapter"] = asdict(compare_adapter(f16, plain, wishes.adapter_file, texts))
-        distance = _distance(gates["adapter"])
-        stage("adapter", f"{wishes.adapter_file}: {size_bytes / 1e6:.1f} MB, for {plain}, {distance}")
-    files = {}
-    for kind in quants:
-        file = work / f"model-{kind}.gguf"
-        if kind != "F16":
-            types = quantize(f16, file, kind).types
-            gates["quantized"][kind] = asdict(compare_quantized(f16, file, texts)) | {"types": types}
-        if not wishes.may_be_endless:
-            gates["endings"][kind] = asdict(check_endings(file, run.template, prompts))
-        size_bytes = file.stat().st_size
-        files[kind] = {"path": str(file), "sha256": sha256_of(file), "bytes": size_bytes}
-        stage(kind, f"{file}: {size_bytes / 1e6:.1f} MB, {_distance(gates['quantized'].get(kind))}")
-    export = provenance | {"name": name, "quant": quants[-1], "gguf": files, "gates": gates, "seconds": seconds}
-    model = work / f"model-{quants[-1]}.gguf"
-    write_bundle(Parts(name, quants[-1], model, run.site_path, run.template, smoke, export), out)
-    stage("bundle", f"bundle {out} with {quants[-1]}")
-    return export
+    making = _Making(
+        run=run,
+        shape=read_shape(read_config(run.base)),
+        samples=samples,
+        limits=limits,
+        wishes=wishes,
+        name=name or out.name,
+        work=work or out.parent / "gguf",
+        say=say,
+        bar=bar,
+    )
+    plans = making.plans(quants)
+    provenance = provenance_of(run)
+    making.stage("hash", f"base {run.base}, adapter {run.adapter}")
+    making.choose_base()
+    making.write_merged()
+    yardstick = making.convert_and_check(wants_importance=wishes.weighs_inputs and bool(IMPROVED & set(quants)))
+    files = making.quantize_and_check(plans, yardstick)
+    making.check_tasks(files)
+    facts = {
+        kind: {"path": str(path), "sha256": sha256_of(path), "bytes": path.stat().st_size}
+        for kind, path in files.items()
+    }
+    result = provenance | {
+        "name": making.name,
+        "quant": quants[-1],
+        "merge_base": making.merge_base,
+        "gguf": facts,
+        "gates": making.gates | {"limits": limits.model_dump()},
+        "seconds": making.seconds,
+    }
+    write_bundle(Parts(making.name, quants[-1], files[quants[-1]], run.site_path, run.template, smoke, result), out)
+    making.stage("bundle", f"bundle {out} with {quants[-1]}")
+    return result
 
 
-def _convert(run: Run, adapter: Path | None, out: Path, name: str, nf4_dtype: str) -> ConvertReport:
-    metadata = {"contract": run.contract, "template": run.template.name, "site": str(run.plain.get("site", ""))}
-    return convert(run.base, adapter, out, template=run.template, name=name, metadata=metadata, nf4_dtype=nf4_dtype)
+def planned_sizes(
+    run_path: Path, quants: Sequence[Quant], base: Path | None, name: str, wishes: Wishes
+) -> list[tuple[Plan, int]]:
+    """Return the plan for each quantization of a run's model, with the size of its file in bytes; writes nothing.
+
+    Raises:
+        UsageError: as export_run.
+    """
+    run = read_run(run_path, base)
+    shape = read_shape(read_config(run.base))
+    plans = [plan(shape, kind, wishes.tensor_types, has_importance=wishes.weighs_inputs) for kind in quants]
+    return [
+        (one, one.data_bytes + header_bytes(run.base, one, template=run.template, name=name, metadata=run.metadata))
+        for one in plans
+    ]
 
 
 def quant_for(target: str, run_path: Path, base: Path | None, say: Callable[[str], None]) -> Quant:
@@ -217,41 +167,162 @@ def quant_for(target: str, run_path: Path, base: Path | None, say: Callable[[str
     return choice.quant
 
 
-def _nf4_dtype(run: Run) -> str:
-    """Return the type in which a run loaded its 4-bit base. Raises UsageError if its base was not in 4 bits."""
-    if "quantization: nf4" not in _recipe_text(run):
-        raise UsageError(f"{run.path} was not trained on an NF4 base", hint="leave out --merge-base")
-    return str(run.plain["dtype"])
+@dataclass
+class _Making:
+    """The stages of one export, and what they measured."""
+
+    run: Run
+    shape: Shape
+    samples: Sequence[Sample]
+    limits: GateLimits
+    wishes: Wishes
+    name: str
+    work: Path
+    say: Callable[[str], None]
+    bar: Bar
+    merge_base: str = "original"
+    importance: dict[str, Any] = field(default_factory=dict)
+    gates: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    start_s: float = field(default_factory=time.monotonic)
+
+    @property
+    def f16(self) -> Path:
+        return self.work / "model-F16.gguf"
+
+    @property
+    def nf4_dtype(self) -> str:
+        return self.run.nf4_dtype if self.merge_base == "nf4" else ""
+
+    def stage(self, key: str, line: str) -> None:
+        self.seconds[key] = time.monotonic() - self.start_s - sum(self.seconds.values())
+        self.say(f"{line} ({self.seconds[key]:.1f} s)")
+
+    def plans(self, quants: Sequence[Quant]) -> dict[Quant, Plan]:
+        weighs = self.wishes.weighs_inputs
+        plans = {kind: plan(self.shape, kind, self.wishes.tensor_types, has_importance=weighs) for kind in quants}
+        for kind, one in plans.items():
+            for line in one.exceptions:
+                self.say(f"{kind}: {line}")
+        return plans
+
+    def choose_base(self) -> None:
+        """Settle what the adapter is merged into."""
+        if self.wishes.merge_base != "better":
+            self.merge_base = self.wishes.merge_base
+            return
+        candidates = {}
+        for kind in ("original", "nf4"):
+            self.merge_base = kind
+            candidates[kind] = self.work / f"merged-into-{kind}-F16.gguf"
+            self._convert(candidates[kind], self.run.adapter)
+        try:
+            self.merge_base, measured = better_base(candidates, self.samples, self.wishes.tasks, self.run.template)
+        finally:
+            for path in candidates.values():
+                path.unlink(missing_ok=True)
+        self.gates["merge_base"] = measured
+        told = ", ".join(f"{kind}: {_told(found)}" for kind, found in measured.items())
+        self.stage("merge base", f"merged into {self.merge_base} ({told})")
+
+    def write_merged(self) -> None:
+        if self.wishes.merged:
+            save_merged(self.run.base, self.run.adapter, self.wishes.merged, self.nf4_dtype)
+            self.stage("merged", f"{self.wishes.merged}, as Hugging Face has it")
+
+    def convert_and_check(self, *, wants_importance: bool) -> Yardstick:
+        """Write the F16 file and hold it against the model that was trained; return it as a yardstick for others."""
+        run, limits = self.run, self.limits
+        made = self._convert(self.f16, run.adapter)
+        size = f"{sum(made.types.values())} tensors, {made.merged_modules} merged"
+        self.stage("convert", f"{self.f16}: {size}, {made.size_bytes / 1e6:.1f} MB")
+        texts = check_texts(run.base, run.template, self.f16, self.samples)
+        yardstick = Yardstick(self.f16, self.samples)
+        reference = Reference(run.base, run.adapter, self.nf4_dtype)
+        logits = check_logits(reference, yardstick, limits)
+        self.gates |= {"texts": asdict(texts), "logits": asdict(logits)}
+        self.stage("parity", f"same tokens ({texts.tokens}), {_distance(logits, 'the trained model')}")
+        original = self.shape.rope.original_context
+        if original and original < self.shape.context_tokens and limits.beyond_context:
+            beyond = check_beyond(reference, self.f16, yardstick, original, limits)
+            self.gates["beyond_context"] = asdict(beyond)
+            self.stage("beyond", f"after {original} tokens, {_distance(beyond, 'the trained model')}")
+        if wants_importance:
+            self.importance, tokens = measure_importance(reference, self.shape, self.f16, self.samples)
+            path = self.work / "imatrix.gguf"
+            write_importance(path, self.importance, tokens, str(run.plain.get("data", {}).get("path", "")))
+            self.gates["importance"] = {"path": str(path), "sha256": sha256_of(path), "tokens": tokens}
+            self.stage("importance", f"{path}: inputs of {len(self.importance)} tensors on {tokens} tokens")
+        del reference
+        self._write_adapter(yardstick)
+        return yardstick
+
+    def _write_adapter(self, yardstick: Yardstick) -> None:
+        file = self.wishes.adapter_file
+        if file:
+            plain = self.work / "model-base-F16.gguf"
+            self._convert(plain, None)
+            size_bytes = write_adapter(self.shape, self.run.adapter, file, self.name)
+            found = check_adapter(yardstick, plain, file, self.limits)
+            self.gates["adapter"] = asdict(found)
+            self.stage("adapter", f"{file}: {size_bytes / 1e6:.1f} MB, for {plain}, {_distance(found)}")
+
+    def quantize_and_check(self, plans: Mapping[Quant, Plan], yardstick: Yardstick) -> dict[str, Path]:
+        """Write each quantized file, read it back and hold it against the F16 file; return all by name."""
+        self.gates |= {"types": {}, "quantized": {}, "endings": {}}
+        files: dict[str, Path] = {}
+        if "F16" not in plans:
+            self.f16.unlink()  # the yardstick has what it said: the disk never holds more than one file more
+        for kind, planned in plans.items():
+            file = self.work / f"model-{kind}.gguf"
+            told = "the reference"
+            if kind != "F16":
+                self.gates["types"][kind] = self._convert(file, self.run.adapter, planned).types
+                found = check_quantized(yardstick, file, self.limits)
+                self.gates["quantized"][kind] = {part or "all": asdict(one) for part, one in found.items()}
+                told = _by_part(found)
+            if self.limits.endings:
+                endings = check_endings(file, self.run.template, self.samples, self.limits)
+                self.gates["endings"][kind] = asdict(endings)
+            files[kind] = file
+            self.stage(kind, f"{file}: {file.stat().st_size / 1e6:.1f} MB, {told}")
+        return files
+
+    def check_tasks(self, files: Mapping[str, Path]) -> None:
+        tasks = self.wishes.tasks
+        if tasks:
+            run = self.run
+            found = check_tasks(tasks, run.path, run.base, files, run.template, self.limits)
+            self.gates["tasks"] = found
+            told = ", ".join(f"{name} {found[name]['count']}" for name in ("Hugging Face", *files))
+            self.stage("tasks", f"of {found['cases']} tasks done: {told}")
+
+    def _convert(self, out: Path, adapter: Path | None, planned: Plan | None = None) -> ConvertReport:
+        planned = planned or plan(self.shape, "F16")
+        with self.bar(out.name, planned.data_bytes) as progress:
+            return convert(
+                self.run.base,
+                adapter,
+                out,
+                template=self.run.template,
+                name=self.name,
+                metadata=self.run.metadata,
+                nf4_dtype=self.nf4_dtype,
+                planned=planned,
+                importance=self.importance,
+                progress=progress,
+            )
 
 
-def _recipe_text(run: Run) -> str:
-    recipe = run.path / "recipe.yaml"
-    return recipe.read_text(encoding="utf-8") if recipe.is_file() else ""
+def _told(found: Mapping[str, Any]) -> str:
+    tasks = f"{found['tasks_done']} tasks, " if "tasks_done" in found else ""
+    return f"{tasks}loss {found['loss']:.5f}"
 
 
-def _distance(measured: dict[str, Any] | None) -> str:
-    if measured is None:
-        return "the reference"
-    return f"{measured['mean_kl']:.1e} nats from F16, first choices {measured['top1_agreement_all']:.3f}"
+def _distance(found: Distance, other: str = "F16") -> str:
+    return f"{found.mean_kl:.1e} nats from {other}, first choices {found.top1_agreement_all:.3f}"
 
 
-def _provenance(run: Run) -> dict[str, Any]:
-    base_files = sorted({path for pattern in _BASE_FILES for path in run.base.glob(pattern)})
-    return {
-        "schema": "export/v1",
-        "run": run.plain,
-        "contract": run.contract,
-        "base": {"path": str(run.base), "sha256": {path.name: sha256_of(path) for path in base_files}},
-        "adapter": {"sha256": {path.name: sha256_of(path) for path in sorted(run.adapter.glob("adapter_*"))}},
-        "data": run.plain.get("data", {}),
-        "recipe": _recipe_text(run),
-        "versions": {"python": platform.python_version()} | {tool: _version(tool) for tool in TOOLS_USED},
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
+def _by_part(found: Mapping[Part | None, Distance]) -> str:
+    parts = ", ".join(f"{part} {one.mean_kl:.1e}" for part, one in found.items() if part)
+    return f"{_distance(found[None])} ({parts})"

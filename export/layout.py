@@ -62,7 +62,7 @@ class Rope:
     Attributes:
         theta: base of the frequencies.
         factors: tensors by GGUF name, each with by how much the frequency of a pair of head dimensions is divided.
-        original_context: tokens that the model was first trained for, where its scaling depends on that.
+        original_context: tokens that the model was first trained for, if its positions are scaled.
         attention_factor: what scaled frequencies multiply queries and keys by; None is 1.
     """
 
@@ -169,7 +169,8 @@ def _rope(rope: Mapping[str, Any], head_dim: int, context: int, original: int | 
     if kind == "default":
         return Rope(theta)
     if kind == "llama3":
-        return Rope(theta, {"rope_freqs.weight": _llama3_factors(rope, head_dim)})
+        factors = {"rope_freqs.weight": _llama3_factors(rope, head_dim)}
+        return Rope(theta, factors, rope["original_max_position_embeddings"])
     if kind in ("longrope", "su"):
         old = rope.get("original_max_position_embeddings") or original or context
         scale = rope.get("factor") or context / old

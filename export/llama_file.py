@@ -1,19 +1,21 @@
-"""The one file of this package that knows llama.cpp: quantize a GGUF file, and ask one for tokens and logits."""
+"""The one file of this package that knows llama.cpp: its blocks of weights, and what it makes of a GGUF file."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from devices.errors import UnavailableError
-from edge_agent.gguf_header import require_gguf
+from edge_agent.gguf_header import TENSOR_TYPES, require_gguf
 
 if TYPE_CHECKING:
-    from numpy import float32
+    from numpy import float32, uint8
     from numpy.typing import NDArray
 
 BATCH_TOKENS = 512
@@ -41,27 +43,41 @@ def quiet() -> Iterator[deque[str]]:
         llama_cpp.llama_log_set(before, user_data)
 
 
-def quantize_file(source: Path, out: Path, file_type: str, threads: int | None = None) -> None:
-    """Write `source` quantized.
+def encode(rows: NDArray[float32], type_name: str, importance: NDArray[float32] | None = None) -> NDArray[uint8]:
+    """Return weights as the blocks of a type, by ggml's own quantizers, on all cores.
 
     Args:
-        source: a GGUF file in F16.
-        out: the file to write; what is there is overwritten.
-        file_type: llama_ftype without its prefix, such as "MOSTLY_Q4_K_M".
-        threads: None is one for each core.
+        rows: float32 (out, in), contiguous; `in` goes with the type's blocks.
+        type_name: such as "Q4_K".
+        importance: float32 (in,), how much an error in each input counts; None counts all alike.
 
-    Raises:
-        UnavailableError: llama.cpp could not (a full disk, too little memory); the message has its last lines.
+    Returns:
+        uint8 (out, bytes of a row).
     """
-    import llama_cpp
+    import numpy
+    from llama_cpp._ggml import libggml
 
-    parameters = llama_cpp.llama_model_quantize_default_params()
-    parameters.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_{file_type}")
-    parameters.nthread = threads or 0
-    with quiet() as errors:
-        code = llama_cpp.llama_model_quantize(str(source).encode(), str(out).encode(), ctypes.byref(parameters))
-    if code != 0:
-        raise UnavailableError(f"llama.cpp could not quantize {source} to {out}: {' '.join(errors)}")
+    number, weights, size = next(
+        (number, weights, size) for number, (name, weights, size) in TENSOR_TYPES.items() if name == type_name
+    )
+    count, length = rows.shape
+    assert rows.flags.c_contiguous and length % weights == 0, (rows.shape, type_name)
+    out = numpy.empty((count, length // weights * size), numpy.uint8)
+    chunk = libggml.ggml_quantize_chunk
+    chunk.restype, floats = ctypes.c_size_t, ctypes.POINTER(ctypes.c_float)
+    chunk.argtypes = [ctypes.c_int, floats, ctypes.c_void_p, *[ctypes.c_int64] * 3, floats]
+    weighing = importance.ctypes.data_as(floats) if importance is not None else None
+    workers = os.cpu_count() or 1
+    share = -(-count // workers)
+
+    def part(start: int) -> int:
+        here = min(share, count - start)
+        return int(chunk(number, rows.ctypes.data_as(floats), out.ctypes.data, start * length, here, length, weighing))
+
+    with ThreadPoolExecutor(workers) as pool:
+        written = sum(pool.map(part, range(0, count, share)))
+    assert written == out.nbytes, (written, out.nbytes)
+    return out
 
 
 class LlamaFile:
@@ -135,15 +151,15 @@ class LlamaFile:
         """Return whether llama.cpp stops at this token."""
         return bool(self._llama.llama_vocab_is_eog(self._vocab, token_id))
 
-    def log_probs(self, token_ids: Sequence[int], last: int) -> NDArray[float32]:
-        """Return the log-probabilities of the next token after each of the last positions.
+    def log_probs(self, token_ids: Sequence[int], positions: Sequence[int]) -> NDArray[float32]:
+        """Return the log-probabilities of the next token after some positions.
 
         Args:
             token_ids: a text, evaluated from an empty context.
-            last: how many positions, counted from the end.
+            positions: rising, of at least one token.
 
         Returns:
-            float32 (last, vocabulary).
+            float32 (position, vocabulary).
 
         Raises:
             UnavailableError: the evaluation failed.
@@ -151,7 +167,7 @@ class LlamaFile:
         import numpy
 
         self._clear()
-        logits = self._logits(token_ids, 0, last)
+        logits = self._logits(token_ids, 0, positions)
         logits -= logits.max(axis=1, keepdims=True)
         logits -= numpy.log(numpy.exp(logits).sum(axis=1, keepdims=True))
         return logits
@@ -166,7 +182,8 @@ class LlamaFile:
         new = list(token_ids)
         said: list[int] = []
         while len(said) < limit:
-            token = int(self._logits(new, len(token_ids) + len(said) - len(new), 1)[0].argmax())
+            before = len(token_ids) + len(said) - len(new)
+            token = int(self._logits(new, before, [len(new) - 1])[0].argmax())
             said.append(token)
             new = [token]
             if self.is_end_of_generation(token):
@@ -176,13 +193,13 @@ class LlamaFile:
     def _clear(self) -> None:
         self._llama.llama_memory_clear(self._llama.llama_get_memory(self._context), True)
 
-    def _logits(self, token_ids: Sequence[int], before: int, last: int) -> NDArray[float32]:
-        """Evaluate tokens after the `before` ones in the context; return the logits (last, vocabulary) of the last."""
+    def _logits(self, token_ids: Sequence[int], before: int, positions: Sequence[int]) -> NDArray[float32]:
+        """Evaluate tokens after the `before` ones in the context; return the logits (position, vocabulary) of some."""
         import numpy
 
-        llama, count = self._llama, len(token_ids)
-        assert 0 < last <= count <= self._context_tokens - before, (last, count, before, self._context_tokens)
-        first_wanted = count - last
+        llama, count, wanted = self._llama, len(token_ids), set(positions)
+        assert wanted and wanted <= set(range(count)), (positions, count)
+        assert count <= self._context_tokens - before, (count, before, self._context_tokens)
         rows: list[NDArray[float32]] = []
         batch = llama.llama_batch_init(BATCH_TOKENS, 0, 1)
         try:
@@ -191,12 +208,14 @@ class LlamaFile:
                 for index in range(batch.n_tokens):
                     batch.token[index], batch.pos[index] = token_ids[start + index], before + start + index
                     batch.n_seq_id[index], batch.seq_id[index][0] = 1, 0
-                    batch.logits[index] = start + index >= first_wanted
+                    batch.logits[index] = start + index in wanted
                 with quiet() as errors:
                     code = llama.llama_decode(self._context, batch)
                 if code != 0:
                     raise UnavailableError(f"llama.cpp could not evaluate {count} tokens: {' '.join(errors)}")
-                for index in range(max(0, first_wanted - start), batch.n_tokens):
+                for index in range(batch.n_tokens):
+                    if start + index not in wanted:
+                        continue
                     pointer = llama.llama_get_logits_ith(self._context, index)
                     rows.append(numpy.ctypeslib.as_array(pointer, (self.vocabulary_size,)).copy())
         finally:

@@ -1,7 +1,8 @@
 """The gates between training and the box: same tokens, same stop token, same template, same probabilities.
 
-The reference is the Hugging Face model in float32 with the adapter live (not merged), the tokenizer that training
-used, and the template's own source. Each failed gate raises a GateError that names the gate and the number.
+What is held against what: the F16 file against the model that was trained (reference.py), the tokenizer that training
+used and the template's own source; every other file against the F16 file. Each failed gate raises a GateError that
+names the gate and the number; limits are a recipe's (edge_agent/gate_limits.py).
 
 Does not guard against: a model that was trained badly (evaluation does), or texts unlike the ones given.
 """
@@ -9,17 +10,18 @@ Does not guard against: a model that was trained badly (evaluation does), or tex
 from __future__ import annotations
 
 import unicodedata
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from devices.errors import GateError, UsageError
+from edge_agent.gate_limits import GateLimits
 from edge_agent.gguf_header import require_gguf
 from edge_agent.wire import ChatTemplate, Message, Role
 from export.llama_file import LlamaFile
-from export.nf4 import base_weight
+from export.reference import Reference
+from export.samples import SCORED_TEXTS, SCORED_TOKENS, Part, Sample, Scored, scored_rows
 
 if TYPE_CHECKING:
     from numpy import float32
@@ -27,18 +29,10 @@ if TYPE_CHECKING:
 
     LogProbs = list[NDArray[float32]]  # for each text float32 (position, vocabulary)
 
-# How much is compared: the end of each text, where attention reaches furthest. 8 · 96 rows of Llama 3's 128,256
-# log-probabilities are 400 MB, held once for the reference.
-SCORED_TEXTS, SCORED_TOKENS, SCORED_POSITIONS = 8, 2048, 96
 PROMPT_TOKENS, REPLY_TOKENS = 4096, 256  # of replies that must end by themselves
-# F16 against float32: a right conversion measures a mean KL of 1e-7 to 1e-5 nats; without the adapter, with its
-# scale off by a factor of √r or with unpermuted rows it is above 1e-2 on the random model of the tests.
-MEAN_KL_LIMIT = 1e-3
+BEYOND_TOKENS, BEYOND_POSITIONS = 128, 32  # evaluated, and scored at their end, beyond the original context
 # Where the reference prefers its first choice by less than this (in nats), rounding may decide.
 TINY_MARGIN = 0.02
-TOP1_LIMIT = 0.99
-# Quantized against F16: this catches a broken file, not a weak one; that is what the evaluation is for.
-QUANT_MEAN_KL_LIMIT = 1.0
 
 NASTY_TEXTS = (
     "",
@@ -61,16 +55,30 @@ NASTY_TEXTS = (
 
 
 @dataclass(frozen=True)
-class ParityReport:
-    """What the gates measured on the F16 file. KL in nats; max_abs_delta of log-probabilities."""
+class Distance:
+    """How far one model's log-probabilities are from another's.
 
-    token_texts: int
-    tokens: int
+    Attributes:
+        positions: how many were compared.
+        mean_kl: KL(first ‖ second), in nats.
+        max_abs_delta: of log-probabilities.
+        top1_agreement: share of positions at which both prefer the same token, but for near-ties.
+        top1_agreement_all: the same with near-ties.
+    """
+
     positions: int
     mean_kl: float
     max_abs_delta: float
     top1_agreement: float
     top1_agreement_all: float
+
+
+@dataclass(frozen=True)
+class TokenReport:
+    """How many texts and tokens were cut alike by both tokenizers."""
+
+    texts: int
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -81,108 +89,169 @@ class Endings:
     replies: int
 
 
-@dataclass(frozen=True)
-class QuantParity:
-    """A quantized file against the F16 file, on the same texts. KL in nats."""
+class Yardstick:
+    """What a merged model's F16 file says of the samples: every other file, and the reference, is held against it."""
 
-    positions: int
-    mean_kl: float
-    max_abs_delta: float
-    top1_agreement_all: float
+    def __init__(self, f16: Path, samples: Sequence[Sample]) -> None:
+        """Score the samples. Raises UsageError if there are none."""
+        if not samples:
+            raise UsageError("parity needs at least one text", hint="the run's sample.jsonl has none")
+        with LlamaFile(f16, SCORED_TOKENS) as model:
+            self.rows: list[Scored] = scored_rows(model, samples)
+            self.scores: LogProbs = _scores(model, self.rows)
+
+    def loss(self) -> float:
+        """Return how unlikely the samples' replies are to the file, the mean of their scored tokens, in nats."""
+        lost = [
+            -float(scores[place, row.token_ids[position + 1]])
+            for row, scores in zip(self.rows, self.scores, strict=True)
+            for place, position in enumerate(row.positions)
+        ]
+        return sum(lost) / len(lost)
+
+    def distance(self, path: Path, adapter: Path | None = None) -> dict[Part | None, Distance]:
+        """Return how far a file, with an adapter's laid over it if there is one, is from the F16 file.
+
+        Returns:
+            by part of replies, and over all under None.
+        """
+        with LlamaFile(path, SCORED_TOKENS, adapter) as model:
+            return self.compare(_scores(model, self.rows))
+
+    def compare(self, scores: LogProbs, *, is_expected: bool = False) -> dict[Part | None, Distance]:
+        """Return how far scores are from the F16 file's, or it is from them if they are what is right."""
+        first, second = (scores, self.scores) if is_expected else (self.scores, scores)
+        parts = [part for row in self.rows for part in row.parts]
+        return {None: compare(first, second)} | {
+            part: compare(first, second, [one == part for one in parts]) for part in sorted(set(parts))
+        }
 
 
-def check(
-    base: Path, adapter: Path | None, template: ChatTemplate, gguf_path: Path, texts: list[str], nf4_dtype: str = ""
-) -> ParityReport:
-    """Return what the gates measured between a base with its adapter and an F16 GGUF file.
+def _scores(model: LlamaFile, rows: Iterable[Scored]) -> LogProbs:
+    return [model.log_probs(row.token_ids, row.positions) for row in rows]
+
+
+def compare(expected: LogProbs, actual: LogProbs, chosen: Sequence[bool] | None = None) -> Distance:
+    """Return how far `actual` is from `expected`, over all positions or those chosen."""
+    import numpy
+
+    theirs, ours = numpy.concatenate(expected), numpy.concatenate(actual)
+    if chosen is not None:
+        theirs, ours = theirs[list(chosen)], ours[list(chosen)]
+    kl = (numpy.exp(theirs) * (theirs - ours)).sum(axis=1)
+    best = numpy.partition(theirs, -2, axis=1)[:, -2:]
+    is_clear = best[:, 1] - best[:, 0] >= TINY_MARGIN
+    agrees = theirs.argmax(axis=1) == ours.argmax(axis=1)
+    return Distance(
+        positions=len(kl),
+        mean_kl=float(kl.mean()),
+        max_abs_delta=float(numpy.abs(theirs - ours).max()),
+        top1_agreement=float(agrees[is_clear].mean()) if is_clear.any() else 1.0,
+        top1_agreement_all=float(agrees.mean()),
+    )
+
+
+def check_texts(base: Path, template: ChatTemplate, gguf_path: Path, samples: Sequence[Sample]) -> TokenReport:
+    """Return how much was compared between a base's tokenizer with a template and a GGUF file.
 
     Args:
         base: the base model's folder.
-        adapter: the LoRA adapter's folder, or None.
         template: what the conversations were rendered with.
         gguf_path: what `convert` wrote.
-        texts: rendered conversations; tokens are compared on all, probabilities on the first few.
-        nf4_dtype: as `convert`.
+        samples: their texts are compared, and many nasty ones.
 
     Raises:
-        GateError: a gate failed.
-        UsageError: no texts.
+        GateError: template, tokens or the end of a turn are not the same.
     """
     from transformers import AutoTokenizer
 
-    if not texts:
-        raise UsageError("parity needs at least one text", hint="the run's sample.jsonl has none")
     tokenizer = AutoTokenizer.from_pretrained(base)
     check_template(template, tokenizer, gguf_path)
-    with LlamaFile(gguf_path, SCORED_TOKENS) as model:
+    with LlamaFile(gguf_path) as model:
+        texts = [sample.text for sample in samples]
         tokens = check_tokens(model, tokenizer, texts)
         check_end_of_turn(model, tokenizer, template)
-        rows = scored_rows(model, texts)
-        actual = [model.log_probs(row, _positions(row)) for row in rows]
-    expected = _reference_log_probs(base, adapter, rows, nf4_dtype)
-    measured = compare(expected, actual)
-    report = ParityReport(len(texts) + len(NASTY_TEXTS), tokens, **measured)
-    if not report.mean_kl < MEAN_KL_LIMIT:
-        raise GateError(f"gate logits: mean KL {report.mean_kl:.2g} nats, the limit is {MEAN_KL_LIMIT:g}")
-    if not report.top1_agreement >= TOP1_LIMIT:
-        raise GateError(f"gate logits: first choices agree in {report.top1_agreement:.4f}, the limit is {TOP1_LIMIT}")
-    return report
+    return TokenReport(len(texts) + len(NASTY_TEXTS), tokens)
 
 
-def compare_quantized(f16: Path, quantized: Path, texts: list[str]) -> QuantParity:
-    """Return how far a quantized file is from the F16 file. Raises GateError if it is broken."""
-    report = _distance(f16, quantized, texts)
-    if not report.mean_kl < QUANT_MEAN_KL_LIMIT:
-        raise GateError(
-            f"gate quantized: {quantized.name}: mean KL {report.mean_kl:.2g}, limit {QUANT_MEAN_KL_LIMIT:g} nats",
-            hint="use a quantization with more bits",
-        )
-    return report
+def check_logits(reference: Reference, yardstick: Yardstick, limits: GateLimits) -> Distance:
+    """Return how far the F16 file is from the model that was trained. Raises GateError over the limits."""
+    return _require_same(
+        "logits", yardstick.compare(reference.log_probs(yardstick.rows), is_expected=True)[None], limits
+    )
 
 
-def compare_adapter(f16: Path, base: Path, adapter: Path, texts: list[str]) -> QuantParity:
-    """Return how far a base's file with an adapter's laid over it is from the merged file.
+def check_beyond(
+    reference: Reference, f16: Path, yardstick: Yardstick, original_context: int, limits: GateLimits
+) -> Distance:
+    """Return how far the F16 file is from the model that was trained, beyond the original context of scaled positions.
 
     Raises:
-        GateError: the two are not the same model.
+        GateError: over the limits.
     """
-    report = _distance(f16, base, texts, adapter)
-    if not report.mean_kl < MEAN_KL_LIMIT:
-        raise GateError(f"gate adapter: {adapter.name}: mean KL {report.mean_kl:.2g}, limit {MEAN_KL_LIMIT:g} nats")
-    return report
+    ids: list[int] = []
+    while len(ids) < original_context + BEYOND_TOKENS:
+        for row in yardstick.rows:
+            ids += row.token_ids
+    ids = ids[: original_context + BEYOND_TOKENS]
+    positions = list(range(len(ids) - BEYOND_POSITIONS, len(ids)))
+    row = Scored(ids, positions, ["prompt"] * len(positions))
+    with LlamaFile(f16, len(ids)) as model:
+        actual = _scores(model, [row])
+    return _require_same("beyond context", compare(reference.log_probs([row]), actual), limits)
 
 
-def _distance(f16: Path, other: Path, texts: list[str], adapter: Path | None = None) -> QuantParity:
-    """Return how far a file, with an adapter's laid over it if there is one, is from the F16 file."""
-    rows: list[list[int]] = []
-    scores: list[LogProbs] = []
-    for path, laid_over in ((f16, None), (other, adapter)):
-        with LlamaFile(path, SCORED_TOKENS, laid_over) as model:
-            rows = rows or scored_rows(model, texts)
-            scores.append([model.log_probs(row, _positions(row)) for row in rows])
-    measured = compare(*scores)
-    measured.pop("top1_agreement")
-    return QuantParity(**measured)
+def check_adapter(yardstick: Yardstick, base: Path, adapter: Path, limits: GateLimits) -> Distance:
+    """Return how far a base's file with an adapter's laid over it is from the merged file. Raises as check_logits."""
+    return _require_same(f"adapter: {adapter.name}", yardstick.distance(base, adapter)[None], limits)
 
 
-def check_endings(gguf_path: Path, template: ChatTemplate, prompts: Sequence[str]) -> Endings:
+def _require_same(gate: str, found: Distance, limits: GateLimits) -> Distance:
+    if not found.mean_kl < limits.logits_kl:
+        raise GateError(f"gate {gate}: mean KL {found.mean_kl:.2g} nats, the limit is {limits.logits_kl:g}")
+    if not found.top1_agreement >= limits.logits_top1:
+        raise GateError(f"gate {gate}: first choices agree in {found.top1_agreement:.4f}, limit {limits.logits_top1:g}")
+    return found
+
+
+def check_quantized(yardstick: Yardstick, path: Path, limits: GateLimits) -> dict[Part | None, Distance]:
+    """Return how far a quantized file is from the F16 file, by part of replies. Raises GateError if it is too far."""
+    found = yardstick.distance(path)
+    bounds: tuple[tuple[Part | None, float], ...] = ((None, limits.quant_kl), ("call", limits.call_kl))
+    hint = "use a quantization with more bits, or keep some tensors in a larger type with --tensor"
+    for part, limit in bounds:
+        if part in found and not found[part].mean_kl < limit:
+            what = f"mean KL {found[part].mean_kl:.2g} nats{' on calls' if part else ''}"
+            raise GateError(f"gate quantized: {path.name}: {what}, the limit is {limit:g}", hint=hint)
+    if "call" in found and not found["call"].top1_agreement >= limits.call_top1:
+        share = found["call"].top1_agreement
+        raise GateError(
+            f"gate quantized: {path.name}: first choices on calls agree in {share:.3f}, limit {limits.call_top1:g}",
+            hint=hint,
+        )
+    return found
+
+
+def check_endings(gguf_path: Path, template: ChatTemplate, samples: Sequence[Sample], limits: GateLimits) -> Endings:
     """Return how many replies to prompts end with the end-of-turn token by themselves.
 
     Raises:
-        GateError: fewer than half of them do.
+        GateError: too few do.
         UsageError: no prompt is short enough to be tried.
     """
     with LlamaFile(gguf_path, PROMPT_TOKENS + REPLY_TOKENS) as model:
-        rows = [row for text in prompts[:SCORED_TEXTS] if len(row := model.tokenize(text)) <= PROMPT_TOKENS]
+        prompts = (model.tokenize(sample.prompt) for sample in samples[:SCORED_TEXTS])
+        rows = [row for row in prompts if len(row) <= PROMPT_TOKENS]
         if not rows:
             raise UsageError(f"the run's sample.jsonl has no prompt of at most {PROMPT_TOKENS} tokens")
         end_of_turn = model.tokenize(template.end_of_turn)
         ended = sum(model.reply(row, REPLY_TOKENS)[-1:] == end_of_turn for row in rows)
-    if 2 * ended < len(rows):
+    if ended < limits.endings * len(rows):
         raise GateError(
             f"gate endings: {gguf_path.name}: {ended} of {len(rows)} replies end with {template.end_of_turn} within "
             f"{REPLY_TOKENS} tokens",
-            hint="train longer, or check that the base's template is the run's; --endless exports it all the same",
+            hint="train longer, or check that the base's template is the run's; --gate endings=0 exports it all the "
+            "same",
         )
     return Endings(ended, len(rows))
 
@@ -228,65 +297,3 @@ def check_template(template: ChatTemplate, tokenizer: Any, gguf_path: Path) -> N
         )
         if theirs != template.render([Message(role, text) for role in roles], add_generation_prompt=True):
             raise GateError(f"gate template: Hugging Face renders {template.name} to other text, for {text!r}")
-
-
-def compare(expected: LogProbs, actual: LogProbs) -> dict[str, Any]:
-    """Return positions, mean KL(expected ‖ actual), largest difference and first-choice agreement.
-
-    `top1_agreement` leaves out positions where the reference's margin is below TINY_MARGIN.
-    """
-    import numpy
-
-    kl: list[Any] = []
-    margins: list[Any] = []
-    agrees: list[Any] = []
-    largest = 0.0
-    for theirs, ours in zip(expected, actual, strict=True):
-        kl.append((numpy.exp(theirs) * (theirs - ours)).sum(axis=1))
-        best = numpy.partition(theirs, -2, axis=1)[:, -2:]
-        margins.append(best[:, 1] - best[:, 0])
-        agrees.append(theirs.argmax(axis=1) == ours.argmax(axis=1))
-        largest = float(numpy.maximum(largest, numpy.abs(theirs - ours).max()))
-    agree, clear = numpy.concatenate(agrees), numpy.concatenate(margins) >= TINY_MARGIN
-    return {
-        "positions": len(agree),
-        "mean_kl": float(numpy.concatenate(kl).mean()),
-        "max_abs_delta": largest,
-        "top1_agreement": float(agree[clear].mean()) if clear.any() else 1.0,
-        "top1_agreement_all": float(agree.mean()),
-    }
-
-
-def scored_rows(model: LlamaFile, texts: Sequence[str]) -> list[list[int]]:
-    """Return the token ids of the texts whose probabilities are compared."""
-    return [row for text in texts[:SCORED_TEXTS] if (row := model.tokenize(text)[:SCORED_TOKENS])]
-
-
-def _positions(row: list[int]) -> int:
-    return min(len(row), SCORED_POSITIONS)
-
-
-def _reference_log_probs(base: Path, adapter: Path | None, rows: list[list[int]], nf4_dtype: str) -> LogProbs:
-    import torch
-    from transformers import AutoModelForCausalLM
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    for name, weight in model.named_parameters():
-        weight.data = base_weight(name, weight.data, nf4_dtype)
-    if adapter:
-        from peft import PeftModel
-
-        with warnings.catch_warnings():  # peft 0.21 asks transformers 5.23 by a name that it has deprecated
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-            model = PeftModel.from_pretrained(model, adapter)
-    model.to(device).eval()
-    scores = []
-    with torch.inference_mode():
-        for row in rows:
-            ids = torch.tensor([row], device=device)
-            logits = model(input_ids=ids, logits_to_keep=_positions(row)).logits[0]
-            scores.append(torch.log_softmax(logits.float(), dim=-1).cpu().numpy())
-    return scores

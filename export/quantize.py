@@ -1,47 +1,77 @@
-"""Quantize a GGUF file, and read back that every tensor got the type it was meant to get.
+"""Which type each tensor of a file gets: planned before anything is written, compared with the file afterwards.
 
-llama.cpp gives a tensor whose rows are not a multiple of 256 another type without saying so; here that fails.
+The mixes are llama.cpp's own, which gives some tensors more bits, the output above all, or the embedding where the two
+are tied. Where a row's length does not go with a type llama.cpp takes another without saying so; here the plan says so.
+
+Source: llama.cpp 0c1e57098 src/llama-quant.cpp, llama_tensor_get_type_impl and tensor_type_fallback.
 """
 
 from __future__ import annotations
 
-import shutil
-import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from math import prod
 from pathlib import Path
 from typing import Literal, get_args
 
-from devices.durable import aside_of, finish
 from devices.errors import GateError, UsageError
-from edge_agent.gguf_header import require_gguf
-from export.llama_file import quantize_file
+from edge_agent.gguf_header import TENSOR_TYPES, require_gguf
+from export.layout import Shape, tensor_names
 
 Quant = Literal["F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "IQ4_XS"]
 QUANTS: tuple[Quant, ...] = get_args(Quant)
-# Types of the weight matrices. llama.cpp gives some of them more bits (src/llama-quant.cpp), the output or, where the
-# two are tied, the embedding above all. Q4_0 is what ARM boards are fastest with.
-MATRIX_TYPES: dict[Quant, frozenset[str]] = {
-    "F16": frozenset({"F16"}),
-    "Q8_0": frozenset({"Q8_0"}),
-    "Q6_K": frozenset({"Q6_K"}),
-    "Q5_K_M": frozenset({"Q5_K", "Q6_K"}),
-    "Q4_K_M": frozenset({"Q4_K", "Q5_K", "Q6_K"}),
-    "Q4_0": frozenset({"Q4_0", "Q6_K"}),
-    "IQ4_XS": frozenset({"IQ4_XS", "Q5_K", "Q6_K"}),
-}
-VECTOR_TYPES = frozenset({"F32"})
+BLOCKS = {name: (weights, size_bytes) for name, weights, size_bytes in TENSOR_TYPES.values()}
+# For rows that are no multiple of 256.
+FALLBACKS = {"Q6_K": "Q8_0", "Q5_K": "Q5_1", "Q4_K": "Q5_0", "IQ4_XS": "IQ4_NL"}
+IMPROVED: frozenset[Quant] = frozenset({"Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "IQ4_XS"})  # by an importance matrix
+_VALUES = ("attn_v.weight", "attn_qkv.weight")
+_ALIGNMENT = 32  # of a tensor's first byte
 
 
 @dataclass(frozen=True)
-class QuantReport:
-    """What was written: tensors counted by type."""
+class Planned:
+    """A tensor to write.
 
-    path: Path
-    kind: Quant
-    size_bytes: int
-    types: dict[str, int]
-    seconds: float
+    Attributes:
+        name: in GGUF.
+        source: in Hugging Face; "" for factors of positions.
+        shape: (out, in), or (size,).
+        type: of its blocks.
+        reason: why it is not what the mix gives; "" if it is.
+    """
+
+    name: str
+    source: str
+    shape: tuple[int, ...]
+    type: str
+    reason: str = ""
+
+    @property
+    def size_bytes(self) -> int:
+        """Its bytes in the file, without padding."""
+        weights, size = BLOCKS[self.type]
+        return prod(self.shape) // weights * size
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every tensor of a file, in its order, by a mix."""
+
+    quant: Quant
+    tensors: tuple[Planned, ...]
+
+    @property
+    def data_bytes(self) -> int:
+        """Size of all tensors in the file, padding included."""
+        return sum(-(-tensor.size_bytes // _ALIGNMENT) * _ALIGNMENT for tensor in self.tensors)
+
+    @property
+    def exceptions(self) -> list[str]:
+        """A line for each kind of exception from the mix, with how many tensors it concerns."""
+        counts = Counter((tensor.type, tensor.reason) for tensor in self.tensors if tensor.reason)
+        return [f"{count} tensors are {type_name}, {reason}" for (type_name, reason), count in counts.items()]
 
 
 def parse_quants(texts: list[str]) -> list[Quant]:
@@ -55,43 +85,98 @@ def parse_quants(texts: list[str]) -> list[Quant]:
     return [quant for quant in dict.fromkeys(wanted) if quant in QUANTS]
 
 
-def quantize(f16: Path, out: Path, kind: Quant, *, threads: int | None = None) -> QuantReport:
-    """Write an F16 GGUF file in another type; `out` appears whole or not at all. "F16" copies and verifies.
-
-    Args:
-        f16: what `convert` wrote.
-        out: the file to write.
-        kind: the quantization.
-        threads: None is one for each core.
+def parse_overrides(texts: Sequence[str]) -> dict[str, str]:
+    """Return types by pattern, from command-line values such as "blk.*.attn_v.weight=Q8_0".
 
     Raises:
-        GateError: a tensor got a type that `kind` does not mean; the message names it.
-        UnavailableError: llama.cpp could not write it.
+        UsageError: not of that form, or no such type.
     """
-    start_s = time.monotonic()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = aside_of(out)
-    try:
-        if kind == "F16":
-            shutil.copyfile(f16, aside)
-        else:
-            quantize_file(f16, aside, f"MOSTLY_{kind}", threads)
-        types = require_types(aside, kind)
-        finish(aside, out)
-    finally:
-        aside.unlink(missing_ok=True)
-    return QuantReport(out, kind, out.stat().st_size, types, time.monotonic() - start_s)
+    overrides = {}
+    for text in texts:
+        pattern, _, type_name = text.rpartition("=")
+        if not pattern or type_name.upper() not in BLOCKS:
+            raise UsageError(f"--tensor {text}: not PATTERN=TYPE", hint=f"types: {', '.join(BLOCKS)}")
+        overrides[pattern] = type_name.upper()
+    return overrides
 
 
-def require_types(path: Path, kind: Quant) -> dict[str, int]:
-    """Return how many tensors of each type a GGUF file has. Raises GateError if one has a type it should not."""
-    header = require_gguf(path)
-    for name, type_name in header.tensor_types.items():
-        is_vector = name.endswith(("_norm.weight", ".bias")) or name.startswith("rope_f")
-        expected = VECTOR_TYPES if is_vector else MATRIX_TYPES[kind]
-        if type_name not in expected:
+def plan(
+    shape: Shape, quant: Quant, overrides: Mapping[str, str] | None = None, *, has_importance: bool = False
+) -> Plan:
+    """Return every tensor of a file with its type, in the order of the file.
+
+    Args:
+        shape: of the model.
+        quant: the mix.
+        overrides: types by pattern of names, as a shell's; the last that fits counts.
+        has_importance: whether an importance matrix will be used; llama.cpp's mixes depend on it.
+
+    Raises:
+        UsageError: an override fits no weight matrix, or its type does not go with a row's length.
+    """
+    tensors = [Planned(name, "", (len(values),), "F32") for name, values in shape.rope.factors.items()]
+    for source, name in tensor_names(shape).items():
+        size = shape.tensor_shape(source)
+        tensor = Planned(name, source, size, "F32")
+        if len(size) == 2:
+            tensor = _fitting(replace(tensor, type=_mixed(shape, name, quant, has_importance)))
+        tensors.append(tensor)
+    for pattern, type_name in (overrides or {}).items():
+        _override(tensors, pattern, type_name)
+    return Plan(quant, tuple(tensors))
+
+
+def _override(tensors: list[Planned], pattern: str, type_name: str) -> None:
+    found = [n for n, tensor in enumerate(tensors) if len(tensor.shape) == 2 and fnmatchcase(tensor.name, pattern)]
+    if not found:
+        raise UsageError(f"--tensor {pattern}={type_name} fits no weight matrix", hint="--dry-run shows their names")
+    for index in found:
+        row, block = tensors[index].shape[1], BLOCKS[type_name][0]
+        if row % block:
+            raise UsageError(f"{tensors[index].name} cannot be {type_name}: its rows of {row} do not divide by {block}")
+        tensors[index] = replace(tensors[index], type=type_name, reason="as asked")
+
+
+def _mixed(shape: Shape, name: str, quant: Quant, has_importance: bool) -> str:
+    """Return the type that llama.cpp's mix gives a weight matrix."""
+    usual = quant.removesuffix("_M")
+    if quant in ("F16", "Q8_0"):
+        return usual
+    if name == ("token_embd.weight" if shape.is_tied else "output.weight"):
+        return "Q8_0" if shape.hidden % BLOCKS[usual][0] else "Q6_K"
+    layer = int(name.split(".")[1]) if name.startswith("blk.") else -1
+    is_early = 0 <= layer < shape.layers // 8
+    is_value, is_down = name.endswith(_VALUES), name.endswith("ffn_down.weight")
+    if quant in ("Q4_K_M", "Q5_K_M") and (is_value or is_down):
+        is_late, is_third = layer >= 7 * shape.layers // 8, (layer - shape.layers // 8) % 3 == 2
+        return "Q6_K" if is_early or is_late or is_third else usual
+    if quant == "IQ4_XS":
+        is_shared = is_value and shape.heads // shape.kv_heads >= 4
+        return "Q5_K" if is_shared or (is_down and is_early and not has_importance) else usual
+    return "Q4_1" if quant == "Q4_0" and is_down and is_early and has_importance else usual
+
+
+def _fitting(tensor: Planned) -> Planned:
+    """Return a tensor with a type that goes with the length of its rows."""
+    row, wanted = tensor.shape[1], tensor.type
+    if row % BLOCKS[wanted][0] == 0:
+        return tensor
+    other = FALLBACKS.get(wanted, wanted)
+    other = "F16" if row % BLOCKS[other][0] else other
+    return replace(tensor, type=other, reason=f"not {wanted}: rows of {row} weights")
+
+
+def require_plan(path: Path, planned: Plan) -> dict[str, int]:
+    """Return how many tensors of each type a file has.
+
+    Raises:
+        GateError: it has other tensors than planned, or one of another type; the message names it.
+    """
+    actual, expected = require_gguf(path).tensor_types, {tensor.name: tensor.type for tensor in planned.tensors}
+    for name in sorted(actual.keys() | expected.keys()):
+        if actual.get(name) != expected.get(name):
             raise GateError(
-                f"{kind}: tensor {name} got the type {type_name} instead of {' or '.join(sorted(expected))}",
-                hint="rows that are no multiple of 256 cannot have a K-quant: use Q8_0",
+                f"gate plan: {path.name}: tensor {name} is {actual.get(name, 'missing')}, the plan says "
+                f"{expected.get(name, 'none of that name')}"
             )
-    return dict(sorted(Counter(header.tensor_types.values()).items()))
+    return dict(sorted(Counter(actual.values()).items()))

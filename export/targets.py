@@ -1,6 +1,6 @@
 """Boxes by name, and the best quantization whose model, context and working memory fit one of them.
 
-Sizes are estimates from shapes: the exact ones are known when the file is written. Does not guard against: other
+The file's size is that of its plan; what else it needs is estimated from shapes. Does not guard against: other
 programs that take more of the box's memory than its profile reserves.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Literal
 
@@ -17,13 +16,11 @@ from pydantic import Field, ValidationError
 from devices.errors import UsageError
 from devices.yaml_file import Strict, plain_values, read_yaml
 from edge_agent.llama_engine import CONTEXT_TOKENS
-from export.layout import Shape, tensor_names
-from export.quantize import Quant
+from export.layout import Shape
+from export.quantize import Quant, plan
 
 TARGETS = Path(__file__).parent / "targets.yaml"
 WORKING_TOKENS = 512  # evaluated at once
-# Bits of a weight, as llama.cpp's mixes come out for 8B; the output, or the embedding in its place, has Q6_K's at least
-BITS: dict[Quant, float] = {"Q8_0": 8.5, "Q6_K": 6.5625, "Q5_K_M": 5.65, "Q4_K_M": 4.79, "Q4_0": 4.5, "IQ4_XS": 4.29}
 BY_QUALITY: dict[str, tuple[Quant, ...]] = {
     "arm": ("Q8_0", "Q6_K", "Q5_K_M", "Q4_0", "IQ4_XS"),
     "cuda": ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS"),
@@ -88,7 +85,7 @@ def choose_quant(target: Target, shape: Shape) -> Choice:
     context = 2 * 2 * shape.layers * shape.kv_heads * shape.head_dim * tokens  # keys and values, 16 bits
     working = 4 * (WORKING_TOKENS * (4 * shape.hidden + 3 * shape.feed_forward) + shape.vocabulary)
     choices = [
-        Choice(quant, model_bytes(shape, quant), context, working, free) for quant in BY_QUALITY[target.processor]
+        Choice(quant, plan(shape, quant).data_bytes, context, working, free) for quant in BY_QUALITY[target.processor]
     ]
     for choice in choices:
         if choice.model + context + working <= free:
@@ -98,14 +95,3 @@ def choose_quant(target: Target, shape: Shape) -> Choice:
         f"even as {choices[-1].quant} the model needs about {need:.2f} GiB, and {free / 2**30:.2f} are free",
         hint="choose a smaller base, or a box with more memory",
     )
-
-
-def model_bytes(shape: Shape, quant: Quant) -> int:
-    """Return about how large the file is."""
-    output = "model.embed_tokens.weight" if shape.is_tied else "lm_head.weight"
-    bits = 0.0
-    for name in tensor_names(shape):
-        size = shape.tensor_shape(name)
-        of_matrix = max(BITS[quant], BITS["Q6_K"]) if name == output else BITS[quant]
-        bits += prod(size) * (of_matrix if len(size) > 1 else 32)
-    return round(bits / 8)

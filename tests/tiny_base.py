@@ -11,10 +11,13 @@ from devices.simulator import World
 from devices.site import SITES_FOLDER, load_site
 from devices.tools import ToolCall
 from edge_agent.wire import ChatTemplate, Message, contract_of, load_template, user_message
+from export.samples import Sample, sample_of
 from finetune.rows import Row, write_rows
 
 TINY_VOCABULARY = 512
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+# What random weights prefer is close to what they do not; they end no reply either.
+TINY_RECIPE = "schema: recipe/v1\ngates: {call_kl: 1.0, call_top1: 0.5, endings: 0.0}\n"
 REPLIES = (
     ("turn on the kitchen light", ToolCall("light_on", {"device": "kitchen_light"}), "The kitchen light is on."),
     ("set the bedroom lamp to 40", ToolCall("light_brightness", {"device": "bedroom_lamp", "brightness": 40}), "Done."),
@@ -38,6 +41,11 @@ def tiny_conversations(site_name: str = "home") -> list[list[Message]]:
             ]
         conversations.append([*messages, Message("assistant", answer, "I can say it now.")])
     return conversations
+
+
+def tiny_samples(template: ChatTemplate | None = None) -> list[Sample]:
+    """Return the tiny conversations as an export reads them from a run."""
+    return [sample_of(template or load_template("chatml"), messages) for messages in tiny_conversations()]
 
 
 def tiny_texts(template: ChatTemplate | None = None) -> list[str]:
@@ -114,7 +122,7 @@ def make_tiny_run(
     folder.mkdir(parents=True, exist_ok=True)
     adapted.save_pretrained(folder / "adapter")
     (folder / "site.yaml").write_bytes((SITES_FOLDER / f"{site_name}.yaml").read_bytes())
-    (folder / "recipe.yaml").write_text("schema: recipe/v1\nlora: {r: 8, alpha: 16}\n", encoding="utf-8")
+    (folder / "recipe.yaml").write_text(TINY_RECIPE, encoding="utf-8")
     rows = [Row(("tiny",), tuple(messages)) for messages in tiny_conversations(site_name)]
     write_rows(folder / "sample.jsonl", rows)
     run = {

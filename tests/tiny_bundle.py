@@ -8,6 +8,7 @@ from pathlib import Path
 from devices.durable import sha256_of
 from devices.site import SITES_FOLDER, load_site
 from edge_agent.bundle import MANIFEST, FileEntry, Manifest
+from edge_agent.gate_limits import GateLimits
 from edge_agent.wire import contract_of, load_template
 from export.bundle import Parts, write_bundle
 
@@ -33,6 +34,28 @@ def make_tiny_gguf(path: Path, metadata: dict[str, str], fill: int = 0) -> Path:
     return path
 
 
+_SAME = {"positions": 9, "mean_kl": 0.0, "max_abs_delta": 0.0, "top1_agreement": 1.0, "top1_agreement_all": 1.0}
+TINY_EXPORT = {  # what an export says of itself
+    "schema": "export/v1",
+    "run": {"template": "chatml", "data": {"rows": 3, "sha256": "0" * 64}},
+    "base": {"path": "tiny", "sha256": {}},
+    "adapter": {"sha256": {}},
+    "merge_base": "original",
+    "quant": "F16",
+    "gguf": {"F16": {"path": "tiny.gguf", "sha256": "0" * 64, "bytes": 1000}},
+    "recipe": "schema: recipe/v1\n",
+    "versions": {"gguf": "0.19.0"},
+    "time": "2026-01-01T00:00:00Z",
+    "gates": {
+        "limits": GateLimits().model_dump(),
+        "texts": {"texts": 3, "tokens": 100},
+        "logits": _SAME,
+        "quantized": {},
+        "endings": {"F16": {"ended": 3, "replies": 3}},
+    },
+}
+
+
 def make_tiny_bundle(folder: Path, fill: int = 0, smoke: Path | None = None) -> Path:
     """Write a bundle for the site `home` that opens; `fill` makes its model differ from another's."""
     template, site_path = load_template("chatml"), SITES_FOLDER / "home.yaml"
@@ -43,7 +66,8 @@ def make_tiny_bundle(folder: Path, fill: int = 0, smoke: Path | None = None) -> 
         {"tokenizer.chat_template": template.source, "edgewright.contract": digest},
         fill,
     )
-    write_bundle(Parts(folder.name, "F16", model, site_path, template, smoke, {"schema": "export/v1"}), folder)
+    export = TINY_EXPORT | {"name": folder.name, "contract": digest}
+    write_bundle(Parts(folder.name, "F16", model, site_path, template, smoke, export), folder)
     model.unlink()
     return folder
 

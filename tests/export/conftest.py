@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 
+from edge_agent.gate_limits import GateLimits
 from edge_agent.wire import ChatTemplate, load_template
-from tests.tiny_base import make_tiny_base, make_tiny_run, tiny_texts
+from export import parity
+from export.reference import Reference
+from export.samples import Sample
+from tests.tiny_base import make_tiny_base, make_tiny_run, tiny_samples
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Tiny:
     bundle: Path
     export: dict[str, Any]
     template: ChatTemplate
-    texts: list[str]
+    samples: list[Sample]
 
     @property
     def adapter(self) -> Path:
@@ -32,13 +36,33 @@ class Tiny:
     def f16(self) -> Path:
         return self.work / "model-F16.gguf"
 
+    @property
+    def texts(self) -> list[str]:
+        return [sample.text for sample in self.samples]
+
+    @property
+    def yardstick(self) -> parity.Yardstick:
+        return parity.Yardstick(self.f16, self.samples)
+
+    def check(self, gguf: Path, nf4_dtype: str = "") -> parity.Distance:
+        """Hold an F16 file against this base with its adapter, through every gate."""
+        return check_all(self.base, self.adapter, self.template, gguf, self.samples, nf4_dtype)
+
+
+def check_all(
+    base: Path, adapter: Path | None, template: ChatTemplate, gguf: Path, samples: list[Sample], nf4_dtype: str = ""
+) -> parity.Distance:
+    """Hold an F16 file against a base with its adapter, through every gate."""
+    parity.check_texts(base, template, gguf, samples)
+    return parity.check_logits(Reference(base, adapter, nf4_dtype), parity.Yardstick(gguf, samples), GateLimits())
+
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    from export.export import Wishes, export_run
+    from export.export import export_run
 
     folder = tmp_path_factory.mktemp("tiny")
     base = make_tiny_base(folder / "base")
     run = make_tiny_run(folder / "run", base)
-    export = export_run(run, ["F16", "Q8_0", "Q4_K_M"], folder / "bundle", wishes=Wishes(may_be_endless=True))
-    return Tiny(base, run, folder / "gguf", folder / "bundle", export, load_template("chatml"), tiny_texts())
+    export = export_run(run, ["F16", "Q8_0", "Q4_K_M"], folder / "bundle")
+    return Tiny(base, run, folder / "gguf", folder / "bundle", export, load_template("chatml"), tiny_samples())

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from devices.errors import GateError, UnavailableError, UsageError
+from edge_agent.gate_limits import GateLimits
 from export import layout, parity
 from export.adapter_file import write_adapter
 from export.convert import convert
@@ -39,7 +40,8 @@ def test_laid_over_the_base_it_is_the_merged_model(
     convert(tiny.base, adapter, tmp_path / "merged.gguf", template=tiny.template, name="m", metadata={})
     size_bytes = write_adapter(shape, adapter, tmp_path / "adapter.gguf", "tiny")
     assert size_bytes < plain.stat().st_size / 2
-    report = parity.compare_adapter(tmp_path / "merged.gguf", plain, tmp_path / "adapter.gguf", tiny.texts)
+    yardstick = parity.Yardstick(tmp_path / "merged.gguf", tiny.samples)
+    report = parity.check_adapter(yardstick, plain, tmp_path / "adapter.gguf", GateLimits())
     assert report.mean_kl < 1e-4
 
 
@@ -49,7 +51,7 @@ def test_rows_in_another_order_are_stopped(
     monkeypatch.setattr(layout, "permute", lambda weight, heads: weight)
     write_adapter(shape, tiny.adapter, tmp_path / "adapter.gguf", "tiny")
     with pytest.raises(GateError, match=r"gate adapter: adapter\.gguf"):
-        parity.compare_adapter(tiny.f16, plain, tmp_path / "adapter.gguf", tiny.texts)
+        parity.check_adapter(tiny.yardstick, plain, tmp_path / "adapter.gguf", GateLimits())
 
 
 def test_what_cannot_be_laid_over_is_refused(tiny: Tiny, shape: Shape, plain: Path, tmp_path: Path) -> None:
@@ -67,7 +69,7 @@ def test_what_cannot_be_laid_over_is_refused(tiny: Tiny, shape: Shape, plain: Pa
 
 
 def test_an_export_writes_it_and_says_how_far_off_it_is(tiny: Tiny, tmp_path: Path) -> None:
-    wishes = Wishes(adapter_file=tmp_path / "adapter.gguf", merged=tmp_path / "merged", may_be_endless=True)
+    wishes = Wishes(adapter_file=tmp_path / "adapter.gguf", merged=tmp_path / "merged")
     export = export_run(tiny.run, ["Q8_0"], tmp_path / "bundle", wishes=wishes)
     assert export["gates"]["adapter"]["mean_kl"] < 1e-4
     assert (tmp_path / "merged" / "model.safetensors").is_file() and (tmp_path / "adapter.gguf").is_file()

@@ -16,7 +16,9 @@ from devices.site import load_site
 from edge_agent.bundle import CURRENT, MODEL, open_bundle
 from edge_agent.wire import ContractChanged
 from export import cli, layout, parity
-from export.export import export_run, read_run, read_sample
+from export.export import Wishes, export_run
+from export.run import read_run
+from export.samples import read_samples
 from tests.export.conftest import Tiny
 from tests.tiny_bundle import make_tiny_bundle
 
@@ -35,9 +37,8 @@ def test_the_bundle_opens_and_has_the_last_quantization(tiny: Tiny) -> None:
     opened = open_bundle(tiny.bundle)
     opened.require_site(load_site("home"))
     assert opened.manifest.quant == "Q4_K_M"
-    assert sha256_of(opened.model_path) == tiny.export["gguf"]["Q4_K_M"]["sha256"]
     assert sorted(path.name for path in tiny.work.iterdir()) == [
-        "model-F16.gguf", "model-Q4_K_M.gguf", "model-Q8_0.gguf"
+        "imatrix.gguf", "model-F16.gguf", "model-Q4_K_M.gguf", "model-Q8_0.gguf"
     ]  # fmt: skip
 
 
@@ -45,7 +46,7 @@ def test_the_bundle_s_model_answers_in_llama_cpp(tiny: Tiny) -> None:
     from export.llama_file import LlamaFile
 
     with LlamaFile(open_bundle(tiny.bundle).model_path, context_tokens=1024) as model:
-        assert model.log_probs(model.tokenize(tiny.texts[0]), 3).shape == (3, 512)
+        assert model.log_probs(model.tokenize(tiny.texts[0]), [0, 7, 9]).shape == (3, 512)
 
 
 def test_provenance_is_kept(tiny: Tiny) -> None:
@@ -57,8 +58,8 @@ def test_provenance_is_kept(tiny: Tiny) -> None:
     assert kept["data"]["sha256"] == "0" * 64
     assert kept["recipe"].startswith("schema: recipe/v1")
     assert kept["versions"]["gguf"] == "0.19.0"
-    assert kept["gates"]["parity"]["mean_kl"] == tiny.export["gates"]["parity"]["mean_kl"]
-    assert set(kept["seconds"]) == {"hash", "convert", "parity", "F16", "Q8_0", "Q4_K_M"}
+    assert kept["gates"]["logits"]["mean_kl"] == tiny.export["gates"]["logits"]["mean_kl"]
+    assert set(kept["seconds"]) == {"hash", "convert", "parity", "importance", "F16", "Q8_0", "Q4_K_M"}
 
 
 def test_a_failed_gate_writes_no_bundle(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +74,7 @@ def test_a_model_that_does_not_end_its_replies_is_not_exported(
 ) -> None:
     monkeypatch.setattr(parity, "REPLY_TOKENS", 1)
     with pytest.raises(GateError, match=r"gate endings: model-Q8_0.gguf: 0 of 3 replies end with <\|im_end\|>"):
-        export_run(tiny.run, ["Q8_0"], tmp_path / "bundle")
+        export_run(tiny.run, ["Q8_0"], tmp_path / "bundle", wishes=Wishes(gates=["endings=0.5"]))
     assert not (tmp_path / "bundle").exists()
 
 
@@ -104,7 +105,7 @@ def test_a_broken_sample_is_named_with_its_line(run: Path) -> None:
     with (run / "sample.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"messages": [{"role": "user"}]}\n')
     with pytest.raises(UsageError, match=r"sample\.jsonl:4: not a conversation"):
-        read_sample(read_run(run))
+        read_samples(run / "sample.jsonl", read_run(run).template)
 
 
 def test_a_folder_with_other_things_is_not_overwritten(tiny: Tiny, tmp_path: Path) -> None:
@@ -121,14 +122,14 @@ def test_an_older_bundle_is_replaced(tmp_path: Path) -> None:
 
 def app() -> typer.Typer:
     made = typer.Typer()
-    cli.register(made)
+    cli.register(made, openers={"huggingface": ""}, case_maker="")
     return made
 
 
 def test_the_command_line_exports_and_flashes(tiny: Tiny, tmp_path: Path) -> None:
     bundle, box = tmp_path / "b", tmp_path / "box"
     done = CliRunner().invoke(
-        app(), ["export", str(tiny.run), "--quant", "F16,Q8_0", "--out", str(bundle), "--endless", "--json"]
+        app(), ["export", str(tiny.run), "--quant", "F16,Q8_0", "--out", str(bundle), "--tasks", "0", "--json"]
     )
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["quant"] == "Q8_0"

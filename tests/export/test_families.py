@@ -14,6 +14,7 @@ from devices.errors import GateError
 from devices.simulator import World
 from devices.site import load_site
 from edge_agent.engine import Limits, Request
+from edge_agent.gate_limits import GateLimits
 from edge_agent.gguf_header import require_gguf
 from edge_agent.grammar import Grammar, reply_grammar
 from edge_agent.llama_engine import LlamaEngine
@@ -22,8 +23,10 @@ from export import layout, parity
 from export.adapter_file import write_adapter
 from export.convert import convert, read_config
 from export.llama_file import LlamaFile
-from export.quantize import quantize
-from tests.tiny_base import make_tiny_run, spread_weights, tiny_texts
+from export.quantize import Quant, plan
+from export.samples import Sample
+from tests.export.conftest import check_all
+from tests.tiny_base import make_tiny_run, spread_weights, tiny_samples
 from tests.vocabularies import VOCABULARIES
 
 FUSED = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
@@ -55,11 +58,15 @@ class Made:
     gguf: Path
 
     @property
-    def texts(self) -> list[str]:
-        return tiny_texts(self.template)
+    def samples(self) -> list[Sample]:
+        return tiny_samples(self.template)
 
-    def convert(self, out: Path) -> None:
-        convert(self.base, self.adapter, out, template=self.template, name="tiny", metadata={})
+    def check(self, gguf: Path) -> parity.Distance:
+        return check_all(self.base, self.adapter, self.template, gguf, self.samples)
+
+    def convert(self, out: Path, kind: Quant = "F16") -> None:
+        planned = plan(layout.read_shape(read_config(self.base)), kind)
+        convert(self.base, self.adapter, out, template=self.template, name="tiny", metadata={}, planned=planned)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -108,20 +115,22 @@ def make_as_published(path: Path, vocabulary: str) -> None:
 
 
 def test_tokens_and_logits_are_those_of_hugging_face(made: Made, tmp_path: Path) -> None:
-    report = parity.check(made.base, made.adapter, made.template, made.gguf, made.texts)
+    report = made.check(made.gguf)
     assert report.mean_kl < 1e-4 and report.top1_agreement >= 0.99
     header = require_gguf(made.gguf)
     assert ("output.weight" in header.tensor_types) == (made.name not in {"llama-3.2", "qwen2.5", "qwen3"})
-    for kind in ("Q8_0", "Q4_K_M"):
-        quantize(made.gguf, tmp_path / f"{kind}.gguf", kind)
-        assert parity.compare_quantized(made.gguf, tmp_path / f"{kind}.gguf", made.texts).mean_kl < 1.0
+    yardstick, kinds = parity.Yardstick(made.gguf, made.samples), ("Q8_0", "Q4_K_M")
+    for kind in kinds:
+        made.convert(tmp_path / f"{kind}.gguf", kind)
+        assert yardstick.distance(tmp_path / f"{kind}.gguf")[None].mean_kl < 1.0
 
 
 def test_the_adapter_s_own_file_is_laid_over_the_base_s(made: Made, tmp_path: Path) -> None:
     convert(made.base, None, tmp_path / "base.gguf", template=made.template, name="base", metadata={})
     shape = layout.read_shape(read_config(made.base))
     write_adapter(shape, made.adapter, tmp_path / "adapter.gguf", "tiny")
-    report = parity.compare_adapter(made.gguf, tmp_path / "base.gguf", tmp_path / "adapter.gguf", made.texts[:2])
+    yardstick = parity.Yardstick(made.gguf, made.samples[:2])
+    report = parity.check_adapter(yardstick, tmp_path / "base.gguf", tmp_path / "adapter.gguf", GateLimits())
     assert report.mean_kl < 1e-4
 
 
@@ -167,7 +176,7 @@ def test_a_layout_of_another_family_is_stopped(made: Made, tmp_path: Path, monke
     monkeypatch.setattr(layout, *WRONG[made.name])
     made.convert(tmp_path / "wrong.gguf")
     with pytest.raises(GateError, match="gate logits"):
-        parity.check(made.base, made.adapter, made.template, tmp_path / "wrong.gguf", made.texts)
+        made.check(tmp_path / "wrong.gguf")
 
 
 def test_phi_3_is_known_by_its_name(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,4 +191,4 @@ def test_phi_3_is_known_by_its_name(made: Made, tmp_path: Path, monkeypatch: pyt
     )
     made.convert(tmp_path / "wrong.gguf")
     with pytest.raises(GateError, match="gate tokens"):
-        parity.check(made.base, made.adapter, made.template, tmp_path / "wrong.gguf", made.texts)
+        made.check(tmp_path / "wrong.gguf")

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from devices.errors import GateError, UsageError
-from export import parity
 from export.convert import convert
 from export.export import Wishes, export_run
 from export.nf4 import as_nf4, is_quantized
@@ -36,9 +35,9 @@ def test_it_keeps_what_a_4_bit_model_computes_with(tiny: Tiny, dtype_name: str) 
 def test_merged_into_it_the_file_is_the_model_that_was_trained(tiny: Tiny, tmp_path: Path) -> None:
     gguf = tmp_path / "m.gguf"
     convert(tiny.base, tiny.adapter, gguf, template=tiny.template, name="m", metadata={}, nf4_dtype="float32")
-    assert parity.check(tiny.base, tiny.adapter, tiny.template, gguf, tiny.texts, "float32").mean_kl < 1e-4
+    assert tiny.check(gguf, "float32").mean_kl < 1e-4
     with pytest.raises(GateError, match="gate logits"):  # it is not the adapter on the base as it is
-        parity.check(tiny.base, tiny.adapter, tiny.template, gguf, tiny.texts)
+        tiny.check(gguf)
 
 
 def test_only_a_run_on_an_nf4_base_is_merged_into_it(tiny: Tiny, tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from devices.errors import GateError, UnavailableError, UsageError
+from edge_agent.gate_limits import GateLimits
 from edge_agent.gguf_header import BadGguf, require_gguf
 from export import convert as converting
 from export import parity
 from export.convert import convert
 from export.llama_file import LlamaFile
-from export.quantize import QUANTS, parse_quants, quantize, require_types
 from export.tokenizer import read_vocabulary
 from tests.export.conftest import Tiny
 
@@ -31,34 +31,30 @@ def convert_with(tiny: Tiny, out: Path, monkeypatch: pytest.MonkeyPatch, **chang
     return out
 
 
-def check_tiny(tiny: Tiny, gguf: Path) -> parity.ParityReport:
-    return parity.check(tiny.base, tiny.adapter, tiny.template, gguf, tiny.texts)
-
-
 def test_another_splitting_regex_is_stopped(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = convert_with(tiny, tmp_path / "m.gguf", monkeypatch, pre="gpt-2")
     with pytest.raises(GateError, match="gate tokens"):
-        check_tiny(tiny, path)
+        tiny.check(path)
 
 
 def test_special_tokens_as_plain_text_are_stopped(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = convert_with(tiny, tmp_path / "m.gguf", monkeypatch, types=(1,) * 512)
     with pytest.raises(GateError, match="gate tokens"):
-        check_tiny(tiny, path)
+        tiny.check(path)
 
 
 def test_missing_merges_are_stopped(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     merges = read_vocabulary(tiny.base, 512, "<|im_end|>").merges
     path = convert_with(tiny, tmp_path / "m.gguf", monkeypatch, merges=merges[:-1])
     with pytest.raises(GateError, match="gate tokens"):
-        check_tiny(tiny, path)
+        tiny.check(path)
 
 
 def test_an_altered_template_is_stopped(tiny: Tiny, tmp_path: Path) -> None:
     altered = replace(tiny.template, source=tiny.template.source + " ")
     convert(tiny.base, tiny.adapter, tmp_path / "m.gguf", template=altered, name="tiny", metadata={})
     with pytest.raises(GateError, match="gate template"):
-        check_tiny(tiny, tmp_path / "m.gguf")
+        tiny.check(tmp_path / "m.gguf")
 
 
 def test_an_end_of_turn_that_does_not_stop_is_stopped(tiny: Tiny) -> None:
@@ -83,66 +79,23 @@ def test_broken_probabilities_are_stopped(tiny: Tiny) -> None:
     rows = [numpy.log(numpy.full((4, 8), 1 / 8, numpy.float32))]
     broken = [numpy.full((4, 8), numpy.nan, numpy.float32)]
     measured = parity.compare(rows, broken)
-    assert not measured["mean_kl"] < parity.MEAN_KL_LIMIT
-    assert numpy.isnan(measured["max_abs_delta"])
+    assert not measured.mean_kl < GateLimits().logits_kl
+    assert numpy.isnan(measured.max_abs_delta)
 
 
 def test_the_limits_separate_right_from_wrong(tiny: Tiny) -> None:
     """A right conversion is at least 20 times below the limit; test_convert has the wrong ones above it."""
-    assert tiny.export["gates"]["parity"]["mean_kl"] * 20 < parity.MEAN_KL_LIMIT
+    assert tiny.export["gates"]["logits"]["mean_kl"] * 20 < GateLimits().logits_kl
 
 
 def test_no_texts_is_a_usage_error(tiny: Tiny) -> None:
     with pytest.raises(UsageError, match="at least one text"):
-        parity.check(tiny.base, tiny.adapter, tiny.template, tiny.f16, [])
-
-
-def test_quantized_files_have_the_types_they_should(tiny: Tiny) -> None:
-    measured = tiny.export["gates"]["quantized"]
-    assert measured["Q8_0"]["types"] == {"F32": 5, "Q8_0": 15}
-    assert set(measured["Q4_K_M"]["types"]) == {"F32", "Q4_K", "Q6_K"}
-    assert measured["Q8_0"]["mean_kl"] < measured["Q4_K_M"]["mean_kl"]
-    assert require_types(tiny.f16, "F16") == {"F16": 15, "F32": 5}
-
-
-def test_fewer_bits_are_smaller_and_further_off(tiny: Tiny, tmp_path: Path) -> None:
-    sizes, distances = [], []
-    for kind in QUANTS[1:]:
-        made = quantize(tiny.f16, tmp_path / f"{kind}.gguf", kind, threads=1)
-        assert {"Q8_0": "Q8_0", "Q4_0": "Q4_0", "IQ4_XS": "IQ4_XS"}.get(kind, kind[:4]) in made.types
-        sizes.append(made.size_bytes)
-        distances.append(parity.compare_quantized(tiny.f16, made.path, tiny.texts).mean_kl)
-    assert sizes == sorted(sizes, reverse=True)
-    assert distances[:4] == sorted(distances[:4]) and max(distances[4:]) > distances[3]  # the last three are close
-
-
-def test_a_type_that_llama_cpp_changed_in_silence_is_stopped(tiny: Tiny, tmp_path: Path) -> None:
-    from tests.tiny_base import make_tiny_base
-
-    changes: dict[str, object] = {"hidden_size": 192, "num_attention_heads": 3, "num_key_value_heads": 1}
-    base = make_tiny_base(tmp_path / "base", layers=1, changes=changes)
-    f16 = tmp_path / "f16.gguf"
-    convert(base, None, f16, template=tiny.template, name="tiny", metadata={})
-    with pytest.raises(GateError, match=r"Q4_K_M: tensor .* got the type"):
-        quantize(f16, tmp_path / "q4.gguf", "Q4_K_M", threads=1)
-    assert not (tmp_path / "q4.gguf").exists()
-    assert quantize(f16, tmp_path / "q8.gguf", "Q8_0", threads=1).types["Q8_0"] == 8
-
-
-def test_f16_is_copied_and_verified(tiny: Tiny, tmp_path: Path) -> None:
-    assert quantize(tiny.f16, tmp_path / "copy.gguf", "F16").size_bytes == tiny.f16.stat().st_size
-
-
-def test_a_quantization_that_cannot_be_written_is_explained(tiny: Tiny, tmp_path: Path) -> None:
-    from export.llama_file import quantize_file
-
-    with pytest.raises(UnavailableError, match="could not quantize"):
-        quantize_file(tiny.f16, tmp_path / "no" / "folder.gguf", "MOSTLY_Q8_0")
+        parity.Yardstick(tiny.f16, [])
 
 
 def test_llama_cpp_stays_quiet(tiny: Tiny, capfd: pytest.CaptureFixture[str]) -> None:
     with LlamaFile(tiny.f16) as model:
-        model.log_probs(model.tokenize("hello"), 1)
+        model.log_probs(model.tokenize("hello"), [0])
     out, err = capfd.readouterr()
     assert out + err == ""
 
@@ -220,10 +173,3 @@ def test_other_families_tokens_agree_too(
     assert made.pre_tokenizer == pre
     with LlamaFile(tmp_path / "m.gguf") as model:
         assert parity.check_tokens(model, AutoTokenizer.from_pretrained(base), tiny.texts) > 2000
-
-
-def test_quants_are_parsed() -> None:
-    assert parse_quants(["F16,q8_0", "iq4_xs", "F16"]) == ["F16", "Q8_0", "IQ4_XS"]
-    for wrong in (["Q3"], [""]):
-        with pytest.raises(UsageError):
-            parse_quants(wrong)

@@ -8,9 +8,7 @@ import pytest
 
 from devices.errors import UsageError
 from export.layout import Shape, read_shape
-from export.quantize import quantize
-from export.targets import BITS, Target, choose_quant, load_target, model_bytes
-from tests.export.conftest import Tiny
+from export.targets import Target, choose_quant, load_target
 
 LLAMA = {"architectures": ["LlamaForCausalLM"], "vocab_size": 128256, "rms_norm_eps": 1e-5,
          "max_position_embeddings": 131072, "num_key_value_heads": 8, "head_dim": 128}  # fmt: skip
@@ -34,17 +32,6 @@ def test_the_best_that_fits_is_chosen(name: str, shape: Shape, quant: str) -> No
     choice = choose_quant(load_target(name), shape)
     assert choice.quant == quant and choice.model + choice.context + choice.working <= choice.free
     assert choice.reason.startswith(f"{quant} is the best that fits")
-
-
-def test_sizes_are_about_those_of_real_files(tiny: Tiny, tmp_path: Path) -> None:
-    import json
-
-    shape = read_shape(json.loads((tiny.base / "config.json").read_text(encoding="utf-8")))
-    for quant in BITS:
-        real = quantize(tiny.f16, tmp_path / f"{quant}.gguf", quant, threads=1).size_bytes
-        assert model_bytes(shape, quant) == pytest.approx(real, rel=0.15)  # the vocabulary is a large part of this one
-    assert model_bytes(LLAMA_8B, "Q4_K_M") == pytest.approx(4.92e9, rel=0.01)  # as is published
-    assert model_bytes(LLAMA_8B, "Q8_0") == pytest.approx(8.54e9, rel=0.02)
 
 
 def test_a_board_with_arm_cores_gets_what_they_are_fast_with() -> None:

@@ -1,0 +1,71 @@
+"""An importance matrix: how much an error in each input of a weight matrix counts, in llama.cpp's own file form.
+
+Quantizing weighs errors by it, so that weights that meet large inputs keep more of their value. It comes from the run's
+sample conversations, which are training data; held-out cases are never among them.
+
+Source: llama.cpp 0c1e57098 tools/imatrix/imatrix.cpp, save_imatrix; tools/quantize/quantize.cpp, prepare_imatrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from devices.durable import aside_of, finish
+from edge_agent.engine import common_length
+from export.layout import Shape
+from export.llama_file import LlamaFile
+from export.reference import Reference
+from export.samples import SCORED_TOKENS, Sample
+
+if TYPE_CHECKING:
+    from numpy import float32
+    from numpy.typing import NDArray
+
+CHUNK_TOKENS = 512  # what llama.cpp counts in; only told
+
+
+def measure_importance(
+    reference: Reference, shape: Shape, f16: Path, samples: Sequence[Sample]
+) -> tuple[dict[str, NDArray[float32]], int]:
+    """Return the mean square of each input by GGUF name, float32 (in,), and on how many tokens it was measured."""
+    with LlamaFile(f16) as model:
+        rows = [model.tokenize(sample.text)[:SCORED_TOKENS] for sample in samples]
+    shared = reduce(lambda first, row: first[: common_length(first, row)], rows[1:], rows[0])
+    start = min(len(shared), *(len(row) - 1 for row in rows))
+    tokens = sum(map(len, rows)) - start * (len(rows) - 1)
+    return reference.importance(shape, rows, start), tokens
+
+
+def write_importance(path: Path, importance: dict[str, NDArray[float32]], tokens: int, source: str) -> None:
+    """Write an importance matrix's file; it appears whole or not at all.
+
+    Args:
+        path: the file.
+        importance: float32 (in,) by GGUF name.
+        tokens: on how many it was measured.
+        source: of the texts.
+    """
+    import gguf
+    import numpy
+
+    aside = aside_of(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = gguf.GGUFWriter(aside, "")
+    writer.add_type(gguf.GGUFType.IMATRIX)
+    writer.add_array(gguf.Keys.IMatrix.DATASETS, [source])
+    writer.add_uint32(gguf.Keys.IMatrix.CHUNK_COUNT, max(1, tokens // CHUNK_TOKENS))
+    writer.add_uint32(gguf.Keys.IMatrix.CHUNK_SIZE, CHUNK_TOKENS)
+    try:
+        for name, means in importance.items():
+            writer.add_tensor(f"{name}.in_sum2", (means * tokens)[None, :].astype(numpy.float32))
+            writer.add_tensor(f"{name}.counts", numpy.array([[tokens]], numpy.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        finish(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
