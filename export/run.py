@@ -106,10 +106,9 @@ def gate_limits(run: Run, overrides: Sequence[str] = ()) -> GateLimits:
     values: dict[str, Any] = dict(run.recipe.get("gates") or {})
     for text in overrides:
         name, equals, written = text.partition("=")
-        value = parse_value(written, f"--gate {text}")
         if not equals or not name:
             raise UsageError(f"--gate {text}: not NAME=VALUE", hint=f"names: {', '.join(GateLimits.model_fields)}")
-        values[name] = float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+        values[name] = parse_value(written, f"--gate {text}")
     try:
         return GateLimits.model_validate(values)
     except ValidationError as error:

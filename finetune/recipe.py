@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 
 from devices.errors import UsageError
 from devices.yaml_file import Strict, first_problem, parse_value, plain_values, read_yaml
+from edge_agent.gate_limits import GateLimits
 from finetune.exchanges import MAKERS
 
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
@@ -139,7 +140,7 @@ class Recipe(Strict):
     """A whole recipe. Paths are relative to the working directory.
 
     `base` is a folder, a hub name, or `starter`, the small base that ships with Edgewright. `cases` is a file of
-    evaluation cases that the data must not have seen; the site's own held-out ones if left out.
+    evaluation cases that the data must not have seen; the site's own held-out ones if left out. `gates` is for the export.
     """
 
     schema_: Literal["recipe/v1"] = Field(alias="schema")
@@ -157,6 +158,7 @@ class Recipe(Strict):
     lora: Lora = Lora()
     general: General | None = None
     preference: Preference | None = None
+    gates: GateLimits = GateLimits()
     training: Training
 
     @model_validator(mode="after")

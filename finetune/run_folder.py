@@ -31,7 +31,7 @@ from finetune.recipe import Recipe, load_recipe
 
 SCHEMA = "run/v1"
 METRICS, BEST, SAMPLE, BOARD = "metrics.jsonl", "best", "sample.jsonl", "tensorboard"
-SAMPLE_ROWS = 8
+SAMPLE_ROWS = 32  # the first of the data; held-out rows are its last
 PACKAGES = ("edgewright", "torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "tokenizers")
 
 
