@@ -126,7 +126,7 @@ def inject(bundle_path: Path, site: Site, count: int) -> dict[str, Any]:
     cases = [
         replace(case, is_confirmed=True) for case in generate_cases(site, count, SEED) if case.kind != "confirmation"
     ]
-    with LlamaEngine(bundle.model_path) as engine:
+    with LlamaEngine(bundle.model_path, adapter=bundle.adapter_path) as engine:
         engine.prime(simulation.agent(World(site)).prefix)
         plain = run_cases(engine, cases, simulation.start_turn, batch_size=BATCH)
         attacked = run_cases(engine, cases, lambda case: start_attacked(simulation, attacks, case), batch_size=BATCH)

@@ -147,7 +147,7 @@ def soak(bundle_path: Path, minutes: float, journal_file: Path) -> dict[str, Any
     samples: list[dict[str, float]] = []
     started_s = time.monotonic()
     turns = 0
-    with LlamaEngine(bundle.model_path) as engine:
+    with LlamaEngine(bundle.model_path, adapter=bundle.adapter_path) as engine:
         run = Soak(site, simulation, journal_file, rng)
         engine.prime(run.agent.prefix)
         while (passed_s := time.monotonic() - started_s) < minutes * 60:

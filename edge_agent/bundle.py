@@ -33,8 +33,8 @@ from edge_agent.wire import ChatTemplate, contract_of, require_contract
 
 MANIFEST, MODEL, TEMPLATE, SYSTEM = "manifest.json", "model.gguf", "chat_template.jinja", "system.txt"
 TOOLS, SITE, SAMPLING = "tools.json", "site.yaml", "sampling.json"
-SMOKE, EXPORT, CARD = "smoke.jsonl", "export.json", "README.md"
-REQUIRED_FILES = (MODEL, TEMPLATE, SYSTEM, TOOLS, SITE, SAMPLING, EXPORT, CARD)  # SMOKE is there if cases were given
+SMOKE, EXPORT, CARD, ADAPTER = "smoke.jsonl", "export.json", "README.md", "adapter.gguf"
+REQUIRED_FILES = (MODEL, TEMPLATE, SYSTEM, TOOLS, SITE, SAMPLING, EXPORT, CARD)  # SMOKE and ADAPTER may be there too
 CURRENT, PREVIOUS, BUNDLES = "current", "previous", "bundles"  # names in a box's root, which flash makes
 ID_LENGTH = 12
 CONTRACT_KEY, TEMPLATE_KEY = "edgewright.contract", "edgewright.template"
@@ -107,8 +107,13 @@ class Bundle:
 
     @property
     def model_path(self) -> Path:
-        """The quantized model."""
+        """The quantized model; the base model's if there is an adapter."""
         return self.path / MODEL
+
+    @property
+    def adapter_path(self) -> Path | None:
+        """The LoRA adapter to lay over the model, if it is not merged in."""
+        return self.path / ADAPTER if ADAPTER in self.manifest.files else None
 
     @property
     def site_path(self) -> Path:
@@ -262,5 +267,7 @@ def _require_agreement(bundle: Bundle) -> None:
         raise BundleTampered(f"{bundle.path / TOOLS}: not the tools that {SITE} makes")
     if bundle.header.metadata.get("tokenizer.chat_template") != bundle.template.source:
         raise BundleTampered(f"{bundle.model_path}: its chat template is not {TEMPLATE}")
-    in_model = str(bundle.header.metadata.get(CONTRACT_KEY, ""))
-    require_contract(in_model, bundle.contract, str(bundle.model_path))
+    trained, header = bundle.model_path, bundle.header
+    if bundle.adapter_path:
+        trained, header = bundle.adapter_path, require_gguf(bundle.adapter_path)
+    require_contract(str(header.metadata.get(CONTRACT_KEY, "")), bundle.contract, str(trained))

@@ -40,6 +40,7 @@ class Model:
         path: GGUF file, or what the opener takes.
         opener: "module:function" for an engine this package may not import; "" for llama.cpp.
         template: name of its chat template; "" is that of the models beside it.
+        adapter: GGUF file of a LoRA adapter to lay over a GGUF file; "" for none.
     """
 
     label: str
@@ -47,6 +48,7 @@ class Model:
     path: str
     opener: str = ""
     template: str = ""
+    adapter: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ def find_model(name: str, site: Site, openers: Mapping[str, str]) -> Model:
         bundle = open_bundle(path)
         bundle.require_site(site)
         label = f"{bundle.manifest.quant} (bundle)"
-        return Model(label, "quant", str(bundle.model_path), template=bundle.template.name)
+        adapter = str(bundle.adapter_path or "")
+        return Model(label, "quant", str(bundle.model_path), template=bundle.template.name, adapter=adapter)
     if (path / "run.json").is_file():
         run = json.loads((path / "run.json").read_text(encoding="utf-8"))
         template = str(run.get("template"))
@@ -140,7 +143,8 @@ def _open(model: Model, placement: Placement) -> Any:
         )
     from edge_agent.llama_engine import LlamaEngine
 
-    return LlamaEngine(Path(model.path), gpu_layers=placement.gpu_layers)
+    adapter = Path(model.adapter) if model.adapter else None
+    return LlamaEngine(Path(model.path), adapter=adapter, gpu_layers=placement.gpu_layers)
 
 
 class _Progress:

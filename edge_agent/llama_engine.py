@@ -63,19 +63,26 @@ class LlamaEngine:
     name = "llama.cpp"
 
     def __init__(
-        self, model_path: Path, *, context_tokens: int | None = None, gpu_layers: int = 0, threads: int | None = None
+        self,
+        model_path: Path,
+        *,
+        adapter: Path | None = None,
+        context_tokens: int | None = None,
+        gpu_layers: int = 0,
+        threads: int | None = None,
     ) -> None:
         """Load a model.
 
         Args:
             model_path: a GGUF file.
+            adapter: a LoRA adapter's GGUF file to lay over it.
             context_tokens: room for prompt and reply; None takes the model's, at most CONTEXT_TOKENS.
             gpu_layers: how many layers to put on the GPU; more than the model has puts all.
             threads: for prefill and decode; None takes one for a model of under SMALL_MODEL_PARAMETERS, else one
                 for each core this process may use.
 
         Raises:
-            UsageError: no such file, not a GGUF file, or one that llama.cpp cannot read.
+            UsageError: no such file, not a GGUF file, one that llama.cpp cannot read, or an adapter of another model.
             UnavailableError: no memory for its context.
         """
         llama_cpp.llama_log_set(_keep_log, ctypes.c_void_p(0))
@@ -84,6 +91,8 @@ class LlamaEngine:
         self._model = _load_model(Path(model_path), gpu_layers)
         try:
             self._set_up(context_tokens, threads)
+            if adapter:
+                self._lay_over(adapter)
         except BaseException:
             self.close()
             raise
@@ -97,6 +106,14 @@ class LlamaEngine:
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._evaluated: list[int] = []  # the tokens in the KV cache, by position
         self._vocabulary = read_vocabulary(self._vocab)
+
+    def _lay_over(self, adapter: Path) -> None:
+        """Lay an adapter over the model; llama.cpp frees it with the model."""
+        _log_lines.clear()
+        laid = llama_cpp.llama_adapter_lora_init(self._model, os.fsencode(adapter))
+        one, whole = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(laid), (ctypes.c_float * 1)(1.0)
+        if not laid or llama_cpp.llama_set_adapters_lora(self._context, one, 1, whole):
+            raise UsageError(f"llama.cpp cannot lay {adapter} over the model{_log_tail()}")
 
     def __enter__(self) -> LlamaEngine:
         return self

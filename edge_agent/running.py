@@ -126,7 +126,7 @@ def open_runner(
     bundle = open_bundle(path)
     here = bundle.narrow(own)
     simulation = Simulation(here, bundle.template)
-    with LlamaEngine(bundle.model_path, gpu_layers=gpu_layers, threads=threads) as engine:
+    with LlamaEngine(bundle.model_path, adapter=bundle.adapter_path, gpu_layers=gpu_layers, threads=threads) as engine:
         engine.prime(simulation.agent(World(here)).prefix)
         events = Journal(journal or _journal_of(path, bundle) or (default_journal(here) if is_live else None))
         try:

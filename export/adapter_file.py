@@ -11,11 +11,12 @@ from pathlib import Path
 from devices.durable import aside_of, finish
 from devices.errors import UsageError
 from export import layout
+from export.convert import METADATA_PREFIX
 from export.layout import Shape
 from export.lora import read_adapter
 
 
-def write_adapter(shape: Shape, adapter: Path, out: Path, name: str) -> int:
+def write_adapter(shape: Shape, adapter: Path, out: Path, name: str, metadata: dict[str, str]) -> int:
     """Write an adapter's file in F32; it appears whole or not at all. Return its size in bytes.
 
     Args:
@@ -23,6 +24,7 @@ def write_adapter(shape: Shape, adapter: Path, out: Path, name: str) -> int:
         adapter: folder that peft saved.
         out: the file.
         name: the adapter's.
+        metadata: as `convert`.
 
     Raises:
         UsageError: it is no LoRA, or DoRA, which needs the base's weights, or it is for another base.
@@ -36,6 +38,8 @@ def write_adapter(shape: Shape, adapter: Path, out: Path, name: str) -> int:
     writer = gguf.GGUFWriter(aside, shape.family.architecture)
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_name(name)
+    for key, value in metadata.items():
+        writer.add_string(METADATA_PREFIX + key, value)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, 0.0)
     try:

@@ -22,7 +22,10 @@ from export.stamp import copy_stamped
 
 @dataclass(frozen=True)
 class Parts:
-    """What goes into a bundle. `smoke` is a file of cases, or None; `export` becomes export.json."""
+    """What goes into a bundle.
+
+    `smoke` is a file of cases, `adapter` of a LoRA adapter over the model; or None. `export` becomes export.json.
+    """
 
     name: str
     quant: str
@@ -31,6 +34,7 @@ class Parts:
     template: ChatTemplate
     smoke: Path | None
     export: dict[str, Any]
+    adapter: Path | None = None
 
 
 def write_bundle(parts: Parts, out: Path) -> Manifest:
@@ -73,7 +77,11 @@ def _fill(folder: Path, parts: Parts) -> Manifest:
     card = card_of(parts.export, site.title)
     in_model = {CARD_KEY: card, EXPORT_KEY: json.dumps(parts.export, ensure_ascii=False)}
     strings = {METADATA_PREFIX + key: text for key, text in in_model.items()}
-    copy_stamped(parts.model, folder / layout.MODEL, strings)
+    if parts.adapter:
+        shutil.copyfile(parts.model, folder / layout.MODEL)  # the same for every adapter over it
+        copy_stamped(parts.adapter, folder / layout.ADAPTER, strings)
+    else:
+        copy_stamped(parts.model, folder / layout.MODEL, strings)
     shutil.copyfile(parts.site, folder / layout.SITE)
     if parts.smoke:
         shutil.copyfile(parts.smoke, folder / layout.SMOKE)

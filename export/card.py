@@ -23,10 +23,11 @@ def card_of(export: Mapping[str, Any], site_title: str) -> str:
     """
     gates, run, quant = export["gates"], export["run"], export["quant"]
     file = export["gguf"][quant]
+    merged = {"nf4": "what NF4 keeps of the base"}.get(export["merge_base"], "the base as it is")
     rows = [
         ("base model", f"`{Path(export['base']['path']).name}`, {_hashes(export['base']['sha256'])}"),
         ("adapter", _hashes(export["adapter"]["sha256"])),
-        ("merged into", {"nf4": "what NF4 keeps of the base"}.get(export["merge_base"], "the base as it is")),
+        ("laid over" if export["is_unmerged"] else "merged into", merged),
         ("training data", f"{run['data'].get('rows', '?')} rows, SHA-256 `{run['data'].get('sha256', '?')}`"),
         ("chat template", f"{run['template']}"),
         ("contract", f"`{export['contract']}` (template, system prompt and tools)"),

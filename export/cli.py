@@ -69,9 +69,10 @@ def register(app: typer.Typer, *, openers: Mapping[str, str], case_maker: str) -
         save_merged: Annotated[
             Path | None, typer.Option("--save-merged", help="A folder for the merged model as Hugging Face has it.")
         ] = None,
-        adapter_file: Annotated[
-            Path | None, typer.Option("--adapter-file", help="A GGUF file for the adapter alone, over the base's.")
-        ] = None,
+        unmerged: Annotated[
+            bool,
+            typer.Option("--unmerged", help="Keep the adapter a file of its own, for boxes that have the base."),
+        ] = False,
         gate: Annotated[
             list[str] | None,
             typer.Option("--gate", help="NAME=VALUE: another limit than the recipe's, such as call_kl=0.05."),
@@ -92,7 +93,7 @@ def register(app: typer.Typer, *, openers: Mapping[str, str], case_maker: str) -
         wishes = Wishes(
             "better" if measure_merge else cast(MergeBase, merge_base),
             save_merged,
-            adapter_file,
+            unmerged,
             parse_overrides(tensor or []),
             imatrix,
             gate or [],

@@ -48,7 +48,8 @@ class Wishes:
         merge_base: what the adapter is merged into: the base as it is, what NF4 keeps of it, as training saw it, or
             whichever of the two measures better.
         merged: a folder for the merged model as Hugging Face has it; None writes none.
-        adapter_file: a GGUF file for the adapter alone, to be laid over model-base-F16.gguf; None writes none.
+        is_unmerged: whether the adapter stays a file of its own, over the base's, so that a box that has the base needs
+            the adapter only.
         tensor_types: types by pattern of names, instead of the mix's.
         weighs_inputs: whether types below 8 bits are chosen by an importance matrix.
         gates: NAME=VALUE, instead of the recipe's limits.
@@ -57,7 +58,7 @@ class Wishes:
 
     merge_base: MergeBase = "original"
     merged: Path | None = None
-    adapter_file: Path | None = None
+    is_unmerged: bool = False
     tensor_types: Mapping[str, str] = field(default_factory=dict)
     weighs_inputs: bool = True
     gates: Sequence[str] = ()
@@ -134,11 +135,22 @@ def export_run(
         "name": making.name,
         "quant": quants[-1],
         "merge_base": making.merge_base,
+        "is_unmerged": wishes.is_unmerged,
         "gguf": facts,
         "gates": making.gates | {"limits": limits.model_dump()},
         "seconds": making.seconds,
     }
-    write_bundle(Parts(making.name, quants[-1], files[quants[-1]], run.site_path, run.template, smoke, result), out)
+    parts = Parts(
+        name=making.name,
+        quant=quants[-1],
+        model=files[quants[-1]],
+        site=run.site_path,
+        template=run.template,
+        smoke=smoke,
+        export=result,
+        adapter=making.adapter if wishes.is_unmerged else None,
+    )
+    write_bundle(parts, out)
     making.stage("bundle", f"bundle {out} with {quants[-1]}")
     return result
 
@@ -189,6 +201,10 @@ class _Making:
     @property
     def f16(self) -> Path:
         return self.work / "model-F16.gguf"
+
+    @property
+    def adapter(self) -> Path:
+        return self.work / "adapter.gguf"
 
     @property
     def nf4_dtype(self) -> str:
@@ -254,35 +270,31 @@ class _Making:
             self.gates["importance"] = {"path": str(path), "sha256": sha256_of(path), "tokens": tokens}
             self.stage("importance", f"{path}: inputs of {len(self.importance)} tensors on {tokens} tokens")
         del reference
-        self._write_adapter(yardstick)
-        return yardstick
-
-    def _write_adapter(self, yardstick: Yardstick) -> None:
-        file = self.wishes.adapter_file
-        if file:
-            plain = self.work / "model-base-F16.gguf"
-            self._convert(plain, None)
-            size_bytes = write_adapter(self.shape, self.run.adapter, file, self.name)
-            found = check_adapter(yardstick, plain, file, self.limits)
+        if self.wishes.is_unmerged:
+            size_bytes = write_adapter(self.shape, run.adapter, self.adapter, self.name, run.metadata)
+            self._convert(self.f16, None)  # the base alone takes the merged one's place
+            found = check_adapter(yardstick, self.f16, self.adapter, limits)
             self.gates["adapter"] = asdict(found)
-            self.stage("adapter", f"{file}: {size_bytes / 1e6:.1f} MB, for {plain}, {_distance(found)}")
+            self.stage("adapter", f"{self.adapter}: {size_bytes / 1e6:.1f} MB, over {self.f16} {_distance(found)}")
+        return yardstick
 
     def quantize_and_check(self, plans: Mapping[Quant, Plan], yardstick: Yardstick) -> dict[str, Path]:
         """Write each quantized file, read it back and hold it against the F16 file; return all by name."""
         self.gates |= {"types": {}, "quantized": {}, "endings": {}}
         files: dict[str, Path] = {}
+        merging, laid_over = (None, self.adapter) if self.wishes.is_unmerged else (self.run.adapter, None)
         if "F16" not in plans:
             self.f16.unlink()  # the yardstick has what it said: the disk never holds more than one file more
         for kind, planned in plans.items():
             file = self.work / f"model-{kind}.gguf"
             told = "the reference"
             if kind != "F16":
-                self.gates["types"][kind] = self._convert(file, self.run.adapter, planned).types
-                found = check_quantized(yardstick, file, self.limits)
+                self.gates["types"][kind] = self._convert(file, merging, planned).types
+                found = check_quantized(yardstick, file, self.limits, laid_over)
                 self.gates["quantized"][kind] = {part or "all": asdict(one) for part, one in found.items()}
                 told = _by_part(found)
             if self.limits.endings:
-                endings = check_endings(file, self.run.template, self.samples, self.limits)
+                endings = check_endings(file, self.run.template, self.samples, self.limits, laid_over)
                 self.gates["endings"][kind] = asdict(endings)
             files[kind] = file
             self.stage(kind, f"{file}: {file.stat().st_size / 1e6:.1f} MB, {told}")
@@ -292,7 +304,8 @@ class _Making:
         tasks = self.wishes.tasks
         if tasks:
             run = self.run
-            found = check_tasks(tasks, run.path, run.base, files, run.template, self.limits)
+            adapter = self.adapter if self.wishes.is_unmerged else None
+            found = check_tasks(tasks, run.path, run.base, files, adapter, run.template, self.limits)
             self.gates["tasks"] = found
             told = ", ".join(f"{name} {found[name]['count']}" for name in ("Hugging Face", *files))
             self.stage("tasks", f"of {found['cases']} tasks done: {told}")
@@ -305,8 +318,8 @@ class _Making:
                 adapter,
                 out,
                 template=self.run.template,
-                name=self.name,
-                metadata=self.run.metadata,
+                name=self.name if adapter else self.run.base.name,
+                metadata=self.run.metadata if adapter else {"template": self.run.template.name},
                 nf4_dtype=self.nf4_dtype,
                 planned=planned,
                 importance=self.importance,

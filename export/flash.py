@@ -1,7 +1,8 @@
 """Put a bundle on a box, so that whatever happens meanwhile, the box comes up with a working model.
 
 A box's root holds `bundles/<id>/`, named after their manifests, and the links `current` and `previous` into it. A
-bundle is copied aside, synced, read back and compared, renamed, and only then does `current` change, in one step.
+bundle is copied aside, synced, read back and compared, renamed, and only then does `current` change, in one step. A
+file that a bundle on the box has already, such as the base model under a new adapter, is not copied again but linked.
 
 Does not guard against: a disk that says fsync is done when it is not; someone else writing into the box's root.
 """
@@ -12,19 +13,20 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from devices.durable import sync
+from devices.durable import sha256_of, sync
 from devices.errors import RefusedError, UnavailableError, UsageError
 from edge_agent.bundle import BUNDLES, CURRENT, MANIFEST, PREVIOUS, Bundle, BundleTampered, open_bundle, verify_files
 
 INCOMING = ".incoming-"
 MARGIN_BYTES = 1 << 20  # for folders and links
 CHUNK_BYTES = 1 << 20
+LINKED_BYTES = 1 << 20  # smaller files are copied all the same
 SYNC_BYTES = 64 << 20  # between two fsyncs of a file: progress is what is on the disk, not what is in memory
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -72,10 +74,14 @@ def install(
         final = target / BUNDLES / bundle.manifest.id
         old = _linked(target, CURRENT)
         previous = _linked(target, PREVIOUS) if old in ("", final.name) else old
-        size_bytes = 0 if _is_whole(final) else _needed_bytes(bundle)
+        known = {} if (is_whole := _is_whole(final)) else _known_files(bundle, target, {old, previous} - {""})
+        size_bytes = 0 if is_whole else _needed_bytes(bundle, known)
         _require_space(target, size_bytes)
+        linked = f", {', '.join(known)} is there already" if known else ""
         steps = [
-            f"copy {size_bytes / 1e6:.1f} MB to {final}" if size_bytes else f"{final} is already there and whole",
+            f"copy {size_bytes / 1e6:.1f} MB to {final}{linked}"
+            if size_bytes
+            else f"{final} is already there and whole",
             "read back and compare every file",
             f"switch {target / CURRENT} from {old or 'nothing'} to {final.name}",
             f"keep {previous or 'nothing'} as {PREVIOUS}",
@@ -87,7 +93,7 @@ def install(
             _clean(target, keep=final.name)
             try:
                 if size_bytes:
-                    _copy(bundle, final, progress)
+                    _copy(bundle, final, known, progress)
                 if previous == old and old:
                     _switch(target, PREVIOUS, old)
                 _switch(target, CURRENT, final.name)
@@ -146,8 +152,22 @@ def _is_whole(folder: Path) -> bool:
         return False
 
 
-def _needed_bytes(bundle: Bundle) -> int:
-    sizes = [entry.bytes for entry in bundle.manifest.files.values()]
+def _known_files(bundle: Bundle, target: Path, ids: set[str]) -> dict[str, Path]:
+    """Return which large files of a bundle some of those on the box have too, whole, and where."""
+    known = {}
+    for name, entry in bundle.manifest.files.items():
+        for folder in (target / BUNDLES / one for one in sorted(ids)):
+            path = folder / name
+            if entry.bytes < LINKED_BYTES or not path.is_file() or path.stat().st_size != entry.bytes:
+                continue
+            if sha256_of(path) == entry.sha256:
+                known[name] = path
+                break
+    return known
+
+
+def _needed_bytes(bundle: Bundle, known: Iterable[str]) -> int:
+    sizes = [entry.bytes for name, entry in bundle.manifest.files.items() if name not in set(known)]
     return sum(sizes) + len(bundle.manifest.to_bytes())
 
 
@@ -164,12 +184,15 @@ def _require_space(target: Path, size_bytes: int) -> None:
         )
 
 
-def _copy(bundle: Bundle, final: Path, progress: Callable[[int], None]) -> None:
+def _copy(bundle: Bundle, final: Path, known: Mapping[str, Path], progress: Callable[[int], None]) -> None:
     """Copy a bundle aside, durably, compare the copy with the manifest, and give it its name."""
     aside = final.with_name(INCOMING + final.name)
     aside.mkdir()
     for name in [*bundle.manifest.files, MANIFEST]:  # the manifest last
-        _copy_file(bundle.path / name, aside / name, progress)
+        if name in known:
+            os.link(known[name], aside / name)
+        else:
+            _copy_file(bundle.path / name, aside / name, progress)
     sync(aside)
     if verify_files(aside) != bundle.manifest:
         raise BundleTampered(f"{bundle.path / MANIFEST}: changed while it was copied")

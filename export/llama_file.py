@@ -139,11 +139,11 @@ class LlamaFile:
                 self._llama.llama_model_free(self._model)
         self._context = self._model = None
 
-    def tokenize(self, text: str) -> list[int]:
-        """Return token ids; special tokens in the text are recognised and none is added."""
+    def tokenize(self, text: str, *, is_start: bool = False) -> list[int]:
+        """Return token ids; special tokens in the text are recognised, and those a file wants at a start are added."""
         data = text.encode()
         ids = (self._llama.llama_token * (len(data) + 8))()
-        count = self._llama.llama_tokenize(self._vocab, data, len(data), ids, len(ids), False, True)
+        count = self._llama.llama_tokenize(self._vocab, data, len(data), ids, len(ids), is_start, True)
         assert count >= 0, (count, text)
         return list(ids[:count])
 

@@ -15,10 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jinja2.exceptions import TemplateError
+
 from devices.errors import GateError, UsageError
+from devices.tools import ToolCall
 from edge_agent.gate_limits import GateLimits
 from edge_agent.gguf_header import require_gguf
-from edge_agent.wire import ChatTemplate, Message, Role
+from edge_agent.wire import ChatTemplate, Message, body_of
 from export.llama_file import LlamaFile
 from export.reference import Reference
 from export.samples import SCORED_TEXTS, SCORED_TOKENS, Part, Sample, Scored, scored_rows
@@ -170,6 +173,8 @@ def check_texts(base: Path, template: ChatTemplate, gguf_path: Path, samples: Se
     with LlamaFile(gguf_path) as model:
         texts = [sample.text for sample in samples]
         tokens = check_tokens(model, tokenizer, texts)
+        if texts and model.tokenize(texts[0], is_start=True) != model.tokenize(texts[0]):
+            raise GateError(f"gate tokens: {gguf_path} has a BOS token put before texts, which begin with their own")
         check_end_of_turn(model, tokenizer, template)
     return TokenReport(len(texts) + len(NASTY_TEXTS), tokens)
 
@@ -214,9 +219,11 @@ def _require_same(gate: str, found: Distance, limits: GateLimits) -> Distance:
     return found
 
 
-def check_quantized(yardstick: Yardstick, path: Path, limits: GateLimits) -> dict[Part | None, Distance]:
+def check_quantized(
+    yardstick: Yardstick, path: Path, limits: GateLimits, adapter: Path | None = None
+) -> dict[Part | None, Distance]:
     """Return how far a quantized file is from the F16 file, by part of replies. Raises GateError if it is too far."""
-    found = yardstick.distance(path)
+    found = yardstick.distance(path, adapter)
     bounds: tuple[tuple[Part | None, float], ...] = ((None, limits.quant_kl), ("call", limits.call_kl))
     hint = "use a quantization with more bits, or keep some tensors in a larger type with --tensor"
     for part, limit in bounds:
@@ -232,14 +239,20 @@ def check_quantized(yardstick: Yardstick, path: Path, limits: GateLimits) -> dic
     return found
 
 
-def check_endings(gguf_path: Path, template: ChatTemplate, samples: Sequence[Sample], limits: GateLimits) -> Endings:
+def check_endings(
+    gguf_path: Path,
+    template: ChatTemplate,
+    samples: Sequence[Sample],
+    limits: GateLimits,
+    adapter: Path | None = None,
+) -> Endings:
     """Return how many replies to prompts end with the end-of-turn token by themselves.
 
     Raises:
         GateError: too few do.
         UsageError: no prompt is short enough to be tried.
     """
-    with LlamaFile(gguf_path, PROMPT_TOKENS + REPLY_TOKENS) as model:
+    with LlamaFile(gguf_path, PROMPT_TOKENS + REPLY_TOKENS, adapter) as model:
         prompts = (model.tokenize(sample.prompt) for sample in samples[:SCORED_TEXTS])
         rows = [row for row in prompts if len(row) <= PROMPT_TOKENS]
         if not rows:
@@ -290,10 +303,26 @@ def check_template(template: ChatTemplate, tokenizer: Any, gguf_path: Path) -> N
     if require_gguf(gguf_path).metadata.get("tokenizer.chat_template") != template.source:
         raise GateError(f"gate template: {gguf_path} does not have the template {template.name}")
     for text in ("plain", " blanks \n\n", "{{ 1 }} {% if %} <b> & 'quote' \"\u00e9\"\n"):
-        roles: tuple[Role, ...] = ("system", "user", "tool")
-        plain = [{"role": role, "content": text} for role in roles]
-        theirs = tokenizer.apply_chat_template(
-            plain, chat_template=template.source, tokenize=False, add_generation_prompt=True
+        turns: tuple[Message, ...] = (
+            Message("system", text),
+            Message("user", text),
+            Message("assistant", "", text.strip(), (ToolCall("light_on", {"device": text}),)),
+            Message("tool", text),
+            Message("assistant", text, text.strip()),
+            Message("user", text),
         )
-        if theirs != template.render([Message(role, text) for role in roles], add_generation_prompt=True):
+        plain = [{"role": turn.role, "content": body_of(turn)} for turn in turns]
+        try:
+            theirs = tokenizer.apply_chat_template(
+                plain, chat_template=template.source, tokenize=False, add_generation_prompt=True
+            )
+            ours = template.render(turns, add_generation_prompt=True)
+        except TemplateError as error:
+            raise GateError(f"gate template: {template.name} cannot render a conversation: {error}") from error
+        if theirs != ours:
             raise GateError(f"gate template: Hugging Face renders {template.name} to other text, for {text!r}")
+        rest = theirs
+        for turn in turns:
+            _, found, rest = rest.partition(body_of(turn))
+            if not found:
+                raise GateError(f"gate template: {template.name} drops or changes what stands in a turn of {turn.role}")

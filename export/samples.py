@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from devices.errors import UsageError
 from devices.tools import ToolCall
 from edge_agent.engine import common_length
-from edge_agent.wire import CALL, END_THINK, ChatTemplate, Message
+from edge_agent.wire import CALL, END_THINK, ChatTemplate, Message, Role
 from export.llama_file import LlamaFile
 
 Part = Literal["thought", "call", "answer", "prompt"]
@@ -91,6 +91,8 @@ def read_samples(path: Path, template: ChatTemplate) -> list[Sample]:
                         tuple(ToolCall(call["name"], call["arguments"]) for call in turn.get("calls", [])))
                 for turn in json.loads(line)["messages"]
             ]  # fmt: skip
+            if unknown := {message.role for message in messages} - set(get_args(Role)):
+                raise ValueError(f"no role is called {min(unknown)!r}")
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{path}:{number}: not a conversation: {error!r}") from error
         samples.append(sample_of(template, messages))

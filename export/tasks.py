@@ -34,7 +34,13 @@ class Tasks:
 
 
 def check_tasks(
-    tasks: Tasks, run: Path, base: Path, files: Mapping[str, Path], template: ChatTemplate, limits: GateLimits
+    tasks: Tasks,
+    run: Path,
+    base: Path,
+    files: Mapping[str, Path],
+    adapter: Path | None,
+    template: ChatTemplate,
+    limits: GateLimits,
 ) -> dict[str, Any]:
     """Return the share of tasks done by the run as Hugging Face has it and by each file, and what changed.
 
@@ -43,6 +49,7 @@ def check_tasks(
         run: the run's folder.
         base: the base model's folder.
         files: GGUF files by name.
+        adapter: GGUF file of an adapter to lay over each.
         template: of the run.
         limits: how far a share may fall.
 
@@ -53,7 +60,10 @@ def check_tasks(
         reference = Model(
             "Hugging Face", "tuned", str(_over_base(run, base, Path(folder))), tasks.opener, template.name
         )
-        models = [Model(name, "quant", str(path), template=template.name) for name, path in files.items()]
+        models = [
+            Model(name, "quant", str(path), template=template.name, adapter=str(adapter or ""))
+            for name, path in files.items()
+        ]
         runs = grade([reference, *models], tasks.site, tasks.cases, tasks.placement, latency_cases=0)
     first, *others = (measure(one.evaluation) for one in runs)
     result: dict[str, Any] = {"cases": len(tasks.cases), "Hugging Face": _share(first)}

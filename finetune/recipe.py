@@ -140,7 +140,8 @@ class Recipe(Strict):
     """A whole recipe. Paths are relative to the working directory.
 
     `base` is a folder, a hub name, or `starter`, the small base that ships with Edgewright. `cases` is a file of
-    evaluation cases that the data must not have seen; the site's own held-out ones if left out. `gates` is for the export.
+    evaluation cases that the data must not have seen; the site's own held-out ones if left out. `gates` is for
+    the export.
     """
 
     schema_: Literal["recipe/v1"] = Field(alias="schema")

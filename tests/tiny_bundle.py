@@ -41,6 +41,7 @@ TINY_EXPORT = {  # what an export says of itself
     "base": {"path": "tiny", "sha256": {}},
     "adapter": {"sha256": {}},
     "merge_base": "original",
+    "is_unmerged": False,
     "quant": "F16",
     "gguf": {"F16": {"path": "tiny.gguf", "sha256": "0" * 64, "bytes": 1000}},
     "recipe": "schema: recipe/v1\n",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import pytest
 
 from devices.errors import GateError, UsageError
 from edge_agent.gguf_header import require_gguf
-from export import convert as converting
 from export import layout, lora, parity
 from export.convert import ConvertReport, convert
 from tests.export.conftest import Tiny, check_all
@@ -84,51 +82,6 @@ def test_an_adapter_is_merged_as_peft_merges_it(tiny: Tiny, tmp_path: Path, kind
     for name, weight in weights.items():
         assert adapter.merge_into(name, weight).allclose(merged[name], atol=1e-5), name
     assert not adapter.unused
-
-
-def without_permutation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layout, "permute", lambda weight, heads: weight)
-
-
-def with_query_heads_for_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = layout.permute
-    monkeypatch.setattr(layout, "permute", lambda weight, heads: real(weight, 4))
-
-
-def with_wrong_scale(factor: float) -> Callable[[pytest.MonkeyPatch], None]:
-    def break_it(monkeypatch: pytest.MonkeyPatch) -> None:
-        def read(folder: Path) -> lora.Adapter:
-            adapter = lora.read_adapter(folder)
-            adapter.scales = {module: scale * factor for module, scale in adapter.scales.items()}
-            return adapter
-
-        monkeypatch.setattr(converting, "read_adapter", read)
-
-    return break_it
-
-
-def with_wrong_theta(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = layout.read_shape
-    monkeypatch.setattr(layout, "read_shape", lambda config: replace(real(config), rope=layout.Rope(20000.0)))
-
-
-@pytest.mark.parametrize(
-    "break_it",
-    [without_permutation, with_query_heads_for_keys, with_wrong_scale(8**0.5), with_wrong_scale(1.1), with_wrong_theta],
-)
-def test_a_wrong_conversion_is_stopped(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, break_it: Callable[[pytest.MonkeyPatch], None]
-) -> None:
-    break_it(monkeypatch)
-    convert_tiny(tiny, tmp_path / "bad.gguf")
-    with pytest.raises(GateError, match="gate logits: mean KL"):
-        tiny.check(tmp_path / "bad.gguf")
-
-
-def test_a_conversion_without_the_adapter_is_stopped(tiny: Tiny, tmp_path: Path) -> None:
-    convert_tiny(tiny, tmp_path / "bad.gguf", adapter=False)
-    with pytest.raises(GateError, match="gate logits: mean KL"):
-        tiny.check(tmp_path / "bad.gguf")
 
 
 def test_a_failed_conversion_leaves_no_file(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,7 +128,7 @@ def test_tokens_and_logits_are_those_of_hugging_face(made: Made, tmp_path: Path)
 def test_the_adapter_s_own_file_is_laid_over_the_base_s(made: Made, tmp_path: Path) -> None:
     convert(made.base, None, tmp_path / "base.gguf", template=made.template, name="base", metadata={})
     shape = layout.read_shape(read_config(made.base))
-    write_adapter(shape, made.adapter, tmp_path / "adapter.gguf", "tiny")
+    write_adapter(shape, made.adapter, tmp_path / "adapter.gguf", "tiny", {})
     yardstick = parity.Yardstick(made.gguf, made.samples[:2])
     report = parity.check_adapter(yardstick, tmp_path / "base.gguf", tmp_path / "adapter.gguf", GateLimits())
     assert report.mean_kl < 1e-4

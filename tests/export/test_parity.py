@@ -13,7 +13,6 @@ import pytest
 from devices.errors import GateError, UnavailableError, UsageError
 from edge_agent.gate_limits import GateLimits
 from edge_agent.gguf_header import BadGguf, require_gguf
-from export import convert as converting
 from export import parity
 from export.convert import convert
 from export.llama_file import LlamaFile
@@ -21,40 +20,6 @@ from export.tokenizer import read_vocabulary
 from tests.export.conftest import Tiny
 
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-
-
-def convert_with(tiny: Tiny, out: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Path:
-    """Convert with a vocabulary that differs from the right one."""
-    real = read_vocabulary
-    monkeypatch.setattr(converting, "read_vocabulary", lambda *rest: replace(real(*rest), **changes))
-    convert(tiny.base, tiny.adapter, out, template=tiny.template, name="tiny", metadata={})
-    return out
-
-
-def test_another_splitting_regex_is_stopped(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = convert_with(tiny, tmp_path / "m.gguf", monkeypatch, pre="gpt-2")
-    with pytest.raises(GateError, match="gate tokens"):
-        tiny.check(path)
-
-
-def test_special_tokens_as_plain_text_are_stopped(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = convert_with(tiny, tmp_path / "m.gguf", monkeypatch, types=(1,) * 512)
-    with pytest.raises(GateError, match="gate tokens"):
-        tiny.check(path)
-
-
-def test_missing_merges_are_stopped(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    merges = read_vocabulary(tiny.base, 512, "<|im_end|>").merges
-    path = convert_with(tiny, tmp_path / "m.gguf", monkeypatch, merges=merges[:-1])
-    with pytest.raises(GateError, match="gate tokens"):
-        tiny.check(path)
-
-
-def test_an_altered_template_is_stopped(tiny: Tiny, tmp_path: Path) -> None:
-    altered = replace(tiny.template, source=tiny.template.source + " ")
-    convert(tiny.base, tiny.adapter, tmp_path / "m.gguf", template=altered, name="tiny", metadata={})
-    with pytest.raises(GateError, match="gate template"):
-        tiny.check(tmp_path / "m.gguf")
 
 
 def test_an_end_of_turn_that_does_not_stop_is_stopped(tiny: Tiny) -> None:
