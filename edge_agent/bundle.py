@@ -116,6 +116,12 @@ class Bundle:
         return self.path / ADAPTER if ADAPTER in self.manifest.files else None
 
     @property
+    def model_identity(self) -> str:
+        """The digests of model and adapter: what a state of theirs depends on."""
+        files = self.manifest.files
+        return " ".join(files[name].sha256 for name in (MODEL, ADAPTER) if name in files)
+
+    @property
     def site_path(self) -> Path:
         """The site file that came with the model: tools and policy."""
         return self.path / SITE

@@ -70,8 +70,12 @@ class Engine(Protocol):
         """Return one completion for each request, in order. Raises UnavailableError if the engine fails."""
         ...
 
-    def prime(self, prefix: str) -> None:
-        """Evaluate the static prefix now, so that later requests that start with it are quick."""
+    def prime(self, prefix: str) -> bool:
+        """Evaluate the static prefix now, so that later requests that start with it are quick.
+
+        Returns:
+            Whether its state had been kept from an earlier start.
+        """
         ...
 
     def memory_bytes(self) -> int:

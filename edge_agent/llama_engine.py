@@ -1,25 +1,27 @@
-"""The llama.cpp engine: greedy replies from a GGUF file. The only file that knows llama_cpp.
+"""The llama.cpp engine: greedy replies from a GGUF file. Only this file and the other llama_*.py know llama_cpp.
 
 One sequence, one KV cache: what a prompt has in common with what was evaluated last is never evaluated again, and
 tokens that the grammar forces are evaluated together with the next decision.
 
-Does not guard against: a crash inside llama.cpp. Run the engine in a process of its own.
+Does not guard against: a crash inside llama.cpp. Run the engine in a process of its own (engine_process.py).
 """
 
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import llama_cpp
 import numpy as np
-from llguidance import LLTokenizer
 from numpy.typing import NDArray
 
 from devices.errors import UnavailableError, UsageError
@@ -32,17 +34,18 @@ from edge_agent.engine import (
     peak_resident_bytes,
     require_room,
 )
+from edge_agent.gguf_header import require_gguf
 from edge_agent.grammar import Grammar
+from edge_agent.kept_file import keep, kept
 from edge_agent.llama_parameters import model_parameters
-from edge_agent.matching import TEXT_SLICES, Matcher, Vocabulary
+from edge_agent.llama_vocabulary import read_vocabulary
+from edge_agent.matching import Matcher
 
 CONTEXT_TOKENS = 2048
 BATCH_TOKENS = 256  # evaluated at once; the timeout is looked at between two batches
 SEQUENCE = 0
-LONGEST_PIECE_BYTES = 1024
-SPECIAL_MARK = b"\xff"  # llguidance's toktrie, TokTrie::SPECIAL_TOKEN_MARKER
 SMALL_MODEL_PARAMETERS = 50_000_000  # below, one thread beats several: they wait for each other longer than they work
-GGUF_MAGIC = b"GGUF"
+STATE_FILE = "prefix.state"
 LOG_LEVEL_ERROR = 4  # ggml.h, GGML_LOG_LEVEL_ERROR (llama-cpp-python 0.3.36 still lists the older numbers)
 _log_lines: deque[str] = deque(maxlen=8)
 
@@ -54,7 +57,18 @@ def _keep_log(level: int, text: bytes, _data: ctypes.c_void_p) -> None:  # must 
 
 
 class _TimeIsUp(Exception):
-    """The reply's timeout passed; what was evaluated stays in the cache."""
+    """The reply's timeout passed, or it was cancelled; what was evaluated stays in the cache."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Where the primed state is kept between starts.
+
+    `identity` is what the model's files are, such as their digests: what was kept under another is not used.
+    """
+
+    folder: Path
+    identity: str
 
 
 class LlamaEngine:
@@ -70,6 +84,7 @@ class LlamaEngine:
         context_tokens: int | None = None,
         gpu_layers: int = 0,
         threads: int | None = None,
+        kept: Kept | None = None,
     ) -> None:
         """Load a model.
 
@@ -80,14 +95,17 @@ class LlamaEngine:
             gpu_layers: how many layers to put on the GPU; more than the model has puts all.
             threads: for prefill and decode; None takes one for a model of under SMALL_MODEL_PARAMETERS, else one
                 for each core this process may use.
+            kept: where `prime` keeps its state; None keeps none.
 
         Raises:
-            UsageError: no such file, not a GGUF file, one that llama.cpp cannot read, or an adapter of another model.
+            BadGguf: the file's header is unsound.
+            UsageError: no such file, one that llama.cpp cannot read, or an adapter of another model.
             UnavailableError: no memory for its context.
         """
         llama_cpp.llama_log_set(_keep_log, ctypes.c_void_p(0))
         self._context: Any = None
         self._batch: Any = None
+        self._kept, self._is_cancelled = kept, False
         self._model = _load_model(Path(model_path), gpu_layers)
         try:
             self._set_up(context_tokens, threads)
@@ -135,13 +153,56 @@ class LlamaEngine:
         """Return the largest resident memory this process had, in bytes."""
         return peak_resident_bytes()
 
-    def prime(self, prefix: str) -> None:
-        """Evaluate a prefix, so that prompts that start with it are quick. Raises UsageError if it does not fit."""
+    def prime(self, prefix: str) -> bool:
+        """Evaluate a prefix, or take its kept state, so that prompts that start with it are quick.
+
+        Returns:
+            Whether its state was there.
+
+        Raises:
+            UsageError: it does not fit.
+        """
         tokens = self._tokenize(prefix)
         require_room(len(tokens), Limits(reply_tokens=0), self.context_tokens)
+        path, key = self._kept_state(tokens)
+        if path and not self._evaluated and self._restore(tokens, kept(path, key)):
+            return True
         reused = self._keep(common_length(self._evaluated, tokens))
         if tokens[reused:]:
             self._evaluate(tokens[reused:], 0, None)
+        if path and len(self._evaluated) == len(tokens):
+            with suppress(OSError):  # a disk that is full or cannot be written to costs time at the next start
+                path.parent.mkdir(parents=True, exist_ok=True)
+                keep(path, key, self._state())
+        return False
+
+    def cancel(self) -> None:
+        """End the reply that is being made at the next step of the model, as if its time were up."""
+        self._is_cancelled = True
+
+    def _kept_state(self, tokens: list[int]) -> tuple[Path | None, str]:
+        """Return the file of a prefix's state and its key, which names all that the state depends on."""
+        if self._kept is None:
+            return None, ""
+        facts = [self._kept.identity, llama_cpp.__version__, str(self.context_tokens), repr(tokens)]
+        key = hashlib.sha256("\0".join(facts).encode()).hexdigest()
+        return self._kept.folder / STATE_FILE, key
+
+    def _state(self) -> memoryview:
+        size_bytes = llama_cpp.llama_state_seq_get_size(self._context, SEQUENCE)
+        data = (ctypes.c_uint8 * size_bytes)()
+        written = llama_cpp.llama_state_seq_get_data(self._context, data, size_bytes, SEQUENCE)
+        return memoryview(data).cast("B")[:written]
+
+    def _restore(self, tokens: list[int], state: memoryview | None) -> bool:
+        if state is None:
+            return False
+        data = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
+        if llama_cpp.llama_state_seq_set_data(self._context, data, len(state), SEQUENCE) != len(state):
+            llama_cpp.llama_memory_clear(self._memory, True)
+            return False
+        self._evaluated = list(tokens)
+        return True
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Return one greedy completion for each request, in order.
@@ -150,6 +211,7 @@ class LlamaEngine:
             UsageError: a prompt and its reply do not fit the context.
             UnavailableError: llama.cpp or the grammar failed; nothing was generated without its grammar.
         """
+        self._is_cancelled = False
         return [self._reply(request) for request in requests]
 
     def accepts(self, grammar: Grammar, token_ids: Sequence[int]) -> bool:
@@ -240,7 +302,7 @@ class LlamaEngine:
         """
         first_wanted, overruled = len(tokens) - 1 - forced, 0
         for start in range(0, len(tokens), BATCH_TOKENS):
-            if deadline is not None and time.monotonic() >= deadline:
+            if self._is_cancelled or (deadline is not None and time.monotonic() >= deadline):
                 raise _TimeIsUp
             part = tokens[start : start + BATCH_TOKENS]
             self._decode(part, max(0, first_wanted - start))
@@ -271,13 +333,7 @@ class LlamaEngine:
 
 
 def _load_model(path: Path, gpu_layers: int) -> Any:
-    try:
-        with path.open("rb") as file:
-            magic = file.read(len(GGUF_MAGIC))
-    except OSError as error:
-        raise UsageError(f"cannot read the model {path}: {error.strerror}") from error
-    if magic != GGUF_MAGIC:
-        raise UsageError(f"{path} is not a GGUF file: it starts with {magic!r}")
+    require_gguf(path)
     llama_cpp.llama_backend_init()
     _log_lines.clear()
     model = llama_cpp.llama_model_load_from_file(os.fsencode(path), model_parameters(gpu_layers))
@@ -306,46 +362,6 @@ def _make_context(model: Any, context_tokens: int, threads: int) -> Any:
             hint="ask for a smaller one",
         )
     return context
-
-
-def read_vocabulary(vocab: Any) -> Vocabulary:
-    """Return a model's vocabulary; the end-of-turn token is its EOT, or its EOS if it has none.
-
-    Args:
-        vocab: a llama_vocab pointer, valid for as long as the result is used.
-
-    Raises:
-        UsageError: it has neither EOT nor EOS.
-    """
-    size = llama_cpp.llama_vocab_n_tokens(vocab)
-    end_of_turn = llama_cpp.llama_vocab_eot(vocab)
-    if end_of_turn < 0:
-        end_of_turn = llama_cpp.llama_vocab_eos(vocab)
-    if end_of_turn < 0:
-        raise UsageError("the model's vocabulary has no end-of-turn token")
-    tokenizer = LLTokenizer.from_llamacpp(  # type: ignore[attr-defined]  # as llguidance.llamacpp does
-        tokens=_token_table(vocab, size),
-        vocab_ptr=vocab,
-        tokenize_fptr=ctypes.cast(llama_cpp.llama_cpp._lib.llama_tokenize, ctypes.c_void_p).value,
-        eos_token=end_of_turn,
-        slices=TEXT_SLICES,
-    )
-    return Vocabulary(tokenizer, size)
-
-
-def _token_table(vocab: Any, size: int) -> list[bytes]:
-    """Return every token's bytes, special ones after llguidance's mark for them."""
-    table, buffer = [], ctypes.create_string_buffer(LONGEST_PIECE_BYTES)
-    for token in range(size):
-        count = llama_cpp.llama_token_to_piece(vocab, token, buffer, LONGEST_PIECE_BYTES, 0, True)
-        if count < 0:
-            raise UsageError(f"token {token} has {-count} bytes, over the limit of {LONGEST_PIECE_BYTES}")
-        piece = buffer.raw[:count]
-        attributes = llama_cpp.llama_vocab_get_attr(vocab, token)
-        is_marker = attributes & llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED and piece[:1] + piece[-1:] == b"<>"
-        is_special = is_marker or attributes & llama_cpp.LLAMA_TOKEN_ATTR_CONTROL
-        table.append(SPECIAL_MARK + piece if is_special else piece)
-    return table
 
 
 def _log_tail() -> str:

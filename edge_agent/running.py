@@ -20,6 +20,7 @@ from devices.site import Site, load_site
 from edge_agent.agent import TurnResult
 from edge_agent.bundle import BUNDLES, Bundle, open_bundle
 from edge_agent.engine import Engine
+from edge_agent.engine_process import EngineProcess, EngineSettings
 from edge_agent.simulated import Simulation
 
 MORNING_S = 8 * 3600.0  # where a simulated clock stands for requests that nobody waits for, so that they repeat
@@ -118,32 +119,41 @@ def open_runner(
         RefusedError: the bundle was changed, or was trained for another contract.
         UnavailableError: the journal cannot be written, or llama.cpp failed.
     """
-    from edge_agent.llama_engine import LlamaEngine
-
     own = load_site(site)
     if is_live:
         require_drivers(own)
     bundle = open_bundle(path)
     here = bundle.narrow(own)
     simulation = Simulation(here, bundle.template)
-    with LlamaEngine(bundle.model_path, adapter=bundle.adapter_path, gpu_layers=gpu_layers, threads=threads) as engine:
+    state = _state_folder(path, bundle)
+    settings = EngineSettings(
+        bundle.model_path,
+        adapter=bundle.adapter_path,
+        kept=state,
+        identity=bundle.model_identity,
+        gpu_layers=gpu_layers,
+        threads=threads,
+    )
+    with EngineProcess(settings, warn) as engine:
         engine.prime(simulation.agent(World(here)).prefix)
-        events = Journal(journal or _journal_of(path, bundle) or (default_journal(here) if is_live else None))
+        in_box = state / JOURNAL_IN_BOX.name if state else None
+        events = Journal(journal or in_box or (default_journal(here) if is_live else None))
         try:
             yield Runner(here, simulation, engine, events, says_yes, mode, is_live)
         finally:
             events.close()
 
 
-def _journal_of(path: Path, bundle: Bundle) -> Path | None:
+def _state_folder(path: Path, bundle: Bundle) -> Path | None:
+    """Return where a box keeps what it knows: its journal and the engine's primed state; None for a mere bundle."""
     if bundle.path.parent.name != BUNDLES or bundle.path == path.resolve():
         return None
-    file = path / JOURNAL_IN_BOX
+    folder = (path / JOURNAL_IN_BOX).parent
     try:
-        file.parent.mkdir(exist_ok=True)
+        folder.mkdir(exist_ok=True)
     except OSError as error:
         raise UnavailableError(f"cannot keep a journal in the box: {error}", hint="give --journal FILE") from error
-    return file
+    return folder
 
 
 def to_json(result: TurnResult, place: Place, total_s: float) -> dict[str, Any]:

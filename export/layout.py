@@ -37,21 +37,22 @@ class Family:
     """An architecture of transformers': what llama.cpp calls it, and the GGUF name of each weight of a layer.
 
     `is_permuted` says that llama.cpp turns neighbouring rows of queries and keys, where transformers turns rows half a
-    head apart.
+    head apart. `scalings` are the kinds of RoPE scaling whose factors llama.cpp reads for it.
     """
 
     architecture: str
     layer: Mapping[str, str]
     is_permuted: bool = False
+    scalings: tuple[str, ...] = ()
 
 
-_LLAMA = Family("llama", _NORMS | _SEPARATE | _OUTPUTS, is_permuted=True)
+_LLAMA = Family("llama", _NORMS | _SEPARATE | _OUTPUTS, is_permuted=True, scalings=("llama3",))
 FAMILIES = {
     "LlamaForCausalLM": _LLAMA,
     "MistralForCausalLM": _LLAMA,
     "Qwen2ForCausalLM": Family("qwen2", _NORMS | _SEPARATE | _BIASES | _OUTPUTS),
     "Qwen3ForCausalLM": Family("qwen3", _NORMS | _SEPARATE | _HEAD_NORMS | _OUTPUTS),
-    "Phi3ForCausalLM": Family("phi3", _NORMS | _FUSED | _OUTPUTS),
+    "Phi3ForCausalLM": Family("phi3", _NORMS | _FUSED | _OUTPUTS, scalings=("longrope", "su")),
 }
 
 
@@ -148,7 +149,7 @@ def read_shape(config: Mapping[str, Any]) -> Shape:
             head_dim=head_dim,
             context_tokens=_context(config, family),
             rms_epsilon=config["rms_norm_eps"],
-            rope=_rope(rope, head_dim, context, config.get("original_max_position_embeddings")),
+            rope=_rope(rope, family, head_dim, context, config.get("original_max_position_embeddings")),
             is_tied=bool(config.get("tie_word_embeddings", False)),
         )
     except KeyError as error:
@@ -162,28 +163,27 @@ def _context(config: Mapping[str, Any], family: Family) -> int:
     return min(context, window) if window else context
 
 
-def _rope(rope: Mapping[str, Any], head_dim: int, context: int, original: int | None) -> Rope:
+def _rope(rope: Mapping[str, Any], family: Family, head_dim: int, context: int, original: int | None) -> Rope:
     kind, theta = rope.get("rope_type") or rope.get("type") or "default", float(rope["rope_theta"])
     if rope.get("partial_rotary_factor", 1.0) != 1.0:
         raise UsageError(f"config.json: partial_rotary_factor {rope['partial_rotary_factor']} is not supported")
     if kind == "default":
         return Rope(theta)
+    if kind not in family.scalings:
+        raise UsageError(
+            f"config.json: RoPE scaling {kind!r} is not supported for {family.architecture}",
+            hint=f"supported: {', '.join(('default', *family.scalings))}",
+        )
     if kind == "llama3":
         factors = {"rope_freqs.weight": _llama3_factors(rope, head_dim)}
         return Rope(theta, factors, rope["original_max_position_embeddings"])
-    if kind in ("longrope", "su"):
-        old = rope.get("original_max_position_embeddings") or original or context
-        scale = rope.get("factor") or context / old
-        attention = rope.get("attention_factor") or (math.sqrt(1 + math.log(scale) / math.log(old)) if scale > 1 else 1)
-        factors = {
-            f"rope_factors_{name}.weight": tuple(map(float, rope[f"{name}_factor"])) for name in ("long", "short")
-        }
-        if any(len(one) != head_dim // 2 for one in factors.values()):
-            raise UsageError(f"config.json: longrope wants {head_dim // 2} factors, for half a head")
-        return Rope(theta, factors, old, float(attention))
-    raise UsageError(
-        f"config.json: RoPE scaling {kind!r} is not supported", hint="supported: default, llama3, longrope"
-    )
+    old = rope.get("original_max_position_embeddings") or original or context
+    scale = rope.get("factor") or context / old
+    attention = rope.get("attention_factor") or (math.sqrt(1 + math.log(scale) / math.log(old)) if scale > 1 else 1)
+    factors = {f"rope_factors_{name}.weight": tuple(map(float, rope[f"{name}_factor"])) for name in ("long", "short")}
+    if any(len(one) != head_dim // 2 for one in factors.values()):
+        raise UsageError(f"config.json: longrope wants {head_dim // 2} factors, for half a head")
+    return Rope(theta, factors, old, float(attention))
 
 
 def _llama3_factors(rope: Mapping[str, Any], head_dim: int) -> tuple[float, ...]:

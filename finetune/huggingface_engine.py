@@ -77,11 +77,12 @@ class HuggingFaceEngine:
         on_gpu = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
         return peak_resident_bytes() + int(on_gpu)
 
-    def prime(self, prefix: str) -> None:
-        """Compute the prefix's keys and values. Raises UsageError if it does not fit the context."""
+    def prime(self, prefix: str) -> bool:
+        """Compute the prefix's keys and values; none are kept. Raises UsageError if it does not fit the context."""
         tokens = self._tokenize(prefix)
         require_room(len(tokens), Limits(reply_tokens=0), self.context_tokens)
         self._know(tokens)
+        return False
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Return one greedy completion for each request, in order; a batch's time is divided evenly.

@@ -14,7 +14,21 @@ import typer
 from devices.errors import EdgeError, GateError, RefusedError, UnavailableError, UsageError
 from edgewright import build_app, main
 
-COMMANDS = ["sim", "log", "why", "devices", "data", "pretrain", "train", "export", "eval", "flash", "run", "demo"]
+COMMANDS = [
+    "sim",
+    "log",
+    "why",
+    "devices",
+    "card",
+    "data",
+    "pretrain",
+    "train",
+    "export",
+    "eval",
+    "flash",
+    "run",
+    "demo",
+]
 
 
 def failing_with(error: BaseException) -> Callable[[], typer.Typer]:
@@ -93,7 +107,7 @@ def test_the_whole_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert set(typer.main.get_command(build_app()).commands) == set(COMMANDS)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("words", [[name] for name in COMMANDS] + [["devices", "call"], ["data", "generate"]])
+@pytest.mark.parametrize("words", [[name] for name in COMMANDS] + [["devices", "call"], ["card", "data", "generate"]])
 def test_every_command_has_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*words, "--help"]) == 0
     assert "Usage: edgewright" in capsys.readouterr().out

@@ -110,8 +110,9 @@ class CaseEngine:
         assert grammar.lark == GRAMMAR.lark
         return self.is_accepting and not isinstance(parse_reply(bytes(token_ids).decode(), TOOLS), Unusable)
 
-    def prime(self, prefix: str) -> None:
+    def prime(self, prefix: str) -> bool:
         del prefix
+        return False
 
     def memory_bytes(self) -> int:
         return 300 * 2**20

@@ -159,8 +159,9 @@ class SmallEngine:
     def __init__(self, room: int, *replies: str) -> None:
         self.room, self._replies, self.prompts = room, list(replies), list[str]()
 
-    def prime(self, prefix: str) -> None:
+    def prime(self, prefix: str) -> bool:
         del prefix
+        return False
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         (request,) = requests

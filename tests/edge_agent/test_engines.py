@@ -13,6 +13,7 @@ from devices.errors import UnavailableError, UsageError
 from devices.simulator import World
 from devices.site import load_site
 from edge_agent.engine import Completion, Engine, Limits, Request, common_length
+from edge_agent.gguf_header import BadGguf
 from edge_agent.grammar import Grammar, reply_grammar
 from edge_agent.llama_engine import LlamaEngine
 from edge_agent.wire import Answer, Message, ToolCalls, contract_of, load_template, parse_reply, user_message
@@ -248,7 +249,7 @@ def test_a_cut_gguf_is_refused_with_its_path(files: Files, tmp_path: Path, share
     whole = files.gguf.read_bytes()
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(UsageError, match=r"cut\.gguf"):
+    with pytest.raises(BadGguf, match=r"cut\.gguf"):
         LlamaEngine(cut)
 
 

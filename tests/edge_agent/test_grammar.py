@@ -18,7 +18,7 @@ from devices.schema import DataSchema
 from devices.site import load_site
 from devices.tools import Tool, ToolCall, tools_of
 from edge_agent.grammar import Grammar, reply_grammar
-from edge_agent.llama_engine import read_vocabulary
+from edge_agent.llama_vocabulary import read_vocabulary
 from edge_agent.matching import TEXT_SLICES, Matcher, Vocabulary
 from edge_agent.wire import MARKERS, Answer, Message, ToolCalls, body_of, parse_reply
 from finetune.starter_model import train_tokenizer

@@ -99,7 +99,9 @@ def test_a_failed_conversion_leaves_no_file(tiny: Tiny, tmp_path: Path, monkeypa
     [
         ({"architectures": ["GemmaForCausalLM"]}, "GemmaForCausalLM is not supported"),
         ({"use_sliding_window": True}, "use_sliding_window"),
-        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "scaling 'yarn'"),
+        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "scaling 'yarn' is not supported for llama"),
+        ({"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4}}, "scaling 'longrope' is not supported"),
+        ({"architectures": ["Qwen2ForCausalLM"], "rope_parameters": LLAMA3}, "'llama3' is not supported for qwen2"),
         ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
         ({"attention_bias": True}, "attention_bias"),
         ({"hidden_act": "gelu"}, "hidden_act"),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +24,9 @@ from export.llama_file import LlamaFile
 from export.quantize import Quant, plan
 from export.samples import Sample
 from tests.export.conftest import check_all
-from tests.tiny_base import make_tiny_run, spread_weights, tiny_samples
+from tests.families import FAMILIES, FUSED, make_base
+from tests.tiny_base import make_tiny_run, tiny_samples
 from tests.vocabularies import VOCABULARIES
-
-FUSED = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
-LONG = {
-    "rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 512,
-    "short_factor": [1.0 + place / 40 for place in range(32)], "long_factor": [2.0 + place for place in range(32)],
-}  # fmt: skip
-# transformers' configuration, vocabulary, template, changes of the shape
-FAMILIES: dict[str, tuple[str, str, str, dict[str, Any]]] = {
-    "llama-3.2": ("LlamaConfig", "llama-bpe", "llama3", {"tie_word_embeddings": True}),
-    "mistral": ("MistralConfig", "llama-spm", "mistral", {"sliding_window": None}),
-    "qwen2.5": ("Qwen2Config", "qwen2", "chatml", {"tie_word_embeddings": True}),
-    "qwen3": ("Qwen3Config", "qwen2", "chatml", {"tie_word_embeddings": True, "head_dim": 128}),
-    "phi-3": ("Phi3Config", "phi-3", "phi3", {"sliding_window": 2047}),
-    "phi-3-128k": ("Phi3Config", "phi-3", "phi3", {"rope_parameters": LONG, "max_position_embeddings": 16384,
-                                                   "original_max_position_embeddings": 512}),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -71,47 +54,15 @@ class Made:
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    import torch
-    import transformers
-
-    config_name, vocabulary, template, changes = FAMILIES[request.param]
     if not VOCABULARIES.exists():
         pytest.skip(f"no {VOCABULARIES}")
+    _, vocabulary, template, _ = FAMILIES[request.param]
     folder = tmp_path_factory.mktemp("family")
-    tokenizer = read_tokenizer(vocabulary)
-    shape = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4,
-             "num_key_value_heads": 2, "max_position_embeddings": 4096, "vocab_size": len(tokenizer),
-             "pad_token_id": None, "tie_word_embeddings": False}  # fmt: skip
-    torch.manual_seed(3)
-    config = getattr(transformers, config_name)(**shape | changes)
-    model = transformers.AutoModelForCausalLM.from_config(config)
-    spread_weights(model)
-    model.to(torch.bfloat16).save_pretrained(folder / "base")
-    tokenizer.save_pretrained(folder / "base")
-    make_as_published(folder / "base" / "tokenizer.json", vocabulary)
-    run = make_tiny_run(folder / "run", folder / "base", targets=FUSED if vocabulary == "phi-3" else None)
-    result = Made(
-        request.param, vocabulary, folder / "base", run / "adapter", load_template(template), folder / "model.gguf"
-    )
+    base = make_base(request.param, VOCABULARIES, folder / "base")
+    run = make_tiny_run(folder / "run", base, targets=FUSED if vocabulary == "phi-3" else None)
+    result = Made(request.param, vocabulary, base, run / "adapter", load_template(template), folder / "model.gguf")
     result.convert(result.gguf)
     return result
-
-
-@cache
-def read_tokenizer(vocabulary: str) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(VOCABULARIES, gguf_file=f"ggml-vocab-{vocabulary}.gguf")
-
-
-def make_as_published(path: Path, vocabulary: str) -> None:
-    """Put into tokenizer.json what the family's own has, and a GGUF file, from which it was read, has not."""
-    plain = json.loads(path.read_text(encoding="utf-8"))
-    plain["model"]["ignore_merges"] = vocabulary == "llama-bpe"
-    if vocabulary == "phi-3":
-        for added in plain["added_tokens"]:
-            added["rstrip"] = added["content"] not in {"<unk>", "<s>", "<|endoftext|>"}
-    path.write_text(json.dumps(plain), encoding="utf-8")
 
 
 def test_tokens_and_logits_are_those_of_hugging_face(made: Made, tmp_path: Path) -> None:
@@ -166,7 +117,7 @@ PERMUTED = layout.FAMILIES | {"Qwen2ForCausalLM": replace(layout.FAMILIES["Qwen2
 WRONG: dict[str, tuple[str, Any]] = {
     "mistral": ("permute", lambda weight, heads: weight),
     "qwen2.5": ("FAMILIES", PERMUTED),
-    "phi-3-128k": ("_rope", lambda rope, head_dim, context, original: layout.Rope(10000.0)),
+    "phi-3-128k": ("_rope", lambda *_: layout.Rope(10000.0)),
 }  # fmt: skip
 
 

@@ -1,0 +1,223 @@
+"""An engine in a process of its own: killed, crashed, hung or out of memory, it is started again with its primed state.
+
+The process has no devices, opens no sockets and writes no files; engine_worker.py has the protocol. A request is the
+whole prompt, results of what was done included, so that making it once more repeats no action.
+
+Does not guard against: a request that kills the engine each time (the second time is an error).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from devices.errors import EdgeError, RefusedError, UnavailableError, UsageError
+from edge_agent.engine import Completion, ContextFull, Request
+from edge_agent.engine_worker import receive, send
+from edge_agent.gguf_header import BadGguf
+
+GRACE_S = 10.0  # that an engine may take longer than it was told to, before it counts as hung
+END_S = 2.0
+_ERRORS: dict[str, type[EdgeError]] = {
+    kind.__name__: kind for kind in (BadGguf, ContextFull, UsageError, RefusedError, UnavailableError)
+}
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """What to load, and where.
+
+    Attributes:
+        model: a GGUF file.
+        adapter: a LoRA adapter's to lay over it.
+        kept: a folder for the primed state, so that the next start is quick; None keeps none.
+        identity: what the model's files are, such as their digests; what was kept under another is not used.
+        context_tokens: room for prompt and reply; None is the model's, as LlamaEngine limits it.
+        gpu_layers: on a GPU; -1 for all.
+        threads: None chooses.
+        memory_bytes: what the process may use at most, files it maps included; None sets no limit.
+    """
+
+    model: Path
+    adapter: Path | None = None
+    kept: Path | None = None
+    identity: str = ""
+    context_tokens: int | None = None
+    gpu_layers: int = 0
+    threads: int | None = None
+    memory_bytes: int | None = None
+
+
+class _Stopped(Exception):
+    """The process is gone or does not answer; the text says which."""
+
+
+class EngineProcess:
+    """The engine protocol, answered by a process that can be replaced at any time. Not for two threads at once."""
+
+    name = "llama.cpp"
+
+    def __init__(self, settings: EngineSettings, tell: Callable[[str], None] = lambda line: None) -> None:
+        """Start loading the model; whoever calls first waits for it.
+
+        Args:
+            settings: what to load.
+            tell: is told in a line when the process had to be started again.
+        """
+        self._settings, self._tell = settings, tell
+        self._prefix: str | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._start()
+
+    def __enter__(self) -> EngineProcess:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """The process's number; it changes when it is started again."""
+        assert self._process
+        return self._process.pid
+
+    def close(self) -> None:
+        """End the process. Closing twice is fine."""
+        if self._process is not None:
+            self._pipe.close()
+            try:
+                self._process.wait(END_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+    def prime(self, prefix: str) -> bool:
+        """Evaluate a prefix, or take its kept state; return which of the two (True for the kept one).
+
+        Raises:
+            UsageError: the model cannot be loaded, or the prefix does not fit.
+            UnavailableError: the process stopped twice.
+        """
+        self._prefix = prefix
+        return bool(self._twice({"do": "prime", "prefix": prefix}, None))
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """Return one greedy completion for each request, in order.
+
+        Raises:
+            ContextFull: a prompt and its reply do not fit the context.
+            UnavailableError: the process stopped twice, or llama.cpp or the grammar failed.
+        """
+        times = [one.limits.timeout_s for one in requests]
+        limit_s = sum(math.inf if one is None else one for one in times) + GRACE_S
+        plain = [_plain_request(one) for one in requests]
+        answered = self._twice({"do": "generate", "requests": plain}, None if limit_s == math.inf else limit_s)
+        return [Completion(**one | {"token_ids": tuple(one["token_ids"])}) for one in answered]
+
+    def cancel(self) -> None:
+        """End the reply that is being made, at the next step of the model; for another thread or a signal handler."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGUSR1)
+
+    def memory_bytes(self) -> int:
+        """Return the peak resident memory of the engine's process, in bytes."""
+        return int(self._twice({"do": "memory"}, None))
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "edge_agent.engine_worker", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            )
+        self._pipe, self._is_open = ours, False
+        settings = {key: str(one) if isinstance(one, Path) else one for key, one in asdict(self._settings).items()}
+        with suppress(OSError):  # it is gone already: whoever asks next finds out
+            send(self._pipe, {"do": "open"} | settings)
+
+    def _twice(self, message: dict[str, Any], limit_s: float | None) -> Any:
+        """Ask, and if the process stops meanwhile, start it again, primed, and ask once more."""
+        if self._process is None:
+            raise UsageError("the engine is closed")
+        try:
+            return self._ask(message, limit_s)
+        except _Stopped as stopped:
+            reason = str(stopped)
+        self._tell(f"the engine {reason}; it is started again")
+        self._kill()
+        self._start()
+        try:
+            if self._prefix is not None and message["do"] != "prime":
+                self._ask({"do": "prime", "prefix": self._prefix}, None)
+            return self._ask(message, limit_s)
+        except _Stopped as stopped:
+            self._kill()
+            self._start()
+            raise UnavailableError(f"the engine {stopped}, twice", hint="is there enough memory?") from stopped
+
+    def _ask(self, message: dict[str, Any], limit_s: float | None) -> Any:
+        if not self._is_open:
+            self._receive(None)
+            self._is_open = True
+        try:
+            send(self._pipe, message)
+        except OSError as error:
+            raise self._stopped() from error
+        return self._receive(limit_s)
+
+    def _receive(self, limit_s: float | None) -> Any:
+        self._pipe.settimeout(limit_s)
+        try:
+            answer = receive(self._pipe)
+        except TimeoutError as error:
+            raise _Stopped(f"hung (no answer for {limit_s:.0f} s)") from error
+        except (EOFError, OSError, ValueError) as error:
+            raise self._stopped() from error
+        finally:
+            self._pipe.settimeout(None)
+        if "error" in answer:
+            raise _ERRORS.get(answer["error"], UnavailableError)(answer["message"], hint=answer["hint"])
+        return answer["ok"]
+
+    def _stopped(self) -> _Stopped:
+        assert self._process
+        try:
+            code = self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            return _Stopped("closed its socket")
+        if code < 0:
+            return _Stopped(f"was ended by {signal.Signals(-code).name}")
+        return _Stopped(f"ended with exit code {code}")
+
+    def _kill(self) -> None:
+        assert self._process
+        self._process.kill()
+        self._process.wait()
+        self._pipe.close()
+
+
+def _plain_request(request: Request) -> dict[str, Any]:
+    grammar, limits = request.grammar, request.limits
+    return {
+        "prompt": request.prompt,
+        "grammar": None if grammar is None else {"lark": grammar.lark, "facts": list(grammar.facts)},
+        "limits": {
+            "reply_tokens": limits.reply_tokens,
+            "timeout_s": None if limits.timeout_s == math.inf else limits.timeout_s,  # JSON has no infinity
+        },
+    }

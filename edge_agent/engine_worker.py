@@ -1,0 +1,132 @@
+"""The engine's own process: llama.cpp behind one socket, so that its crash, its memory and its mistakes are its own.
+
+Started by engine_process.py with the number of an open socket. A message is four bytes of length, big-endian, and that
+many bytes of JSON:
+
+    {"do": "open", "model": PATH, "adapter": PATH or null, "kept": FOLDER or null, "identity": TEXT,
+     "context_tokens", "gpu_layers", "threads": number or null, "memory_bytes": number or null}
+    {"do": "prime", "prefix": TEXT}
+    {"do": "generate", "requests": [{"prompt": TEXT, "grammar": {"lark", "facts"} or null, "limits": {...}}]}
+    {"do": "memory"}
+
+Each is answered by {"ok": VALUE} or by {"error": CLASS, "message", "hint"}. SIGUSR1 ends a reply at the next step of
+the model. The process ends with its socket. After "prime" it can open no socket and write no file (confine.py).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import resource
+import signal
+import socket
+import struct
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from devices.errors import EdgeError
+
+LENGTH = struct.Struct(">I")
+_PR_SET_PDEATHSIG = 1
+
+
+def send(pipe: socket.socket, message: Any) -> None:
+    """Send one message. Raises OSError if the other side is gone."""
+    data = json.dumps(message, ensure_ascii=False, allow_nan=False).encode()
+    pipe.sendall(LENGTH.pack(len(data)) + data)
+
+
+def receive(pipe: socket.socket) -> Any:
+    """Return the next message. Raises EOFError if the other side is gone, TimeoutError as the socket is set."""
+    (size_bytes,) = LENGTH.unpack(_exactly(pipe, LENGTH.size))
+    return json.loads(_exactly(pipe, size_bytes))
+
+
+def _exactly(pipe: socket.socket, size_bytes: int) -> bytes:
+    data = bytearray()
+    while len(data) < size_bytes:
+        part = pipe.recv(min(size_bytes - len(data), 1 << 20))
+        if not part:
+            raise EOFError
+        data += part
+    return bytes(data)
+
+
+class _Worker:
+    def __init__(self) -> None:
+        self.engine: Any = None
+        self.is_confined = False
+        self.on_gpu = False
+
+    def answer(self, message: dict[str, Any]) -> Any:
+        handlers = {"open": self._open, "prime": self._prime, "generate": self._generate, "memory": self._memory}
+        return handlers[message["do"]](message)
+
+    def _open(self, message: dict[str, Any]) -> None:
+        if message["memory_bytes"]:
+            resource.setrlimit(resource.RLIMIT_AS, (message["memory_bytes"], message["memory_bytes"]))
+        from edge_agent.llama_engine import Kept, LlamaEngine
+
+        self.on_gpu = bool(message["gpu_layers"])
+        self.engine = LlamaEngine(
+            Path(message["model"]),
+            adapter=Path(message["adapter"]) if message["adapter"] else None,
+            context_tokens=message["context_tokens"],
+            gpu_layers=message["gpu_layers"],
+            threads=message["threads"],
+            kept=Kept(Path(message["kept"]), message["identity"]) if message["kept"] else None,
+        )
+        signal.signal(signal.SIGUSR1, lambda *_: self.engine.cancel())
+
+    def _prime(self, message: dict[str, Any]) -> bool:
+        was_kept: bool = self.engine.prime(message["prefix"])
+        if not self.is_confined and not self.on_gpu:
+            from edge_agent.confine import confine
+
+            self.is_confined = confine()
+        return was_kept
+
+    def _generate(self, message: dict[str, Any]) -> list[dict[str, Any]]:
+        from edge_agent.engine import Limits, Request
+        from edge_agent.grammar import Grammar
+
+        requests = []
+        for one in message["requests"]:
+            grammar = one["grammar"]
+            facts = tuple(map(tuple, grammar["facts"])) if grammar else ()
+            limits = Limits(one["limits"]["reply_tokens"], one["limits"]["timeout_s"])
+            requests.append(Request(one["prompt"], Grammar(grammar["lark"], facts) if grammar else None, limits))
+        return [asdict(completion) for completion in self.engine.generate(requests)]
+
+    def _memory(self, message: dict[str, Any]) -> int:
+        del message
+        used: int = self.engine.memory_bytes()
+        return used
+
+
+def main() -> int:
+    """Answer messages until the other side is gone."""
+    if sys.platform == "linux":  # end with the parent, however that ends
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's; the parent decides
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    pipe, worker = socket.socket(fileno=int(sys.argv[1])), _Worker()
+    while True:
+        try:
+            message = receive(pipe)
+        except (EOFError, OSError):
+            return 0
+        try:
+            answer = {"ok": worker.answer(message)}
+        except EdgeError as error:
+            answer = {"error": type(error).__name__, "message": str(error), "hint": error.hint}
+        except MemoryError:
+            answer = {"error": "UnavailableError", "message": "the engine is out of memory", "hint": ""}
+        send(pipe, answer)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
