@@ -1,7 +1,7 @@
 """The llama.cpp engine: greedy replies from a GGUF file. Only this file and the other llama_*.py know llama_cpp.
 
-One sequence, one KV cache: what a prompt has in common with what was evaluated last is never evaluated again, and
-tokens that the grammar forces are evaluated together with the next decision.
+What a prompt has in common with what was evaluated last is never evaluated again, and tokens that the grammar forces
+are evaluated together with the next decision (reply_run.py). Several replies share the primed prefix and each step.
 
 Does not guard against: a crash inside llama.cpp. Run the engine in a process of its own (engine_process.py).
 """
@@ -11,9 +11,8 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
-import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,6 @@ from edge_agent.engine import (
     Completion,
     Limits,
     Request,
-    StopReason,
     common_length,
     peak_resident_bytes,
     require_room,
@@ -40,10 +38,10 @@ from edge_agent.kept_file import keep, kept
 from edge_agent.llama_parameters import model_parameters
 from edge_agent.llama_vocabulary import read_vocabulary
 from edge_agent.matching import Matcher
+from edge_agent.reply_run import ReplyRun
 
 CONTEXT_TOKENS = 2048
 BATCH_TOKENS = 256  # evaluated at once; the timeout is looked at between two batches
-SEQUENCE = 0
 SMALL_MODEL_PARAMETERS = 50_000_000  # below, one thread beats several: they wait for each other longer than they work
 STATE_FILE = "prefix.state"
 LOG_LEVEL_ERROR = 4  # ggml.h, GGML_LOG_LEVEL_ERROR (llama-cpp-python 0.3.36 still lists the older numbers)
@@ -56,10 +54,6 @@ def _keep_log(level: int, text: bytes, _data: ctypes.c_void_p) -> None:  # must 
         _log_lines.append(text.decode("utf-8", errors="replace").strip())
 
 
-class _TimeIsUp(Exception):
-    """The reply's timeout passed, or it was cancelled; what was evaluated stays in the cache."""
-
-
 @dataclass(frozen=True)
 class Kept:
     """Where the primed state is kept between starts.
@@ -69,6 +63,14 @@ class Kept:
 
     folder: Path
     identity: str
+
+
+@dataclass
+class _Sequence:
+    """One of llama.cpp's sequences, and the tokens in its part of the KV cache, by position."""
+
+    number: int
+    evaluated: list[int]
 
 
 class LlamaEngine:
@@ -85,6 +87,8 @@ class LlamaEngine:
         gpu_layers: int = 0,
         threads: int | None = None,
         kept: Kept | None = None,
+        sequences: int = 1,
+        draft_tokens: int = 0,
     ) -> None:
         """Load a model.
 
@@ -96,6 +100,8 @@ class LlamaEngine:
             threads: for prefill and decode; None takes one for a model of under SMALL_MODEL_PARAMETERS, else one
                 for each core this process may use.
             kept: where `prime` keeps its state; None keeps none.
+            sequences: how many replies are made at once; each needs room of its own in memory.
+            draft_tokens: how many tokens are guessed at once, from what was said before; 0 guesses none.
 
         Raises:
             BadGguf: the file's header is unsound.
@@ -105,24 +111,27 @@ class LlamaEngine:
         llama_cpp.llama_log_set(_keep_log, ctypes.c_void_p(0))
         self._context: Any = None
         self._batch: Any = None
-        self._kept, self._is_cancelled = kept, False
+        self._kept, self._is_cancelled, self._draft_tokens = kept, False, draft_tokens
         self._model = _load_model(Path(model_path), gpu_layers)
         try:
-            self._set_up(context_tokens, threads)
+            self._set_up(context_tokens, threads, sequences)
             if adapter:
                 self._lay_over(adapter)
         except BaseException:
             self.close()
             raise
 
-    def _set_up(self, context_tokens: int | None, threads: int | None) -> None:
+    def _set_up(self, context_tokens: int | None, threads: int | None, sequences: int) -> None:
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         trained_tokens = llama_cpp.llama_model_n_ctx_train(self._model)
         self.context_tokens = context_tokens or min(trained_tokens, CONTEXT_TOKENS)
-        self._context = _make_context(self._model, self.context_tokens, threads or _default_threads(self._model))
+        threads = threads or _default_threads(self._model)
+        self._context = _make_context(self._model, self.context_tokens, threads, sequences)
         self._batch = llama_cpp.llama_batch_init(BATCH_TOKENS, 0, 1)
         self._memory = llama_cpp.llama_get_memory(self._context)
-        self._evaluated: list[int] = []  # the tokens in the KV cache, by position
+        self._sequences = [_Sequence(number, []) for number in range(sequences)]
+        # the primed prefix; with one sequence only, it is that one's, whose prompts begin with it anyway
+        self._home = _Sequence(sequences, []) if sequences > 1 else self._sequences[0]
         self._vocabulary = read_vocabulary(self._vocab)
 
     def _lay_over(self, adapter: Path) -> None:
@@ -162,22 +171,22 @@ class LlamaEngine:
         Raises:
             UsageError: it does not fit.
         """
-        tokens = self._tokenize(prefix)
+        tokens, home = self._tokenize(prefix), self._home
         require_room(len(tokens), Limits(reply_tokens=0), self.context_tokens)
         path, key = self._kept_state(tokens)
-        if path and not self._evaluated and self._restore(tokens, kept(path, key)):
+        if path and not home.evaluated and self._restore(tokens, kept(path, key)):
             return True
-        reused = self._keep(common_length(self._evaluated, tokens))
-        if tokens[reused:]:
-            self._evaluate(tokens[reused:], 0, None)
-        if path and len(self._evaluated) == len(tokens):
+        self._forget(home, common_length(home.evaluated, tokens))
+        while missing := tokens[len(home.evaluated) :]:
+            self._evaluate([(home, missing[:BATCH_TOKENS], [])])
+        if path and len(home.evaluated) == len(tokens):
             with suppress(OSError):  # a disk that is full or cannot be written to costs time at the next start
                 path.parent.mkdir(parents=True, exist_ok=True)
                 keep(path, key, self._state())
         return False
 
     def cancel(self) -> None:
-        """End the reply that is being made at the next step of the model, as if its time were up."""
+        """End the replies that are being made at the next step of the model, as if their time were up."""
         self._is_cancelled = True
 
     def _kept_state(self, tokens: list[int]) -> tuple[Path | None, str]:
@@ -189,81 +198,84 @@ class LlamaEngine:
         return self._kept.folder / STATE_FILE, key
 
     def _state(self) -> memoryview:
-        size_bytes = llama_cpp.llama_state_seq_get_size(self._context, SEQUENCE)
+        size_bytes = llama_cpp.llama_state_seq_get_size(self._context, self._home.number)
         data = (ctypes.c_uint8 * size_bytes)()
-        written = llama_cpp.llama_state_seq_get_data(self._context, data, size_bytes, SEQUENCE)
+        written = llama_cpp.llama_state_seq_get_data(self._context, data, size_bytes, self._home.number)
         return memoryview(data).cast("B")[:written]
 
     def _restore(self, tokens: list[int], state: memoryview | None) -> bool:
         if state is None:
             return False
         data = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
-        if llama_cpp.llama_state_seq_set_data(self._context, data, len(state), SEQUENCE) != len(state):
+        if llama_cpp.llama_state_seq_set_data(self._context, data, len(state), self._home.number) != len(state):
             llama_cpp.llama_memory_clear(self._memory, True)
             return False
-        self._evaluated = list(tokens)
+        self._home.evaluated = list(tokens)
         return True
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
-        """Return one greedy completion for each request, in order.
+        """Return one greedy completion for each request, in order; as many as there are sequences are made at once.
 
         Raises:
             UsageError: a prompt and its reply do not fit the context.
             UnavailableError: llama.cpp or the grammar failed; nothing was generated without its grammar.
         """
         self._is_cancelled = False
-        return [self._reply(request) for request in requests]
+        prompts = [self._tokenize(request.prompt) for request in requests]
+        for prompt, request in zip(prompts, requests, strict=True):
+            require_room(len(prompt), request.limits, self.context_tokens)
+        waiting, going = deque(enumerate(zip(requests, prompts, strict=True))), dict[int, tuple[ReplyRun, _Sequence]]()
+        completions: dict[int, Completion] = {}
+        free = list(self._sequences)
+        while waiting or going:
+            while waiting and free:
+                index, (request, prompt) = waiting.popleft()
+                going[index] = self._begin(request, prompt, free)
+            for index, (run, sequence) in list(going.items()):
+                if run.advance() and (run.is_late() or self._is_cancelled):
+                    run.end("timeout")
+                if run.stop_reason is not None:
+                    completions[index] = run.completion(self._vocabulary.text_of)
+                    free.append(sequence)
+                    del going[index]
+            self._step(list(going.values()))
+        return [completions[index] for index in range(len(requests))]
 
     def accepts(self, grammar: Grammar, token_ids: Sequence[int]) -> bool:
         """Return whether the grammar would have changed nothing about this free reply; evaluation asks."""
         return self._vocabulary.would_give(grammar, token_ids)
 
-    def _reply(self, request: Request) -> Completion:
-        started, limit_s = time.monotonic(), request.limits.timeout_s
-        deadline = None if limit_s is None else started + limit_s
-        prompt = self._tokenize(request.prompt)
-        require_room(len(prompt), request.limits, self.context_tokens)
+    def _begin(self, request: Request, prompt: list[int], free: list[_Sequence]) -> tuple[ReplyRun, _Sequence]:
+        """Take the free sequence that has most of a prompt, or give it the prefix's states; begin the reply in it."""
         matcher = Matcher(self._vocabulary, request.grammar)
         # the last token is evaluated again, for its logits, if the whole prompt is known
-        reused = self._keep(min(common_length(self._evaluated, prompt), len(prompt) - 1))
-        pending, forced, overruled, steps = prompt[reused:], 0, 0, 0
-        reply: list[int] = []
-        first_logits_at: float | None = None
-        stop_reason: StopReason = "end_of_turn"
-        while True:
-            taken = matcher.take_forced()
-            forced, reply, pending = forced + len(taken), reply + taken, pending + taken
-            if matcher.is_over:
-                break
-            if len(reply) >= request.limits.reply_tokens:
-                stop_reason = "length"
-                break
-            try:
-                logits, others = self._evaluate(pending, len(taken), deadline)
-            except _TimeIsUp:
-                stop_reason = "timeout"
-                break
-            steps, first_logits_at = steps + 1, first_logits_at or time.monotonic()
-            token, is_overruled = matcher.best(logits)
-            overruled += others + is_overruled
-            if not matcher.accept(token):
-                break
-            pending = [token]
-            reply.append(token)
-        reply, ended = reply[: request.limits.reply_tokens], time.monotonic()
-        first_logits_at = first_logits_at or ended
-        return Completion(
-            text=self._vocabulary.text_of(reply),
-            token_ids=tuple(reply),
-            stop_reason=stop_reason,
-            prompt_tokens=len(prompt),
-            reused_tokens=reused,
-            model_steps=steps,
-            forced_tokens=forced,
-            overruled_tokens=overruled,
-            prefill_s=first_logits_at - started,
-            decode_s=ended - first_logits_at,
-        )
+        sequence = max(free, key=lambda one: common_length(one.evaluated, prompt[:-1]))
+        free.remove(sequence)
+        if (shared := common_length(self._home.evaluated, prompt[:-1])) > common_length(sequence.evaluated, prompt):
+            self._forget(sequence, 0)
+            llama_cpp.llama_memory_seq_cp(self._memory, self._home.number, sequence.number, 0, shared)
+            sequence.evaluated = prompt[:shared]
+        self._forget(sequence, common_length(sequence.evaluated, prompt[:-1]))
+        return ReplyRun(request, prompt, len(sequence.evaluated), matcher, self._draft_tokens), sequence
+
+    def _step(self, going: Sequence[tuple[ReplyRun, _Sequence]]) -> None:
+        """Evaluate what replies wait for, together as far as a batch goes, and let the model decide for each."""
+        room, parts = BATCH_TOKENS, list[tuple[ReplyRun, _Sequence, int, int]]()
+        for run, sequence in going:
+            count = min(room, len(run.pending) + len(run.draft))
+            if count:
+                parts.append((run, sequence, count, len(sequence.evaluated)))
+                room -= count
+        if parts:
+            rows = self._evaluate(
+                [
+                    (sequence, (run.pending + run.draft)[:count], range(max(0, run.first_wanted), count))
+                    for run, sequence, count, _ in parts
+                ]
+            )
+            for (run, sequence, count, before), logits in zip(parts, rows, strict=True):
+                kept_count = run.take(count, logits)
+                self._forget(sequence, before + kept_count)
 
     def _tokenize(self, text: str) -> list[int]:
         if self._context is None:
@@ -275,57 +287,48 @@ class LlamaEngine:
             raise UnavailableError(f"llama.cpp could not tokenize {len(raw)} bytes ({count})")
         return list(buffer[:count])
 
-    def _keep(self, count: int) -> int:
-        """Drop all but the first `count` tokens from the KV cache; return how many could be kept."""
-        if count < len(self._evaluated):
-            if not llama_cpp.llama_memory_seq_rm(self._memory, SEQUENCE, count, -1):
+    def _forget(self, sequence: _Sequence, count: int) -> None:
+        """Drop all but the first `count` tokens of a sequence from the KV cache; or all, if they cannot be kept."""
+        if count < len(sequence.evaluated):
+            if not llama_cpp.llama_memory_seq_rm(self._memory, sequence.number, count, -1):
                 count = 0  # a recurrent model cannot go back to the middle
-                llama_cpp.llama_memory_clear(self._memory, True)
-            del self._evaluated[count:]
-        return count
+                llama_cpp.llama_memory_seq_rm(self._memory, sequence.number, -1, -1)
+            del sequence.evaluated[count:]
 
-    def _evaluate(self, tokens: list[int], forced: int, deadline: float | None) -> tuple[NDArray[np.float32], int]:
-        """Append tokens to the KV cache.
+    def _evaluate(
+        self, parts: Sequence[tuple[_Sequence, list[int], Sequence[int]]]
+    ) -> list[Callable[[int], NDArray[np.float32]]]:
+        """Append tokens to sequences, at most BATCH_TOKENS in all.
 
         Args:
-            tokens: what comes after what was evaluated last.
-            forced: how many of them, at the end, the grammar chose; the model's own choice is held against them.
-            deadline: in monotonic seconds.
+            parts: a sequence, tokens that come after those evaluated, and the indexes of those whose logits are wanted.
 
         Returns:
-            The last token's logits, a float32 (vocabulary,) view into llama.cpp, and how many of the forced tokens
-            the model would have spelled otherwise.
+            For each part what gives the logits after one of its tokens, a float32 (vocabulary,) view into llama.cpp.
 
         Raises:
-            _TimeIsUp: the deadline passed before the last batch.
             UnavailableError: llama.cpp failed; the KV cache is empty then.
         """
-        first_wanted, overruled = len(tokens) - 1 - forced, 0
-        for start in range(0, len(tokens), BATCH_TOKENS):
-            if self._is_cancelled or (deadline is not None and time.monotonic() >= deadline):
-                raise _TimeIsUp
-            part = tokens[start : start + BATCH_TOKENS]
-            self._decode(part, max(0, first_wanted - start))
-            for index in range(max(first_wanted, start), min(start + len(part), len(tokens) - 1)):
-                wanted = int(self._logits(index - start).argmax())
-                overruled += self._vocabulary.spells_other(wanted, tokens[index + 1])
-        return self._logits(-1), overruled
-
-    def _decode(self, part: list[int], first_wanted: int) -> None:
-        """Evaluate at most BATCH_TOKENS tokens; logits are kept from index `first_wanted` on, and of the last."""
-        batch, at = self._batch, len(self._evaluated)
-        batch.n_tokens = len(part)
-        for index, token in enumerate(part):
-            batch.token[index], batch.pos[index], batch.seq_id[index][0] = token, at + index, SEQUENCE
-            batch.n_seq_id[index], batch.logits[index] = 1, index >= first_wanted
-        batch.logits[len(part) - 1] = True
+        batch, at, starts = self._batch, 0, []
+        for sequence, tokens, wanted in parts:
+            starts.append(at)
+            before = len(sequence.evaluated)
+            for index, token in enumerate(tokens):
+                batch.token[at], batch.pos[at], batch.seq_id[at][0] = token, before + index, sequence.number
+                batch.n_seq_id[at], batch.logits[at] = 1, index in wanted
+                at += 1
+        batch.n_tokens = at
+        batch.logits[at - 1] = True
         code = llama_cpp.llama_decode(self._context, batch)
         if code != 0:
-            self._evaluated.clear()
+            for sequence in (*self._sequences, self._home):
+                sequence.evaluated.clear()
             llama_cpp.llama_memory_clear(self._memory, True)
             reason = "the context is full" if code == 1 else f"code {code}"
-            raise UnavailableError(f"llama.cpp could not evaluate {len(part)} tokens: {reason}{_log_tail()}")
-        self._evaluated += part
+            raise UnavailableError(f"llama.cpp could not evaluate {at} tokens: {reason}{_log_tail()}")
+        for sequence, tokens, _ in parts:
+            sequence.evaluated += tokens
+        return [lambda index, start=start: self._logits(start + index) for start in starts]  # type: ignore[misc]
 
     def _logits(self, index: int) -> NDArray[np.float32]:
         pointer = llama_cpp.llama_get_logits_ith(self._context, index)
@@ -348,9 +351,12 @@ def _default_threads(model: Any) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _make_context(model: Any, context_tokens: int, threads: int) -> Any:
+def _make_context(model: Any, context_tokens: int, threads: int, sequences: int) -> Any:
     params = llama_cpp.llama_context_default_params()
-    params.n_ctx = context_tokens
+    params.n_ctx = context_tokens * sequences
+    if sequences > 1:
+        params.n_seq_max = sequences + 1  # and the prefix, which they share
+        params.kv_unified = True
     params.n_batch = params.n_ubatch = min(BATCH_TOKENS, context_tokens)
     params.n_threads = params.n_threads_batch = threads
     params.no_perf = True

@@ -160,7 +160,7 @@ def _tasks(run: Path, count: int, cases: Path | None, opener: str, case_maker: s
     from export.tasks import Tasks
 
     site = load_site(run / "site.yaml")
-    found = read_cases(cases) if cases else resolve_name(case_maker)(site, count, TASK_SEED)
+    found = read_cases(cases) if cases else list(resolve_name(case_maker)(site, count, TASK_SEED))
     return Tasks(site, found, opener, Placement(best_device()))
 
 

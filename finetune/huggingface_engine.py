@@ -9,6 +9,7 @@ whose logits differ by rounding only may change places.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -239,6 +240,7 @@ def open_engine(
         UsageError: not a model, or no such device.
         UnavailableError: the hub gave no model.
     """
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of optional kernels, as of a failure
     run = Path(model) / "run.json"
     if run.is_file():
         facts = json.loads(run.read_text(encoding="utf-8"))

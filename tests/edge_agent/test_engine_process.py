@@ -60,6 +60,18 @@ def engine(model: Path, told: list[str]) -> Iterator[EngineProcess]:
         yield engine
 
 
+def kill_after(engine: EngineProcess, delay_s: float) -> threading.Timer:
+    """Kill the process that an engine has now, a little later."""
+
+    def kill(pid: int) -> None:
+        with suppress(ProcessLookupError):  # it was replaced meanwhile
+            os.kill(pid, signal.SIGKILL)
+
+    killer = threading.Timer(delay_s, kill, (engine.pid,))
+    killer.start()
+    return killer
+
+
 def replies(completions: list[Completion]) -> list[tuple[int, ...]]:
     return [one.token_ids for one in completions]
 
@@ -111,10 +123,8 @@ def test_ended_at_any_moment_the_reply_is_the_same(
     length_s = time.monotonic() - started_s
     draw = random.Random(5)
     for _ in range(8):
-        killer = threading.Timer(draw.uniform(0, length_s), os.kill, (engine.pid, signal.SIGKILL))
-        killer.start()
-        with suppress(ProcessLookupError):
-            assert replies(engine.generate(requests)) == expected
+        killer = kill_after(engine, draw.uniform(0, length_s))
+        assert replies(engine.generate(requests)) == expected
         killer.join()
     engine.generate(requests)
     assert 1 <= len(told) <= 9
@@ -126,8 +136,7 @@ def test_killed_while_it_loads_and_while_it_primes(
     for delay_s in (0.0, 0.05, 0.2, 0.4, 0.6):
         told: list[str] = []
         with EngineProcess(EngineSettings(model), told.append) as engine:
-            killer = threading.Timer(delay_s, os.kill, (engine.pid, signal.SIGKILL))
-            killer.start()
+            killer = kill_after(engine, delay_s)
             engine.prime(simulation.agent(World(SITE)).prefix)
             killer.join()
             assert engine.generate(requests[:1])[0].stop_reason == "end_of_turn"
@@ -145,7 +154,7 @@ def test_killed_in_every_phase_of_a_turn_it_acts_once(engine: EngineProcess, sim
             if steps == kill_at:
                 os.kill(engine.pid, signal.SIGKILL)
             if steps + 1 == kill_at:
-                threading.Timer(0.01, os.kill, (engine.pid, signal.SIGKILL)).start()
+                kill_after(engine, 0.01)
             steps += 2
             try:
                 request = turn.send(engine.generate([request])[0])
