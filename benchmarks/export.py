@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.converter_parity import copy_for_upstream
 from edge_agent.report import installed_versions, this_machine
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -123,7 +124,7 @@ class _Disk:
     def _watch(self) -> None:
         while not self._ended.wait(POLL_S):
             try:
-                self.most = max(self.most, sum(path.stat().st_size for path in self._folder.rglob("*")))
+                self.most = max(self.most, sum(path.lstat().st_size for path in self._folder.rglob("*")))
             except FileNotFoundError:  # renamed or deleted meanwhile
                 continue
 
@@ -151,9 +152,11 @@ def theirs(base: Path, adapter: Path, folder: Path, oracle: Path, python: str) -
     """Merge, convert, quantize."""
     merged, f16 = folder / "merged", folder / "f16.gguf"
     steps = {"merge": cost(folder, [sys.executable, "-c", MERGE, str(base), str(adapter), str(merged)])}
-    _for_an_older_transformers(merged / "config.json")
-    converter = [python, str(oracle / "convert_hf_to_gguf.py"), str(merged), "--outtype", "f16", "--outfile", str(f16)]
+    copy = folder / "for-an-older-transformers"
+    copy_for_upstream(merged, copy)  # links to the weights
+    converter = [python, str(oracle / "convert_hf_to_gguf.py"), str(copy), "--outtype", "f16", "--outfile", str(f16)]
     steps["convert"] = cost(folder, converter, {"PYTHONPATH": str(oracle / "gguf-py")})
+    shutil.rmtree(copy)
     shutil.rmtree(merged)
     steps["quantize"] = cost(folder, [sys.executable, "-c", QUANTIZE, str(f16), str(folder / "q4.gguf")])
     f16.unlink()
@@ -177,15 +180,6 @@ def cost(folder: Path, arguments: Sequence[str], environment: dict[str, str] | N
     with _Disk(folder) as disk:
         memory_mb = run(arguments, root if environment is None else environment)
     return Cost(round(time.monotonic() - started_s, 2), round(memory_mb, 1), round(disk.most / 1e6, 1))
-
-
-def _for_an_older_transformers(path: Path) -> None:
-    """Write positions' settings as the converter's older transformers reads them."""
-    plain = json.loads(path.read_text(encoding="utf-8"))
-    rope = plain.pop("rope_parameters", None)
-    if rope:
-        plain |= {"rope_theta": rope.pop("rope_theta"), "rope_scaling": rope}
-    path.write_text(json.dumps(plain), encoding="utf-8")
 
 
 def measure(shape: str, rounds: int, oracle: Path, python: str, vocabularies: Path, scratch: Path) -> dict[str, Any]:
