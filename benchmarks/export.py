@@ -182,14 +182,20 @@ def cost(folder: Path, arguments: Sequence[str], environment: dict[str, str] | N
     return Cost(round(time.monotonic() - started_s, 2), round(memory_mb, 1), round(disk.most / 1e6, 1))
 
 
+def make_model(shape: str, vocabularies: Path, folder: Path) -> None:
+    """Save a base model with random weights and an adapter for it, as `base` and `adapter`."""
+    config = SHAPES[shape] | {"tie_word_embeddings": True, "rope_parameters": ROPE, "rms_norm_eps": 1e-5,
+                              "max_position_embeddings": 131072}  # fmt: skip
+    run([sys.executable, "-c", MAKE, str(folder), json.dumps(config), str(vocabularies), json.dumps(PROJECTIONS)],
+        {"PYTHONPATH": str(Path(__file__).parents[1])})  # fmt: skip
+
+
 def measure(shape: str, rounds: int, oracle: Path, python: str, vocabularies: Path, scratch: Path) -> dict[str, Any]:
     """Return both sides' costs for a shape, in turns, and how ours compare."""
     found: dict[str, list[dict[str, Any]]] = {"ours": [], "theirs": []}
     with tempfile.TemporaryDirectory(dir=scratch) as text:
         folder = Path(text)
-        config = SHAPES[shape] | {"tie_word_embeddings": True, "rope_parameters": ROPE, "rms_norm_eps": 1e-5,
-                                  "max_position_embeddings": 131072}  # fmt: skip
-        run([sys.executable, "-c", MAKE, text, json.dumps(config), str(vocabularies), json.dumps(PROJECTIONS)])
+        make_model(shape, vocabularies, folder)
         for number in range(rounds):
             for side in ("ours", "theirs"):
                 work = folder / f"{side}-{number}"

@@ -73,7 +73,21 @@ def reply_grammar(tools: Sequence[Tool], single_token_markers: bool = True) -> G
     Raises:
         UsageError: a schema has something that cannot be enforced; the message names tool, argument and feature.
     """
-    calls = f"call{{1,{MAX_CALLS}}} | " if tools else ""
+    _require_distinct_names(tools)
+    return schema_grammar({tool.name: _enforced_schema(tool) for tool in tools}, single_token_markers)
+
+
+def schema_grammar(functions: Mapping[str, Mapping[str, Any]], single_token_markers: bool = True) -> Grammar:
+    """Return the grammar of one assistant turn that may call any of some functions.
+
+    Args:
+        functions: JSON Schema of the arguments by name, as enforced_schema.enforced returns it.
+        single_token_markers: as reply_grammar.
+
+    Raises:
+        UsageError: llguidance cannot compile it.
+    """
+    calls = f"call{{1,{MAX_CALLS}}} | " if functions else ""
     rules = [
         f"start: think THOUGHT end_think ({calls}ANSWER)",
         *(_marker_rule(marker, single_token_markers).strip("\n") for marker in MARKERS),
@@ -81,13 +95,13 @@ def reply_grammar(tools: Sequence[Tool], single_token_markers: bool = True) -> G
         # the first character is not blank: wire.parse_reply takes a blank answer for none
         rf"ANSWER: /[^<>\s\x00-\x1f\x7f][^<>\x00-\x1f\x7f]{{0,{ANSWER_CHARACTERS - 1}}}/",
     ]
-    if tools:
-        _require_distinct_names(tools)
-        rules.append(f"call: open_call ({' | '.join(f'call_{number}' for number in range(len(tools)))}) end_call")
-    for number, tool in enumerate(tools):
-        head = _literal(f'{{"name":{json.dumps(tool.name, ensure_ascii=False)},"arguments":')
+    if functions:
+        rules.append(f"call: open_call ({' | '.join(f'call_{number}' for number in range(len(functions)))}) end_call")
+    for number, (name, schema) in enumerate(functions.items()):
+        head = _literal(f'{{"name":{json.dumps(name, ensure_ascii=False)},"arguments":')
         rules.append(f'call_{number}: {head} arguments_{number} "}}"')
-        rules.append(f"arguments_{number}: %json {json.dumps(_enforced_schema(tool), ensure_ascii=False)}")
+        spaced = dict(schema) | {"x-guidance": NO_BLANKS}
+        rules.append(f"arguments_{number}: %json {json.dumps(spaced, ensure_ascii=False)}")
     return _checked(Grammar("\n".join(rules) + "\n"))
 
 
@@ -118,7 +132,7 @@ def _enforced_schema(tool: Tool) -> dict[str, Any]:
         _require_enforceable(tool, name, argument)
         if argument.type == "number":
             schema["properties"][name]["multipleOf"] = NUMBER_STEP
-    return schema | {"x-guidance": NO_BLANKS}
+    return schema
 
 
 def _require_enforceable(tool: Tool, name: str, argument: DataSchema) -> None:

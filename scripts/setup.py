@@ -39,6 +39,8 @@ STAMP = VENV / "edgewright-stamp"
 LOG = ROOT / "build" / "setup.log"
 CONSTRAINTS = ROOT / "constraints.txt"
 DEFAULT_CMAKE_ARGS = "-DLLAVA_BUILD=OFF"
+# llama.cpp 0c1e57098 dies of its AMX code at the first evaluation; without it, weights are repacked for AVX-512.
+WITHOUT_AMX = "-mno-amx-int8"
 HEARTBEAT_S = 10
 # What a build for "this machine" depends on. Source: the Linux kernel's /proc/cpuinfo on x86 and on ARM.
 CPU_FIELDS = {"model name", "flags", "Features", "CPU implementer", "CPU architecture", "CPU variant", "CPU part"}
@@ -58,7 +60,7 @@ def main() -> None:
 
 def set_up() -> None:
     """Do what is missing, step by step."""
-    cmake_args = os.environ.get("CMAKE_ARGS") or DEFAULT_CMAKE_ARGS
+    cmake_args = os.environ.get("CMAKE_ARGS") or default_cmake_args()
     version = pinned_version("llama-cpp-python")
     wheel_folder = cache_folder() / "wheels" / wheel_key(version, cmake_args)
     stamp = stamp_text(wheel_folder.name)
@@ -85,6 +87,19 @@ def set_up() -> None:
     run_step("installing packages", [*install, "--no-build-isolation", "--editable", f"{ROOT}[all,dev]"])
     STAMP.write_text(stamp, encoding="utf-8")
     say(f"ready in {seconds_since(started)}: .venv/bin/edgewright")
+
+
+def default_cmake_args() -> str:
+    """Return how llama.cpp is compiled unless CMAKE_ARGS says."""
+    compiler = next(filter(shutil.which, filter(None, (os.environ.get("CC"), "cc", "gcc", "clang"))), None)
+    if compiler is None or " amx_int8" not in cpu_text():
+        return DEFAULT_CMAKE_ARGS
+    known = subprocess.run(
+        [compiler, WITHOUT_AMX, "-E", "-x", "c", os.devnull], capture_output=True, check=False
+    ).returncode
+    if known != 0:  # a compiler that has no such flag makes no such code
+        return DEFAULT_CMAKE_ARGS
+    return f"{DEFAULT_CMAKE_ARGS} -DCMAKE_C_FLAGS={WITHOUT_AMX} -DCMAKE_CXX_FLAGS={WITHOUT_AMX}"
 
 
 def build_wheel(pip: list[str], version: str, cmake_args: str, folder: Path) -> Path:

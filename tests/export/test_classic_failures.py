@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from devices.errors import GateError, UnavailableError, UsageError
+from devices.site import load_site
 from edge_agent import wire
 from edge_agent.bundle import open_bundle
 from edge_agent.gate_limits import GateLimits
-from edge_agent.wire import ChatTemplate, ContractChanged
+from edge_agent.wire import ChatTemplate, ContractChanged, load_template
 from export import convert as converting
 from export import layout, lora, parity
 from export.convert import convert
@@ -25,8 +26,10 @@ from export.llama_file import LlamaFile
 from export.nf4 import as_nf4
 from export.quantize import plan
 from export.run import read_run
-from export.samples import read_samples
+from export.samples import read_samples, sample_of
 from export.tokenizer import Vocabulary, read_vocabulary
+from finetune.conversations import generate_rows
+from finetune.recipe import STARTER_FOLDER
 from tests.export.conftest import Tiny, check_all
 from tests.tiny_base import make_tiny_base, make_tiny_run, spread_weights
 from tests.vocabularies import VOCABULARIES
@@ -269,21 +272,41 @@ def test_13_a_type_that_was_not_asked_for(tiny: Tiny, tmp_path: Path, monkeypatc
     assert not list(tmp_path.iterdir())
 
 
-def test_14_damage_to_arguments(tiny: Tiny, tmp_path: Path, monkeypatch: Patch) -> None:
-    """Only tokens of calls suffer: far too little for the mean over all, enough for a wrong argument."""
-    yardstick = tiny.yardstick
-    real = yardstick.distance(tiny.work / "model-Q8_0.gguf")
-    limits = GateLimits(call_kl=2 * real["call"].mean_kl, call_top1=0.0)
-    parity.check_quantized(yardstick, tiny.work / "model-Q8_0.gguf", limits)
+def test_14_damage_to_arguments(tmp_path: Path, monkeypatch: Patch) -> None:
+    """Rows of tokens that stand in calls only are lost: little of the mean over all, enough for a wrong argument."""
+    template = load_template("chatml")
+    rows = list(generate_rows(load_site("home"), 12, 5))
+    samples = [sample_of(template, row.messages) for row in rows if any(turn.calls for turn in row.messages)][:8]
+    f16, limits = tmp_path / "f16.gguf", GateLimits()
+    convert(STARTER_FOLDER, None, f16, template=template, name="starter", metadata={})
+    yardstick = parity.Yardstick(f16, samples)
+    elsewhere, in_calls = set[int](), set[int]()
+    for row in yardstick.rows:
+        scored = dict(zip(row.positions, row.parts, strict=True))
+        for place, token in enumerate(row.token_ids):
+            (in_calls if scored.get(place - 1) == "call" else elsewhere).add(token)
+    lost = sorted(in_calls - elsewhere)
+    assert len(lost) >= 3
+    real = converting.encode
 
-    def blur(path: Path, adapter: Path | None = None) -> Any:
-        return real | {"call": replace(real["call"], mean_kl=3 * real["call"].mean_kl)}
+    def damage(rows: Any, *rest: Any) -> Any:
+        if rows.shape[0] == 2304:  # the embedding, which is the output too
+            rows = rows.copy()
+            rows[lost] = 0
+        return real(rows, *rest)
 
-    monkeypatch.setattr(yardstick, "distance", blur)
-    with pytest.raises(GateError, match=r"gate quantized: model-Q8_0.gguf: mean KL .* nats on calls"):
-        parity.check_quantized(yardstick, tiny.work / "model-Q8_0.gguf", limits)
+    planned = plan(layout.read_shape(converting.read_config(STARTER_FOLDER)), "Q8_0")
+    for name, encode in (("right", real), ("damaged", damage)):
+        monkeypatch.setattr(converting, "encode", encode)
+        convert(STARTER_FOLDER, None, tmp_path / f"{name}.gguf", template=template, name="starter", metadata={},
+                planned=planned)  # fmt: skip
+    parity.check_quantized(yardstick, tmp_path / "right.gguf", limits)
+    found = yardstick.distance(tmp_path / "damaged.gguf")
+    assert found[None].mean_kl < limits.quant_kl < 10 * found["call"].mean_kl
+    with pytest.raises(GateError, match=r"gate quantized: damaged.gguf: mean KL .* nats on calls"):
+        parity.check_quantized(yardstick, tmp_path / "damaged.gguf", limits)
     with pytest.raises(GateError, match="first choices on calls agree"):
-        parity.check_quantized(tiny.yardstick, tiny.work / "model-Q4_K_M.gguf", GateLimits(call_kl=9.0, call_top1=1.0))
+        parity.check_quantized(yardstick, tmp_path / "damaged.gguf", GateLimits(call_kl=99.0))
 
 
 def test_15_drift_of_versions(tiny: Tiny, monkeypatch: Patch) -> None:

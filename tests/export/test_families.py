@@ -76,6 +76,21 @@ def test_tokens_and_logits_are_those_of_hugging_face(made: Made, tmp_path: Path)
         assert yardstick.distance(tmp_path / f"{kind}.gguf")[None].mean_kl < 1.0
 
 
+def test_a_corpus_is_cut_as_hugging_face_cuts_it(made: Made) -> None:
+    """Code, YAML, Markdown and JSON of this project, every block of Unicode, numbers, and runs of blanks."""
+    from transformers import AutoTokenizer
+
+    files = ["edge_agent/wire.py", "devices/sites/home.yaml", "README.md", "benchmarks/results/soak.json"]
+    texts = [(ROOT / name).read_text(encoding="utf-8") for name in files]
+    planes = [
+        chr(point) for point in [*range(0x20, 0xD800, 7), *range(0xE000, 0x20000, 61)] if chr(point).isprintable()
+    ]
+    texts += ["".join(planes[start : start + 40]) for start in range(0, len(planes), 400)]
+    texts += [" ".join(str(7**power) for power in range(60)), "".join(" " * count + "x\n\t" for count in range(80))]
+    with LlamaFile(made.gguf) as model:
+        assert parity.check_tokens(model, AutoTokenizer.from_pretrained(made.base), texts) > 10_000
+
+
 def test_the_adapter_s_own_file_is_laid_over_the_base_s(made: Made, tmp_path: Path) -> None:
     convert(made.base, None, tmp_path / "base.gguf", template=made.template, name="base", metadata={})
     shape = layout.read_shape(read_config(made.base))
@@ -113,6 +128,7 @@ def test_llama_cpp_s_own_cases_are_cut_as_its_authors_say(made: Made) -> None:
         assert ours == expected
 
 
+ROOT = Path(__file__).parents[2]
 PERMUTED = layout.FAMILIES | {"Qwen2ForCausalLM": replace(layout.FAMILIES["Qwen2ForCausalLM"], is_permuted=True)}
 WRONG: dict[str, tuple[str, Any]] = {
     "mistral": ("permute", lambda weight, heads: weight),
