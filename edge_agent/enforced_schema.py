@@ -25,6 +25,7 @@ KEYWORDS: dict[str, frozenset[str]] = {
     "boolean": frozenset({"enum", "const"}),
     "null": frozenset({"const"}),
 }
+_ANY_KEYWORD = frozenset().union(*KEYWORDS.values())  # one that is of other types says nothing about this one
 FORMATS = frozenset({
     "date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri",
 })  # fmt: skip
@@ -48,6 +49,7 @@ def enforced(schema: Mapping[str, Any], where: str) -> dict[str, Any]:
         return _untyped(rest, where)
     if not isinstance(kind, str) or kind not in KEYWORDS:
         raise UsageError(f"{where}: the grammar cannot enforce the type {kind!r}", hint=f"types: {', '.join(KEYWORDS)}")
+    rest = {key: value for key, value in rest.items() if key in KEYWORDS[kind] or key not in _ANY_KEYWORD}
     if unknown := sorted(rest.keys() - KEYWORDS[kind]):
         raise UsageError(f"{where}: the grammar cannot enforce {unknown[0]!r} of the type {kind}")
     if kind == "object":
@@ -72,9 +74,8 @@ def _untyped(rest: dict[str, Any], where: str) -> dict[str, Any]:
 def _object(rest: dict[str, Any], where: str) -> dict[str, Any]:
     properties = {name: enforced(one, f"{where}.{name}") for name, one in rest.get("properties", {}).items()}
     required = list(rest.get("required", ()))
-    if missing := [name for name in required if name not in properties]:
-        raise UsageError(f"{where}: {missing[0]!r} is required and is no property")
     others = rest.get("additionalProperties", not properties)
+    properties |= {name: {} for name in required if name not in properties}  # of any value
     if isinstance(others, Mapping):
         others = enforced(others, f"{where}, other properties")
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": others}

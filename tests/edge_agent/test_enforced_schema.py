@@ -41,7 +41,6 @@ def json_schema(plain: dict[str, Any]) -> dict[str, Any]:
         schema["type"] = TYPES.get(schema["type"], schema["type"])
     if "properties" in schema:
         schema["properties"] = {name: json_schema(one) for name, one in schema["properties"].items()}
-        schema["required"] = [name for name in schema.get("required", ()) if name in schema["properties"]]
     if "items" in schema:
         schema["items"] = json_schema(schema["items"])
     return schema
@@ -81,7 +80,8 @@ def test_every_schema_of_the_benchmark_compiles_and_holds(vocabulary: Vocabulary
     draw, seen = random.Random(1), 0
     for case, name, schema in bfcl_functions():
         ours = enforced(schema, f"{case}, {name}")
-        if draw.random() < 0.15:  # compiling each and sampling from it takes minutes
+        schema_grammar({name: ours})
+        if draw.random() < 0.3:
             call = sample_call(vocabulary, {name: ours}, draw)
             assert call["name"] == name
             jsonschema.validate(call["arguments"], schema)
@@ -119,12 +119,11 @@ def test_what_comes_out_validates(vocabulary: Vocabulary, schema: dict[str, Any]
 @pytest.mark.parametrize(
     ("schema", "message"),
     [
-        ({"type": "integer", "format": "int32"}, "f.x: the grammar cannot enforce 'format' of the type integer"),
+        ({"type": "integer", "bitWidth": 32}, "f.x: the grammar cannot enforce 'bitWidth' of the type integer"),
         ({"type": "array", "uniqueItems": True}, "cannot enforce 'uniqueItems' of the type array"),
         ({"type": "string", "format": "colour"}, "cannot enforce the format 'colour'"),
         ({"type": "dict"}, "cannot enforce the type 'dict'"),
         ({"oneOf": []}, "cannot enforce 'oneOf' without a type"),
-        ({"type": "object", "required": ["z"]}, "'z' is required and is no property"),
         ({"anyOf": [{"type": "string", "contentEncoding": "x"}]}, "f.x, choice 1: the grammar cannot enforce 'cont"),
     ],
 )
