@@ -41,7 +41,7 @@ from edge_agent.enforced_schema import enforced
 from edge_agent.engine import Limits, Request, peak_resident_bytes
 from edge_agent.grammar import NO_BLANKS, Grammar
 from edge_agent.intervals import quantile
-from edge_agent.report import installed_versions, this_machine
+from edge_agent.machine import installed_versions, this_machine
 from edge_agent.simulated import Simulation
 from edge_agent.wire import Message, load_template, user_message
 

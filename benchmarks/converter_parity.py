@@ -34,7 +34,7 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from devices.errors import EdgeError, GateError, UnavailableError, UsageError
-from edge_agent.report import installed_versions, this_machine
+from edge_agent.machine import installed_versions, this_machine
 from edge_agent.wire import load_template
 from export.convert import convert
 from export.llama_file import LlamaFile

@@ -28,7 +28,7 @@ from edge_agent.bundle import open_bundle
 from edge_agent.cases import Case
 from edge_agent.evaluation import CaseOutcome, Turn, run_cases
 from edge_agent.llama_engine import LlamaEngine
-from edge_agent.report import this_machine
+from edge_agent.machine import this_machine
 from edge_agent.scoring import score_case
 from edge_agent.simulated import Simulation, evaluation_simulation
 from finetune.conversations import generate_cases

@@ -31,7 +31,7 @@ from devices.simulator import SimulatedDriver, World
 from devices.site import Site, load_site
 from edge_agent.bundle import open_bundle
 from edge_agent.llama_engine import LlamaEngine
-from edge_agent.report import this_machine
+from edge_agent.machine import this_machine
 from edge_agent.simulated import Simulation
 from finetune.conversations import generate_cases
 

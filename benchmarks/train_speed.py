@@ -26,7 +26,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from devices.site import load_site
-from edge_agent.report import this_machine
+from edge_agent.machine import this_machine
 from edge_agent.wire import contract_of, load_template
 from finetune.conversations import generate_rows
 from finetune.processor import prepare_processor

@@ -77,6 +77,7 @@ def register(app: typer.Typer, *, openers: Mapping[str, str], case_maker: str) -
 
     app.command("eval")(evaluate)
     app.command("run")(run)
+    app.command("bench")(bench)
 
 
 def _command_line() -> str:
@@ -115,6 +116,28 @@ def run(
             return
         for result in runner.answers(asks):
             print(json.dumps(result, ensure_ascii=False) if as_json else _plain(result), flush=True)
+
+
+def bench(
+    path: Annotated[Path, typer.Argument(metavar="BUNDLE|BOX", help="A bundle, or a box that was flashed.")],
+    site: _Site = "home",
+    is_tuning: Annotated[
+        bool,
+        typer.Option("--tune", help="Try threads, attention, batches and guessing; keep what is quickest."),
+    ] = False,
+    as_json: _Json = False,
+) -> None:
+    """Measure how quickly a box replies on this machine."""
+    from edge_agent.bench import bench as measure
+    from edge_agent.tuning import Trial
+
+    def tell(trial: Trial) -> None:
+        settings = ", ".join(f"{name} {value}" for name, value in vars(trial.tuning).items() if value is not None)
+        print(f"{1000 * trial.call_s:7.1f} ms a reply, {trial.memory_bytes / 1e6:6.0f} MB: {settings}", file=sys.stderr)
+
+    result = measure(path, site, is_tuning=is_tuning, tell=tell)
+    settings = " ".join(f"{name}={value}" for name, value in result["tuning"].items())
+    print(json.dumps(result, indent=2) if as_json else f"{1000 * result['call_s']:.1f} ms a reply: {settings}")
 
 
 def _plain(result: Mapping[str, Any]) -> str:

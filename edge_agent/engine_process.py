@@ -25,6 +25,7 @@ from devices.errors import EdgeError, RefusedError, UnavailableError, UsageError
 from edge_agent.engine import Completion, ContextFull, Request
 from edge_agent.engine_worker import receive, send
 from edge_agent.gguf_header import BadGguf
+from edge_agent.tuning import USUAL, Tuning
 
 GRACE_S = 10.0  # that an engine may take longer than it was told to, before it counts as hung
 END_S = 2.0
@@ -44,7 +45,7 @@ class EngineSettings:
         identity: what the model's files are, such as their digests; what was kept under another is not used.
         context_tokens: room for prompt and reply; None is the model's, as LlamaEngine limits it.
         gpu_layers: on a GPU; -1 for all.
-        threads: None chooses.
+        tuning: how it computes.
         memory_bytes: what the process may use at most, files it maps included; None sets no limit.
     """
 
@@ -54,7 +55,7 @@ class EngineSettings:
     identity: str = ""
     context_tokens: int | None = None
     gpu_layers: int = 0
-    threads: int | None = None
+    tuning: Tuning = USUAL
     memory_bytes: int | None = None
 
 

@@ -4,7 +4,7 @@ Started by engine_process.py with the number of an open socket. A message is fou
 many bytes of JSON:
 
     {"do": "open", "model": PATH, "adapter": PATH or null, "kept": FOLDER or null, "identity": TEXT,
-     "context_tokens", "gpu_layers", "threads": number or null, "memory_bytes": number or null}
+     "context_tokens", "gpu_layers": number, "memory_bytes": number or null, "tuning": {...}}
     {"do": "prime", "prefix": TEXT}
     {"do": "generate", "requests": [{"prompt": TEXT, "grammar": {"lark", "facts"} or null, "limits": {...}}]}
     {"do": "memory"}
@@ -68,6 +68,7 @@ class _Worker:
         if message["memory_bytes"]:
             resource.setrlimit(resource.RLIMIT_AS, (message["memory_bytes"], message["memory_bytes"]))
         from edge_agent.llama_engine import Kept, LlamaEngine
+        from edge_agent.tuning import Tuning
 
         self.on_gpu = bool(message["gpu_layers"])
         self.engine = LlamaEngine(
@@ -75,7 +76,7 @@ class _Worker:
             adapter=Path(message["adapter"]) if message["adapter"] else None,
             context_tokens=message["context_tokens"],
             gpu_layers=message["gpu_layers"],
-            threads=message["threads"],
+            tuning=Tuning(**message["tuning"]),
             kept=Kept(Path(message["kept"]), message["identity"]) if message["kept"] else None,
         )
         signal.signal(signal.SIGUSR1, lambda *_: self.engine.cancel())

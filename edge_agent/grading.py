@@ -23,7 +23,8 @@ from edge_agent.bundle import CONTRACT_KEY, CURRENT, MANIFEST, TEMPLATE_KEY, ope
 from edge_agent.cases import Case, read_cases, write_cases
 from edge_agent.evaluation import LATENCY_CASES, Evaluation, evaluate
 from edge_agent.gguf_header import require_gguf
-from edge_agent.report import EngineRun, Provenance, Role, build_report, installed_versions, this_machine
+from edge_agent.machine import installed_versions, this_machine
+from edge_agent.report import EngineRun, Provenance, Role, build_report
 from edge_agent.simulated import evaluation_simulation
 from edge_agent.wire import contract_of, load_template, require_contract
 

@@ -39,9 +39,9 @@ from edge_agent.llama_parameters import model_parameters
 from edge_agent.llama_vocabulary import read_vocabulary
 from edge_agent.matching import Matcher
 from edge_agent.reply_run import ReplyRun
+from edge_agent.tuning import USUAL, Tuning
 
 CONTEXT_TOKENS = 2048
-BATCH_TOKENS = 256  # evaluated at once; the timeout is looked at between two batches
 SMALL_MODEL_PARAMETERS = 50_000_000  # below, one thread beats several: they wait for each other longer than they work
 STATE_FILE = "prefix.state"
 LOG_LEVEL_ERROR = 4  # ggml.h, GGML_LOG_LEVEL_ERROR (llama-cpp-python 0.3.36 still lists the older numbers)
@@ -85,10 +85,9 @@ class LlamaEngine:
         adapter: Path | None = None,
         context_tokens: int | None = None,
         gpu_layers: int = 0,
-        threads: int | None = None,
+        tuning: Tuning = USUAL,
         kept: Kept | None = None,
         sequences: int = 1,
-        draft_tokens: int = 0,
     ) -> None:
         """Load a model.
 
@@ -97,11 +96,9 @@ class LlamaEngine:
             adapter: a LoRA adapter's GGUF file to lay over it.
             context_tokens: room for prompt and reply; None takes the model's, at most CONTEXT_TOKENS.
             gpu_layers: how many layers to put on the GPU; more than the model has puts all.
-            threads: for prefill and decode; None takes one for a model of under SMALL_MODEL_PARAMETERS, else one
-                for each core this process may use.
+            tuning: how it computes.
             kept: where `prime` keeps its state; None keeps none.
             sequences: how many replies are made at once; each needs room of its own in memory.
-            draft_tokens: how many tokens are guessed at once, from what was said before; 0 guesses none.
 
         Raises:
             BadGguf: the file's header is unsound.
@@ -111,23 +108,22 @@ class LlamaEngine:
         llama_cpp.llama_log_set(_keep_log, ctypes.c_void_p(0))
         self._context: Any = None
         self._batch: Any = None
-        self._kept, self._is_cancelled, self._draft_tokens = kept, False, draft_tokens
+        self._kept, self._is_cancelled, self._tuning = kept, False, tuning
         self._model = _load_model(Path(model_path), gpu_layers)
         try:
-            self._set_up(context_tokens, threads, sequences)
+            self._set_up(context_tokens, sequences)
             if adapter:
                 self._lay_over(adapter)
         except BaseException:
             self.close()
             raise
 
-    def _set_up(self, context_tokens: int | None, threads: int | None, sequences: int) -> None:
+    def _set_up(self, context_tokens: int | None, sequences: int) -> None:
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         trained_tokens = llama_cpp.llama_model_n_ctx_train(self._model)
         self.context_tokens = context_tokens or min(trained_tokens, CONTEXT_TOKENS)
-        threads = threads or _default_threads(self._model)
-        self._context = _make_context(self._model, self.context_tokens, threads, sequences)
-        self._batch = llama_cpp.llama_batch_init(BATCH_TOKENS, 0, 1)
+        self._context = _make_context(self._model, self.context_tokens, self._tuning, sequences)
+        self._batch = llama_cpp.llama_batch_init(self._tuning.batch_tokens, 0, 1)
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._sequences = [_Sequence(number, []) for number in range(sequences)]
         # the primed prefix; with one sequence only, it is that one's, whose prompts begin with it anyway
@@ -178,7 +174,7 @@ class LlamaEngine:
             return True
         self._forget(home, common_length(home.evaluated, tokens))
         while missing := tokens[len(home.evaluated) :]:
-            self._evaluate([(home, missing[:BATCH_TOKENS], [])])
+            self._evaluate([(home, missing[: self._tuning.batch_tokens], [])])
         if path and len(home.evaluated) == len(tokens):
             with suppress(OSError):  # a disk that is full or cannot be written to costs time at the next start
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -193,7 +189,7 @@ class LlamaEngine:
         """Return the file of a prefix's state and its key, which names all that the state depends on."""
         if self._kept is None:
             return None, ""
-        facts = [self._kept.identity, llama_cpp.__version__, str(self.context_tokens), repr(tokens)]
+        facts = [self._kept.identity, llama_cpp.__version__, str(self.context_tokens), repr(self._tuning), repr(tokens)]
         key = hashlib.sha256("\0".join(facts).encode()).hexdigest()
         return self._kept.folder / STATE_FILE, key
 
@@ -256,11 +252,11 @@ class LlamaEngine:
             llama_cpp.llama_memory_seq_cp(self._memory, self._home.number, sequence.number, 0, shared)
             sequence.evaluated = prompt[:shared]
         self._forget(sequence, common_length(sequence.evaluated, prompt[:-1]))
-        return ReplyRun(request, prompt, len(sequence.evaluated), matcher, self._draft_tokens), sequence
+        return ReplyRun(request, prompt, len(sequence.evaluated), matcher, self._tuning.draft_tokens), sequence
 
     def _step(self, going: Sequence[tuple[ReplyRun, _Sequence]]) -> None:
         """Evaluate what replies wait for, together as far as a batch goes, and let the model decide for each."""
-        room, parts = BATCH_TOKENS, list[tuple[ReplyRun, _Sequence, int, int]]()
+        room, parts = self._tuning.batch_tokens, list[tuple[ReplyRun, _Sequence, int, int]]()
         for run, sequence in going:
             count = min(room, len(run.pending) + len(run.draft))
             if count:
@@ -298,7 +294,7 @@ class LlamaEngine:
     def _evaluate(
         self, parts: Sequence[tuple[_Sequence, list[int], Sequence[int]]]
     ) -> list[Callable[[int], NDArray[np.float32]]]:
-        """Append tokens to sequences, at most BATCH_TOKENS in all.
+        """Append tokens to sequences, at most a batch in all.
 
         Args:
             parts: a sequence, tokens that come after those evaluated, and the indexes of those whose logits are wanted.
@@ -351,14 +347,19 @@ def _default_threads(model: Any) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _make_context(model: Any, context_tokens: int, threads: int, sequences: int) -> Any:
+def _make_context(model: Any, context_tokens: int, tuning: Tuning, sequences: int) -> Any:
     params = llama_cpp.llama_context_default_params()
     params.n_ctx = context_tokens * sequences
     if sequences > 1:
         params.n_seq_max = sequences + 1  # and the prefix, which they share
         params.kv_unified = True
-    params.n_batch = params.n_ubatch = min(BATCH_TOKENS, context_tokens)
-    params.n_threads = params.n_threads_batch = threads
+    params.n_batch = params.n_ubatch = min(tuning.batch_tokens, context_tokens)
+    params.n_threads = params.n_threads_batch = tuning.threads or _default_threads(model)
+    if tuning.flash_attention is not None:
+        enabled, disabled = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED, llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        params.flash_attn_type = enabled if tuning.flash_attention else disabled
+    if tuning.kv_type == "q8_0":
+        params.type_k = params.type_v = llama_cpp.GGML_TYPE_Q8_0
     params.no_perf = True
     _log_lines.clear()
     context = llama_cpp.llama_init_from_model(model, params)

@@ -7,11 +7,8 @@ said is kept as it was said: whoever shows it must escape it, as report_page.py 
 from __future__ import annotations
 
 import json
-import os
-import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +23,6 @@ from edge_agent.scoring import CaseScore
 SCHEMA = "report/v1"
 EXAMPLES = 6
 Role = Literal["base", "tuned", "f16", "quant"]
-VERSIONS_OF = ("llama-cpp-python", "llguidance", "torch", "transformers", "peft", "trl", "gguf")
 
 
 @dataclass(frozen=True)
@@ -54,34 +50,6 @@ class Provenance:
     command: str
     machine: dict[str, str]
     versions: dict[str, str]
-
-
-def this_machine() -> dict[str, str]:
-    """Return what matters for speed about this machine."""
-    facts = {"system": platform.platform(), "cores": str(os.cpu_count() or "unknown")}
-    processor = _first_value("/proc/cpuinfo", "model name") or platform.processor() or platform.machine()
-    memory = _first_value("/proc/meminfo", "MemTotal").removesuffix(" kB")
-    facts |= {"processor": processor} | ({"memory": f"{int(memory) / 2**20:.1f} GiB"} if memory.isdigit() else {})
-    return facts
-
-
-def _first_value(path: str, key: str) -> str:
-    try:
-        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")
-
-
-def installed_versions(packages: Iterable[str] = VERSIONS_OF) -> dict[str, str]:
-    """Return Python's version and those of the packages that are installed, without importing them."""
-    versions = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 def build_report(

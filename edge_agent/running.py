@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ from edge_agent.agent import TurnResult
 from edge_agent.bundle import BUNDLES, Bundle, open_bundle
 from edge_agent.engine import Engine
 from edge_agent.engine_process import EngineProcess, EngineSettings
+from edge_agent.machine import this_machine
 from edge_agent.simulated import Simulation
+from edge_agent.tuning import kept_tuning
 
 MORNING_S = 8 * 3600.0  # where a simulated clock stands for requests that nobody waits for, so that they repeat
 
@@ -125,14 +127,15 @@ def open_runner(
     bundle = open_bundle(path)
     here = bundle.narrow(own)
     simulation = Simulation(here, bundle.template)
-    state = _state_folder(path, bundle)
+    state = state_folder(path, bundle)
+    tuning = kept_tuning(state, measured_for(bundle))
     settings = EngineSettings(
         bundle.model_path,
         adapter=bundle.adapter_path,
         kept=state,
         identity=bundle.model_identity,
         gpu_layers=gpu_layers,
-        threads=threads,
+        tuning=replace(tuning, threads=threads or tuning.threads),
     )
     with EngineProcess(settings, warn) as engine:
         engine.prime(simulation.agent(World(here)).prefix)
@@ -144,7 +147,7 @@ def open_runner(
             events.close()
 
 
-def _state_folder(path: Path, bundle: Bundle) -> Path | None:
+def state_folder(path: Path, bundle: Bundle) -> Path | None:
     """Return where a box keeps what it knows: its journal and the engine's primed state; None for a mere bundle."""
     if bundle.path.parent.name != BUNDLES or bundle.path == path.resolve():
         return None
@@ -154,6 +157,11 @@ def _state_folder(path: Path, bundle: Bundle) -> Path | None:
     except OSError as error:
         raise UnavailableError(f"cannot keep a journal in the box: {error}", hint="give --journal FILE") from error
     return folder
+
+
+def measured_for(bundle: Bundle) -> dict[str, str]:
+    """Return what an engine's settings are measured for: the model and this machine's processor."""
+    return {"model": bundle.model_identity, "processor": this_machine()["processor"]}
 
 
 def to_json(result: TurnResult, place: Place, total_s: float) -> dict[str, Any]:

@@ -27,6 +27,7 @@ COMMANDS = [
     "eval",
     "flash",
     "run",
+    "bench",
     "demo",
 ]
 

@@ -19,6 +19,7 @@ from edge_agent.gguf_header import BadGguf
 from edge_agent.grammar import Grammar, reply_grammar
 from edge_agent.llama_engine import LlamaEngine
 from edge_agent.simulated import evaluation_simulation
+from edge_agent.tuning import Tuning
 from edge_agent.wire import Answer, Message, ToolCalls, contract_of, load_template, parse_reply, user_message
 from export.convert import convert
 from finetune.conversations import generate_cases
@@ -59,7 +60,7 @@ def make_engine(request: pytest.FixtureRequest, files: Files) -> Iterator[Callab
     makers: dict[str, Callable[[], Engine]] = {
         "llama.cpp": lambda: LlamaEngine(files.gguf),
         "three at once": lambda: LlamaEngine(files.gguf, sequences=3),
-        "guessing": lambda: LlamaEngine(files.gguf, draft_tokens=4),
+        "guessing": lambda: LlamaEngine(files.gguf, tuning=Tuning(draft_tokens=4)),
         "process": lambda: EngineProcess(EngineSettings(files.gguf)),
         "huggingface": lambda: HuggingFaceEngine(files.base),
     }
@@ -170,7 +171,7 @@ def test_several_at_once_say_what_one_alone_says(tmp_path: Path) -> None:
         engine.prime(prefix)
         alone = run_cases(engine, cases, simulation.start_turn, batch_size=1)
     for sequences, draft_tokens in ((5, 0), (1, 6), (5, 6)):
-        with LlamaEngine(gguf, sequences=sequences, draft_tokens=draft_tokens) as engine:
+        with LlamaEngine(gguf, sequences=sequences, tuning=Tuning(draft_tokens=draft_tokens)) as engine:
             engine.prime(prefix)
             together = run_cases(engine, cases, simulation.start_turn, batch_size=7)
         pairs = [(one.result.completions, other.result.completions) for one, other in zip(alone, together, strict=True)]

@@ -1,0 +1,86 @@
+"""How quickly a box answers, and which settings of the engine are quickest on it: `edgewright bench`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from devices.errors import UsageError
+from devices.simulator import World
+from devices.site import Site, load_site
+from edge_agent.bundle import open_bundle
+from edge_agent.engine import Request
+from edge_agent.engine_process import EngineProcess, EngineSettings
+from edge_agent.running import measured_for, state_folder
+from edge_agent.simulated import Simulation
+from edge_agent.tuning import Trial, Tuning, keep_tuning, kept_tuning, time_calls, tune
+
+QUESTIONS = 4  # devices that are asked about
+
+
+def bench(path: Path, site_name: str, *, is_tuning: bool, tell: Callable[[Trial], None]) -> dict[str, Any]:
+    """Return how long a reply takes on this machine, with the settings it has or the quickest ones, which are kept.
+
+    Args:
+        path: a bundle, or a box's root; only a box keeps settings.
+        site_name: name or file of the site.
+        is_tuning: whether settings are tried.
+        tell: is told each trial.
+
+    Raises:
+        UsageError: no such bundle or site, or a bundle that is not on a box is to be tuned.
+        UnavailableError: the engine failed.
+    """
+    bundle = open_bundle(path)
+    site = bundle.narrow(load_site(site_name))
+    folder = state_folder(path, bundle)
+    if is_tuning and folder is None:
+        raise UsageError(f"{path} is no box, which keeps settings", hint="flash the bundle first, then give the box")
+    simulation = Simulation(site, bundle.template)
+    requests = _requests(simulation, site)
+    prefix = simulation.agent(World(site)).prefix
+
+    def measure(tuning: Tuning) -> Trial:
+        settings = EngineSettings(bundle.model_path, adapter=bundle.adapter_path, tuning=tuning)
+        with EngineProcess(settings) as engine:
+            engine.prime(prefix)
+            call_s = time_calls(lambda ask: engine.generate([requests[ask]]), list(requests))
+            return Trial(tuning, call_s, engine.memory_bytes())
+
+    facts = measured_for(bundle)
+    if not is_tuning:
+        trial = measure(kept_tuning(folder, facts))
+        tell(trial)
+        return asdict(trial)
+    trials: list[Trial] = []
+
+    def note(trial: Trial) -> None:
+        trials.append(trial)
+        tell(trial)
+
+    best = tune(measure, len(os.sched_getaffinity(0)), note)
+    assert folder is not None
+    keep_tuning(folder, best, facts)
+    return asdict(next(trial for trial in trials if trial.tuning == best)) | {"trials": [asdict(one) for one in trials]}
+
+
+def _requests(simulation: Simulation, site: Site) -> dict[str, Request]:
+    """Return questions about a few devices, by their words; the state differs from one to the next, as in use."""
+    requests = {}
+    for number, device in enumerate(_spread(list(site.devices))):
+        state = World(site).snapshot()
+        for values in state.values():
+            for name, value in values.items():
+                if isinstance(value, bool):
+                    values[name] = value != bool(number % 2)
+        ask = f"what is the state of the {device.replace('_', ' ')}?"
+        requests[ask] = next(simulation.agent(World(site, state)).turn(ask))
+    return requests
+
+
+def _spread(names: Sequence[str]) -> list[str]:
+    step = max(1, len(names) // QUESTIONS)
+    return list(names[::step][:QUESTIONS])

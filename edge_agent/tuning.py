@@ -1,0 +1,130 @@
+"""The engine's settings on this machine, found by measuring: `edgewright bench --tune` keeps them in the box.
+
+One setting after another takes the value with which the same requests are answered soonest, the others staying as they
+are. A kept file is used only for the model and the processor that it was measured with.
+
+Does not guard against: a machine that is busy while it is measured (measure again), or that gets hot only later.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from devices.durable import write_file
+
+KvType = Literal["f16", "q8_0"]
+TUNING_FILE = "engine.json"
+ROUNDS = 2  # of the requests, of which the quickest of each counts
+WORTHWHILE = 0.03  # by how much another value must be faster, so that noise chooses nothing
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How an engine computes; none of it changes what is asked of the model.
+
+    Attributes:
+        threads: None takes one for a small model, else one for each core.
+        batch_tokens: evaluated at once.
+        flash_attention: None leaves it to llama.cpp.
+        kv_type: of keys and values; "q8_0" halves their memory and rounds them.
+        draft_tokens: how many tokens are guessed at once from what was said before.
+    """
+
+    threads: int | None = None
+    batch_tokens: int = 256
+    flash_attention: bool | None = None
+    kv_type: KvType = "f16"
+    draft_tokens: int = 0
+
+
+USUAL = Tuning()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A tuning and what it took: the median time of a call, in seconds, and the process's peak memory, in bytes."""
+
+    tuning: Tuning
+    call_s: float
+    memory_bytes: int
+
+
+def candidates(cores: int) -> list[tuple[str, tuple[Any, ...]]]:
+    """Return the values to try for each setting, in the order in which they are tried."""
+    return [
+        ("threads", tuple(sorted({1, 2, 3, cores // 2, cores} & set(range(1, cores + 1))))),
+        ("flash_attention", (False, True)),
+        ("batch_tokens", (128, 512)),
+        ("draft_tokens", (4, 8)),
+    ]
+
+
+def tune(measure: Callable[[Tuning], Trial], cores: int, tell: Callable[[Trial], None]) -> Tuning:
+    """Return the quickest settings.
+
+    Args:
+        measure: runs the same requests with some settings.
+        cores: that this process may use.
+        tell: is told each trial.
+    """
+    best = measure(Tuning())
+    tell(best)
+    for name, values in candidates(cores):
+        for value in values:
+            if value == getattr(best.tuning, name):
+                continue
+            trial = measure(replace(best.tuning, **{name: value}))
+            tell(trial)
+            if trial.call_s < best.call_s * (1 - WORTHWHILE):
+                best = trial
+    return best.tuning
+
+
+def time_calls(answer: Callable[[str], object], asks: Sequence[str]) -> float:
+    """Return the median over requests of their quickest time, in seconds, after one round that does not count."""
+    times: dict[str, list[float]] = {ask: [] for ask in asks}
+    for number in range(ROUNDS + 1):
+        for ask in asks:
+            started_s = time.perf_counter()
+            answer(ask)
+            if number:
+                times[ask].append(time.perf_counter() - started_s)
+    return statistics.median(min(one) for one in times.values())
+
+
+def keep_tuning(folder: Path, tuning: Tuning, measured_for: Mapping[str, str]) -> None:
+    """Write the settings into a box's state folder."""
+    plain = {"schema": "engine/v1", "measured_for": dict(measured_for), "tuning": asdict(tuning)}
+    write_file(folder / TUNING_FILE, (json.dumps(plain, indent=2) + "\n").encode())
+
+
+def kept_tuning(folder: Path | None, measured_for: Mapping[str, str]) -> Tuning:
+    """Return the settings that were kept for this model and machine; the usual ones if there are none."""
+    if folder is None:
+        return Tuning()
+    try:
+        plain = json.loads((folder / TUNING_FILE).read_text(encoding="utf-8"))
+        if plain["schema"] != "engine/v1" or plain["measured_for"] != dict(measured_for):
+            return Tuning()
+        found = Tuning(**plain["tuning"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return Tuning()
+    return found if _is_sound(found) else Tuning()
+
+
+def _is_sound(tuning: Tuning) -> bool:
+    """Return whether settings are of the types and sizes that an engine takes."""
+    counts = (tuning.threads, tuning.batch_tokens, tuning.draft_tokens)
+    return (
+        all(type(one) is int and 0 <= one <= 4096 for one in counts if one is not None)
+        and bool(tuning.batch_tokens)
+        and tuning.threads != 0
+        and tuning.flash_attention in (None, True, False)
+        and tuning.kv_type in ("f16", "q8_0")
+    )
