@@ -8,15 +8,17 @@ Does not guard against: a request that kills the engine each time (the second ti
 
 from __future__ import annotations
 
+import base64
 import math
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,10 +27,12 @@ from devices.errors import EdgeError, RefusedError, UnavailableError, UsageError
 from edge_agent.engine import Completion, ContextFull, Request
 from edge_agent.engine_worker import receive, send
 from edge_agent.gguf_header import BadGguf
+from edge_agent.kept_file import STATE_FILE, WORDS_FILE, keep
 from edge_agent.tuning import USUAL, Tuning
 
 GRACE_S = 10.0  # that an engine may take longer than it was told to, before it counts as hung
 END_S = 2.0
+KEEP_S = 5.0
 _ERRORS: dict[str, type[EdgeError]] = {
     kind.__name__: kind for kind in (BadGguf, ContextFull, UsageError, RefusedError, UnavailableError)
 }
@@ -41,7 +45,8 @@ class EngineSettings:
     Attributes:
         model: a GGUF file.
         adapter: a LoRA adapter's to lay over it.
-        kept: a folder for the primed state, so that the next start is quick; None keeps none.
+        kept: a folder for what makes the next start quick: the state after the prompt that was last, and the tokens'
+            bytes; None keeps nothing.
         identity: what the model's files are, such as their digests; what was kept under another is not used.
         context_tokens: room for prompt and reply; None is the model's, as LlamaEngine limits it.
         gpu_layers: on a GPU; -1 for all.
@@ -77,6 +82,7 @@ class EngineProcess:
         """
         self._settings, self._tell = settings, tell
         self._prefix: str | None = None
+        self._has_new_state = False
         self._process: subprocess.Popen[bytes] | None = None
         self._start()
 
@@ -93,8 +99,10 @@ class EngineProcess:
         return self._process.pid
 
     def close(self) -> None:
-        """End the process. Closing twice is fine."""
+        """Keep what was evaluated last, for the next start, and end the process. Closing twice is fine."""
         if self._process is not None:
+            if self._has_new_state and not self._is_busy:
+                self._keep({"state": STATE_FILE})
             self._pipe.close()
             try:
                 self._process.wait(END_S)
@@ -111,7 +119,10 @@ class EngineProcess:
             UnavailableError: the process stopped twice.
         """
         self._prefix = prefix
-        return bool(self._twice({"do": "prime", "prefix": prefix}, None))
+        was_known = bool(self._twice({"do": "prime", "prefix": prefix}, None))
+        if not was_known:
+            self._keep({"state": STATE_FILE, "words": WORDS_FILE})
+        return was_known
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Return one greedy completion for each request, in order.
@@ -123,6 +134,7 @@ class EngineProcess:
         times = [one.limits.timeout_s for one in requests]
         limit_s = sum(math.inf if one is None else one for one in times) + GRACE_S
         plain = [_plain_request(one) for one in requests]
+        self._has_new_state = True
         answered = self._twice({"do": "generate", "requests": plain}, None if limit_s == math.inf else limit_s)
         return [Completion(**one | {"token_ids": tuple(one["token_ids"])}) for one in answered]
 
@@ -136,6 +148,21 @@ class EngineProcess:
         """Return the peak resident memory of the engine's process, in bytes."""
         return int(self._twice({"do": "memory"}, None))
 
+    def _keep(self, files: Mapping[str, str]) -> None:
+        """Keep what the process can give; a disk that is full, or a process that is gone, costs time at a start."""
+        if self._settings.kept is None:
+            return
+        with suppress(OSError, EdgeError, _Stopped):
+            self._settings.kept.mkdir(parents=True, exist_ok=True)
+            for what, name in files.items():
+                keep(self._settings.kept / name, self._key, base64.b64decode(self._ask({"do": what}, KEEP_S)))
+
+    @property
+    def _key(self) -> str:
+        """What the kept files depend on."""
+        one = self._settings
+        return repr((one.identity, version("llama-cpp-python"), one.context_tokens, one.tuning))
+
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
@@ -146,8 +173,9 @@ class EngineProcess:
                 pass_fds=(theirs.fileno(),),
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
             )
-        self._pipe, self._is_open = ours, False
+        self._pipe, self._is_open, self._is_busy = ours, False, True
         settings = {key: str(one) if isinstance(one, Path) else one for key, one in asdict(self._settings).items()}
+        settings |= {"key": self._key}
         with suppress(OSError):  # it is gone already: whoever asks next finds out
             send(self._pipe, {"do": "open"} | settings)
 
@@ -175,6 +203,7 @@ class EngineProcess:
         if not self._is_open:
             self._receive(None)
             self._is_open = True
+        self._is_busy = True  # until its answer is read
         try:
             send(self._pipe, message)
         except OSError as error:
@@ -191,6 +220,7 @@ class EngineProcess:
             raise self._stopped() from error
         finally:
             self._pipe.settimeout(None)
+        self._is_busy = False
         if "error" in answer:
             raise _ERRORS.get(answer["error"], UnavailableError)(answer["message"], hint=answer["hint"])
         return answer["ok"]

@@ -3,18 +3,22 @@
 Started by engine_process.py with the number of an open socket. A message is four bytes of length, big-endian, and that
 many bytes of JSON:
 
-    {"do": "open", "model": PATH, "adapter": PATH or null, "kept": FOLDER or null, "identity": TEXT,
+    {"do": "open", "model": PATH, "adapter": PATH or null, "kept": FOLDER or null, "key": TEXT,
      "context_tokens", "gpu_layers": number, "memory_bytes": number or null, "tuning": {...}}
     {"do": "prime", "prefix": TEXT}
     {"do": "generate", "requests": [{"prompt": TEXT, "grammar": {"lark", "facts"} or null, "limits": {...}}]}
+    {"do": "state"}    what was evaluated last, as base64, to be kept
+    {"do": "words"}    each token's bytes, as base64, to be kept
     {"do": "memory"}
 
 Each is answered by {"ok": VALUE} or by {"error": CLASS, "message", "hint"}. SIGUSR1 ends a reply at the next step of
-the model. The process ends with its socket. After "prime" it can open no socket and write no file (confine.py).
+the model. The process ends with its socket. Once the model is loaded it can open no socket and write no file
+(confine.py): what is to be kept it gives to its parent, and reads again at the next start.
 """
 
 from __future__ import annotations
 
+import base64
 import ctypes
 import json
 import resource
@@ -57,37 +61,50 @@ def _exactly(pipe: socket.socket, size_bytes: int) -> bytes:
 class _Worker:
     def __init__(self) -> None:
         self.engine: Any = None
-        self.is_confined = False
-        self.on_gpu = False
 
     def answer(self, message: dict[str, Any]) -> Any:
-        handlers = {"open": self._open, "prime": self._prime, "generate": self._generate, "memory": self._memory}
+        handlers = {"open": self._open, "prime": self._prime, "generate": self._generate, "state": self._state,
+                    "words": self._words, "memory": self._memory}  # fmt: skip
         return handlers[message["do"]](message)
 
     def _open(self, message: dict[str, Any]) -> None:
         if message["memory_bytes"]:
             resource.setrlimit(resource.RLIMIT_AS, (message["memory_bytes"], message["memory_bytes"]))
-        from edge_agent.llama_engine import Kept, LlamaEngine
+        from edge_agent.confine import confine
+        from edge_agent.kept_file import STATE_FILE, WORDS_FILE, kept, unpack_words
+        from edge_agent.llama_engine import LlamaEngine
         from edge_agent.tuning import Tuning
 
-        self.on_gpu = bool(message["gpu_layers"])
+        folder = Path(message["kept"]) if message["kept"] else None
+        words = kept(folder / WORDS_FILE, message["key"]) if folder else None
         self.engine = LlamaEngine(
             Path(message["model"]),
             adapter=Path(message["adapter"]) if message["adapter"] else None,
             context_tokens=message["context_tokens"],
             gpu_layers=message["gpu_layers"],
             tuning=Tuning(**message["tuning"]),
-            kept=Kept(Path(message["kept"]), message["identity"]) if message["kept"] else None,
+            token_table=unpack_words(words) if words else None,
         )
+        state = kept(folder / STATE_FILE, message["key"]) if folder else None
+        if state:
+            self.engine.restore(state)
+        if not message["gpu_layers"]:  # a GPU's driver opens files while it works
+            confine()
         signal.signal(signal.SIGUSR1, lambda *_: self.engine.cancel())
 
     def _prime(self, message: dict[str, Any]) -> bool:
-        was_kept: bool = self.engine.prime(message["prefix"])
-        if not self.is_confined and not self.on_gpu:
-            from edge_agent.confine import confine
+        was_known: bool = self.engine.prime(message["prefix"])
+        return was_known
 
-            self.is_confined = confine()
-        return was_kept
+    def _state(self, message: dict[str, Any]) -> str:
+        del message
+        return base64.b64encode(self.engine.state()).decode()
+
+    def _words(self, message: dict[str, Any]) -> str:
+        from edge_agent.kept_file import pack_words
+
+        del message
+        return base64.b64encode(pack_words(self.engine.token_table)).decode()
 
     def _generate(self, message: dict[str, Any]) -> list[dict[str, Any]]:
         from edge_agent.engine import Limits, Request

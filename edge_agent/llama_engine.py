@@ -9,11 +9,11 @@ Does not guard against: a crash inside llama.cpp. Run the engine in a process of
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
+import struct
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -34,16 +34,14 @@ from edge_agent.engine import (
 )
 from edge_agent.gguf_header import require_gguf
 from edge_agent.grammar import Grammar
-from edge_agent.kept_file import keep, kept
 from edge_agent.llama_parameters import model_parameters
 from edge_agent.llama_vocabulary import read_vocabulary
-from edge_agent.matching import Matcher
+from edge_agent.matching import Matcher, Vocabulary
 from edge_agent.reply_run import ReplyRun
 from edge_agent.tuning import USUAL, Tuning
 
 CONTEXT_TOKENS = 2048
 SMALL_MODEL_PARAMETERS = 50_000_000  # below, one thread beats several: they wait for each other longer than they work
-STATE_FILE = "prefix.state"
 LOG_LEVEL_ERROR = 4  # ggml.h, GGML_LOG_LEVEL_ERROR (llama-cpp-python 0.3.36 still lists the older numbers)
 _log_lines: deque[str] = deque(maxlen=8)
 
@@ -52,17 +50,6 @@ _log_lines: deque[str] = deque(maxlen=8)
 def _keep_log(level: int, text: bytes, _data: ctypes.c_void_p) -> None:  # must live as long as the process
     if level == LOG_LEVEL_ERROR:
         _log_lines.append(text.decode("utf-8", errors="replace").strip())
-
-
-@dataclass(frozen=True)
-class Kept:
-    """Where the primed state is kept between starts.
-
-    `identity` is what the model's files are, such as their digests: what was kept under another is not used.
-    """
-
-    folder: Path
-    identity: str
 
 
 @dataclass
@@ -86,8 +73,8 @@ class LlamaEngine:
         context_tokens: int | None = None,
         gpu_layers: int = 0,
         tuning: Tuning = USUAL,
-        kept: Kept | None = None,
         sequences: int = 1,
+        token_table: list[bytes] | None = None,
     ) -> None:
         """Load a model.
 
@@ -97,8 +84,8 @@ class LlamaEngine:
             context_tokens: room for prompt and reply; None takes the model's, at most CONTEXT_TOKENS.
             gpu_layers: how many layers to put on the GPU; more than the model has puts all.
             tuning: how it computes.
-            kept: where `prime` keeps its state; None keeps none.
             sequences: how many replies are made at once; each needs room of its own in memory.
+            token_table: what the property of that name gave before, for a quicker start.
 
         Raises:
             BadGguf: the file's header is unsound.
@@ -108,8 +95,13 @@ class LlamaEngine:
         llama_cpp.llama_log_set(_keep_log, ctypes.c_void_p(0))
         self._context: Any = None
         self._batch: Any = None
-        self._kept, self._is_cancelled, self._tuning = kept, False, tuning
-        self._model = _load_model(Path(model_path), gpu_layers)
+        self._is_cancelled, self._tuning = False, tuning
+        require_gguf(model_path)
+        # The grammar's table takes as long as the weights: it is made beside them, from a vocabulary of its own.
+        with ThreadPoolExecutor(1) as beside:
+            words = beside.submit(_load_vocabulary, model_path, token_table)
+            self._model = _load_model(model_path, gpu_layers)
+            self._vocab_model, self._vocabulary, self.token_table = words.result()
         try:
             self._set_up(context_tokens, sequences)
             if adapter:
@@ -119,7 +111,7 @@ class LlamaEngine:
             raise
 
     def _set_up(self, context_tokens: int | None, sequences: int) -> None:
-        self._vocab = llama_cpp.llama_model_get_vocab(self._model)
+        self._vocab = llama_cpp.llama_model_get_vocab(self._vocab_model)
         trained_tokens = llama_cpp.llama_model_n_ctx_train(self._model)
         self.context_tokens = context_tokens or min(trained_tokens, CONTEXT_TOKENS)
         self._context = _make_context(self._model, self.context_tokens, self._tuning, sequences)
@@ -128,7 +120,6 @@ class LlamaEngine:
         self._sequences = [_Sequence(number, []) for number in range(sequences)]
         # the primed prefix; with one sequence only, it is that one's, whose prompts begin with it anyway
         self._home = _Sequence(sequences, []) if sequences > 1 else self._sequences[0]
-        self._vocabulary = read_vocabulary(self._vocab)
 
     def _lay_over(self, adapter: Path) -> None:
         """Lay an adapter over the model; llama.cpp frees it with the model."""
@@ -152,6 +143,7 @@ class LlamaEngine:
             llama_cpp.llama_free(self._context)
         if self._model is not None:
             llama_cpp.llama_model_free(self._model)
+            llama_cpp.llama_model_free(self._vocab_model)
         self._model = self._context = self._batch = None
 
     def memory_bytes(self) -> int:
@@ -159,54 +151,45 @@ class LlamaEngine:
         return peak_resident_bytes()
 
     def prime(self, prefix: str) -> bool:
-        """Evaluate a prefix, or take its kept state, so that prompts that start with it are quick.
+        """Evaluate a prefix, so that prompts that start with it are quick.
 
         Returns:
-            Whether its state was there.
+            Whether it was evaluated already, such as by `restore`.
 
         Raises:
             UsageError: it does not fit.
         """
         tokens, home = self._tokenize(prefix), self._home
         require_room(len(tokens), Limits(reply_tokens=0), self.context_tokens)
-        path, key = self._kept_state(tokens)
-        if path and not home.evaluated and self._restore(tokens, kept(path, key)):
+        known = common_length(home.evaluated, tokens)
+        if known == len(tokens):
             return True
-        self._forget(home, common_length(home.evaluated, tokens))
+        self._forget(home, known)
         while missing := tokens[len(home.evaluated) :]:
             self._evaluate([(home, missing[: self._tuning.batch_tokens], [])])
-        if path and len(home.evaluated) == len(tokens):
-            with suppress(OSError):  # a disk that is full or cannot be written to costs time at the next start
-                path.parent.mkdir(parents=True, exist_ok=True)
-                keep(path, key, self._state())
         return False
 
     def cancel(self) -> None:
         """End the replies that are being made at the next step of the model, as if their time were up."""
         self._is_cancelled = True
 
-    def _kept_state(self, tokens: list[int]) -> tuple[Path | None, str]:
-        """Return the file of a prefix's state and its key, which names all that the state depends on."""
-        if self._kept is None:
-            return None, ""
-        facts = [self._kept.identity, llama_cpp.__version__, str(self.context_tokens), repr(self._tuning), repr(tokens)]
-        key = hashlib.sha256("\0".join(facts).encode()).hexdigest()
-        return self._kept.folder / STATE_FILE, key
-
-    def _state(self) -> memoryview:
+    def state(self) -> bytes:
+        """Return what was evaluated last, to be kept for the next start: its tokens and their states."""
+        tokens = np.array(self._home.evaluated, np.int32)
         size_bytes = llama_cpp.llama_state_seq_get_size(self._context, self._home.number)
         data = (ctypes.c_uint8 * size_bytes)()
         written = llama_cpp.llama_state_seq_get_data(self._context, data, size_bytes, self._home.number)
-        return memoryview(data).cast("B")[:written]
+        return struct.pack("<I", tokens.size) + tokens.tobytes() + memoryview(data).cast("B")[:written]
 
-    def _restore(self, tokens: list[int], state: memoryview | None) -> bool:
-        if state is None:
-            return False
-        data = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
-        if llama_cpp.llama_state_seq_set_data(self._context, data, len(state), self._home.number) != len(state):
+    def restore(self, state: memoryview) -> bool:
+        """Take a state that `state` gave, of the same model and settings; return whether llama.cpp took it."""
+        (count,) = struct.unpack_from("<I", state)
+        start = 4 + 4 * count
+        data = (ctypes.c_uint8 * (len(state) - start)).from_buffer_copy(state[start:])
+        if llama_cpp.llama_state_seq_set_data(self._context, data, len(data), self._home.number) != len(data):
             llama_cpp.llama_memory_clear(self._memory, True)
             return False
-        self._home.evaluated = list(tokens)
+        self._home.evaluated = np.frombuffer(state[4:start], np.int32).tolist()
         return True
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
@@ -331,8 +314,21 @@ class LlamaEngine:
         return np.ctypeslib.as_array(pointer, shape=(self._vocabulary.size,))
 
 
+def _load_vocabulary(path: Path, token_table: list[bytes] | None) -> tuple[Any, Vocabulary, list[bytes]]:
+    """Return a model's vocabulary alone: llama.cpp's handle, the grammar's and each token's bytes."""
+    parameters = llama_cpp.llama_model_default_params()
+    parameters.vocab_only = True
+    model = llama_cpp.llama_model_load_from_file(os.fsencode(path), parameters)
+    if not model:
+        raise UsageError(f"llama.cpp cannot load the vocabulary of {path}{_log_tail()}")
+    try:
+        return model, *read_vocabulary(llama_cpp.llama_model_get_vocab(model), token_table)
+    except BaseException:
+        llama_cpp.llama_model_free(model)
+        raise
+
+
 def _load_model(path: Path, gpu_layers: int) -> Any:
-    require_gguf(path)
     llama_cpp.llama_backend_init()
     _log_lines.clear()
     model = llama_cpp.llama_model_load_from_file(os.fsencode(path), model_parameters(gpu_layers))

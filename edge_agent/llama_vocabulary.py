@@ -15,11 +15,12 @@ LONGEST_PIECE_BYTES = 1024
 SPECIAL_MARK = b"\xff"  # llguidance's toktrie, TokTrie::SPECIAL_TOKEN_MARKER
 
 
-def read_vocabulary(vocab: Any) -> Vocabulary:
-    """Return a model's vocabulary; the end-of-turn token is its EOT, or its EOS if it has none.
+def read_vocabulary(vocab: Any, token_table: list[bytes] | None = None) -> tuple[Vocabulary, list[bytes]]:
+    """Return a model's vocabulary and each token's bytes; the end of a turn is its EOT, or its EOS if it has none.
 
     Args:
         vocab: a llama_vocab pointer, valid for as long as the result is used.
+        token_table: each token's bytes, if they are known from before.
 
     Raises:
         UsageError: it has neither EOT nor EOS.
@@ -30,14 +31,15 @@ def read_vocabulary(vocab: Any) -> Vocabulary:
         end_of_turn = llama_cpp.llama_vocab_eos(vocab)
     if end_of_turn < 0:
         raise UsageError("the model's vocabulary has no end-of-turn token")
+    token_table = token_table or _token_table(vocab, size)
     tokenizer = LLTokenizer.from_llamacpp(  # type: ignore[attr-defined]  # as llguidance.llamacpp does
-        tokens=_token_table(vocab, size),
+        tokens=token_table,
         vocab_ptr=vocab,
         tokenize_fptr=ctypes.cast(llama_cpp.llama_cpp._lib.llama_tokenize, ctypes.c_void_p).value,
         eos_token=end_of_turn,
         slices=TEXT_SLICES,
     )
-    return Vocabulary(tokenizer, size)
+    return Vocabulary(tokenizer, size), token_table
 
 
 def _token_table(vocab: Any, size: int) -> list[bytes]:

@@ -11,18 +11,20 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from devices.errors import UnavailableError, UsageError
 from devices.simulator import World
 from devices.site import load_site
-from edge_agent.cases import Case
 from edge_agent.engine import Completion, ContextFull, Limits, Request
 from edge_agent.engine_process import EngineProcess, EngineSettings
 from edge_agent.gguf_header import BadGguf
-from edge_agent.llama_engine import STATE_FILE, Kept, LlamaEngine
+from edge_agent.kept_file import STATE_FILE, WORDS_FILE, pack_words, unpack_words
+from edge_agent.llama_engine import LlamaEngine
 from edge_agent.simulated import Simulation
+from edge_agent.tuning import Tuning
 from edge_agent.wire import load_template
 from export.convert import convert
 from finetune.conversations import generate_cases
@@ -210,52 +212,67 @@ def test_it_has_no_socket_and_ends_with_its_parent(engine: EngineProcess, reques
         os.kill(pid, 0)
 
 
-def case_of(text: str) -> Case:
-    return next(one for one in generate_cases(SITE, 30, 5) if one.kind == text)
+def start(model: Path, folder: Path, identity: str = "one", **more: Any) -> EngineProcess:
+    return EngineProcess(EngineSettings(model, kept=folder, identity=identity, **more))
 
 
-def kept_engine(model: Path, folder: Path, identity: str = "one") -> LlamaEngine:
-    return LlamaEngine(model, kept=Kept(folder, identity))
-
-
-def test_the_primed_state_is_kept(model: Path, tmp_path: Path, simulation: Simulation, requests: list[Request]) -> None:
-    prefix = simulation.agent(World(SITE)).prefix
-    with kept_engine(model, tmp_path) as engine:
-        assert not engine.prime(prefix)
-        expected = replies(engine.generate(requests))
-    with kept_engine(model, tmp_path) as engine:
-        assert engine.prime(prefix)
-        found = engine.generate(requests)
-        assert replies(found) == expected and found[0].reused_tokens > 200
-    for other_prefix, identity in ((prefix + " ", "one"), (prefix, "two")):
-        with kept_engine(model, tmp_path, identity) as engine:
-            assert not engine.prime(other_prefix)
-    with LlamaEngine(model, context_tokens=1024, kept=Kept(tmp_path, "two")) as engine:
-        assert not engine.prime(prefix)
-
-
-def test_a_damaged_state_never_changes_an_answer(
+def test_what_was_evaluated_is_kept(
     model: Path, tmp_path: Path, simulation: Simulation, requests: list[Request]
 ) -> None:
-    prefix, path = simulation.agent(World(SITE)).prefix, tmp_path / STATE_FILE
-    with kept_engine(model, tmp_path) as engine:
+    prefix = simulation.agent(World(SITE)).prefix
+    with start(model, tmp_path) as engine:
+        assert not engine.prime(prefix)
+        expected = replies(engine.generate(requests))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [STATE_FILE, WORDS_FILE]
+    with start(model, tmp_path) as engine:
+        assert engine.prime(prefix)
+        found = engine.generate(requests[-1:] + requests[:-1])
+        assert replies(found) == expected[-1:] + expected[:-1]
+        assert found[0].reused_tokens >= found[0].prompt_tokens - 1  # the last prompt of before
+    for other_prefix, other in ((prefix.replace("Think", "Thing"), {}), (prefix, {"identity": "two"}),
+                                (prefix, {"context_tokens": 1024}),
+                                (prefix, {"tuning": Tuning(batch_tokens=64)})):  # fmt: skip
+        with start(model, tmp_path, **other) as engine:
+            assert not engine.prime(other_prefix)
+            assert replies(engine.generate(requests[:1])) == expected[:1]
+
+
+def test_killed_it_leaves_what_was_kept_before(
+    model: Path, tmp_path: Path, simulation: Simulation, requests: list[Request]
+) -> None:
+    with start(model, tmp_path) as engine:
+        engine.prime(simulation.agent(World(SITE)).prefix)
+        before = (tmp_path / STATE_FILE).read_bytes()
+        engine.generate(requests[:1])
+        os.kill(engine.pid, signal.SIGKILL)
+    assert (tmp_path / STATE_FILE).read_bytes() == before
+
+
+def test_damaged_files_never_change_an_answer(
+    model: Path, tmp_path: Path, simulation: Simulation, requests: list[Request]
+) -> None:
+    prefix, draw = simulation.agent(World(SITE)).prefix, random.Random(2)
+    with start(model, tmp_path) as engine:
         engine.prime(prefix)
         expected = replies(engine.generate(requests[:2]))
-    whole, draw = path.read_bytes(), random.Random(2)
-    damaged = [whole[: draw.randrange(len(whole))] for _ in range(12)] + [b"", whole + b"\0"]
-    for _ in range(12):
+    for name in (STATE_FILE, WORDS_FILE):
+        path = tmp_path / name
+        whole = path.read_bytes()
         changed = bytearray(whole)
         changed[draw.randrange(len(whole))] ^= 1 << draw.randrange(8)
-        damaged.append(bytes(changed))
-    for data in damaged:
-        path.write_bytes(data)
-        with kept_engine(model, tmp_path) as engine:
-            assert not engine.prime(prefix)
-            assert replies(engine.generate(requests[:2])) == expected
-        assert path.read_bytes() == whole  # made anew
+        for data in (whole[: draw.randrange(len(whole))], whole[:40], b"", whole + b"x", bytes(changed)):
+            path.write_bytes(data)
+            with start(model, tmp_path) as engine:
+                assert engine.prime(prefix) == (name == WORDS_FILE)
+                assert replies(engine.generate(requests[:2])) == expected
 
 
 def test_a_folder_that_cannot_be_written_to_is_no_failure(model: Path, tmp_path: Path, simulation: Simulation) -> None:
     (tmp_path / "file").write_text("not a folder", encoding="utf-8")
-    with kept_engine(model, tmp_path / "file") as engine:
+    with start(model, tmp_path / "file") as engine:
         assert not engine.prime(simulation.agent(World(SITE)).prefix)
+
+
+def test_words_are_packed_as_they_are() -> None:
+    words = [b"", b"a", bytes(range(256)), b"\xff<x>"] * 5
+    assert unpack_words(memoryview(pack_words(words))) == words

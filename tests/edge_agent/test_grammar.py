@@ -182,7 +182,7 @@ BIG = [pytest.param(name, marks=pytest.mark.slow) for name in ("llama-bpe", "qwe
 @pytest.fixture(scope="module", params=["phi-3", "llama-spm", *BIG])
 def stock(request: pytest.FixtureRequest) -> Iterator[Vocabulary]:
     with open_vocabulary(request.param) as vocab:
-        yield read_vocabulary(vocab)
+        yield read_vocabulary(vocab)[0]
 
 
 def test_stock_vocabularies_spell_the_markers(stock: Vocabulary) -> None:
