@@ -21,7 +21,7 @@ from devices.simulator import World
 from devices.site import Site
 from edge_agent.bundle import CONTRACT_KEY, CURRENT, MANIFEST, TEMPLATE_KEY, open_bundle
 from edge_agent.cases import Case, read_cases, write_cases
-from edge_agent.evaluation import LATENCY_CASES, Evaluation, evaluate
+from edge_agent.evaluation import LATENCY_CASES, CaseOutcome, Evaluation, evaluate, measure_latency, spread
 from edge_agent.gguf_header import require_gguf
 from edge_agent.machine import installed_versions, this_machine
 from edge_agent.report import EngineRun, Provenance, Role, build_report
@@ -29,6 +29,7 @@ from edge_agent.simulated import evaluation_simulation
 from edge_agent.wire import contract_of, load_template, require_contract
 
 BATCH_SIZE = 64
+SEQUENCES, SMALL_MODEL_BYTES = 16, 50_000_000
 
 
 @dataclass(frozen=True)
@@ -110,34 +111,59 @@ def grade(
     """
     runs = []
     for model in models:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(1, mp_context=context) as pool:
-            try:
-                evaluation = pool.submit(_evaluate, model, site, tuple(cases), placement, latency_cases).result()
-            except BrokenProcessPool as error:
-                raise UnavailableError(
-                    f"the process that evaluated {model.label} died", hint="out of memory?"
-                ) from error
+        sequences = _sequences(model)
+        timed = 0 if sequences > 1 else latency_cases
+        evaluation = _alone(model, _evaluate, model, site, tuple(cases), placement, sequences, timed)
+        if timed != latency_cases:  # one by one, as on a box, with the memory of one
+            one_by_one = tuple(spread(cases, latency_cases))
+            latency, memory_bytes = _alone(model, _time, model, site, one_by_one, placement)
+            evaluation = replace(evaluation, latency=latency, memory_bytes=memory_bytes)
         size = Path(model.path).stat().st_size if Path(model.path).is_file() else None
         runs.append(EngineRun(model.label, model.role, evaluation, size))
     return runs
 
 
-def _evaluate(model: Model, site: Site, cases: Sequence[Case], placement: Placement, latency_cases: int) -> Evaluation:
+def _alone(model: Model, work: Callable[..., Any], *given: Any) -> Any:
+    """Return what a function gives in a fresh process. Raises UnavailableError if the process died."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(work, *given).result()
+        except BrokenProcessPool as error:
+            raise UnavailableError(f"the process that evaluated {model.label} died", hint="out of memory?") from error
+
+
+def _sequences(model: Model) -> int:
+    """Return how many replies a model makes at once: a small one gains nothing from several."""
+    is_large = not model.opener and Path(model.path).stat().st_size > SMALL_MODEL_BYTES
+    return SEQUENCES if is_large else 1
+
+
+def _evaluate(
+    model: Model, site: Site, cases: Sequence[Case], placement: Placement, sequences: int, latency_cases: int
+) -> Evaluation:
     simulation = evaluation_simulation(site, load_template(model.template))
-    with closing(_open(model, placement)) as engine:
+    with closing(_open(model, placement, sequences)) as engine:
         engine.prime(simulation.agent(World(site)).prefix)
         return evaluate(
             engine,
             cases,
             simulation.start_turn,
-            batch_size=BATCH_SIZE,
+            batch_size=sequences if sequences > 1 else BATCH_SIZE,
             latency_cases=latency_cases,
             progress=_Progress(model.label),
         )
 
 
-def _open(model: Model, placement: Placement) -> Any:
+def _time(model: Model, site: Site, cases: Sequence[Case], placement: Placement) -> tuple[tuple[CaseOutcome, ...], int]:
+    """Return cases one by one and the memory that took, in bytes."""
+    simulation = evaluation_simulation(site, load_template(model.template))
+    with closing(_open(model, placement)) as engine:
+        engine.prime(simulation.agent(World(site)).prefix)
+        outcomes = measure_latency(engine, cases, simulation.start_turn)
+        return tuple(outcomes), engine.memory_bytes()
+
+
+def _open(model: Model, placement: Placement, sequences: int = 1) -> Any:
     if model.opener:
         return resolve_name(model.opener)(
             model.path, template=model.template, device=placement.device, load_in_4bit=placement.load_in_4bit
@@ -145,7 +171,7 @@ def _open(model: Model, placement: Placement) -> Any:
     from edge_agent.llama_engine import LlamaEngine
 
     adapter = Path(model.adapter) if model.adapter else None
-    return LlamaEngine(Path(model.path), adapter=adapter, gpu_layers=placement.gpu_layers)
+    return LlamaEngine(Path(model.path), adapter=adapter, gpu_layers=placement.gpu_layers, sequences=sequences)
 
 
 class _Progress:

@@ -14,7 +14,7 @@ import struct
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -103,18 +103,21 @@ class LlamaEngine:
             self._model = _load_model(model_path, gpu_layers)
             self._vocab_model, self._vocabulary, self.token_table = words.result()
         try:
-            self._set_up(context_tokens, sequences)
+            self._set_up(context_tokens, gpu_layers, sequences)
             if adapter:
                 self._lay_over(adapter)
         except BaseException:
             self.close()
             raise
 
-    def _set_up(self, context_tokens: int | None, sequences: int) -> None:
+    def _set_up(self, context_tokens: int | None, gpu_layers: int, sequences: int) -> None:
         self._vocab = llama_cpp.llama_model_get_vocab(self._vocab_model)
+        tuning = self._tuning
         trained_tokens = llama_cpp.llama_model_n_ctx_train(self._model)
         self.context_tokens = context_tokens or min(trained_tokens, CONTEXT_TOKENS)
-        self._context = _make_context(self._model, self.context_tokens, self._tuning, sequences)
+        if tuning.flash_attention is None and not gpu_layers:  # few tokens at a time are quicker without, on a CPU
+            tuning = replace(tuning, flash_attention=tuning.kv_type != "f16")
+        self._context = _make_context(self._model, self.context_tokens, tuning, sequences)
         self._batch = llama_cpp.llama_batch_init(self._tuning.batch_tokens, 0, 1)
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._sequences = [_Sequence(number, []) for number in range(sequences)]
