@@ -115,7 +115,7 @@ class LlamaEngine:
         tuning = self._tuning
         trained_tokens = llama_cpp.llama_model_n_ctx_train(self._model)
         self.context_tokens = context_tokens or min(trained_tokens, CONTEXT_TOKENS)
-        if tuning.flash_attention is None and not gpu_layers:  # few tokens at a time are quicker without, on a CPU
+        if tuning.flash_attention is None and not gpu_layers and sequences == 1:  # quicker for few tokens, on a CPU
             tuning = replace(tuning, flash_attention=tuning.kv_type != "f16")
         self._context = _make_context(self._model, self.context_tokens, tuning, sequences)
         self._batch = llama_cpp.llama_batch_init(self._tuning.batch_tokens, 0, 1)

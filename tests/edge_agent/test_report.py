@@ -11,14 +11,13 @@ import pytest
 from devices.errors import UsageError
 from devices.tools import Command
 from edge_agent.evaluation import Evaluation, evaluate
+from edge_agent.machine import installed_versions, this_machine
 from edge_agent.report import (
     EngineRun,
     Provenance,
     build_report,
-    installed_versions,
     read_report,
     terminal_table,
-    this_machine,
     write_report,
 )
 from edge_agent.report_page import FAILURES_SHOWN, bytes_text, points_text, render_html, reply_pieces
