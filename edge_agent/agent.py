@@ -47,7 +47,8 @@ class TurnResult:
     """What one request led to.
 
     `answer` is what the person sees: made from read-backs where something was proposed, else the model's.
-    `model_answer` is the model's own last words ("" if it had none).
+    `model_answer` is the model's own last words ("" if it had none). `has_forgotten` says that the context was full and
+    the oldest turns of the conversation were dropped.
     """
 
     ask: str
@@ -58,6 +59,7 @@ class TurnResult:
     replies: tuple[Reply, ...]
     completions: tuple[Completion, ...]
     stop_reason: str  # answer, unsure, unusable, step_limit, time_limit
+    has_forgotten: bool = False
 
     @property
     def is_usable(self) -> bool:
@@ -134,7 +136,7 @@ class Agent:
                 except ContextFull:
                     if len(shorter := without_oldest_turn(messages)) == len(messages):
                         raise
-                    messages = shorter
+                    messages, turn.has_forgotten = shorter, True
             reply = parse_reply(completion.text, self.contract.tools)
             turn.take(completion, reply)
             if isinstance(reply, Unusable):
@@ -207,6 +209,7 @@ class _Turn:
         self.outcomes: list[Outcome] = []
         self.model_answer = ""
         self.stop_reason = "step_limit"
+        self.has_forgotten = False
 
     def take(self, completion: Completion, reply: Reply) -> None:
         self.completions.append(completion)
@@ -233,4 +236,5 @@ class _Turn:
             tuple(self.replies),
             tuple(self.completions),
             self.stop_reason,
+            self.has_forgotten,
         )

@@ -25,6 +25,7 @@ from edge_agent.machine import this_machine
 from edge_agent.simulated import Simulation
 from edge_agent.tuning import kept_tuning
 
+FORGOTTEN = "(This conversation has become too long for me: I have forgotten its beginning.)"
 MORNING_S = 8 * 3600.0  # where a simulated clock stands for requests that nobody waits for, so that they repeat
 
 
@@ -75,6 +76,8 @@ class Runner:
                         values = "".join(f" {name}={value}" for name, value in action.input.items())
                         write(f"  {action.device} {action.action}{values}: {action.status.replace('_', ' ')}")
                     write(result.answer)
+                    if result.has_forgotten:
+                        write(FORGOTTEN)
 
     @contextmanager
     def _place(

@@ -177,12 +177,13 @@ class SmallEngine:
 def test_a_full_context_forgets_the_oldest_turns_and_acts_once() -> None:
     agent, _ = make()
     first, _ = play(agent, "first wish", answer("No."))
-    assert first.stop_reason == "answer"
+    assert first.stop_reason == "answer" and not first.has_forgotten
     play(agent, "second wish", answer("No."))
     everything = len(next(agent.turn("third wish")).prompt)
     engine = SmallEngine(everything - 1, calls(LIGHT_ON), answer("Done."))
     result = agent.ask(engine, "third wish")
     assert [item.status for item in result.actions] == ["done"] and result.stop_reason == "answer"
+    assert result.has_forgotten
     assert "first wish" not in engine.prompts[0] and "third wish" in engine.prompts[0]
     assert all(prompt.startswith(agent.prefix) for prompt in engine.prompts)
     assert "second wish" in engine.prompts[0]  # only as much is forgotten as has to be
