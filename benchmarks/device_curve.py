@@ -2,9 +2,9 @@
 
     python -m benchmarks.device_curve --model MODEL.gguf --template llama3 --out benchmarks/results/device-curve.json
 
-Sites of lamps only, made for this; one call of one tool under its schema, as in agent_latency.py, each in a state that is
-not the last one. The context is as large as the site wants. Prompt and state are evaluated as on a box: the static prefix
-is primed, the state of all devices comes anew with each call.
+Sites of lamps only, made for this; one call of one tool under its schema, as in agent_latency.py, each in a state that
+is not the last one. The context is as large as the site wants. Prompt and state are evaluated as on a box: the static
+prefix is primed, the state of all devices comes anew with each call.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from edge_agent.simulated import Simulation
 from edge_agent.tuning import kept_tuning
 
 FORGOTTEN = "(This conversation has become too long for me: I have forgotten its beginning.)"
+ROOM_BYTES = 4 << 30  # of address space, for the engine beside the model, which it maps and packs anew
 MORNING_S = 8 * 3600.0  # where a simulated clock stands for requests that nobody waits for, so that they repeat
 
 
@@ -139,6 +140,7 @@ def open_runner(
         identity=bundle.model_identity,
         gpu_layers=gpu_layers,
         tuning=replace(tuning, threads=threads or tuning.threads),
+        memory_bytes=None if gpu_layers else 3 * bundle.model_path.stat().st_size + ROOM_BYTES,
     )
     with EngineProcess(settings, warn) as engine:
         engine.prime(simulation.agent(World(here)).prefix)
