@@ -129,8 +129,9 @@ def test_a_file_that_does_fewer_tasks_is_stopped(tiny: Tiny, tmp_path: Path) -> 
     run = make_tiny_run(tmp_path / "run", STARTER_FOLDER)
     weights = run / "adapter" / "adapter_model.safetensors"
     broken = shutil.copytree(run / "adapter", tmp_path / "broken")
-    silent = {name: tensor * (0.0 if "lora_B" in name else 1.0) for name, tensor in load_file(weights).items()}
-    save_file(silent, weights, metadata={"format": "pt"})
+    for file, factor in ((broken / weights.name, 20.0), (weights, 0.0)):
+        scaled = {name: tensor * (factor if "lora_B" in name else 1.0) for name, tensor in load_file(weights).items()}
+        save_file(scaled, file, metadata={"format": "pt"})
     files = {}
     for name, adapter in (("right", run / "adapter"), ("broken", broken)):
         files[name] = tmp_path / f"{name}.gguf"
@@ -145,27 +146,14 @@ def test_a_file_that_does_fewer_tasks_is_stopped(tiny: Tiny, tmp_path: Path) -> 
 
 
 def test_the_parts_of_a_reply_are_told_apart(tiny: Tiny) -> None:
-    yardstick = tiny.yardstick
-    assert {part for row in yardstick.rows for part in row.parts} == {"thought", "call", "answer"}
-    with LlamaFile(tiny.f16) as model:
-        words = dict.fromkeys(("thought", "call", "answer"), "")
-        row = yardstick.rows[0]
-        by_place = {place + 1: part for place, part in zip(row.positions, row.parts, strict=True)}
-        pieces = [next(text for text in tiny.texts if model.tokenize(text) == row.token_ids)]
-        for place, part in by_place.items():
-            start = len(_text_of(model, pieces[0], place))
-            words[part] += pieces[0][start : len(_text_of(model, pieces[0], place + 1))]
+    from transformers import AutoTokenizer
+
+    tokenizer, row = AutoTokenizer.from_pretrained(tiny.base), tiny.yardstick.rows[0]
+    words = {"thought": "", "call": "", "answer": ""}
+    for place, part in zip(row.positions, row.parts, strict=True):
+        words[part] += tokenizer.decode([row.token_ids[place + 1]])
     assert words["call"].startswith("<tool_call>{") and words["call"].endswith("</tool_call><|im_end|>")
     assert words["answer"] == "The kitchen light is on.<|im_end|>" and words["thought"].count("</think>") == 2
-
-
-def _text_of(model: LlamaFile, text: str, count: int) -> str:
-    """Return the shortest beginning of a text that has so many tokens, as the whole text is cut."""
-    ids = model.tokenize(text)
-    for end in range(len(text) + 1):
-        if model.tokenize(text[:end])[:count] == ids[:count]:
-            return text[:end]
-    raise AssertionError(count)
 
 
 def test_scores_of_no_text_are_refused(tiny: Tiny) -> None:
