@@ -136,9 +136,6 @@ def llama_cpp_python(model: Path, template: str, kept: str) -> Iterator[dict[str
     del kept
     import llama_cpp
 
-    from edge_agent.llama_parameters import model_parameters
-
-    llama_cpp.llama_model_default_params = lambda: model_parameters(0)  # as ours loads it
     llama = llama_cpp.Llama(str(model), n_ctx=CONTEXT_TOKENS, verbose=False, n_threads=threads_for(model))
     scene = Scene(template)
     shape = {"type": "json_object", "schema": scene.schema}

@@ -100,7 +100,7 @@ class LlamaEngine:
         # The grammar's table takes as long as the weights: it is made beside them, from a vocabulary of its own.
         with ThreadPoolExecutor(1) as beside:
             words = beside.submit(_load_vocabulary, model_path, token_table)
-            self._model = _load_model(model_path, gpu_layers)
+            self._model = _load_model(model_path, gpu_layers, tuning.repacks)
             self._vocab_model, self._vocabulary, self.token_table = words.result()
         try:
             self._set_up(context_tokens, gpu_layers, sequences)
@@ -331,10 +331,10 @@ def _load_vocabulary(path: Path, token_table: list[bytes] | None) -> tuple[Any, 
         raise
 
 
-def _load_model(path: Path, gpu_layers: int) -> Any:
+def _load_model(path: Path, gpu_layers: int, repacks: bool | None) -> Any:
     llama_cpp.llama_backend_init()
     _log_lines.clear()
-    model = llama_cpp.llama_model_load_from_file(os.fsencode(path), model_parameters(gpu_layers))
+    model = llama_cpp.llama_model_load_from_file(os.fsencode(path), model_parameters(gpu_layers, repacks))
     if not model:
         raise UsageError(f"llama.cpp cannot load {path}{_log_tail()}", hint="the file may be cut short: verify it")
     return model

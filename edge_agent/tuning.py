@@ -33,6 +33,7 @@ class Tuning:
         batch_tokens: evaluated at once.
         flash_attention: None is llama.cpp's choice on a GPU, and none on a CPU: it makes a long prompt 10 % quicker
             there, and the few tokens of a step up to four times slower.
+        repacks: whether weights are repacked for the processor; None is as llama_parameters.py has it.
         kv_type: of keys and values; "q8_0" halves their memory and rounds them.
         draft_tokens: how many tokens are guessed at once from what was said before.
     """
@@ -40,6 +41,7 @@ class Tuning:
     threads: int | None = None
     batch_tokens: int = 256
     flash_attention: bool | None = None
+    repacks: bool | None = None
     kv_type: KvType = "f16"
     draft_tokens: int = 0
 
@@ -61,6 +63,7 @@ def candidates(cores: int) -> list[tuple[str, tuple[Any, ...]]]:
     return [
         ("threads", tuple(sorted({1, 2, 3, cores // 2, cores} & set(range(1, cores + 1))))),
         ("flash_attention", (False, True)),
+        ("repacks", (False, True)),
         ("batch_tokens", (128, 512)),
         ("draft_tokens", (4, 8)),
     ]
@@ -127,5 +130,6 @@ def _is_sound(tuning: Tuning) -> bool:
         and bool(tuning.batch_tokens)
         and tuning.threads != 0
         and tuning.flash_attention in (None, True, False)
+        and tuning.repacks in (None, True, False)
         and tuning.kv_type in ("f16", "q8_0")
     )

@@ -13,5 +13,8 @@ def test_repacked_weights_are_left_out_where_llama_cpp_has_amx(
     monkeypatch: pytest.MonkeyPatch, system: bytes, is_repacked: bool
 ) -> None:
     monkeypatch.setattr(llama_cpp, "llama_print_system_info", lambda: system)
-    parameters = model_parameters(-1)
+    parameters = model_parameters(-1, repacks=True)
     assert parameters.use_extra_bufts is is_repacked and parameters.n_gpu_layers == -1
+    for machine in ("x86_64", "aarch64"):
+        monkeypatch.setattr("platform.machine", lambda machine=machine: machine)
+        assert model_parameters(0).use_extra_bufts is (is_repacked and machine == "aarch64")
