@@ -16,7 +16,7 @@ from edge_agent.gate_limits import GateLimits
 from export.adapter_file import write_adapter
 from export.bundle import Parts, require_writable, write_bundle
 from export.convert import ConvertReport, convert, header_bytes, read_config
-from export.importance import measure_importance, write_importance
+from export.importance import mean_squares, measure_importance, write_importance
 from export.layout import Shape, read_shape
 from export.merged import save_merged
 from export.parity import (
@@ -264,9 +264,10 @@ class _Making:
             self.gates["beyond_context"] = asdict(beyond)
             self.stage("beyond", f"after {original} tokens, {_distance(beyond, 'the trained model')}")
         if wants_importance:
-            self.importance, tokens = measure_importance(reference, self.shape, self.f16, self.samples)
+            sums, tokens = measure_importance(reference, self.shape, self.f16, self.samples)
+            self.importance = mean_squares(sums, tokens)
             path = self.work / "imatrix.gguf"
-            write_importance(path, self.importance, tokens, str(run.plain.get("data", {}).get("path", "")))
+            write_importance(path, sums, tokens, str(run.plain.get("data", {}).get("path", "")))
             self.gates["importance"] = {"path": str(path), "sha256": sha256_of(path), "tokens": tokens}
             self.stage("importance", f"{path}: inputs of {len(self.importance)} tensors on {tokens} tokens")
         del reference

@@ -30,22 +30,28 @@ CHUNK_TOKENS = 512  # what llama.cpp counts in; only told
 def measure_importance(
     reference: Reference, shape: Shape, f16: Path, samples: Sequence[Sample]
 ) -> tuple[dict[str, NDArray[float32]], int]:
-    """Return the mean square of each input by GGUF name, float32 (in,), and on how many tokens it was measured."""
+    """Return the sum of squares of each input by GGUF name, float32 (in,), and of how many tokens it is."""
     with LlamaFile(f16) as model:
         rows = [model.tokenize(sample.text)[:SCORED_TOKENS] for sample in samples]
     shared = reduce(lambda first, row: first[: common_length(first, row)], rows[1:], rows[0])
     start = min(len(shared), *(len(row) - 1 for row in rows))
-    tokens = sum(map(len, rows)) - start * (len(rows) - 1)
-    return reference.importance(shape, rows, start), tokens
+    return reference.importance(shape, rows, start)
 
 
-def write_importance(path: Path, importance: dict[str, NDArray[float32]], tokens: int, source: str) -> None:
+def mean_squares(sums: dict[str, NDArray[float32]], tokens: int) -> dict[str, NDArray[float32]]:
+    """Return what quantizing weighs errors by; divided as llama.cpp divides what it reads from the file."""
+    import numpy
+
+    return {name: total / numpy.float32(tokens) for name, total in sums.items()}
+
+
+def write_importance(path: Path, sums: dict[str, NDArray[float32]], tokens: int, source: str) -> None:
     """Write an importance matrix's file; it appears whole or not at all.
 
     Args:
         path: the file.
-        importance: float32 (in,) by GGUF name.
-        tokens: on how many it was measured.
+        sums: of squares, float32 (in,) by GGUF name.
+        tokens: of how many.
         source: of the texts.
     """
     import gguf
@@ -59,8 +65,8 @@ def write_importance(path: Path, importance: dict[str, NDArray[float32]], tokens
     writer.add_uint32(gguf.Keys.IMatrix.CHUNK_COUNT, max(1, tokens // CHUNK_TOKENS))
     writer.add_uint32(gguf.Keys.IMatrix.CHUNK_SIZE, CHUNK_TOKENS)
     try:
-        for name, means in importance.items():
-            writer.add_tensor(f"{name}.in_sum2", (means * tokens)[None, :].astype(numpy.float32))
+        for name, total in sums.items():
+            writer.add_tensor(f"{name}.in_sum2", total[None, :])
             writer.add_tensor(f"{name}.counts", numpy.array([[tokens]], numpy.float32))
         writer.write_header_to_file()
         writer.write_kv_data_to_file()

@@ -59,8 +59,10 @@ class Reference:
                 scores.append(torch.log_softmax(logits.float(), dim=-1).cpu().numpy())
         return scores
 
-    def importance(self, shape: Shape, rows: Sequence[Sequence[int]], shared: int) -> dict[str, NDArray[float32]]:
-        """Return the mean square of each input of the layers' weight matrices.
+    def importance(
+        self, shape: Shape, rows: Sequence[Sequence[int]], shared: int
+    ) -> tuple[dict[str, NDArray[float32]], int]:
+        """Return the sum of squares of each input of the layers' weight matrices, and of how many tokens it is.
 
         Args:
             shape: of the model.
@@ -68,7 +70,7 @@ class Reference:
             shared: how many first tokens all rows have alike; they count once.
 
         Returns:
-            float32 (in,) by GGUF name.
+            float32 (in,) by GGUF name; tokens.
         """
         import torch
 
@@ -100,7 +102,7 @@ class Reference:
         finally:
             for hook in hooks:
                 hook.remove()
-        return {name: (total / count).float().cpu().numpy() for name, total in sums.items()}
+        return {name: total.float().cpu().numpy() for name, total in sums.items()}, count
 
 
 def best_device() -> str:

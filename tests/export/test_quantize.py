@@ -13,7 +13,7 @@ import pytest
 from devices.errors import GateError, UsageError
 from edge_agent.gguf_header import require_gguf
 from export.convert import convert, header_bytes, read_config
-from export.importance import measure_importance, write_importance
+from export.importance import mean_squares, measure_importance, write_importance
 from export.layout import Shape, read_shape
 from export.llama_file import quiet
 from export.quantize import QUANTS, Quant, parse_overrides, parse_quants, plan, require_plan
@@ -54,7 +54,7 @@ def tensors_of(path: Path) -> dict[str, tuple[str, bytes]]:
 @pytest.fixture(scope="module")
 def importance(tiny: Tiny) -> Importance:
     reference = Reference(tiny.base, tiny.adapter)
-    return measure_importance(reference, shape_of(tiny.base), tiny.f16, tiny.samples)[0]
+    return mean_squares(*measure_importance(reference, shape_of(tiny.base), tiny.f16, tiny.samples))
 
 
 @pytest.mark.parametrize("quant", QUANTS[1:])
@@ -208,14 +208,15 @@ def test_its_file_is_llama_cpp_s(tiny: Tiny, importance: Importance, tmp_path: P
     import numpy
     from gguf import GGUFReader
 
-    write_importance(tmp_path / "imatrix.gguf", dict(importance), 1000, "train.jsonl")
+    sums = {name: means * numpy.float32(1000) for name, means in importance.items()}
+    write_importance(tmp_path / "imatrix.gguf", sums, 1000, "train.jsonl")
     reader = GGUFReader(tmp_path / "imatrix.gguf")
     assert reader.fields["general.type"].contents() == "imatrix"
     assert reader.fields["imatrix.datasets"].contents() == ["train.jsonl"]
     tensors = {tensor.name: tensor.data for tensor in reader.tensors}
     name = "blk.0.attn_k.weight"
     means = tensors[f"{name}.in_sum2"][0] / tensors[f"{name}.counts"][0, 0]
-    numpy.testing.assert_allclose(means, importance[name], rtol=1e-6)
+    assert (means == mean_squares(sums, 1000)[name]).all()
     assert len(tensors) == 2 * len(importance)
 
 
