@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from devices.errors import UsageError
 from devices.simulator import World
 from devices.site import load_site
-from devices.tools import ToolCall, command_of
+from devices.tools import Tool, ToolCall, command_of
 from edge_agent.enforced_schema import enforced
 from edge_agent.engine import Limits, Request, peak_resident_bytes
 from edge_agent.grammar import NO_BLANKS, Grammar
@@ -63,6 +63,20 @@ ASKS = (
 )
 
 
+def call_schema(tools: Sequence[Tool]) -> dict[str, Any]:
+    """Return the schema of one call of any of some tools."""
+    return {"anyOf": [
+        {"type": "object", "properties": {"name": {"const": tool.name}, "arguments": tool.json_schema()},
+         "required": ["name", "arguments"], "additionalProperties": False}
+        for tool in tools
+    ]}  # fmt: skip
+
+
+def call_grammar(tools: Sequence[Tool]) -> Grammar:
+    """Return the same for our engine."""
+    return Grammar(f"start: %json {json.dumps(enforced(call_schema(tools), 'call') | {'x-guidance': NO_BLANKS})}\n")
+
+
 class Scene:
     """The home, its prompts, and a broker that carries calls out."""
 
@@ -76,17 +90,12 @@ class Scene:
     @property
     def schema(self) -> dict[str, Any]:
         """One call of any tool."""
-        return {"anyOf": [
-            {"type": "object", "properties": {"name": {"const": tool.name}, "arguments": tool.json_schema()},
-             "required": ["name", "arguments"], "additionalProperties": False}
-            for tool in self.tools
-        ]}  # fmt: skip
+        return call_schema(self.tools)
 
     @property
     def grammar(self) -> Grammar:
         """The same for our engine."""
-        plain = enforced(self.schema, "call") | {"x-guidance": NO_BLANKS}
-        return Grammar(f"start: %json {json.dumps(plain)}\n")
+        return call_grammar(self.tools)
 
     def messages(self, ask: str) -> list[Message]:
         """The conversation up to a reply."""

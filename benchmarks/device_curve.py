@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.agent_latency import call_grammar
 from devices.simulator import World
 from devices.site import Site, load_site
-from edge_agent.enforced_schema import enforced
 from edge_agent.engine import Limits, Request
-from edge_agent.grammar import NO_BLANKS, Grammar
 from edge_agent.llama_engine import LlamaEngine
 from edge_agent.machine import installed_versions, this_machine
 from edge_agent.simulated import Simulation
@@ -51,13 +50,7 @@ def run(model: Path, template_name: str, devices: int) -> dict[str, Any]:
         site = make_site(Path(folder), devices)
     template = load_template(template_name)
     simulation, world = Simulation(site, template), World(site)
-    tools = simulation.contract.tools
-    schema = {"anyOf": [
-        {"type": "object", "properties": {"name": {"const": tool.name}, "arguments": tool.json_schema()},
-         "required": ["name", "arguments"], "additionalProperties": False}
-        for tool in tools
-    ]}  # fmt: skip
-    grammar = Grammar(f"start: %json {json.dumps(enforced(schema, 'call') | {'x-guidance': NO_BLANKS})}\n")
+    grammar = call_grammar(simulation.contract.tools)
     system, prompts = Message("system", simulation.contract.system_text), []
     for number in range(CALLS + 1):
         state = world.snapshot()

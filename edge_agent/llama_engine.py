@@ -34,7 +34,7 @@ from edge_agent.engine import (
 )
 from edge_agent.gguf_header import require_gguf
 from edge_agent.grammar import Grammar
-from edge_agent.llama_parameters import model_parameters
+from edge_agent.llama_parameters import lay_over, model_parameters
 from edge_agent.llama_vocabulary import read_vocabulary
 from edge_agent.matching import Matcher, Vocabulary
 from edge_agent.reply_run import ReplyRun
@@ -105,7 +105,9 @@ class LlamaEngine:
         try:
             self._set_up(context_tokens, gpu_layers, sequences)
             if adapter:
-                self._lay_over(adapter)
+                _log_lines.clear()
+                if not lay_over(self._model, self._context, adapter):
+                    raise UsageError(f"llama.cpp cannot lay {adapter} over the model{_log_tail()}")
         except BaseException:
             self.close()
             raise
@@ -123,14 +125,6 @@ class LlamaEngine:
         self._sequences = [_Sequence(number, []) for number in range(sequences)]
         # the primed prefix; with one sequence only, it is that one's, whose prompts begin with it anyway
         self._home = _Sequence(sequences, []) if sequences > 1 else self._sequences[0]
-
-    def _lay_over(self, adapter: Path) -> None:
-        """Lay an adapter over the model; llama.cpp frees it with the model."""
-        _log_lines.clear()
-        laid = llama_cpp.llama_adapter_lora_init(self._model, os.fsencode(adapter))
-        one, whole = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(laid), (ctypes.c_float * 1)(1.0)
-        if not laid or llama_cpp.llama_set_adapters_lora(self._context, one, 1, whole):
-            raise UsageError(f"llama.cpp cannot lay {adapter} over the model{_log_tail()}")
 
     def __enter__(self) -> LlamaEngine:
         return self

@@ -1,8 +1,11 @@
-"""How llama.cpp is to load a model, wherever this project does: without what crashes it."""
+"""How llama.cpp is to load a model and its adapter, wherever this project does: without what crashes it."""
 
 from __future__ import annotations
 
+import ctypes
+import os
 import platform
+from pathlib import Path
 from typing import Any
 
 import llama_cpp
@@ -28,3 +31,10 @@ def model_parameters(gpu_layers: int, repacks: bool | None = None) -> Any:
     parameters.n_gpu_layers = gpu_layers
     parameters.use_extra_bufts = repacks and b"AMX_INT8 = 1" not in llama_cpp.llama_print_system_info()
     return parameters
+
+
+def lay_over(model: Any, context: Any, adapter: Path) -> bool:
+    """Lay a LoRA adapter's file over a model; return whether llama.cpp could. It is freed with the model."""
+    laid = llama_cpp.llama_adapter_lora_init(model, os.fsencode(adapter))
+    one, whole = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(laid), (ctypes.c_float * 1)(1.0)
+    return bool(laid) and llama_cpp.llama_set_adapters_lora(context, one, 1, whole) == 0

@@ -165,11 +165,15 @@ def planned_sizes(
     """
     run = read_run(run_path, base)
     shape = read_shape(read_config(run.base))
-    plans = [plan(shape, kind, wishes.tensor_types, has_importance=wishes.weighs_inputs) for kind in quants]
+    plans = _plans(shape, quants, wishes).values()
     return [
         (one, one.data_bytes + header_bytes(run.base, one, template=run.template, name=name, metadata=run.metadata))
         for one in plans
     ]
+
+
+def _plans(shape: Shape, quants: Sequence[Quant], wishes: Wishes) -> dict[Quant, Plan]:
+    return {kind: plan(shape, kind, wishes.tensor_types, has_importance=wishes.weighs_inputs) for kind in quants}
 
 
 def quant_for(target: str, run_path: Path, base: Path | None, say: Callable[[str], None]) -> Quant:
@@ -215,8 +219,7 @@ class _Making:
         self.say(f"{line} ({self.seconds[key]:.1f} s)")
 
     def plans(self, quants: Sequence[Quant]) -> dict[Quant, Plan]:
-        weighs = self.wishes.weighs_inputs
-        plans = {kind: plan(self.shape, kind, self.wishes.tensor_types, has_importance=weighs) for kind in quants}
+        plans = _plans(self.shape, quants, self.wishes)
         for kind, one in plans.items():
             for line in one.exceptions:
                 self.say(f"{kind}: {line}")

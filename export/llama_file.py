@@ -95,7 +95,7 @@ class LlamaFile:
     def __init__(self, path: Path, context_tokens: int = BATCH_TOKENS, adapter: Path | None = None) -> None:
         import llama_cpp
 
-        from edge_agent.llama_parameters import model_parameters
+        from edge_agent.llama_parameters import lay_over, model_parameters
 
         require_gguf(path)
         self._llama, self._context_tokens = llama_cpp, context_tokens
@@ -109,20 +109,12 @@ class LlamaFile:
                 parameters.n_ctx = -(-context_tokens // 256) * 256
                 parameters.n_batch = parameters.n_ubatch = BATCH_TOKENS
                 self._context = llama_cpp.llama_init_from_model(self._model, parameters)
-            is_whole = bool(self._context) and (adapter is None or self._lay_over(adapter))
+            is_whole = bool(self._context) and (adapter is None or lay_over(self._model, self._context, adapter))
         if not is_whole:
             self.close()
             raise UnavailableError(f"llama.cpp cannot load {adapter or path}: {' '.join(errors)}")
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         self.vocabulary_size: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
-
-    def _lay_over(self, adapter: Path) -> bool:
-        """Return whether an adapter could be laid over the model; it is freed with the model."""
-        laid = self._llama.llama_adapter_lora_init(self._model, str(adapter).encode())
-        if not laid:
-            return False
-        one, whole = (self._llama.llama_adapter_lora_p_ctypes * 1)(laid), (ctypes.c_float * 1)(1.0)
-        return int(self._llama.llama_set_adapters_lora(self._context, one, 1, whole)) == 0
 
     def __enter__(self) -> LlamaFile:
         return self

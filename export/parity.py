@@ -124,9 +124,10 @@ class Yardstick:
     def compare(self, scores: LogProbs, *, is_expected: bool = False) -> dict[Part | None, Distance]:
         """Return how far scores are from the F16 file's, or it is from them if they are what is right."""
         first, second = (scores, self.scores) if is_expected else (self.scores, scores)
+        measured = _by_position(first, second)
         parts = [part for row in self.rows for part in row.parts]
-        return {None: compare(first, second)} | {
-            part: compare(first, second, [one == part for one in parts]) for part in sorted(set(parts))
+        return {None: _distance(measured)} | {
+            part: _distance(measured[:, [one == part for one in parts]]) for part in sorted(set(parts))
         }
 
 
@@ -134,22 +135,37 @@ def _scores(model: LlamaFile, rows: Iterable[Scored]) -> LogProbs:
     return [model.log_probs(row.token_ids, row.positions) for row in rows]
 
 
-def compare(expected: LogProbs, actual: LogProbs, chosen: Sequence[bool] | None = None) -> Distance:
-    """Return how far `actual` is from `expected`, over all positions or those chosen."""
+def compare(expected: LogProbs, actual: LogProbs) -> Distance:
+    """Return how far `actual` is from `expected`, over all positions."""
+    return _distance(_by_position(expected, actual))
+
+
+def _by_position(expected: LogProbs, actual: LogProbs) -> NDArray[Any]:
+    """Return for each position, text by text: KL, largest difference, whether the first choice is clear, and the same.
+
+    Returns:
+        float64 (4, position).
+    """
     import numpy
 
-    theirs, ours = numpy.concatenate(expected), numpy.concatenate(actual)
-    if chosen is not None:
-        theirs, ours = theirs[list(chosen)], ours[list(chosen)]
-    kl = (numpy.exp(theirs) * (theirs - ours)).sum(axis=1)
-    best = numpy.partition(theirs, -2, axis=1)[:, -2:]
-    is_clear = best[:, 1] - best[:, 0] >= TINY_MARGIN
-    agrees = theirs.argmax(axis=1) == ours.argmax(axis=1)
+    texts = []
+    for theirs, ours in zip(expected, actual, strict=True):
+        kl = (numpy.exp(theirs) * (theirs - ours)).sum(axis=1)
+        best = numpy.partition(theirs, -2, axis=1)[:, -2:]
+        is_clear = best[:, 1] - best[:, 0] >= TINY_MARGIN
+        agrees = theirs.argmax(axis=1) == ours.argmax(axis=1)
+        texts.append(numpy.stack([kl, numpy.abs(theirs - ours).max(axis=1), is_clear, agrees]).astype(numpy.float64))
+    return numpy.concatenate(texts, axis=1)
+
+
+def _distance(measured: NDArray[Any]) -> Distance:
+    kl, delta, is_clear, agrees = measured
+    clear = agrees[is_clear > 0]
     return Distance(
         positions=len(kl),
         mean_kl=float(kl.mean()),
-        max_abs_delta=float(numpy.abs(theirs - ours).max()),
-        top1_agreement=float(agrees[is_clear].mean()) if is_clear.any() else 1.0,
+        max_abs_delta=float(delta.max()),
+        top1_agreement=float(clear.mean()) if clear.size else 1.0,
         top1_agreement_all=float(agrees.mean()),
     )
 
