@@ -95,14 +95,16 @@ class LlamaEngine:
         llama_cpp.llama_log_set(_keep_log, ctypes.c_void_p(0))
         self._context: Any = None
         self._batch: Any = None
+        self._model: Any = None
+        self._vocab_model: Any = None
         self._is_cancelled, self._tuning = False, tuning
         require_gguf(model_path)
         # The grammar's table takes as long as the weights: it is made beside them, from a vocabulary of its own.
-        with ThreadPoolExecutor(1) as beside:
-            words = beside.submit(_load_vocabulary, model_path, token_table)
-            self._model = _load_model(model_path, gpu_layers, tuning.repacks)
-            self._vocab_model, self._vocabulary, self.token_table = words.result()
         try:
+            with ThreadPoolExecutor(1) as beside:
+                words = beside.submit(_load_vocabulary, model_path, token_table)
+                self._model = _load_model(model_path, gpu_layers, tuning.repacks)
+            self._vocab_model, self._vocabulary, self.token_table = words.result()
             self._set_up(context_tokens, gpu_layers, sequences)
             if adapter:
                 _log_lines.clear()
@@ -138,10 +140,10 @@ class LlamaEngine:
             llama_cpp.llama_batch_free(self._batch)
         if self._context is not None:
             llama_cpp.llama_free(self._context)
-        if self._model is not None:
-            llama_cpp.llama_model_free(self._model)
-            llama_cpp.llama_model_free(self._vocab_model)
-        self._model = self._context = self._batch = None
+        for model in (self._model, self._vocab_model):
+            if model is not None:
+                llama_cpp.llama_model_free(model)
+        self._model = self._vocab_model = self._context = self._batch = None
 
     def memory_bytes(self) -> int:
         """Return the largest resident memory this process had, in bytes."""
