@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from devices.site import Site, load_site
 from edge_agent.bundle import open_bundle
 from edge_agent.engine import Request
 from edge_agent.engine_process import EngineProcess, EngineSettings
+from edge_agent.evaluation import spread
 from edge_agent.running import measured_for, state_folder
 from edge_agent.simulated import Simulation
 from edge_agent.tuning import Trial, Tuning, keep_tuning, kept_tuning, time_calls, tune
@@ -70,7 +71,7 @@ def bench(path: Path, site_name: str, *, is_tuning: bool, tell: Callable[[Trial]
 def _requests(simulation: Simulation, site: Site) -> dict[str, Request]:
     """Return questions about a few devices, by their words; the state differs from one to the next, as in use."""
     requests = {}
-    for number, device in enumerate(_spread(list(site.devices))):
+    for number, device in enumerate(spread(list(site.devices), QUESTIONS)):
         state = World(site).snapshot()
         for values in state.values():
             for name, value in values.items():
@@ -79,8 +80,3 @@ def _requests(simulation: Simulation, site: Site) -> dict[str, Request]:
         ask = f"what is the state of the {device.replace('_', ' ')}?"
         requests[ask] = next(simulation.agent(World(site, state)).turn(ask))
     return requests
-
-
-def _spread(names: Sequence[str]) -> list[str]:
-    step = max(1, len(names) // QUESTIONS)
-    return list(names[::step][:QUESTIONS])

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from devices.simulator import World
 from edge_agent.agent import TurnResult
@@ -25,6 +25,7 @@ Turn = Generator[Request, Completion, TurnResult]
 StartTurn = Callable[[Case], tuple[Turn, World]]
 Progress = Callable[[str, int, int], None]
 LATENCY_CASES = 30
+Item = TypeVar("Item")
 
 
 class GradingEngine(Engine, Protocol):
@@ -134,7 +135,7 @@ def _named(stage: str, progress: Progress | None) -> Callable[[int, int], None]:
     return lambda done, total: progress(stage, done, total) if progress else None
 
 
-def spread(cases: Sequence[Case], count: int) -> list[Case]:
+def spread(cases: Sequence[Item], count: int) -> list[Item]:
     """Return `count` cases at even distances, or all if there are no more: files are often sorted by kind."""
     if count >= len(cases):
         return list(cases)

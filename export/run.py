@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from devices.errors import UsageError
 from devices.site import load_site
 from devices.yaml_file import first_problem, parse_value, plain_values, read_yaml
 from edge_agent.gate_limits import GateLimits
+from edge_agent.machine import installed_versions
 from edge_agent.wire import ChatTemplate, contract_of, load_template, require_contract
 
 TOOLS_USED = ("torch", "transformers", "peft", "bitsandbytes", "safetensors", "gguf", "llama-cpp-python", "numpy")
@@ -128,13 +127,6 @@ def provenance_of(run: Run) -> dict[str, Any]:
         "adapter": {"sha256": {path.name: sha256_of(path) for path in sorted(run.adapter.glob("adapter_*"))}},
         "data": run.plain.get("data", {}),
         "recipe": (run.path / "recipe.yaml").read_text(encoding="utf-8"),
-        "versions": {"python": platform.python_version()} | {tool: _version(tool) for tool in TOOLS_USED},
+        "versions": installed_versions(TOOLS_USED),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
