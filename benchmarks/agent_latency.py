@@ -16,6 +16,7 @@ a box has it, and is measured without too. `later` are the calls after it. `boun
 steps of each call times a step's measured time, and the tokens evaluated beside them at a prefill's.
 """
 
+# ruff: noqa: E402  # the engine's process starts before the rest is imported
 from __future__ import annotations
 
 import argparse
@@ -33,13 +34,20 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from edge_agent.engine_process import started_early
+
+EARLY = started_early()  # as `edgewright run` does it, before it imports the rest
+if __name__ == "__main__" and "ours" in sys.argv:
+    EARLY.__enter__()
+from benchmarks.export import make_shape
 from devices.errors import UsageError
 from devices.simulator import World
 from devices.site import load_site
 from devices.tools import Tool, ToolCall, command_of
 from edge_agent.enforced_schema import enforced
 from edge_agent.engine import Limits, Request, peak_resident_bytes
-from edge_agent.grammar import NO_BLANKS, Grammar
+from edge_agent.grammar import NO_BLANKS
+from edge_agent.grammar_text import Grammar
 from edge_agent.intervals import quantile
 from edge_agent.machine import installed_versions, this_machine
 from edge_agent.simulated import Simulation
@@ -309,20 +317,6 @@ def bound(model: Path, calls: Sequence[dict[str, Any]], template: str) -> dict[s
         "bound_s": round(statistics.median(bounds), 4),
         "own_share_median": round(statistics.median(whole[1:]), 4),
     }
-
-
-def make_shape(shape: str, vocabularies: Path, folder: Path) -> Path:
-    """Return random weights in a shape as a Q4_K_M file, with Llama 3's vocabulary."""
-    from benchmarks.export import make_model
-    from export.convert import convert, read_config
-    from export.layout import read_shape
-    from export.quantize import plan
-
-    make_model(shape, vocabularies, folder)
-    base, out = folder / "base", folder / f"{shape}-Q4_K_M.gguf"
-    planned = plan(read_shape(read_config(base)), "Q4_K_M")
-    convert(base, None, out, template=load_template("llama3"), name=shape, metadata={}, planned=planned)
-    return out
 
 
 def measure(model: Path, template: str, rounds: int, binary: Path | None, folder: Path) -> dict[str, Any]:

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.agent_latency import make_shape
+from benchmarks.export import make_shape
 from devices.simulator import World
 from devices.site import load_site
 from edge_agent.evaluation import run_cases
-from edge_agent.grammar import Grammar
+from edge_agent.grammar_text import Grammar
 from edge_agent.llama_engine import LlamaEngine
 from edge_agent.machine import installed_versions, this_machine
 from edge_agent.simulated import evaluation_simulation

@@ -190,6 +190,20 @@ def make_model(shape: str, vocabularies: Path, folder: Path) -> None:
         {"PYTHONPATH": str(Path(__file__).parents[1])})  # fmt: skip
 
 
+def make_shape(shape: str, vocabularies: Path, folder: Path) -> Path:
+    """Return random weights in a shape as a Q4_K_M file, with Llama 3's vocabulary."""
+    from edge_agent.wire import load_template
+    from export.convert import convert, read_config
+    from export.layout import read_shape
+    from export.quantize import plan
+
+    make_model(shape, vocabularies, folder)
+    base, out = folder / "base", folder / f"{shape}-Q4_K_M.gguf"
+    planned = plan(read_shape(read_config(base)), "Q4_K_M")
+    convert(base, None, out, template=load_template("llama3"), name=shape, metadata={}, planned=planned)
+    return out
+
+
 def measure(shape: str, rounds: int, oracle: Path, python: str, vocabularies: Path, scratch: Path) -> dict[str, Any]:
     """Return both sides' costs for a shape, in turns, and how ours compare."""
     found: dict[str, list[dict[str, Any]]] = {"ours": [], "theirs": []}

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from devices.simulator import World
 from devices.site import load_site
 from edge_agent.evaluation import CaseOutcome, run_cases
-from edge_agent.grammar import Grammar
+from edge_agent.grammar_text import Grammar
 from edge_agent.llama_engine import LlamaEngine
 from edge_agent.machine import installed_versions, this_machine
 from edge_agent.matching import Matcher

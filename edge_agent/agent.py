@@ -14,14 +14,16 @@ from devices.broker import Broker, Outcome
 from devices.schema import Value
 from devices.tools import Command, command_of
 from edge_agent.engine import Completion, ContextFull, Engine, Limits, Request
-from edge_agent.grammar import Grammar
+from edge_agent.grammar_text import Grammar
 from edge_agent.wire import (
+    REQUEST,
     Answer,
     Contract,
     Message,
     Reply,
     ToolCalls,
     Unusable,
+    facts_of,
     parse_reply,
     result_message,
     user_message,
@@ -113,6 +115,12 @@ class Agent:
     def _system(self) -> Message:
         return Message("system", self.contract.system_text)
 
+    def ahead(self) -> str:
+        """Return how the next prompt begins unless a device changes until then, for an engine that has time."""
+        messages = [self._system, *self._remembered(), user_message("", self.broker.state(), self._clock_text())]
+        prompt = self.contract.template.render(messages, add_generation_prompt=False)
+        return prompt[: prompt.rindex(f"\n{REQUEST}")]
+
     def turn(self, ask: str) -> Generator[Request, Completion, TurnResult]:
         """Work one request: yields what the engine must complete, is sent the completion, returns the result.
 
@@ -122,7 +130,7 @@ class Agent:
         turn = _Turn(ask)
         state = self.broker.state()
         messages = [*self._remembered(), user_message(ask, state, self._clock_text())]
-        grammar = self._grammar.with_facts(state)
+        grammar = self._grammar.with_facts(facts_of(state))
         for _ in range(self._limits.model_replies):
             left_s = self._limits.timeout_s - (time.monotonic() - started_s)
             if left_s <= 0:

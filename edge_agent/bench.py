@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,13 @@ from devices.errors import UsageError
 from devices.simulator import World
 from devices.site import Site, load_site
 from edge_agent.bundle import open_bundle
-from edge_agent.engine import Request
+from edge_agent.engine import Completion, Request
 from edge_agent.engine_process import EngineProcess, EngineSettings
-from edge_agent.evaluation import spread
 from edge_agent.running import measured_for, state_folder
 from edge_agent.simulated import Simulation
 from edge_agent.tuning import Trial, Tuning, keep_tuning, kept_tuning, time_calls, tune
 
-QUESTIONS = 4  # devices that are asked about
+QUESTIONS = 16
 
 
 def bench(path: Path, site_name: str, *, is_tuning: bool, tell: Callable[[Trial], None]) -> dict[str, Any]:
@@ -48,8 +49,10 @@ def bench(path: Path, site_name: str, *, is_tuning: bool, tell: Callable[[Trial]
         settings = EngineSettings(bundle.model_path, adapter=bundle.adapter_path, tuning=tuning)
         with EngineProcess(settings) as engine:
             engine.prime(prefix)
-            call_s = time_calls(lambda ask: engine.generate([requests[ask]]), list(requests))
-            return Trial(tuning, call_s, engine.memory_bytes())
+            replies: list[Completion] = []
+            call_s = time_calls(lambda ask: replies.extend(engine.generate([requests[ask]])), list(requests))
+            said = hashlib.sha256(repr([one.token_ids for one in replies]).encode()).hexdigest()
+            return Trial(tuning, call_s, engine.memory_bytes(), said)
 
     facts = measured_for(bundle)
     if not is_tuning:
@@ -69,14 +72,15 @@ def bench(path: Path, site_name: str, *, is_tuning: bool, tell: Callable[[Trial]
 
 
 def _requests(simulation: Simulation, site: Site) -> dict[str, Request]:
-    """Return questions about a few devices, by their words; the state differs from one to the next, as in use."""
+    """Return questions about devices, by their words; the state differs from one to the next, as in use."""
     requests = {}
-    for number, device in enumerate(spread(list(site.devices), QUESTIONS)):
+    for number, device in enumerate(islice(cycle(site.devices), QUESTIONS)):
         state = World(site).snapshot()
         for values in state.values():
             for name, value in values.items():
                 if isinstance(value, bool):
                     values[name] = value != bool(number % 2)
-        ask = f"what is the state of the {device.replace('_', ' ')}?"
+        asked = "what is the state of" if number < len(site.devices) else "tell me about"
+        ask = f"{asked} the {device.replace('_', ' ')}?"
         requests[ask] = next(simulation.agent(World(site, state)).turn(ask))
     return requests

@@ -100,22 +100,25 @@ def run(
     as_json: _Json = False,
 ) -> None:
     """Work a site: talk at the terminal, or answer --ask or each line of --ask-file."""
-    from devices.errors import UsageError
-    from edge_agent.running import open_runner, read_asks
+    from edge_agent.engine_process import started_early
 
-    if ask is not None and ask_file is not None:
-        raise UsageError("--ask and --ask-file are both given", hint="give one of them")
-    asks = [ask] if ask is not None else read_asks(ask_file) if ask_file else None
-    with open_runner(
-        path, site, journal=journal, says_yes=yes, mode=mode, is_live=live, gpu_layers=gpu_layers, threads=threads
-    ) as runner:
-        if asks is None:
-            where = f"{runner.site.title}, {'live' if live else 'simulated'}"
-            print(f"{where}. Say what you want; an empty line or Ctrl-D ends.", file=sys.stderr)
-            runner.converse(_read_line, print, _ask_person)
-            return
-        for result in runner.answers(asks):
-            print(json.dumps(result, ensure_ascii=False) if as_json else _plain(result), flush=True)
+    with started_early():
+        from devices.errors import UsageError
+        from edge_agent.running import open_runner, read_asks
+
+        if ask is not None and ask_file is not None:
+            raise UsageError("--ask and --ask-file are both given", hint="give one of them")
+        asks = [ask] if ask is not None else read_asks(ask_file) if ask_file else None
+        with open_runner(
+            path, site, journal=journal, says_yes=yes, mode=mode, is_live=live, gpu_layers=gpu_layers, threads=threads
+        ) as runner:
+            if asks is None:
+                where = f"{runner.site.title}, {'live' if live else 'simulated'}"
+                print(f"{where}. Say what you want; an empty line or Ctrl-D ends.", file=sys.stderr)
+                runner.converse(_read_line, print, _ask_person)
+                return
+            for result in runner.answers(asks):
+                print(json.dumps(result, ensure_ascii=False) if as_json else _plain(result), flush=True)
 
 
 def bench(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from devices.errors import UsageError
-from edge_agent.grammar import Grammar
+from edge_agent.grammar_text import Grammar
 
 StopReason = Literal["end_of_turn", "length", "timeout"]
 

@@ -15,8 +15,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -64,6 +64,37 @@ class EngineSettings:
     memory_bytes: int | None = None
 
 
+_started_early: list[tuple[subprocess.Popen[bytes], socket.socket]] = []
+
+
+@contextmanager
+def started_early() -> Iterator[None]:
+    """Start the next EngineProcess's process now: it imports what it needs while this one reads what it is to load."""
+    _started_early.append(_launch())
+    try:
+        yield
+    finally:
+        while _started_early:  # nobody took it
+            process, pipe = _started_early.pop()
+            pipe.close()
+            process.kill()
+            process.wait()
+
+
+def _launch() -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Return a process that waits for its model, and the socket to speak to it through; it ends with the socket."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "edge_agent.engine_worker", str(theirs.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=(theirs.fileno(),),
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+    return process, ours
+
+
 class _Stopped(Exception):
     """The process is gone or does not answer; the text says which."""
 
@@ -82,7 +113,7 @@ class EngineProcess:
         """
         self._settings, self._tell = settings, tell
         self._prefix: str | None = None
-        self._has_new_state = False
+        self._has_new_state = self._looks_ahead = False
         self._process: subprocess.Popen[bytes] | None = None
         self._start()
 
@@ -124,6 +155,13 @@ class EngineProcess:
             self._keep({"state": STATE_FILE, "words": WORDS_FILE})
         return was_known
 
+    def look_ahead(self, prompt: str) -> None:
+        """Have the process evaluate how the next prompt begins, until it is asked for something; does not wait."""
+        with suppress(OSError, _Stopped):  # the process is gone: whoever asks next finds out
+            self._end_look_ahead()
+            send(self._pipe, {"do": "look_ahead", "prompt": prompt})
+            self._looks_ahead = True
+
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Return one greedy completion for each request, in order.
 
@@ -164,16 +202,8 @@ class EngineProcess:
         return repr((one.identity, version("llama-cpp-python"), one.context_tokens, one.tuning))
 
     def _start(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "edge_agent.engine_worker", str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-            )
-        self._pipe, self._is_open, self._is_busy = ours, False, True
+        self._process, self._pipe = _started_early.pop() if _started_early else _launch()
+        self._is_open, self._is_busy = False, True
         settings = {key: str(one) if isinstance(one, Path) else one for key, one in asdict(self._settings).items()}
         settings |= {"key": self._key}
         with suppress(OSError):  # it is gone already: whoever asks next finds out
@@ -203,12 +233,20 @@ class EngineProcess:
         if not self._is_open:
             self._receive(None)
             self._is_open = True
+        self._end_look_ahead()
         self._is_busy = True  # until its answer is read
         try:
             send(self._pipe, message)
         except OSError as error:
             raise self._stopped() from error
         return self._receive(limit_s)
+
+    def _end_look_ahead(self) -> None:
+        if self._looks_ahead:
+            self._looks_ahead = False
+            self.cancel()
+            with suppress(EdgeError):  # the request that comes now fails of the same reason, or does not
+                self._receive(GRACE_S)
 
     def _receive(self, limit_s: float | None) -> Any:
         self._pipe.settimeout(limit_s)

@@ -6,14 +6,15 @@ many bytes of JSON:
     {"do": "open", "model": PATH, "adapter": PATH or null, "kept": FOLDER or null, "key": TEXT,
      "context_tokens", "gpu_layers": number, "memory_bytes": number or null, "tuning": {...}}
     {"do": "prime", "prefix": TEXT}
+    {"do": "look_ahead", "prompt": TEXT}    evaluate how the next prompt begins, until SIGUSR1
     {"do": "generate", "requests": [{"prompt": TEXT, "grammar": {"lark", "facts"} or null, "limits": {...}}]}
     {"do": "state"}    what was evaluated last, as base64, to be kept
-    {"do": "words"}    each token's bytes, as base64, to be kept
+    {"do": "words"}    the table of tokens, as base64, to be kept
     {"do": "memory"}
 
-Each is answered by {"ok": VALUE} or by {"error": CLASS, "message", "hint"}. SIGUSR1 ends a reply at the next step of
-the model. The process ends with its socket. Once the model is loaded it can open no socket and write no file
-(confine.py): what is to be kept it gives to its parent, and reads again at the next start.
+Each is answered by {"ok": VALUE} or by {"error": CLASS, "message", "hint"}. SIGUSR1 ends a reply or a look-ahead at
+the next step of the model. The process ends with its socket. Once the model is loaded it can open no socket and write
+no file (confine.py): what is to be kept it gives to its parent, and reads again at the next start.
 """
 
 from __future__ import annotations
@@ -63,16 +64,18 @@ class _Worker:
         self.engine: Any = None
 
     def answer(self, message: dict[str, Any]) -> Any:
-        handlers = {"open": self._open, "prime": self._prime, "generate": self._generate, "state": self._state,
-                    "words": self._words, "memory": self._memory}  # fmt: skip
+        handlers = {"open": self._open, "prime": self._prime, "look_ahead": self._look_ahead,
+                    "generate": self._generate, "state": self._state, "words": self._words,
+                    "memory": self._memory}  # fmt: skip
         return handlers[message["do"]](message)
 
     def _open(self, message: dict[str, Any]) -> None:
         if message["memory_bytes"]:
             resource.setrlimit(resource.RLIMIT_AS, (message["memory_bytes"], message["memory_bytes"]))
         from edge_agent.confine import confine
-        from edge_agent.kept_file import STATE_FILE, WORDS_FILE, kept, unpack_words
+        from edge_agent.kept_file import STATE_FILE, WORDS_FILE, kept
         from edge_agent.llama_engine import LlamaEngine
+        from edge_agent.llama_vocabulary import TokenTable
         from edge_agent.tuning import Tuning
 
         folder = Path(message["kept"]) if message["kept"] else None
@@ -83,7 +86,7 @@ class _Worker:
             context_tokens=message["context_tokens"],
             gpu_layers=message["gpu_layers"],
             tuning=Tuning(**message["tuning"]),
-            token_table=unpack_words(words) if words else None,
+            token_table=TokenTable.unpack(words) if words else None,
         )
         state = kept(folder / STATE_FILE, message["key"]) if folder else None
         if state:
@@ -96,19 +99,20 @@ class _Worker:
         was_known: bool = self.engine.prime(message["prefix"])
         return was_known
 
+    def _look_ahead(self, message: dict[str, Any]) -> None:
+        self.engine.look_ahead(message["prompt"])
+
     def _state(self, message: dict[str, Any]) -> str:
         del message
         return base64.b64encode(self.engine.state()).decode()
 
     def _words(self, message: dict[str, Any]) -> str:
-        from edge_agent.kept_file import pack_words
-
         del message
-        return base64.b64encode(pack_words(self.engine.token_table)).decode()
+        return base64.b64encode(self.engine.token_table.pack()).decode()
 
     def _generate(self, message: dict[str, Any]) -> list[dict[str, Any]]:
         from edge_agent.engine import Limits, Request
-        from edge_agent.grammar import Grammar
+        from edge_agent.grammar_text import Grammar
 
         requests = []
         for one in message["requests"]:
@@ -132,6 +136,8 @@ def main() -> int:
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     pipe, worker = socket.socket(fileno=int(sys.argv[1])), _Worker()
+    import edge_agent.llama_engine  # noqa: F401  # now, while whoever started this reads the site and checks the bundle
+
     while True:
         try:
             message = receive(pipe)

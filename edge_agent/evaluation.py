@@ -19,7 +19,7 @@ from devices.simulator import World
 from edge_agent.agent import TurnResult
 from edge_agent.cases import Case, State
 from edge_agent.engine import Completion, Engine, Request
-from edge_agent.grammar import Grammar
+from edge_agent.grammar_text import Grammar
 
 Turn = Generator[Request, Completion, TurnResult]
 StartTurn = Callable[[Case], tuple[Turn, World]]

@@ -8,16 +8,15 @@ Does not guard against: a call that fits its schema and is still wrong, or unsaf
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from devices.errors import UsageError
-from devices.schema import DataSchema, Value
+from devices.schema import DataSchema
 from devices.tools import Tool
-from edge_agent.wire import CALL, END_CALL, END_THINK, MARKERS, THINK, facts_text
+from edge_agent.grammar_text import THOUGHT_CHARACTERS, Grammar, marker_rule
+from edge_agent.markers import MARKERS
 
-THOUGHT_CHARACTERS = 400
 ANSWER_CHARACTERS = 600
 MAX_CALLS = 12
 # JSON as wire.compact_json writes it. Source: llguidance 1.9, docs/json_schema.md, "Whitespace handling".
@@ -30,36 +29,6 @@ ENFORCED = {
     "number": {"type", "minimum", "maximum"},
     "string": {"type", "enum"},
 }
-_RULE_OF = {THINK: "think", END_THINK: "end_think", CALL: "open_call", END_CALL: "end_call"}
-
-
-@dataclass(frozen=True)
-class Grammar:
-    """A grammar in llguidance's Lark dialect; equal grammars have equal `lark`.
-
-    `facts` are (device, text): after a device's name and a colon, a thought goes on with its text and nothing else. So
-    what a model says of the state is what the state says, once it has found the right device.
-    """
-
-    lark: str
-    facts: tuple[tuple[str, str], ...] = ()
-
-    def with_facts(self, state: Mapping[str, dict[str, Value]]) -> Grammar:
-        """Return this grammar with the lines of a state as facts."""
-        return Grammar(self.lark, tuple((name, facts_text(values)) for name, values in state.items()))
-
-    def for_vocabulary(self, marker_tokens: Collection[str]) -> Grammar:
-        """Return this grammar with each marker as a token where the vocabulary has one, else as plain text.
-
-        Args:
-            marker_tokens: the markers that are single tokens: all four in the starter's vocabulary and in
-                Qwen3's, only those of the calls in Qwen2.5's, none in Llama 3's.
-        """
-        lark = self.lark
-        for marker in MARKERS:
-            for old in (True, False):
-                lark = lark.replace(_marker_rule(marker, old), _marker_rule(marker, marker in marker_tokens))
-        return Grammar(lark)
 
 
 def reply_grammar(tools: Sequence[Tool], single_token_markers: bool = True) -> Grammar:
@@ -90,7 +59,7 @@ def schema_grammar(functions: Mapping[str, Mapping[str, Any]], single_token_mark
     calls = f"call{{1,{MAX_CALLS}}} | " if functions else ""
     rules = [
         f"start: think THOUGHT end_think ({calls}ANSWER)",
-        *(_marker_rule(marker, single_token_markers).strip("\n") for marker in MARKERS),
+        *(marker_rule(marker, single_token_markers).strip("\n") for marker in MARKERS),
         rf"THOUGHT: /[^<>\x00-\x1f\x7f]{{0,{THOUGHT_CHARACTERS}}}/",
         # the first character is not blank: wire.parse_reply takes a blank answer for none
         rf"ANSWER: /[^<>\s\x00-\x1f\x7f][^<>\x00-\x1f\x7f]{{0,{ANSWER_CHARACTERS - 1}}}/",
@@ -103,10 +72,6 @@ def schema_grammar(functions: Mapping[str, Mapping[str, Any]], single_token_mark
         spaced = dict(schema) | {"x-guidance": NO_BLANKS}
         rules.append(f"arguments_{number}: %json {json.dumps(spaced, ensure_ascii=False)}")
     return _checked(Grammar("\n".join(rules) + "\n"))
-
-
-def _marker_rule(marker: str, is_token: bool) -> str:
-    return f"\n{_RULE_OF[marker]}: {marker if is_token else _literal(marker)}\n"
 
 
 def _literal(text: str) -> str:

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Sequence
 from pathlib import Path
 
 from devices.durable import aside_of, finish
 
 STATE_FILE, WORDS_FILE = "prefix.state", "tokens.table"
 _HEAD = struct.Struct("<8s32s32sQ")  # magic, digest of the key, digest of key and data, size of the data
-_MAGIC = b"EDGEKEPT"
+_MAGIC = b"EDGEKEP2"
 
 
 def keep(path: Path, key: str, data: bytes | memoryview) -> None:
@@ -46,23 +45,6 @@ def kept(path: Path, key: str) -> memoryview | None:
     if magic != _MAGIC or of_key != _digest(key) or size_bytes != len(data) or of_data != _digest(key, data):
         return None
     return data
-
-
-def pack_words(words: Sequence[bytes]) -> bytes:
-    """Return texts as one: how many, their lengths, their bytes."""
-    head = struct.pack("<I", len(words))
-    return head + struct.pack(f"<{len(words)}H", *map(len, words)) + b"".join(words)
-
-
-def unpack_words(data: memoryview) -> list[bytes]:
-    """Return what `pack_words` packed."""
-    (count,) = struct.unpack_from("<I", data)
-    lengths = struct.unpack_from(f"<{count}H", data, 4)
-    whole, at, words = bytes(data[4 + 2 * count :]), 0, []
-    for length in lengths:
-        words.append(whole[at : at + length])
-        at += length
-    return words
 
 
 def _digest(key: str, data: bytes | memoryview = b"") -> bytes:

@@ -33,14 +33,15 @@ from edge_agent.engine import (
     require_room,
 )
 from edge_agent.gguf_header import require_gguf
-from edge_agent.grammar import Grammar
+from edge_agent.grammar_text import Grammar
 from edge_agent.llama_parameters import lay_over, model_parameters
-from edge_agent.llama_vocabulary import read_vocabulary
-from edge_agent.matching import Matcher, Vocabulary
-from edge_agent.reply_run import ReplyRun
+from edge_agent.llama_vocabulary import GrammarVocabulary, TokenTable
+from edge_agent.matching import Matcher
+from edge_agent.reply_run import EarlierReplies, ReplyRun
 from edge_agent.tuning import USUAL, Tuning
 
 CONTEXT_TOKENS = 2048
+AHEAD_TOKENS = 16  # evaluated at once while nobody waits, so that who comes then waits for no more
 SMALL_MODEL_PARAMETERS = 50_000_000  # below, one thread beats several: they wait for each other longer than they work
 LOG_LEVEL_ERROR = 4  # ggml.h, GGML_LOG_LEVEL_ERROR (llama-cpp-python 0.3.36 still lists the older numbers)
 _log_lines: deque[str] = deque(maxlen=8)
@@ -50,6 +51,10 @@ _log_lines: deque[str] = deque(maxlen=8)
 def _keep_log(level: int, text: bytes, _data: ctypes.c_void_p) -> None:  # must live as long as the process
     if level == LOG_LEVEL_ERROR:
         _log_lines.append(text.decode("utf-8", errors="replace").strip())
+
+
+# A log callback that does nothing: a function of llama.cpp's without arguments ignores those that it is called with.
+_SILENT = ctypes.cast(llama_cpp.llama_cpp._lib.llama_max_devices, llama_cpp.llama_log_callback)
 
 
 @dataclass
@@ -74,7 +79,7 @@ class LlamaEngine:
         gpu_layers: int = 0,
         tuning: Tuning = USUAL,
         sequences: int = 1,
-        token_table: list[bytes] | None = None,
+        token_table: TokenTable | None = None,
     ) -> None:
         """Load a model.
 
@@ -96,15 +101,16 @@ class LlamaEngine:
         self._context: Any = None
         self._batch: Any = None
         self._model: Any = None
-        self._vocab_model: Any = None
-        self._is_cancelled, self._tuning = False, tuning
+        self._vocab: Any = None
+        self._is_cancelled, self._tuning, self._earlier = False, tuning, EarlierReplies()
         require_gguf(model_path)
-        # The grammar's table takes as long as the weights: it is made beside them, from a vocabulary of its own.
+        self._grammar_vocabulary = GrammarVocabulary()
         try:
-            with ThreadPoolExecutor(1) as beside:
-                words = beside.submit(_load_vocabulary, model_path, token_table)
-                self._model = _load_model(model_path, gpu_layers, tuning.repacks)
-            self._vocab_model, self._vocabulary, self.token_table = words.result()
+            with ThreadPoolExecutor(1) as beside:  # llguidance holds Python's lock all the while, llama.cpp does not
+                loading = beside.submit(self._load, model_path, gpu_layers)
+                made = self._grammar_vocabulary.make(token_table) if token_table else None
+            loading.result()
+            self._vocabulary, self.token_table = made or self._grammar_vocabulary.make()
             self._set_up(context_tokens, gpu_layers, sequences)
             if adapter:
                 _log_lines.clear()
@@ -114,8 +120,14 @@ class LlamaEngine:
             self.close()
             raise
 
+    def _load(self, path: Path, gpu_layers: int) -> None:
+        try:
+            self._model = _load_model(path, gpu_layers, self._tuning.repacks)
+            self._vocab = llama_cpp.llama_model_get_vocab(self._model)
+        finally:
+            self._grammar_vocabulary.loaded(self._vocab)
+
     def _set_up(self, context_tokens: int | None, gpu_layers: int, sequences: int) -> None:
-        self._vocab = llama_cpp.llama_model_get_vocab(self._vocab_model)
         tuning = self._tuning
         trained_tokens = llama_cpp.llama_model_n_ctx_train(self._model)
         self.context_tokens = context_tokens or min(trained_tokens, CONTEXT_TOKENS)
@@ -140,10 +152,10 @@ class LlamaEngine:
             llama_cpp.llama_batch_free(self._batch)
         if self._context is not None:
             llama_cpp.llama_free(self._context)
-        for model in (self._model, self._vocab_model):
-            if model is not None:
-                llama_cpp.llama_model_free(model)
-        self._model = self._vocab_model = self._context = self._batch = None
+        self._grammar_vocabulary.loaded(None)
+        if self._model is not None:
+            llama_cpp.llama_model_free(self._model)
+        self._model = self._vocab = self._context = self._batch = None
 
     def memory_bytes(self) -> int:
         """Return the largest resident memory this process had, in bytes."""
@@ -168,8 +180,17 @@ class LlamaEngine:
             self._evaluate([(home, missing[: self._tuning.batch_tokens], [])])
         return False
 
+    def look_ahead(self, prompt: str) -> None:
+        """Evaluate how the next prompt begins, a few tokens at a time, until `cancel`; nothing if it does not fit."""
+        tokens, home = self._tokenize(prompt), self._home
+        if len(tokens) < self.context_tokens:
+            self._forget(home, common_length(home.evaluated, tokens))
+            while (missing := tokens[len(home.evaluated) :]) and not self._is_cancelled:
+                self._evaluate([(home, missing[:AHEAD_TOKENS], [])])
+        self._is_cancelled = False
+
     def cancel(self) -> None:
-        """End the replies that are being made at the next step of the model, as if their time were up."""
+        """End what is being made at the next step of the model; replies end as if their time were up."""
         self._is_cancelled = True
 
     def state(self) -> bytes:
@@ -234,7 +255,8 @@ class LlamaEngine:
             llama_cpp.llama_memory_seq_cp(self._memory, self._home.number, sequence.number, 0, shared)
             sequence.evaluated = prompt[:shared]
         self._forget(sequence, common_length(sequence.evaluated, prompt[:-1]))
-        return ReplyRun(request, prompt, len(sequence.evaluated), matcher, self._tuning.draft_tokens), sequence
+        known = len(sequence.evaluated)
+        return ReplyRun(request, prompt, known, matcher, self._tuning.draft_tokens, self._earlier), sequence
 
     def _step(self, going: Sequence[tuple[ReplyRun, _Sequence]]) -> None:
         """Evaluate what replies wait for, together as far as a batch goes, and let the model decide for each."""
@@ -313,24 +335,16 @@ class LlamaEngine:
         return np.ctypeslib.as_array(pointer, shape=(self._vocabulary.size,))
 
 
-def _load_vocabulary(path: Path, token_table: list[bytes] | None) -> tuple[Any, Vocabulary, list[bytes]]:
-    """Return a model's vocabulary alone: llama.cpp's handle, the grammar's and each token's bytes."""
-    parameters = llama_cpp.llama_model_default_params()
-    parameters.vocab_only = True
-    model = llama_cpp.llama_model_load_from_file(os.fsencode(path), parameters)
-    if not model:
-        raise UsageError(f"llama.cpp cannot load the vocabulary of {path}{_log_tail()}")
-    try:
-        return model, *read_vocabulary(llama_cpp.llama_model_get_vocab(model), token_table)
-    except BaseException:
-        llama_cpp.llama_model_free(model)
-        raise
-
-
 def _load_model(path: Path, gpu_layers: int, repacks: bool | None) -> Any:
     llama_cpp.llama_backend_init()
-    _log_lines.clear()
-    model = llama_cpp.llama_model_load_from_file(os.fsencode(path), model_parameters(gpu_layers, repacks))
+    parameters = model_parameters(gpu_layers, repacks)
+    # A line of Python for each line of its log would make llama.cpp wait for whoever else holds Python's lock.
+    llama_cpp.llama_log_set(_SILENT, ctypes.c_void_p(0))
+    model = llama_cpp.llama_model_load_from_file(os.fsencode(path), parameters)
+    llama_cpp.llama_log_set(_keep_log, ctypes.c_void_p(0))
+    if not model:  # once more, to hear why
+        _log_lines.clear()
+        model = llama_cpp.llama_model_load_from_file(os.fsencode(path), parameters)
     if not model:
         raise UsageError(f"llama.cpp cannot load {path}{_log_tail()}", hint="the file may be cut short: verify it")
     return model

@@ -12,8 +12,8 @@ from llguidance import LLMatcher, LLTokenizer
 from numpy.typing import NDArray
 
 from devices.errors import UnavailableError
-from edge_agent.grammar import THOUGHT_CHARACTERS, Grammar
-from edge_agent.wire import END_THINK, MARKERS
+from edge_agent.grammar_text import THOUGHT_CHARACTERS, Grammar
+from edge_agent.markers import END_THINK, MARKERS
 
 # Classes of plain text whose masks llguidance computes once a vocabulary; thoughts and answers fall into them.
 # Source: llguidance 1.9, docs/optimizations.md, "Slicer optimization".

@@ -17,6 +17,8 @@ from edge_agent.matching import Matcher
 
 Logits = NDArray[np.float32]
 GRAM = 3  # tokens that must have been said before in the same order, for what followed them to be guessed
+LONGEST_GUESS = 16
+REMEMBERED_GRAMS = 20_000  # of earlier replies; a few megabytes
 
 
 class ReplyRun:
@@ -29,7 +31,13 @@ class ReplyRun:
     """
 
     def __init__(
-        self, request: Request, prompt: Sequence[int], reused: int, matcher: Matcher, draft_tokens: int = 0
+        self,
+        request: Request,
+        prompt: Sequence[int],
+        reused: int,
+        matcher: Matcher,
+        draft_tokens: int = 0,
+        earlier: EarlierReplies | None = None,
     ) -> None:
         """Begin.
 
@@ -39,6 +47,7 @@ class ReplyRun:
             reused: how many of them need not be evaluated.
             matcher: at the start of the reply.
             draft_tokens: how many tokens are guessed at once.
+            earlier: guesses are made from these too, and this reply becomes one of them.
         """
         self.request, self._prompt, self._reused, self._matcher = request, list(prompt), reused, matcher
         self._started_s = time.monotonic()
@@ -52,7 +61,8 @@ class ReplyRun:
         self._forced = self._overruled = self._steps = 0
         self._first_logits_s: float | None = None
         self._ended_s = 0.0
-        self._guesser = _Guesser(self._prompt, draft_tokens) if draft_tokens else None
+        self._earlier = earlier if earlier is not None else EarlierReplies()
+        self._guesser = _Guesser(self._prompt, draft_tokens, self._earlier) if draft_tokens else None
 
     @property
     def first_wanted(self) -> int:
@@ -80,6 +90,8 @@ class ReplyRun:
     def end(self, stop_reason: StopReason) -> None:
         """End it."""
         self.stop_reason, self._ended_s = stop_reason, time.monotonic()
+        if self._guesser:
+            self._earlier.note([*self._prompt[-GRAM:], *self._reply])
 
     def take(self, count: int, logits: Callable[[int], Logits]) -> int:
         """Note that so many of pending and draft were evaluated, and decide if that was all.
@@ -130,6 +142,8 @@ class ReplyRun:
             at += 1  # the model said what was guessed
             taken = self._matcher.take_forced()
             self._note_forced(taken)
+            if self._is_ended():  # what was forced after the last choice is not asked about, guessed or not
+                return at + 1
             same = common_length(taken, known[at + 1 :])
             for step, forced in enumerate(taken[:same]):
                 self._compare(logits(at + step), forced)
@@ -137,8 +151,6 @@ class ReplyRun:
             if same < len(taken):
                 self._compare(logits(at), taken[same])
                 self.pending, self._taken = taken[same:], len(taken) - same - 1
-                return at + 1
-            if self._is_ended():
                 return at + 1
 
     def completion(self, text_of: Callable[[list[int]], str]) -> Completion:
@@ -175,11 +187,31 @@ class ReplyRun:
         self._overruled += self._matcher.vocabulary.spells_other(int(logits.argmax()), forced)
 
 
-class _Guesser:
-    """Guesses how a reply goes on: as it did the last time that its last few tokens stood in prompt or reply."""
+class EarlierReplies:
+    """What came after each few tokens when they were last said in a reply."""
 
-    def __init__(self, prompt: Sequence[int], count: int) -> None:
-        self._tokens, self._count = list(prompt), count
+    def __init__(self) -> None:
+        self._after: dict[tuple[int, ...], tuple[int, ...]] = {}
+
+    def note(self, reply: Sequence[int]) -> None:
+        """Remember a reply, and forget what was said longest ago."""
+        for at in range(GRAM, len(reply)):
+            gram = tuple(reply[at - GRAM : at])
+            self._after.pop(gram, None)  # so that it becomes the newest
+            self._after[gram] = tuple(reply[at : at + LONGEST_GUESS])
+        while len(self._after) > REMEMBERED_GRAMS:
+            del self._after[next(iter(self._after))]
+
+    def after(self, gram: tuple[int, ...]) -> list[int]:
+        """Return what was said after these tokens; nothing if they were not said."""
+        return list(self._after.get(gram, ()))
+
+
+class _Guesser:
+    """Guesses how a reply goes on: as an earlier reply did after the same few tokens, or else this prompt or reply."""
+
+    def __init__(self, prompt: Sequence[int], count: int, earlier: EarlierReplies) -> None:
+        self._tokens, self._count, self._earlier = list(prompt), count, earlier
         self._after: dict[tuple[int, ...], int] = {}
         self._indexed, self._prompt_tokens = GRAM, len(prompt)
 
@@ -189,5 +221,8 @@ class _Guesser:
         while self._indexed < len(self._tokens):  # all but the last few tokens, of which nothing follows yet
             self._after[tuple(self._tokens[self._indexed - GRAM : self._indexed])] = self._indexed
             self._indexed += 1
-        place = self._after.get(tuple(self._tokens[-GRAM:]))
+        gram = tuple(self._tokens[-GRAM:])
+        if guess := self._earlier.after(gram):
+            return guess[: self._count]
+        place = self._after.get(gram)
         return [] if place is None else self._tokens[place : place + self._count]

@@ -13,8 +13,9 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from edge_agent.markers import CALL, END_CALL, END_THINK, THINK
 from edge_agent.report_plots import latency_plot, percent_text, seconds_text, stage_plot, success_plot
-from edge_agent.wire import CALL, END_CALL, END_THINK, THINK, compact_json
+from edge_agent.wire import compact_json
 
 TEMPLATE = "report.html.jinja"
 FAILURES_SHOWN = 40

@@ -19,7 +19,6 @@ from devices.simulator import World
 from devices.site import Site, load_site
 from edge_agent.agent import TurnResult
 from edge_agent.bundle import BUNDLES, Bundle, open_bundle
-from edge_agent.engine import Engine
 from edge_agent.engine_process import EngineProcess, EngineSettings
 from edge_agent.machine import this_machine
 from edge_agent.simulated import Simulation
@@ -36,7 +35,7 @@ class Runner:
 
     site: Site
     simulation: Simulation
-    engine: Engine
+    engine: EngineProcess
     journal: Journal
     says_yes: bool
     mode: Mode
@@ -67,6 +66,7 @@ class Runner:
         with self._place(confirm if not self.says_yes else lambda effect: True, write, clock_s) as place:
             agent = self.simulation.agent_with(place.broker, lambda: place.clock_text)
             seen_s = time.monotonic()
+            self.engine.look_ahead(agent.ahead())  # while the person thinks
             while (ask := read()) is not None:
                 if place.world:
                     place.world.advance(time.monotonic() - seen_s)
@@ -79,6 +79,7 @@ class Runner:
                     write(result.answer)
                     if result.has_forgotten:
                         write(FORGOTTEN)
+                self.engine.look_ahead(agent.ahead())
 
     @contextmanager
     def _place(

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from devices.schema import Value
 from edge_agent.cases import Case
 from edge_agent.evaluation import CaseOutcome
-from edge_agent.wire import CALL, END_CALL, ToolCalls, Unusable
+from edge_agent.markers import CALL, END_CALL
+from edge_agent.wire import ToolCalls, Unusable
 
 NUMBER_TOLERANCE = 0.11  # snapshots have one decimal, and two roundings may differ by one step
 

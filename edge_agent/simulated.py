@@ -13,7 +13,8 @@ from devices.site import Site
 from edge_agent.agent import Agent, TurnLimits
 from edge_agent.cases import Case
 from edge_agent.evaluation import Turn
-from edge_agent.grammar import Grammar, reply_grammar
+from edge_agent.grammar import reply_grammar
+from edge_agent.grammar_text import Grammar
 from edge_agent.wire import ChatTemplate, Contract, contract_of
 
 

@@ -20,7 +20,7 @@ from devices.durable import write_file
 
 KvType = Literal["f16", "q8_0"]
 TUNING_FILE = "engine.json"
-ROUNDS = 2  # of the requests, of which the quickest of each counts
+WARM_ASKS = 4  # of the requests, the first ones, that do not count
 WORTHWHILE = 0.03  # by how much another value must be faster, so that noise chooses nothing
 
 
@@ -51,11 +51,19 @@ USUAL = Tuning()
 
 @dataclass(frozen=True)
 class Trial:
-    """A tuning and what it took: the median time of a call, in seconds, and the process's peak memory, in bytes."""
+    """A tuning and what it took.
+
+    Attributes:
+        tuning: the settings.
+        call_s: the median time of a reply.
+        memory_bytes: the process's peak.
+        said: a digest of all replies.
+    """
 
     tuning: Tuning
     call_s: float
     memory_bytes: int
+    said: str = ""
 
 
 def candidates(cores: int) -> list[tuple[str, tuple[Any, ...]]]:
@@ -65,12 +73,13 @@ def candidates(cores: int) -> list[tuple[str, tuple[Any, ...]]]:
         ("flash_attention", (False, True)),
         ("repacks", (False, True)),
         ("batch_tokens", (128, 512)),
-        ("draft_tokens", (4, 8)),
+        ("draft_tokens", (4, 8, 15)),
+        ("kv_type", ("q8_0",)),
     ]
 
 
 def tune(measure: Callable[[Tuning], Trial], cores: int, tell: Callable[[Trial], None]) -> Tuning:
-    """Return the quickest settings.
+    """Return the quickest settings; rounded keys and values only if every reply is the same.
 
     Args:
         measure: runs the same requests with some settings.
@@ -85,21 +94,20 @@ def tune(measure: Callable[[Tuning], Trial], cores: int, tell: Callable[[Trial],
                 continue
             trial = measure(replace(best.tuning, **{name: value}))
             tell(trial)
-            if trial.call_s < best.call_s * (1 - WORTHWHILE):
+            is_allowed = name != "kv_type" or trial.said == best.said
+            if is_allowed and trial.call_s < best.call_s * (1 - WORTHWHILE):
                 best = trial
     return best.tuning
 
 
 def time_calls(answer: Callable[[str], object], asks: Sequence[str]) -> float:
-    """Return the median over requests of their quickest time, in seconds, after one round that does not count."""
-    times: dict[str, list[float]] = {ask: [] for ask in asks}
-    for number in range(ROUNDS + 1):
-        for ask in asks:
-            started_s = time.perf_counter()
-            answer(ask)
-            if number:
-                times[ask].append(time.perf_counter() - started_s)
-    return statistics.median(min(one) for one in times.values())
+    """Return the median time of requests, in seconds, each asked once: what was said before can be guessed."""
+    times = []
+    for ask in asks:
+        started_s = time.perf_counter()
+        answer(ask)
+        times.append(time.perf_counter() - started_s)
+    return statistics.median(times[WARM_ASKS:] or times)
 
 
 def keep_tuning(folder: Path, tuning: Tuning, measured_for: Mapping[str, str]) -> None:

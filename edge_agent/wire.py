@@ -23,11 +23,10 @@ from devices.errors import RefusedError, UsageError
 from devices.schema import DataSchema, Value
 from devices.site import Site
 from devices.tools import Tool, ToolCall, command_of, tools_of
+from edge_agent.markers import CALL, END_CALL, END_THINK, MARKERS, THINK
 
 TEMPLATES_FOLDER = Path(__file__).parent / "templates"
-THINK, END_THINK, CALL, END_CALL = "<think>", "</think>", "<tool_call>", "</tool_call>"
 WIRE_FORMAT = "wire/4"  # how turns are written below; a change of it is another contract
-MARKERS = (THINK, END_THINK, CALL, END_CALL)
 REQUEST = "Request: "
 TOOLS_HEADING = "Tools:"
 END_OF_TURN = {"chatml": "<|im_end|>", "llama3": "<|eot_id|>", "mistral": "</s>", "phi3": "<|end|>", "alpaca": "</s>"}
@@ -187,13 +186,18 @@ def user_message(text: str, state: dict[str, dict[str, Value]], clock: str) -> M
         state: property values by device.
         clock: local time as HH:MM.
     """
-    lines = [f" {name}:{facts_text(values)}" for name, values in state.items()]
+    lines = [f" {name}:{text}" for name, text in facts_of(state)]
     return Message("user", "\n".join(["State:", *lines, f"clock {clock}", REQUEST + defuse(text)]))
 
 
 def request_of(text: str) -> str:
     """Return what the person said in a user's turn."""
     return text.rsplit(f"\n{REQUEST}", 1)[-1]
+
+
+def facts_of(state: dict[str, dict[str, Value]]) -> list[tuple[str, str]]:
+    """Return each device's name and what stands after it and a colon."""
+    return [(name, facts_text(values)) for name, values in state.items()]
 
 
 def facts_text(values: dict[str, Value]) -> str:

@@ -12,7 +12,8 @@ from typing import Literal, get_args
 from devices.errors import UsageError
 from devices.tools import ToolCall
 from edge_agent.engine import common_length
-from edge_agent.wire import CALL, END_THINK, ChatTemplate, Message, Role
+from edge_agent.markers import CALL, END_THINK
+from edge_agent.wire import ChatTemplate, Message, Role
 from export.llama_file import LlamaFile
 
 Part = Literal["thought", "call", "answer", "prompt"]

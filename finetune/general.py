@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from random import Random
 
 from devices.errors import UsageError
-from edge_agent.wire import END_THINK, THINK, Message, Segment
+from edge_agent.markers import END_THINK, THINK
+from edge_agent.wire import Message, Segment
 from finetune.formats.sources import Rejected, read_source
 from finetune.formats.turns import declared_messages
 from finetune.recipe import General

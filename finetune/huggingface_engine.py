@@ -24,7 +24,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from devices.errors import UnavailableError, UsageError
 from edge_agent.engine import Completion, Limits, Request, common_length, peak_resident_bytes, require_room
-from edge_agent.grammar import Grammar
+from edge_agent.grammar_text import Grammar
 from edge_agent.matching import TEXT_SLICES, Matcher, Vocabulary
 from edge_agent.wire import END_OF_TURN
 from finetune.recipe import path_or_name

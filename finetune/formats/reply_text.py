@@ -12,7 +12,8 @@ import re
 from typing import Any
 
 from devices.tools import ToolCall
-from edge_agent.wire import CALL, END_CALL, END_THINK, THINK, Message
+from edge_agent.markers import CALL, END_CALL, END_THINK, THINK
+from edge_agent.wire import Message
 from finetune.formats.errors import Unreadable, Unwritable
 from finetune.formats.schemas import literal
 

@@ -15,7 +15,8 @@ from edge_agent.agent import Agent, TurnLimits
 from edge_agent.cases import Case, State
 from edge_agent.engine import Completion, Request
 from edge_agent.evaluation import Turn
-from edge_agent.grammar import Grammar, reply_grammar
+from edge_agent.grammar import reply_grammar
+from edge_agent.grammar_text import Grammar
 from edge_agent.wire import Message, Unusable, body_of, contract_of, load_template, parse_reply
 
 SITE = load_site("home")

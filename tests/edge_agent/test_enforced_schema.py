@@ -14,8 +14,8 @@ from llguidance.hf import from_tokenizer
 from devices.errors import UsageError
 from edge_agent.enforced_schema import enforced
 from edge_agent.grammar import schema_grammar
+from edge_agent.markers import CALL, END_CALL
 from edge_agent.matching import TEXT_SLICES, Matcher, Vocabulary
-from edge_agent.wire import CALL, END_CALL
 from finetune.starter_model import train_tokenizer
 from tests.tiny_base import TINY_VOCABULARY, tiny_texts
 from tests.vocabularies import VOCABULARIES

@@ -18,11 +18,13 @@ import pytest
 from devices.errors import UnavailableError, UsageError
 from devices.simulator import World
 from devices.site import load_site
+from edge_agent.agent import TurnResult
 from edge_agent.engine import Completion, ContextFull, Limits, Request
 from edge_agent.engine_process import EngineProcess, EngineSettings
 from edge_agent.gguf_header import BadGguf
-from edge_agent.kept_file import STATE_FILE, WORDS_FILE, pack_words, unpack_words
+from edge_agent.kept_file import STATE_FILE, WORDS_FILE
 from edge_agent.llama_engine import LlamaEngine
+from edge_agent.llama_vocabulary import TokenTable
 from edge_agent.simulated import Simulation
 from edge_agent.tuning import Tuning
 from edge_agent.wire import load_template
@@ -101,6 +103,43 @@ def test_its_errors_are_the_engine_s_own(model: Path, engine: EngineProcess, tol
     engine.close()
     with pytest.raises(UsageError, match="closed"):
         engine.prime("x")
+
+
+def test_looking_ahead_leaves_little_to_evaluate_and_changes_no_reply(
+    engine: EngineProcess, simulation: Simulation
+) -> None:
+    asks = ["turn the kitchen light on", "is the kitchen light on?", "set it to 40 percent"]
+
+    def talk(looks_ahead: bool) -> tuple[list[TurnResult], list[int]]:
+        agent, results, evaluated = simulation.agent(World(SITE)), [], []
+        engine.prime(agent.prefix)
+        for ask in asks:
+            if looks_ahead:
+                engine.look_ahead(agent.ahead())
+                assert engine.memory_bytes()  # asked meanwhile, it ends the look-ahead
+                engine.look_ahead(agent.ahead())
+                time.sleep(1)
+            results.append(agent.ask(engine, ask))
+            first = results[-1].completions[0]
+            evaluated.append(first.prompt_tokens - first.reused_tokens)
+        return results, evaluated
+
+    (plain, before), (found, after) = talk(False), talk(True)
+    assert [one.answer for one in found] == [one.answer for one in plain]
+    assert all(count < 30 for count in after) and sum(after) < sum(before) / 3
+
+
+def test_killed_while_it_looks_ahead_it_starts_again(
+    engine: EngineProcess, requests: list[Request], told: list[str], simulation: Simulation
+) -> None:
+    expected = replies(engine.generate(requests[:1]))
+    engine.look_ahead(simulation.agent(World(SITE)).ahead())
+    os.kill(engine.pid, signal.SIGKILL)
+    engine.look_ahead(simulation.agent(World(SITE)).ahead())
+    assert replies(engine.generate(requests[:1])) == expected
+    assert told == ["the engine was ended by SIGKILL; it is started again"]
+    engine.look_ahead("word " * 4000)  # does not fit: nothing happens
+    assert replies(engine.generate(requests[:1])) == expected
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
@@ -273,6 +312,6 @@ def test_a_folder_that_cannot_be_written_to_is_no_failure(model: Path, tmp_path:
         assert not engine.prime(simulation.agent(World(SITE)).prefix)
 
 
-def test_words_are_packed_as_they_are() -> None:
-    words = [b"", b"a", bytes(range(256)), b"\xff<x>"] * 5
-    assert unpack_words(memoryview(pack_words(words))) == words
+def test_a_token_table_is_packed_as_it_is() -> None:
+    table = TokenTable([b"", b"a", bytes(range(256)), b"\xff<x>"] * 5, 7, {b"\x01a": [1, 2], b"": []})
+    assert TokenTable.unpack(memoryview(table.pack())) == table

@@ -16,7 +16,8 @@ from edge_agent.engine import Completion, Engine, Limits, Request, common_length
 from edge_agent.engine_process import EngineProcess, EngineSettings
 from edge_agent.evaluation import run_cases
 from edge_agent.gguf_header import BadGguf
-from edge_agent.grammar import Grammar, reply_grammar
+from edge_agent.grammar import reply_grammar
+from edge_agent.grammar_text import Grammar
 from edge_agent.llama_engine import LlamaEngine
 from edge_agent.simulated import evaluation_simulation
 from edge_agent.tuning import Tuning
@@ -106,7 +107,8 @@ def test_a_reply_follows_its_grammar(shared_engine: Engine) -> None:
         assert completion.stop_reason == "end_of_turn"
         assert isinstance(parse_reply(completion.text, CONTRACT.tools), kind), completion.text
         assert 0 < completion.forced_tokens < len(completion.token_ids)
-        assert completion.forced_tokens + completion.model_steps >= len(completion.token_ids)
+        chosen = len(completion.token_ids) - completion.forced_tokens + 1  # and the end of the turn
+        assert 0 < completion.model_steps <= chosen  # fewer if guesses were right
 
 
 def test_the_text_has_markers_and_no_end_of_turn(shared_engine: Engine) -> None:
@@ -151,13 +153,14 @@ def test_a_batch_gives_the_same_as_one_by_one(make_engine: Callable[[], Engine])
     engine = make_engine()
     if isinstance(engine, LlamaEngine) and len(engine._sequences) > 1:
         pytest.skip("several at once multiply matrices of other shapes, and random weights nearly tie")
+    has_guessed = isinstance(engine, LlamaEngine) and engine._tuning.draft_tokens  # from the replies before, too
     batch = engine.generate(requests)
     single = [engine.generate([request])[0] for request in reversed(requests)][::-1]
     assert [completion.token_ids for completion in batch] == [completion.token_ids for completion in single]
     for one_in_batch, alone in zip(batch, single, strict=True):
         assert one_in_batch.text == alone.text and one_in_batch.stop_reason == alone.stop_reason
         assert one_in_batch.prompt_tokens == alone.prompt_tokens
-        assert one_in_batch.model_steps == alone.model_steps
+        assert one_in_batch.model_steps == alone.model_steps or has_guessed
         assert one_in_batch.overruled_tokens == alone.overruled_tokens
     assert engine.generate([]) == []
 

@@ -17,10 +17,12 @@ from devices.errors import UnavailableError, UsageError
 from devices.schema import DataSchema
 from devices.site import load_site
 from devices.tools import Tool, ToolCall, tools_of
-from edge_agent.grammar import Grammar, reply_grammar
-from edge_agent.llama_vocabulary import read_vocabulary
+from edge_agent.grammar import reply_grammar
+from edge_agent.grammar_text import Grammar
+from edge_agent.llama_vocabulary import GrammarVocabulary, TokenTable
+from edge_agent.markers import MARKERS
 from edge_agent.matching import TEXT_SLICES, Matcher, Vocabulary
-from edge_agent.wire import MARKERS, Answer, Message, ToolCalls, body_of, parse_reply
+from edge_agent.wire import Answer, Message, ToolCalls, body_of, facts_of, parse_reply
 from finetune.starter_model import train_tokenizer
 from tests.tiny_base import TINY_VOCABULARY, tiny_texts
 from tests.vocabularies import open_vocabulary
@@ -182,7 +184,15 @@ BIG = [pytest.param(name, marks=pytest.mark.slow) for name in ("llama-bpe", "qwe
 @pytest.fixture(scope="module", params=["phi-3", "llama-spm", *BIG])
 def stock(request: pytest.FixtureRequest) -> Iterator[Vocabulary]:
     with open_vocabulary(request.param) as vocab:
-        yield read_vocabulary(vocab)[0]
+        first, second = GrammarVocabulary(), GrammarVocabulary()
+        first.loaded(vocab)
+        made, table = first.make()
+        kept, again = second.make(TokenTable.unpack(memoryview(table.pack())))  # it does not wait for the model
+        assert again == table and table.probes
+        second.loaded(vocab)
+        for text in ("turn it on", " <think> brightness=40", "\x01", "äöü 中"):
+            assert made.tokenizer.tokenize_str(text) == kept.tokenizer.tokenize_str(text)
+        yield kept
 
 
 def test_stock_vocabularies_spell_the_markers(stock: Vocabulary) -> None:
@@ -190,7 +200,7 @@ def test_stock_vocabularies_spell_the_markers(stock: Vocabulary) -> None:
     dim = ToolCall("light_brightness", {"device": "bedroom_lamp", "brightness": 40})
     assert accepts(stock, heater()) and accepts(stock, reply(dim, dim)) and accepts(stock, reply(text="It is on."))
     assert not accepts(stock, heater(level_c=29)) and not accepts(stock, reply(dim).replace("40", "101"))
-    cited = after(stock, "<think> heating is hall_thermostat:", reply_grammar(TOOLS).with_facts(STATE))
+    cited = after(stock, "<think> heating is hall_thermostat:", reply_grammar(TOOLS).with_facts(facts_of(STATE)))
     assert cited == " target_c=18 temperature_c=26.6"
     text = random_walk(stock, random.Random(7))
     assert isinstance(parse_reply(text, TOOLS), ToolCalls | Answer)
@@ -257,13 +267,13 @@ def after(vocabulary: Vocabulary, text: str, grammar: Grammar) -> str:
 def test_a_thought_that_names_a_device_goes_on_as_the_state_has_it(
     starter: Vocabulary, thought: str, forced: str
 ) -> None:
-    grammar = reply_grammar(TOOLS).with_facts(STATE)
+    grammar = reply_grammar(TOOLS).with_facts(facts_of(STATE))
     assert after(starter, "<think>" + thought, grammar) == forced
     assert after(starter, "<think>" + thought, reply_grammar(TOOLS)) == ""
 
 
 def test_after_the_thought_nothing_is_forced_by_the_state(starter: Vocabulary) -> None:
-    grammar = reply_grammar(TOOLS).with_facts(STATE)
+    grammar = reply_grammar(TOOLS).with_facts(facts_of(STATE))
     assert after(starter, "<think> Hm.</think>It is kitchen_light:", grammar) == ""
 
 
@@ -272,7 +282,8 @@ def test_a_reply_with_other_values_is_not_what_the_grammar_gives(starter: Vocabu
     text = f"<think> lamp is kitchen_light: {values}.</think>It is so."
     ids = starter.tokenizer.tokenize_str(text, parse_special=True)
     assert starter.would_give(reply_grammar(TOOLS), ids)
-    assert starter.would_give(reply_grammar(TOOLS).with_facts(STATE), ids) == (values == "on=true brightness=40")
+    citing = reply_grammar(TOOLS).with_facts(facts_of(STATE))
+    assert starter.would_give(citing, ids) == (values == "on=true brightness=40")
 
 
 def test_a_grammar_error_never_means_free_text(starter: Vocabulary) -> None:

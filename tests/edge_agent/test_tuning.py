@@ -44,7 +44,15 @@ def test_a_file_that_says_nonsense_is_not_used(tmp_path: Path, change: dict[str,
     assert kept_tuning(tmp_path, HERE) == Tuning()
 
 
-def test_calls_are_timed_after_a_first_round() -> None:
+def test_calls_are_timed_once_each() -> None:
     seen: list[str] = []
-    assert time_calls(seen.append, ["a", "b"]) >= 0
-    assert seen == ["a", "b"] * 3
+    assert time_calls(seen.append, list("abcdefg")) >= 0 and time_calls(seen.append, ["h"]) >= 0
+    assert "".join(seen) == "abcdefgh"
+
+
+@pytest.mark.parametrize("said", ["one", "other"])
+def test_rounded_keys_and_values_are_taken_only_if_they_say_the_same(said: str) -> None:
+    def measure(tuning: Tuning) -> Trial:
+        return Trial(tuning, 0.5, 1, said) if tuning.kv_type == "q8_0" else Trial(tuning, 1.0, 1, "one")
+
+    assert tune(measure, 1, lambda trial: None).kv_type == ("q8_0" if said == "one" else "f16")

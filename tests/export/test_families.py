@@ -14,7 +14,8 @@ from devices.site import load_site
 from edge_agent.engine import Limits, Request
 from edge_agent.gate_limits import GateLimits
 from edge_agent.gguf_header import require_gguf
-from edge_agent.grammar import Grammar, reply_grammar
+from edge_agent.grammar import reply_grammar
+from edge_agent.grammar_text import Grammar
 from edge_agent.llama_engine import LlamaEngine
 from edge_agent.wire import (
     ChatTemplate,

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from edge_agent.wire import MARKERS
+from edge_agent.markers import MARKERS
 from finetune.pretrain import load_pretrain_recipe, pretrain, random_rows, random_trees
 from finetune.rows import IGNORED
 from finetune.starter_model import train_tokenizer
