@@ -133,8 +133,36 @@ def open_runner(
     here = bundle.narrow(own)
     simulation = Simulation(here, bundle.template)
     state = state_folder(path, bundle)
+    with EngineProcess(_settings(bundle, state, gpu_layers, threads), warn) as engine:
+        engine.prime(simulation.agent(World(here)).prefix)
+        in_box = state / JOURNAL_IN_BOX.name if state else None
+        events = Journal(journal or in_box or (default_journal(here) if is_live else None))
+        try:
+            yield Runner(here, simulation, engine, events, says_yes, mode, is_live)
+        finally:
+            events.close()
+
+
+def prime_box(root: Path) -> bool:
+    """Evaluate what every prompt on a box begins with and keep it in the box, so that its first start is a quick one.
+
+    A box with another version of llama.cpp or settings of its own does it anew at its first start.
+
+    Returns:
+        Whether that had been kept already.
+
+    Raises:
+        UsageError, UnavailableError: there is no box, or the engine failed; the box works all the same.
+    """
+    bundle = open_bundle(root)
+    prefix = Simulation(bundle.site, bundle.template).agent(World(bundle.site)).prefix
+    with EngineProcess(_settings(bundle, state_folder(root, bundle))) as engine:
+        return engine.prime(prefix)
+
+
+def _settings(bundle: Bundle, state: Path | None, gpu_layers: int = 0, threads: int | None = None) -> EngineSettings:
     tuning = kept_tuning(state, measured_for(bundle))
-    settings = EngineSettings(
+    return EngineSettings(
         bundle.model_path,
         adapter=bundle.adapter_path,
         kept=state,
@@ -143,14 +171,6 @@ def open_runner(
         tuning=replace(tuning, threads=threads or tuning.threads),
         memory_bytes=None if gpu_layers else 3 * bundle.model_path.stat().st_size + ROOM_BYTES,
     )
-    with EngineProcess(settings, warn) as engine:
-        engine.prime(simulation.agent(World(here)).prefix)
-        in_box = state / JOURNAL_IN_BOX.name if state else None
-        events = Journal(journal or in_box or (default_journal(here) if is_live else None))
-        try:
-            yield Runner(here, simulation, engine, events, says_yes, mode, is_live)
-        finally:
-            events.close()
 
 
 def state_folder(path: Path, bundle: Bundle) -> Path | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from devices.errors import UsageError
+from devices.errors import EdgeError, UsageError
 
 if TYPE_CHECKING:
     from export.quantize import Plan
@@ -123,6 +123,9 @@ def flash(
     paths: Annotated[list[Path], typer.Argument(metavar="[BUNDLE] TARGET", help="With --rollback, TARGET only.")],
     rollback: Annotated[bool, typer.Option("--rollback", help="Go back to the previous bundle.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Verify, say what would be done, change nothing.")] = False,
+    prime: Annotated[
+        bool, typer.Option(help="Evaluate the fixed part of the prompt here, for the first start.")
+    ] = True,
     as_json: _Json = False,
 ) -> None:
     """Put a bundle on a box, or go back to the previous one."""
@@ -142,7 +145,20 @@ def flash(
             report = flashing.flash(*paths, progress=bar.update)
     for step in report.steps:
         _say(f"would {step}" if dry_run else step)
+    if prime and not dry_run:
+        _prime(paths[-1])
     print(json.dumps(asdict(report)) if as_json else report.id)
+
+
+def _prime(box: Path) -> None:
+    """Prime a box; one that could not be primed is flashed all the same, and does it at its first start."""
+    from edge_agent.running import prime_box
+
+    try:
+        was_known = prime_box(box)
+        _say(f"what every prompt begins with is {'there already, evaluated' if was_known else 'evaluated and kept'}")
+    except EdgeError as error:
+        _say(f"not primed, its first start takes longer: {error}")
 
 
 def _say(line: str) -> None:

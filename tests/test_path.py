@@ -16,6 +16,8 @@ import pytest
 import edgewright
 from devices.site import load_site
 from edge_agent.cases import read_cases
+from edge_agent.kept_file import STATE_FILE
+from edge_agent.running import prime_box
 from finetune.recipe import STARTER_FOLDER
 
 STEPS = "training.steps=3"
@@ -54,6 +56,18 @@ def test_the_flashed_box_answers_in_the_promised_form(path_folder: Path, capsys:
         for action in result["actions"]:
             assert set(action) == {"device", "action", "input", "status"}
     assert (path_folder / "box" / "state" / "journal.sqlite").is_file()
+
+
+def test_a_flashed_box_is_primed(path_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle, box, bare = f"{path_folder}/bundle", tmp_path / "box", tmp_path / "bare"
+    assert edgewright.main(["flash", bundle, str(box)]) == 0
+    assert "evaluated and kept" in capsys.readouterr().err
+    assert (box / "state" / STATE_FILE).is_file() and prime_box(box)
+    assert edgewright.main(["flash", "--no-prime", bundle, str(bare)]) == 0
+    assert not (bare / "state").exists() and not prime_box(bare)
+    (bare / "state" / STATE_FILE).unlink()
+    (bare / "state" / STATE_FILE).mkdir()  # cannot be written: the box works all the same
+    assert edgewright.main(["flash", bundle, str(bare)]) == 0
 
 
 def test_each_request_meets_a_fresh_world(path_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
