@@ -39,7 +39,6 @@ from edge_agent.engine_process import started_early
 EARLY = started_early()  # as `edgewright run` does it, before it imports the rest
 if __name__ == "__main__" and "ours" in sys.argv:
     EARLY.__enter__()
-from benchmarks.export import make_shape
 from devices.errors import UsageError
 from devices.simulator import World
 from devices.site import load_site
@@ -374,6 +373,8 @@ def main() -> int:
         if given.model:
             models["starter"] = measure(given.model, given.template, given.rounds, given.llama_server, folder)
         for shape in given.shape:
+            from benchmarks.export import make_shape  # a side's process need not import it
+
             (folder / shape).mkdir()
             model = make_shape(shape, given.vocabularies, folder / shape)
             models[shape] = measure(model, "llama3", given.rounds, given.llama_server, folder / shape)

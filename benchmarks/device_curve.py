@@ -4,7 +4,8 @@
 
 Sites of lamps only, made for this; one call of one tool under its schema, as in agent_latency.py, each in a state that
 is not the last one. The context is as large as the site wants. Prompt and state are evaluated as on a box: the static
-prefix is primed, the state of all devices comes anew with each call.
+prefix is primed, the state of all devices comes anew with each call; or it was evaluated while nobody asked, as
+`edgewright run` does in a conversation.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ from edge_agent.engine import Limits, Request
 from edge_agent.llama_engine import LlamaEngine
 from edge_agent.machine import installed_versions, this_machine
 from edge_agent.simulated import Simulation
-from edge_agent.wire import Message, load_template, user_message
+from edge_agent.wire import REQUEST, Message, load_template, user_message
 
 SIZES = (5, 25, 100, 300)
-CALLS = 4
+CALLS, AHEAD_CALLS = 4, 2
 ROOM_TOKENS = 512  # beside the prompt
 
 
@@ -68,12 +69,19 @@ def run(model: Path, template_name: str, devices: int) -> dict[str, Any]:
             (reply,) = engine.generate([Request(prompt, grammar, Limits(120))])
             times.append(time.perf_counter() - started_s)
             replies.append(reply)
+        ahead = []
+        for prompt in prompts[1 : AHEAD_CALLS + 1]:
+            engine.look_ahead(prompt[: prompt.rindex(f"\n{REQUEST}")])
+            started_s = time.perf_counter()
+            engine.generate([Request(prompt, grammar, Limits(120))])
+            ahead.append(time.perf_counter() - started_s)
         return {
             "devices": devices,
             "prompt_tokens": replies[-1].prompt_tokens,
             "new_tokens": replies[-1].prompt_tokens - replies[-1].reused_tokens,
             "prime_s": round(prime_s, 2),
             "call_s": round(statistics.median(times[1:]), 4),
+            "call_after_look_ahead_s": round(statistics.median(ahead), 4),
             "steps": round(statistics.mean(reply.model_steps for reply in replies[1:]), 1),
             "memory_mb": round(engine.memory_bytes() / 1e6),
         }

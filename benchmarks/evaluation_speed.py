@@ -6,7 +6,8 @@
 Both run the same held-out cases of the home with the grammar, each engine in a process of its own. Counted are cases
 whose replies are not the same, token for token: several at once multiply matrices of other shapes, so that two tokens
 whose logits nearly tie may change places. Random weights (--shape) nearly tie all the time; their thoughts and answers
-are cut short, and only their time says something.
+are cut short, and only their time says something. `highest_ratio` is what nothing can exceed on this machine: if
+replies cost nothing, and only the prompts' own tokens were evaluated, in full batches.
 """
 
 from __future__ import annotations
@@ -51,9 +52,24 @@ def run(model: Path, template: str, count: int, sequences: int, is_random: bool)
         outcomes = run_cases(engine, cases, simulation.start_turn, batch_size=sequences)
         seconds = time.monotonic() - started_s
         memory_bytes = engine.memory_bytes()
+        prefill_s = prefill_seconds(engine, next(simulation.start_turn(cases[0])[0]).prompt)
+    completions = [one for outcome in outcomes for one in outcome.result.completions]
+    prompt_tokens = sum(one.prompt_tokens - one.reused_tokens for one in completions)
     replies = [[list(reply.token_ids) for reply in outcome.result.completions] for outcome in outcomes]
-    return {"seconds": seconds, "memory_mb": round(memory_bytes / 1e6), "replies": replies,
-            "tokens": sum(len(reply) for case in replies for reply in case)}  # fmt: skip
+    return {"seconds": seconds, "prompt_s": prompt_tokens * prefill_s, "memory_mb": round(memory_bytes / 1e6),
+            "replies": replies, "tokens": sum(len(reply) for case in replies for reply in case)}  # fmt: skip
+
+
+def prefill_seconds(engine: LlamaEngine, text: str) -> float:
+    """Return the seconds that a token takes in a full batch, the least that a prompt's tokens cost."""
+    tokens, sequence = (engine._tokenize(text) * 2)[:256], engine._sequences[0]
+    times = []
+    for _ in range(4):
+        engine._forget(sequence, 0)
+        started_s = time.perf_counter()
+        engine._evaluate([(sequence, tokens, [])])
+        times.append(time.perf_counter() - started_s)
+    return min(times) / len(tokens)
 
 
 def measure(model: Path, template: str, given: argparse.Namespace, is_random: bool) -> dict[str, Any]:
@@ -75,6 +91,8 @@ def measure(model: Path, template: str, given: argparse.Namespace, is_random: bo
         "memory_mb": {str(n): one["memory_mb"] for n, one in best.items()},
         "tokens": {str(n): one["tokens"] for n, one in best.items()},
         "cases_with_other_replies": differing,
+        "prompt_s": round(alone["prompt_s"], 1),
+        "highest_ratio": round(alone["seconds"] / alone["prompt_s"], 2),
         "ratio": round(alone["seconds"] / together["seconds"], 2),
     }
 

@@ -44,7 +44,7 @@ def ours(recipe: Recipe) -> dict[str, float]:
     return {"tokens_per_s": facts.tokens_per_s, "loss": facts.losses[-1][1], "memory_mib": used_memory_mib()}
 
 
-def plain(recipe: Recipe) -> dict[str, float]:
+def plain(recipe: Recipe, *, attention: str = "sdpa", uses_liger: bool = False) -> dict[str, float]:
     """Train with trl's SFTTrainer as its documentation has it, on the same rows and labels."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
@@ -87,9 +87,12 @@ def plain(recipe: Recipe) -> dict[str, float]:
         logging_steps=1,
         report_to=[],
         seed=recipe.seed,
+        use_liger_kernel=uses_liger,
     )
+    base = load_base(recipe, device, dtype)
+    base.set_attn_implementation(attention)
     trainer = SFTTrainer(
-        model=add_adapter(load_base(recipe, device, dtype), recipe.lora),
+        model=add_adapter(base, recipe.lora),
         args=arguments,
         train_dataset=Dataset.from_dict({"input_ids": list(rows.token_ids), "labels": list(rows.labels)}),
         processing_class=tokenizer,

@@ -83,8 +83,8 @@ class Engine(Protocol):
         ...
 
 
-def common_length(first: Sequence[int], second: Sequence[int]) -> int:
-    """Return how many tokens two sequences have in common at their start."""
+def common_length(first: Sequence[object], second: Sequence[object]) -> int:
+    """Return how many items two sequences have in common at their start."""
     for index, (one, other) in enumerate(zip(first, second, strict=False)):
         if one != other:
             return index

@@ -122,7 +122,7 @@ class LlamaEngine:
 
     def _load(self, path: Path, gpu_layers: int) -> None:
         try:
-            self._model = _load_model(path, gpu_layers, self._tuning.repacks)
+            self._model = _load_model(path, gpu_layers, self._tuning)
             self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         finally:
             self._grammar_vocabulary.loaded(self._vocab)
@@ -335,9 +335,9 @@ class LlamaEngine:
         return np.ctypeslib.as_array(pointer, shape=(self._vocabulary.size,))
 
 
-def _load_model(path: Path, gpu_layers: int, repacks: bool | None) -> Any:
+def _load_model(path: Path, gpu_layers: int, tuning: Tuning) -> Any:
     llama_cpp.llama_backend_init()
-    parameters = model_parameters(gpu_layers, repacks)
+    parameters = model_parameters(gpu_layers, tuning)
     # A line of Python for each line of its log would make llama.cpp wait for whoever else holds Python's lock.
     llama_cpp.llama_log_set(_SILENT, ctypes.c_void_p(0))
     model = llama_cpp.llama_model_load_from_file(os.fsencode(path), parameters)

@@ -10,8 +10,10 @@ from typing import Any
 
 import llama_cpp
 
+from edge_agent.tuning import USUAL, Tuning
 
-def model_parameters(gpu_layers: int, repacks: bool | None = None) -> Any:
+
+def model_parameters(gpu_layers: int, tuning: Tuning = USUAL) -> Any:
     """Return llama.cpp's parameters for loading a model.
 
     Repacked weights suit a processor's dot products; llama.cpp makes them while it loads, beside those of the file. On
@@ -23,12 +25,14 @@ def model_parameters(gpu_layers: int, repacks: bool | None = None) -> Any:
 
     Args:
         gpu_layers: layers on a GPU; -1 is all.
-        repacks: whether weights are repacked; None is what the processor is quickest with.
+        tuning: `repacks` (None is what the processor is quickest with), `mmap` and `mlock` of it.
     """
+    repacks = tuning.repacks
     if repacks is None:
         repacks = platform.machine().lower() not in {"x86_64", "amd64"}
     parameters = llama_cpp.llama_model_default_params()
     parameters.n_gpu_layers = gpu_layers
+    parameters.use_mmap, parameters.use_mlock = tuning.mmap, tuning.mlock
     parameters.use_extra_bufts = repacks and b"AMX_INT8 = 1" not in llama_cpp.llama_print_system_info()
     return parameters
 

@@ -34,6 +34,8 @@ class Tuning:
         flash_attention: None is llama.cpp's choice on a GPU, and none on a CPU: it makes a long prompt 10 % quicker
             there, and the few tokens of a step up to four times slower.
         repacks: whether weights are repacked for the processor; None is as llama_parameters.py has it.
+        mmap: whether weights are mapped from their file and not read into memory.
+        mlock: whether they are held there, as far as the system lets; never tried, for machines that swap.
         kv_type: of keys and values; "q8_0" halves their memory and rounds them.
         draft_tokens: how many tokens are guessed at once from what was said before.
     """
@@ -42,6 +44,8 @@ class Tuning:
     batch_tokens: int = 256
     flash_attention: bool | None = None
     repacks: bool | None = None
+    mmap: bool = True
+    mlock: bool = False
     kv_type: KvType = "f16"
     draft_tokens: int = 0
 
@@ -72,6 +76,7 @@ def candidates(cores: int) -> list[tuple[str, tuple[Any, ...]]]:
         ("threads", tuple(sorted({1, 2, 3, cores // 2, cores} & set(range(1, cores + 1))))),
         ("flash_attention", (False, True)),
         ("repacks", (False, True)),
+        ("mmap", (False,)),
         ("batch_tokens", (128, 512)),
         ("draft_tokens", (4, 8, 15)),
         ("kv_type", ("q8_0",)),
@@ -139,5 +144,6 @@ def _is_sound(tuning: Tuning) -> bool:
         and tuning.threads != 0
         and tuning.flash_attention in (None, True, False)
         and tuning.repacks in (None, True, False)
+        and all(type(one) is bool for one in (tuning.mmap, tuning.mlock))
         and tuning.kv_type in ("f16", "q8_0")
     )

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from edge_agent.engine import common_length
 from finetune.rows import prompt_length
-from finetune.training_rows import EncodedRows, common_length
+from finetune.training_rows import EncodedRows
 
 ALIKE_SHARE = 0.9  # of the prompt before the first trained token
 

@@ -20,12 +20,13 @@ from typing import Any
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from edge_agent.engine import common_length
 from finetune.batch_order import BatchOrder, runs_of
 from finetune.prefix_loss import HEAD_TOKENS, MIN_SHARED_TOKENS
 from finetune.quantized_base import Machine, add_adapter, empty_base, load_base
 from finetune.recipe import Recipe
 from finetune.rows import prompt_length
-from finetune.training_rows import EncodedRows, common_length, trained_count
+from finetune.training_rows import EncodedRows, trained_count
 
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # a weight, its block's 8-bit scale, and the 32-bit scale of 256 scales
 OPTIMIZER_BYTES = {"paged_adamw_8bit": 2, "adamw_8bit": 2, "adamw": 8}  # of a trained weight: two moments

@@ -9,6 +9,7 @@ has units for it. The rate warms up, stays, and falls to zero.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -54,6 +55,7 @@ class PretrainRecipe(Strict):
     small_sites_share: float = Field(default=0.35, ge=0, le=1)
     prompt_weight: float = Field(default=0.1, ge=0, lt=1)
     tokenizer_rows: int = Field(default=3000, ge=1)
+    workers: int = Field(default=1, ge=1, le=64)
     is_compiled: bool = True
 
 
@@ -85,13 +87,13 @@ def random_rows(seed: str) -> Iterator[Row]:
         yield make_row(random_stage(rng), rng)
 
 
-def random_trees(recipe: PretrainRecipe, tokenizer: Any) -> Iterator[Any]:
-    """Yield as many trees as the recipe needs, each of a site of its own; the early ones are of small sites."""
+def random_trees(recipe: PretrainRecipe, tokenizer: Any, worker: int = 0) -> Iterator[Any]:
+    """Yield a worker's share of the trees that the recipe needs, each of a site of its own, small sites first."""
     from finetune.tree import plant
 
-    rng = Random(f"trees-{recipe.seed}")
+    rng = Random(f"trees-{recipe.seed}" + (f"-{worker}" if worker else ""))
     template = load_template(TEMPLATE)
-    wanted = recipe.steps * recipe.step_trees
+    wanted = math.ceil(recipe.steps * recipe.step_trees / recipe.workers)
     made = 0
     while made < wanted:
         stage = random_stage(rng, is_small=made < wanted * recipe.small_sites_share)
@@ -248,14 +250,14 @@ def _drill(
 
 
 def _in_background(recipe: PretrainRecipe, tokenizer: Any) -> Any:
-    """Return the recipe's trees, made in a process of their own while the model learns."""
-    from torch.utils.data import DataLoader, IterableDataset
+    """Return the recipe's trees, made in processes of their own while the model learns."""
+    from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
     class Trees(IterableDataset):
         def __iter__(self) -> Iterator[Any]:
-            return random_trees(recipe, tokenizer)
+            return random_trees(recipe, tokenizer, get_worker_info().id)
 
-    return DataLoader(Trees(), batch_size=None, num_workers=1, prefetch_factor=16)
+    return DataLoader(Trees(), batch_size=None, num_workers=recipe.workers, prefetch_factor=16)
 
 
 def machine_name(device: str) -> str:

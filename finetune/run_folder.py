@@ -18,15 +18,14 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
-from platform import python_version
 from typing import Any
 
 from devices.durable import sha256_of, sync
 from devices.errors import UsageError
 from devices.site import site_path
+from edge_agent.machine import installed_versions
 from finetune.recipe import Recipe, load_recipe
 
 SCHEMA = "run/v1"
@@ -191,13 +190,7 @@ def base_sha256(base: str) -> dict[str, str]:
 
 def tool_versions() -> dict[str, str]:
     """Return the versions of Python and of every package that shapes a run; a missing one is left out."""
-    versions = {"python": python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
+    return installed_versions(PACKAGES)
 
 
 def _checkpoints(folder: Path) -> list[Path]:

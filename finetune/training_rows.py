@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from devices.errors import UsageError
+from edge_agent.engine import common_length
 from edge_agent.wire import TOOLS_HEADING, ChatTemplate, Contract, Message, body_of
 from finetune.rows import IGNORED, encode, read_rows
 
@@ -150,9 +151,3 @@ def difference(expected: str, actual: str | None) -> str:
         return ": the row does not start with a system turn"
     same = common_length(expected, actual)
     return f": at character {same} it has {actual[same : same + 20]!r} for {expected[same : same + 20]!r}"
-
-
-def common_length(first: Sequence[Any], second: Sequence[Any]) -> int:
-    """Return how many leading items two sequences share."""
-    short = min(len(first), len(second))
-    return next((index for index in range(short) if first[index] != second[index]), short)

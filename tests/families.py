@@ -61,15 +61,15 @@ def read_vocabulary(file: Path) -> tuple[Any, int]:
     return AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name), rows
 
 
-def make_base(family: str, vocabularies: Path, folder: Path) -> Path:
-    """Save a family's base model as transformers 5 does: random bfloat16 weights, real vocabulary; return `folder`."""
+def make_base(family: str, vocabularies: Path, folder: Path, shape: dict[str, Any] | None = None) -> Path:
+    """Save a family's base as transformers 5 does: random bfloat16 weights, real vocabulary, in SHAPE or another."""
     import torch
     import transformers
 
     config_name, vocabulary, _, changes = FAMILIES[family]
     tokenizer, rows = read_vocabulary(vocabularies / f"ggml-vocab-{vocabulary}.gguf")
     torch.manual_seed(3)
-    config = getattr(transformers, config_name)(**SHAPE | {"vocab_size": rows} | changes)
+    config = getattr(transformers, config_name)(**SHAPE | {"vocab_size": rows} | changes | (shape or {}))
     model = transformers.AutoModelForCausalLM.from_config(config)
     spread_weights(model)
     model.to(torch.bfloat16).save_pretrained(folder)

@@ -34,7 +34,7 @@ def test_they_are_kept_for_one_model_and_machine(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", [
     {"threads": 0}, {"threads": "2"}, {"batch_tokens": 0}, {"batch_tokens": None}, {"kv_type": "q4_0"},
-    {"flash_attention": 3}, {"draft_tokens": -1}, {"threads": True}, {"more": 1},
+    {"flash_attention": 3}, {"mmap": 1}, {"mlock": None}, {"draft_tokens": -1}, {"threads": True}, {"more": 1},
 ])  # fmt: skip
 def test_a_file_that_says_nonsense_is_not_used(tmp_path: Path, change: dict[str, object]) -> None:
     keep_tuning(tmp_path, Tuning(), HERE)
