@@ -57,6 +57,7 @@ from tests.families import as_published, read_vocabulary
 folder, shape, vocabularies = sys.argv[1], json.loads(sys.argv[2]), Path(sys.argv[3])
 tokenizer, rows = read_vocabulary(vocabularies / "ggml-vocab-llama-bpe.gguf")
 torch.set_default_dtype(torch.bfloat16)
+torch.manual_seed(3)
 config = transformers.LlamaConfig(**shape, vocab_size=rows)
 model = transformers.LlamaForCausalLM(config)
 model.save_pretrained(folder + "/base", max_shard_size="4GB")

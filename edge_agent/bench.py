@@ -46,7 +46,12 @@ def bench(path: Path, site_name: str, *, is_tuning: bool, tell: Callable[[Trial]
     prefix = simulation.agent(World(site)).prefix
 
     def measure(tuning: Tuning) -> Trial:
-        settings = EngineSettings(bundle.model_path, adapter=bundle.adapter_path, tuning=tuning)
+        settings = EngineSettings(
+            bundle.model_path,
+            adapter=bundle.adapter_path,
+            context_tokens=simulation.context_tokens,
+            tuning=tuning,
+        )
         with EngineProcess(settings) as engine:
             engine.prime(prefix)
             replies: list[Completion] = []

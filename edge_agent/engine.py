@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 from devices.errors import UsageError
 from edge_agent.grammar_text import Grammar
 
+CONTEXT_TOKENS = 2048  # of an engine that is not told how many it needs
 StopReason = Literal["end_of_turn", "length", "timeout"]
 
 

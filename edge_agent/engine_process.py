@@ -48,7 +48,7 @@ class EngineSettings:
         kept: a folder for what makes the next start quick: the state after the prompt that was last, and the tokens'
             bytes; None keeps nothing.
         identity: what the model's files are, such as their digests; what was kept under another is not used.
-        context_tokens: room for prompt and reply; None is the model's, as LlamaEngine limits it.
+        context_tokens: room for prompt and reply, as LlamaEngine takes it.
         gpu_layers: on a GPU; -1 for all.
         tuning: how it computes.
         memory_bytes: what the process may use at most, files it maps included; None sets no limit.

@@ -142,7 +142,7 @@ def _evaluate(
     model: Model, site: Site, cases: Sequence[Case], placement: Placement, sequences: int, latency_cases: int
 ) -> Evaluation:
     simulation = evaluation_simulation(site, load_template(model.template))
-    with closing(_open(model, placement, sequences)) as engine:
+    with closing(_open(model, placement, simulation.context_tokens, sequences)) as engine:
         engine.prime(simulation.agent(World(site)).prefix)
         return evaluate(
             engine,
@@ -157,13 +157,13 @@ def _evaluate(
 def _time(model: Model, site: Site, cases: Sequence[Case], placement: Placement) -> tuple[tuple[CaseOutcome, ...], int]:
     """Return cases one by one and the memory that took, in bytes."""
     simulation = evaluation_simulation(site, load_template(model.template))
-    with closing(_open(model, placement)) as engine:
+    with closing(_open(model, placement, simulation.context_tokens)) as engine:
         engine.prime(simulation.agent(World(site)).prefix)
         outcomes = measure_latency(engine, cases, simulation.start_turn)
         return tuple(outcomes), engine.memory_bytes()
 
 
-def _open(model: Model, placement: Placement, sequences: int = 1) -> Any:
+def _open(model: Model, placement: Placement, context_tokens: int, sequences: int = 1) -> Any:
     if model.opener:
         return resolve_name(model.opener)(
             model.path, template=model.template, device=placement.device, load_in_4bit=placement.load_in_4bit
@@ -171,7 +171,13 @@ def _open(model: Model, placement: Placement, sequences: int = 1) -> Any:
     from edge_agent.llama_engine import LlamaEngine
 
     adapter = Path(model.adapter) if model.adapter else None
-    return LlamaEngine(Path(model.path), adapter=adapter, gpu_layers=placement.gpu_layers, sequences=sequences)
+    return LlamaEngine(
+        Path(model.path),
+        adapter=adapter,
+        context_tokens=context_tokens,
+        gpu_layers=placement.gpu_layers,
+        sequences=sequences,
+    )
 
 
 class _Progress:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from devices.errors import UnavailableError, UsageError
 from edge_agent.engine import (
+    CONTEXT_TOKENS,
     Completion,
     Limits,
     Request,
@@ -40,7 +41,6 @@ from edge_agent.matching import Matcher
 from edge_agent.reply_run import EarlierReplies, ReplyRun
 from edge_agent.tuning import USUAL, Tuning
 
-CONTEXT_TOKENS = 2048
 AHEAD_TOKENS = 16  # evaluated at once while nobody waits, so that who comes then waits for no more
 SMALL_MODEL_PARAMETERS = 50_000_000  # below, one thread beats several: they wait for each other longer than they work
 LOG_LEVEL_ERROR = 4  # ggml.h, GGML_LOG_LEVEL_ERROR (llama-cpp-python 0.3.36 still lists the older numbers)
@@ -86,7 +86,7 @@ class LlamaEngine:
         Args:
             model_path: a GGUF file.
             adapter: a LoRA adapter's GGUF file to lay over it.
-            context_tokens: room for prompt and reply; None takes the model's, at most CONTEXT_TOKENS.
+            context_tokens: room for prompt and reply, at most the model's; None takes CONTEXT_TOKENS.
             gpu_layers: how many layers to put on the GPU; more than the model has puts all.
             tuning: how it computes.
             sequences: how many replies are made at once; each needs room of its own in memory.
@@ -130,7 +130,7 @@ class LlamaEngine:
     def _set_up(self, context_tokens: int | None, gpu_layers: int, sequences: int) -> None:
         tuning = self._tuning
         trained_tokens = llama_cpp.llama_model_n_ctx_train(self._model)
-        self.context_tokens = context_tokens or min(trained_tokens, CONTEXT_TOKENS)
+        self.context_tokens = min(trained_tokens, context_tokens or CONTEXT_TOKENS)
         if tuning.flash_attention is None and not gpu_layers and sequences == 1:  # quicker for few tokens, on a CPU
             tuning = replace(tuning, flash_attention=tuning.kv_type != "f16")
         self._context = _make_context(self._model, self.context_tokens, tuning, sequences)

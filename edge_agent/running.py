@@ -133,7 +133,7 @@ def open_runner(
     here = bundle.narrow(own)
     simulation = Simulation(here, bundle.template)
     state = state_folder(path, bundle)
-    with EngineProcess(_settings(bundle, state, gpu_layers, threads), warn) as engine:
+    with EngineProcess(_settings(bundle, simulation, state, gpu_layers, threads), warn) as engine:
         engine.prime(simulation.agent(World(here)).prefix)
         in_box = state / JOURNAL_IN_BOX.name if state else None
         events = Journal(journal or in_box or (default_journal(here) if is_live else None))
@@ -155,18 +155,21 @@ def prime_box(root: Path) -> bool:
         UsageError, UnavailableError: there is no box, or the engine failed; the box works all the same.
     """
     bundle = open_bundle(root)
-    prefix = Simulation(bundle.site, bundle.template).agent(World(bundle.site)).prefix
-    with EngineProcess(_settings(bundle, state_folder(root, bundle))) as engine:
-        return engine.prime(prefix)
+    simulation = Simulation(bundle.site, bundle.template)
+    with EngineProcess(_settings(bundle, simulation, state_folder(root, bundle))) as engine:
+        return engine.prime(simulation.agent(World(bundle.site)).prefix)
 
 
-def _settings(bundle: Bundle, state: Path | None, gpu_layers: int = 0, threads: int | None = None) -> EngineSettings:
+def _settings(
+    bundle: Bundle, simulation: Simulation, state: Path | None, gpu_layers: int = 0, threads: int | None = None
+) -> EngineSettings:
     tuning = kept_tuning(state, measured_for(bundle))
     return EngineSettings(
         bundle.model_path,
         adapter=bundle.adapter_path,
         kept=state,
         identity=bundle.model_identity,
+        context_tokens=simulation.context_tokens,
         gpu_layers=gpu_layers,
         tuning=replace(tuning, threads=threads or tuning.threads),
         memory_bytes=None if gpu_layers else 3 * bundle.model_path.stat().st_size + ROOM_BYTES,

@@ -12,10 +12,13 @@ from devices.simulator import SimulatedDriver, World
 from devices.site import Site
 from edge_agent.agent import Agent, TurnLimits
 from edge_agent.cases import Case
+from edge_agent.engine import CONTEXT_TOKENS
 from edge_agent.evaluation import Turn
 from edge_agent.grammar import reply_grammar
 from edge_agent.grammar_text import Grammar
-from edge_agent.wire import ChatTemplate, Contract, contract_of
+from edge_agent.wire import ChatTemplate, Contract, contract_of, user_message
+
+STATES, ROOM_TOKENS, CONTEXT_STEP = 2, 1024, 512  # the state of two turns, and what is said in them
 
 
 @dataclass
@@ -35,6 +38,13 @@ class Simulation:
     def __post_init__(self) -> None:
         self.contract: Contract = contract_of(self.site, self.template)
         self.grammar: Grammar = reply_grammar(self.contract.tools)
+
+    @property
+    def context_tokens(self) -> int:
+        """The room that prompts of this site need, in any vocabulary: their tokens have two bytes and more."""
+        state = user_message("", World(self.site).snapshot(), "00:00").text
+        needed = len(self.contract.system_text.encode()) // 2 + STATES * len(state.encode()) // 2 + ROOM_TOKENS
+        return max(CONTEXT_TOKENS, -(-needed // CONTEXT_STEP) * CONTEXT_STEP)
 
     def agent(self, world: World, confirm: Callable[[str], bool] | None = None) -> Agent:
         """Return an agent that works the devices of a world through a broker of its own."""

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from devices.errors import UsageError
 from devices.yaml_file import Strict, plain_values, read_yaml
-from edge_agent.llama_engine import CONTEXT_TOKENS
+from edge_agent.engine import CONTEXT_TOKENS
 from export.layout import Shape
 from export.quantize import Quant, plan
 
