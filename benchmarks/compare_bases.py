@@ -66,12 +66,12 @@ def main() -> int:
         for number, base in enumerate(given.bases):
             folder = Path(text) / str(number)
             folder.mkdir()
-            found[base] = measure(base, folder, given)
-    first, second = (found[base] for base in given.bases)
+            found[f"{number + 1}: {Path(base).name}"] = measure(base, folder, given)
+    first, second = found.values()
     is_better = all(second[key]["done"] >= first[key]["done"] for key in first) and second != first
     result = {
-        "command": f"python -m benchmarks.compare_bases {' '.join(given.bases)} --rows {given.rows} "
-        f"--cases {given.cases} --device {given.device}",
+        "command": f"python -m benchmarks.compare_bases FIRST SECOND --rows {given.rows} --cases {given.cases} "
+        f"--device {given.device}",
         "machine": this_machine() | {"gpu": gpu_name()},
         "versions": installed_versions(),
         "bases": found,

@@ -2,7 +2,7 @@
 
     python -m benchmarks.export_gates runs/shapes/llama-3.2-3b runs/shapes/llama-3-8b
 
-Each folder has `base` and a run, as benchmarks.train_shapes --keep leaves them. Weights are random, so that replies do
+Each folder has `base` and runs, as benchmarks.train_shapes --keep leaves them. Weights are random, so that replies do
 not end and rounding changes what is said: those limits are open, and the figures are told. The Hugging Face side, which
 measures the importance matrix too, is on the GPU if there is one; llama.cpp's is on the CPU.
 """
@@ -24,14 +24,14 @@ from edge_agent.machine import installed_versions, this_machine
 
 OPEN_GATES = ("endings=0", "quant_kl=20", "call_kl=20", "call_top1=0")
 QUANTS = "Q8_0,Q4_K_M"
+RUN = "ours-packed"  # of its variants
 
 
 def measure(folder: Path, scratch: Path) -> dict[str, Any]:
     """Return the figures of one export."""
-    (trained,) = folder.glob("*/run.json")
     with tempfile.TemporaryDirectory(dir=scratch) as text:
         out = Path(text) / "bundle"
-        command = [sys.executable, "-m", "edgewright", "export", str(trained.parent), "--base", str(folder / "base"),
+        command = [sys.executable, "-m", "edgewright", "export", str(folder / RUN), "--base", str(folder / "base"),
                    "--quant", QUANTS, "--tasks", "0", "--out", str(out)]  # fmt: skip
         for gate in OPEN_GATES:
             command += ["--gate", gate]

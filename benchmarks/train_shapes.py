@@ -145,8 +145,7 @@ def measure(name: str, given: argparse.Namespace, folder: Path, flops: float) ->
             one["share_of_matmul"] = round(4 * counts["layers"] * one["tokens_per_s"] / flops, 4)
         found[label] = one
         print(name, label, one, file=sys.stderr, flush=True)
-    kept = given.keep and folder / "ours-packed-checkpointed"
-    if kept and kept.is_dir():
+    if given.keep:
         shutil.move(folder, given.keep / name)
     return {"weights": counts, "variants": found}
 

@@ -1,0 +1,35 @@
+"""With every family's tokenizer as published, each reply is trained to its end-of-turn token, and nothing else is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from devices.site import load_site
+from edge_agent.wire import load_template
+from finetune.conversations import generate_rows
+from finetune.rows import IGNORED, encode
+from tests.families import FAMILIES, make_base
+from tests.vocabularies import VOCABULARIES
+
+
+@pytest.mark.skipif(not VOCABULARIES.exists(), reason="no vocabularies beside the checkout")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_reply_is_trained_to_its_end(family: str, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(make_base(family, VOCABULARIES, tmp_path))
+    template = load_template(FAMILIES[family][2])
+    end_of_turn = tokenizer.convert_tokens_to_ids(template.end_of_turn)
+    for row in generate_rows(load_site("home"), 8, 1):
+        token_ids, labels = encode(row.messages, template, tokenizer)
+        assert len(token_ids) == len(labels) and set(labels) <= {IGNORED, *token_ids}
+        replies = sum(message.role == "assistant" for message in row.messages)
+        assert labels.count(end_of_turn) == replies > 0
+        ends = [place for place, label in enumerate(labels) if label == end_of_turn]
+        assert all(label == IGNORED for label in (labels[place + 1] for place in ends[:-1]))
+        said = tokenizer.decode([label for label in labels if label != IGNORED])
+        for message in row.messages:
+            for call in message.calls:
+                assert f'"name":"{call.name}"' in said.replace(" ", "")
