@@ -143,10 +143,14 @@ def open_runner(
             events.close()
 
 
-def prime_box(root: Path) -> bool:
+def prime_box(box: Path, source: Path | None = None) -> bool:
     """Evaluate what every prompt on a box begins with and keep it in the box, so that its first start is a quick one.
 
     A box with another version of llama.cpp or settings of its own does it anew at its first start.
+
+    Args:
+        box: its root.
+        source: the bundle that was flashed to it, where that is quicker to read than the box's disk.
 
     Returns:
         Whether that had been kept already.
@@ -154,9 +158,9 @@ def prime_box(root: Path) -> bool:
     Raises:
         UsageError, UnavailableError: there is no box, or the engine failed; the box works all the same.
     """
-    bundle = open_bundle(root)
+    bundle = open_bundle(source or box)
     simulation = Simulation(bundle.site, bundle.template)
-    with EngineProcess(_settings(bundle, simulation, state_folder(root, bundle))) as engine:
+    with EngineProcess(_settings(bundle, simulation, _state_of(box))) as engine:
         return engine.prime(simulation.agent(World(bundle.site)).prefix)
 
 
@@ -178,9 +182,11 @@ def _settings(
 
 def state_folder(path: Path, bundle: Bundle) -> Path | None:
     """Return where a box keeps what it knows: its journal and the engine's primed state; None for a mere bundle."""
-    if bundle.path.parent.name != BUNDLES or bundle.path == path.resolve():
-        return None
-    folder = (path / JOURNAL_IN_BOX).parent
+    return None if bundle.path.parent.name != BUNDLES or bundle.path == path.resolve() else _state_of(path)
+
+
+def _state_of(box: Path) -> Path:
+    folder = (box / JOURNAL_IN_BOX).parent
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:

@@ -146,16 +146,16 @@ def flash(
     for step in report.steps:
         _say(f"would {step}" if dry_run else step)
     if prime and not dry_run:
-        _prime(paths[-1])
+        _prime(paths[-1], paths[-1] if rollback else paths[0])
     print(json.dumps(asdict(report)) if as_json else report.id)
 
 
-def _prime(box: Path) -> None:
+def _prime(box: Path, source: Path) -> None:
     """Prime a box; one that could not be primed is flashed all the same, and does it at its first start."""
     from edge_agent.running import prime_box
 
     try:
-        was_known = prime_box(box)
+        was_known = prime_box(box, source)
         _say(f"what every prompt begins with is {'there already, evaluated' if was_known else 'evaluated and kept'}")
     except EdgeError as error:
         _say(f"not primed, its first start takes longer: {error}")
