@@ -72,7 +72,7 @@ def test_a_dry_run_writes_nothing(tiny: Tiny, tmp_path: Path) -> None:
 
 def test_limits_come_from_the_recipe_and_the_command_line(tiny: Tiny, tmp_path: Path) -> None:
     run = read_run(tiny.run)
-    assert gate_limits(run).call_top1 == 0.5 and gate_limits(run).logits_kl == GateLimits().logits_kl
+    assert gate_limits(run).call_top1 == 0.25 and gate_limits(run).logits_kl == GateLimits().logits_kl
     assert gate_limits(run, ["call_top1=0.75", "quant_kl=2"]).call_top1 == 0.75
     for wrong, message in (
         ("nonsense=1", "unknown key 'nonsense'"),
