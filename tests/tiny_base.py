@@ -16,8 +16,8 @@ from finetune.rows import Row, write_rows
 
 TINY_VOCABULARY = 512
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-# Random weights end no reply, and nearly tie: which way falls to the processor (Q4_K_M agreed in 0.49 on one machine, in
-# more than 0.5 on others).
+# Random weights end no reply, and nearly tie; the processor decides which way (Q4_K_M agreed in 0.49 on one machine and
+# in more than 0.5 on others).
 TINY_RECIPE = "schema: recipe/v1\ngates: {call_kl: 1.0, call_top1: 0.25, endings: 0.0}\n"
 REPLIES = (
     ("turn on the kitchen light", ToolCall("light_on", {"device": "kitchen_light"}), "The kitchen light is on."),
