@@ -139,13 +139,14 @@ def encode_segments(segments: Sequence[Segment], template: str, tokenizer: Any) 
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     token_ids: list[int] = encoded["input_ids"]
     ends = list(accumulate(len(segment.text) for segment in segments))
-    added = {token: content for content, token in tokenizer.get_added_vocab().items()}
     labels: list[int] = []
     for token, (start, end) in zip(token_ids, encoded["offset_mapping"], strict=True):
-        if content := added.get(token):  # Phi-3's swallow the line end after them, which belongs to no turn
-            start = text.index(content, start)
-            end = start + len(content)
         number = bisect_right(ends, start)
+        if end > ends[number]:  # Phi-3's end of turn swallows the line end after it, which belongs to no turn
+            content = tokenizer.convert_ids_to_tokens(token)
+            if (place := text.find(content, start, end)) >= 0:
+                start, end = place, place + len(content)
+                number = bisect_right(ends, start)
         if end > ends[number]:
             raise UsageError(
                 f"template {template}: the token {text[start:end]!r} of this base stands across the end of a turn",
