@@ -16,13 +16,13 @@ from devices.tools import Command, command_of
 from edge_agent.engine import Completion, ContextFull, Engine, Limits, Request
 from edge_agent.grammar_text import Grammar
 from edge_agent.wire import (
-    REQUEST,
     Answer,
     Contract,
     Message,
     Reply,
     ToolCalls,
     Unusable,
+    before_request,
     facts_of,
     parse_reply,
     result_message,
@@ -118,8 +118,7 @@ class Agent:
     def ahead(self) -> str:
         """Return how the next prompt begins unless a device changes until then, for an engine that has time."""
         messages = [self._system, *self._remembered(), user_message("", self.broker.state(), self._clock_text())]
-        prompt = self.contract.template.render(messages, add_generation_prompt=False)
-        return prompt[: prompt.rindex(f"\n{REQUEST}")]
+        return before_request(self.contract.template.render(messages, add_generation_prompt=False))
 
     def turn(self, ask: str) -> Generator[Request, Completion, TurnResult]:
         """Work one request: yields what the engine must complete, is sent the completion, returns the result.

@@ -36,8 +36,8 @@ class ReplyRun:
         prompt: Sequence[int],
         reused: int,
         matcher: Matcher,
-        draft_tokens: int = 0,
-        earlier: EarlierReplies | None = None,
+        draft_tokens: int,
+        earlier: EarlierReplies,
     ) -> None:
         """Begin.
 
@@ -61,7 +61,7 @@ class ReplyRun:
         self._forced = self._overruled = self._steps = 0
         self._first_logits_s: float | None = None
         self._ended_s = 0.0
-        self._earlier = earlier if earlier is not None else EarlierReplies()
+        self._earlier = earlier
         self._guesser = _Guesser(self._prompt, draft_tokens, self._earlier) if draft_tokens else None
 
     @property

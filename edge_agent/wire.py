@@ -195,6 +195,11 @@ def request_of(text: str) -> str:
     return text.rsplit(f"\n{REQUEST}", 1)[-1]
 
 
+def before_request(prompt: str) -> str:
+    """Return what stands in a prompt before the last request."""
+    return prompt[: prompt.rindex(f"\n{REQUEST}")]
+
+
 def facts_of(state: dict[str, dict[str, Value]]) -> list[tuple[str, str]]:
     """Return each device's name and what stands after it and a colon."""
     return [(name, facts_text(values)) for name, values in state.items()]
