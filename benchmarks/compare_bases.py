@@ -18,8 +18,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import edgewright
-from benchmarks.placements import gpu_name
-from edge_agent.machine import installed_versions, this_machine
+from benchmarks.runs import machine_with_gpu, save
+from edge_agent.machine import installed_versions
 from edge_agent.report import read_report
 
 NEW_SITES = ("greenhouse", "bench_arm", "support", "database")
@@ -72,13 +72,12 @@ def main() -> int:
     result = {
         "command": f"python -m benchmarks.compare_bases FIRST SECOND --rows {given.rows} --cases {given.cases} "
         f"--device {given.device}",
-        "machine": this_machine() | {"gpu": gpu_name()},
+        "machine": machine_with_gpu(),
         "versions": installed_versions(),
         "bases": found,
         "second_is_better": is_better,
     }
-    if given.out:
-        given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    save(result, given.out)
     print(json.dumps(found, indent=1))
     return 0 if is_better else 5
 

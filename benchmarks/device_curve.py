@@ -12,24 +12,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import statistics
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.agent_latency import call_grammar
+from benchmarks.runs import in_fresh_process
 from devices.simulator import World
 from devices.site import Site, load_site
 from edge_agent.engine import Limits, Request
 from edge_agent.llama_engine import LlamaEngine
 from edge_agent.machine import installed_versions, this_machine
 from edge_agent.simulated import Simulation
-from edge_agent.wire import REQUEST, Message, load_template, user_message
+from edge_agent.wire import Message, before_request, load_template, user_message
 
 SIZES = (5, 25, 100, 300)
 CALLS, AHEAD_CALLS = 4, 2
@@ -71,7 +70,7 @@ def run(model: Path, template_name: str, devices: int) -> dict[str, Any]:
             replies.append(reply)
         ahead = []
         for prompt in prompts[1 : AHEAD_CALLS + 1]:
-            engine.look_ahead(prompt[: prompt.rindex(f"\n{REQUEST}")])
+            engine.look_ahead(before_request(prompt))
             started_s = time.perf_counter()
             engine.generate([Request(prompt, grammar, Limits(120))])
             ahead.append(time.perf_counter() - started_s)
@@ -97,8 +96,7 @@ def main() -> int:
     given = parser.parse_args()
     figures = []
     for devices in given.size or SIZES:
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            figures.append(pool.submit(run, given.model, given.template, devices).result())
+        figures.append(in_fresh_process(run, given.model, given.template, devices))
         print(figures[-1], flush=True)
     if given.out:
         result = {"command": "python -m benchmarks.device_curve --model MODEL", "machine": this_machine(),

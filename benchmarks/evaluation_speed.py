@@ -14,17 +14,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.export import make_shape
+from benchmarks.runs import in_fresh_process
 from devices.simulator import World
 from devices.site import load_site
 from edge_agent.evaluation import run_cases
@@ -77,8 +76,7 @@ def measure(model: Path, template: str, given: argparse.Namespace, is_random: bo
     found: dict[int, list[dict[str, Any]]] = {1: [], given.sequences: []}
     for _ in range(given.rounds):
         for sequences in found:
-            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-                one = pool.submit(run, model, template, given.cases, sequences, is_random).result()
+            one = in_fresh_process(run, model, template, given.cases, sequences, is_random)
             found[sequences].append(one)
             print(f"{sequences} at once: {one['seconds']:.1f} s, {one['tokens']} tokens", file=sys.stderr, flush=True)
     best = {sequences: min(runs, key=lambda one: one["seconds"]) for sequences, runs in found.items()}

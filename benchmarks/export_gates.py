@@ -19,8 +19,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.export import run
-from benchmarks.placements import gpu_name
-from edge_agent.machine import installed_versions, this_machine
+from benchmarks.runs import machine_with_gpu, save
+from edge_agent.machine import installed_versions
 
 OPEN_GATES = ("endings=0", "quant_kl=20", "call_kl=20", "call_top1=0")
 QUANTS = "Q8_0,Q4_K_M"
@@ -52,7 +52,7 @@ def main() -> int:
     given = parser.parse_args()
     result: dict[str, Any] = {
         "command": "python -m benchmarks.export_gates " + " ".join(folder.name for folder in given.folders),
-        "machine": this_machine() | {"gpu": gpu_name()},
+        "machine": machine_with_gpu(),
         "versions": installed_versions(),
         "quants": QUANTS,
         "shapes": {},
@@ -60,8 +60,7 @@ def main() -> int:
     for folder in given.folders:
         result["shapes"][folder.name] = measure(folder, given.scratch)
         print(folder.name, result["shapes"][folder.name], file=sys.stderr, flush=True)
-    if given.out:
-        given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    save(result, given.out)
     print(json.dumps(result["shapes"], indent=1))
     return 0
 

@@ -20,6 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.export import make_shape
+from benchmarks.runs import save
 from devices.simulator import World
 from devices.site import load_site
 from edge_agent import llama_engine
@@ -119,8 +120,7 @@ def main() -> int:
     shapes = "".join(f" --shape {shape}" for shape in given.shape)
     result = {"command": f"python -m benchmarks.guessing --model MODEL --cases {given.cases}{shapes}",
               "machine": this_machine(), "versions": installed_versions(), "models": models}  # fmt: skip
-    if given.out:
-        given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    save(result, given.out)
     print(json.dumps(models, indent=1))
     return 0
 

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.runs import gpu_name, machine_with_gpu, save
 from devices.site import load_site
 from edge_agent.cases import read_cases
 from edge_agent.evaluation import CaseOutcome
 from edge_agent.grading import Placement, find_model, grade
-from edge_agent.machine import installed_versions, this_machine
+from edge_agent.machine import installed_versions
 from edge_agent.report import EngineRun, Provenance, build_report, terminal_table
 from edgewright import ENGINE_OPENERS
 
@@ -31,13 +32,6 @@ RUN_PLACES = {
     "Hugging Face, CPU": Placement(),
 }
 FILE_PLACES = {"CPU": Placement(), "GPU": Placement(gpu_layers=-1)}
-
-
-def gpu_name() -> str:
-    """Return the GPU's name, or "" without one."""
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else ""
 
 
 def places(models: list[str]) -> tuple[list[tuple[str, str, Placement]], list[str]]:
@@ -90,9 +84,8 @@ def main() -> int:
     for label, name, placement in found:
         model = replace(find_model(name, site, ENGINE_OPENERS), label=label)
         runs += grade([model], site, cases, placement)
-    machine = this_machine() | ({"gpu": gpu_name()} if gpu_name() else {})
-    report = build_report(runs, Provenance("", "python -m benchmarks.placements", machine, installed_versions()),
-                          title=f"{site.name} in {len(runs)} places")  # fmt: skip
+    provenance = Provenance("", "python -m benchmarks.placements", machine_with_gpu(), installed_versions())
+    report = build_report(runs, provenance, title=f"{site.name} in {len(runs)} places")
     print(terminal_table(report))
     kept = ("label", "shares", "latency", "memory_bytes", "wall_s", "file_bytes")
     result = {key: report[key] for key in ("command", "machine", "versions", "cases")} | {
@@ -100,8 +93,7 @@ def main() -> int:
         "agreement": agreement(runs),
         "not_run": missing,
     }
-    if given.out:
-        given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    save(result, given.out)
     print(json.dumps(result["agreement"], indent=1))
     return 0
 

@@ -15,22 +15,20 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import multiprocessing
+import math
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.placements import gpu_name
+from benchmarks.runs import in_fresh_process, machine_with_gpu, save
 from benchmarks.train_speed import ours, plain
 from devices.errors import EdgeError
 from devices.site import load_site
-from edge_agent.machine import this_machine
 from finetune.conversations import generate_rows
 from finetune.recipe import SEVEN_PROJECTIONS, Recipe, load_recipe
 from finetune.rows import write_rows
@@ -57,7 +55,7 @@ OURS = {
                                    "training.accumulate=4", "training.gradient_checkpointing=true"],
 }  # fmt: skip
 PLAIN = ["training.share_prefix=false"]
-WARM_ROWS, MATMUL_SIZE, MATMUL_ROUNDS = 8, 8192, 10
+MATMUL_SIZE, MATMUL_ROUNDS = 8192, 10
 
 
 def variants() -> dict[str, tuple[Callable[..., dict[str, float]], list[str], dict[str, Any]]]:
@@ -87,12 +85,6 @@ def train(work: Callable[..., dict[str, float]], recipe: Recipe, more: dict[str,
     return found
 
 
-def alone(work: Callable[..., Any], *given: Any) -> Any:
-    """Return what a function gives in a fresh process."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(work, *given).result()
-
-
 def make(family: str, shape: dict[str, Any], vocabularies: Path, folder: Path) -> dict[str, int]:
     """Save a base with random weights; return how many weights its layers' matrices have, and all."""
     import torch
@@ -104,10 +96,9 @@ def make(family: str, shape: dict[str, Any], vocabularies: Path, folder: Path) -
     for path in folder.glob("*.safetensors"):
         with safe_open(path, "pt") as file:
             for name in file.keys():  # noqa: SIM118  # no mapping
-                shape_of = file.get_slice(name).get_shape()
-                size = shape_of[0] * (shape_of[1] if len(shape_of) > 1 else 1)
-                counts["all"] += size
-                counts["layers"] += size if "layers" in name and len(shape_of) == 2 else 0
+                sides = file.get_slice(name).get_shape()
+                counts["all"] += math.prod(sides)
+                counts["layers"] += math.prod(sides) if "layers" in name and len(sides) == 2 else 0
     return counts
 
 
@@ -129,7 +120,7 @@ def matmul_flops() -> float:
 def measure(name: str, given: argparse.Namespace, folder: Path, flops: float) -> dict[str, Any]:
     """Return the figures of all variants on one shape."""
     family, shape = SHAPES[name]
-    counts = alone(make, family, shape, given.vocabularies, folder / "base")
+    counts = in_fresh_process(make, family, shape, given.vocabularies, folder / "base")
     targets = f"lora.targets=[{','.join(FUSED if family.startswith('phi-3') else SEVEN_PROJECTIONS)}]"
     found: dict[str, Any] = {}
     for label, (work, overrides, more) in variants().items():
@@ -140,7 +131,7 @@ def measure(name: str, given: argparse.Namespace, folder: Path, flops: float) ->
         recipe = load_recipe("home", [*common, *overrides])
         if not Path(recipe.data).exists():
             write_rows(Path(recipe.data), generate_rows(load_site("home"), given.rows, recipe.seed))
-        one = alone(train, work, recipe, more)
+        one = in_fresh_process(train, work, recipe, more)
         if "tokens_per_s" in one and label != "ours":
             one["share_of_matmul"] = round(4 * counts["layers"] * one["tokens_per_s"] / flops, 4)
         found[label] = one
@@ -162,20 +153,19 @@ def main() -> int:
     given = parser.parse_args()
     if given.keep:
         given.keep.mkdir(parents=True, exist_ok=True)
-    flops, shapes = alone(matmul_flops), {}
+    flops, shapes = in_fresh_process(matmul_flops), {}
     for name in given.shape:
         with tempfile.TemporaryDirectory(dir=given.keep or given.scratch, ignore_cleanup_errors=True) as text:
             shapes[name] = measure(name, given, Path(text) / "work", flops)
     result = {
         "command": "python -m benchmarks.train_shapes " + " ".join(f"--shape {name}" for name in given.shape),
-        "machine": this_machine() | {"gpu": gpu_name()},
+        "machine": machine_with_gpu(),
         "versions": tool_versions(),
         "rows": given.rows,
         "matmul_flops": round(flops),
         "shapes": shapes,
     }
-    if given.out:
-        given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    save(result, given.out)
     print(json.dumps(shapes, indent=1))
     large = shapes.get("llama-3-8b", {}).get("variants", {}).get("ours, packed, checkpointed", {})
     return 5 if large.get("reserved_mib", 0) * 2**20 >= 24e9 or "failed" in large else 0

@@ -13,18 +13,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.runs import in_fresh_process
 from devices.site import load_site
 from edge_agent.machine import this_machine
 from edge_agent.wire import contract_of, load_template
@@ -108,12 +107,6 @@ def plain(recipe: Recipe, *, attention: str = "sdpa", uses_liger: bool = False) 
     }
 
 
-def measure(train: Callable[[Recipe], dict[str, float]], recipe: Recipe) -> dict[str, float]:
-    """Run one side in a fresh process; its memory is its own."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(train, recipe).result()
-
-
 def main() -> int:
     """Run the command; exit code 5 if ours learns the data less than twice as fast."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -133,7 +126,7 @@ def main() -> int:
                 recipe = load_recipe(arguments.recipe, [f"data={data}", f"out={out}", "training.epochs=1"])
                 if not data.exists():
                     write_rows(data, generate_rows(load_site(recipe.site), arguments.rows, recipe.seed))
-                found[name].append(measure(train, recipe))
+                found[name].append(in_fresh_process(train, recipe))
                 print(name, found[name][-1], file=sys.stderr, flush=True)
     speeds = {name: statistics.median(one["tokens_per_s"] for one in runs) for name, runs in found.items()}
     ratio = round(speeds["ours"] / speeds["plain"], 2)
