@@ -101,14 +101,19 @@ def one(engine: Engine, text: str, grammar: Grammar | None, limits: Limits | Non
     return completion
 
 
+def guesses(engine: Engine) -> bool:
+    return isinstance(engine, LlamaEngine) and engine._tuning.draft_tokens > 0
+
+
 def test_a_reply_follows_its_grammar(shared_engine: Engine) -> None:
     for choice, kind in (("call{1,2}", ToolCalls), ("ANSWER", Answer)):
         completion = one(shared_engine, prompt(ASKS[0]), short(choice))
         assert completion.stop_reason == "end_of_turn"
         assert isinstance(parse_reply(completion.text, CONTRACT.tools), kind), completion.text
         assert 0 < completion.forced_tokens < len(completion.token_ids)
-        chosen = len(completion.token_ids) - completion.forced_tokens + 1  # and the end of the turn
-        assert 0 < completion.model_steps <= chosen  # fewer if guesses were right
+        chosen = len(completion.token_ids) - completion.forced_tokens
+        assert 0 < completion.model_steps <= chosen + 1  # and the end of the turn
+        assert completion.model_steps >= chosen or guesses(shared_engine)
 
 
 def test_the_text_has_markers_and_no_end_of_turn(shared_engine: Engine) -> None:
@@ -153,14 +158,13 @@ def test_a_batch_gives_the_same_as_one_by_one(make_engine: Callable[[], Engine])
     engine = make_engine()
     if isinstance(engine, LlamaEngine) and len(engine._sequences) > 1:
         pytest.skip("several at once multiply matrices of other shapes, and random weights nearly tie")
-    has_guessed = isinstance(engine, LlamaEngine) and engine._tuning.draft_tokens  # from the replies before, too
     batch = engine.generate(requests)
     single = [engine.generate([request])[0] for request in reversed(requests)][::-1]
     assert [completion.token_ids for completion in batch] == [completion.token_ids for completion in single]
     for one_in_batch, alone in zip(batch, single, strict=True):
         assert one_in_batch.text == alone.text and one_in_batch.stop_reason == alone.stop_reason
         assert one_in_batch.prompt_tokens == alone.prompt_tokens
-        assert one_in_batch.model_steps == alone.model_steps or has_guessed
+        assert one_in_batch.model_steps == alone.model_steps or guesses(engine)  # from the replies before, too
         assert one_in_batch.overruled_tokens == alone.overruled_tokens
     assert engine.generate([]) == []
 

@@ -4,31 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import llama_cpp
 import pytest
 
+from benchmarks.device_curve import make_site
 from devices.simulator import World
-from devices.site import Site, load_site
+from devices.site import load_site
 from edge_agent.engine import CONTEXT_TOKENS, ContextFull
 from edge_agent.llama_engine import LlamaEngine
 from edge_agent.simulated import Simulation
 from edge_agent.wire import load_template
 from export.convert import convert
 from finetune.recipe import STARTER_FOLDER
-from tests.vocabularies import VOCABULARIES
+from tests.vocabularies import open_vocabulary
 
 TEMPLATE = load_template("chatml")
 
 
-def lamps(folder: Path, count: int) -> Site:
-    lines = ["schema: site/v1", f"name: lamps_{count}", "title: a hall of lamps", "devices:"]
-    lines += [f"  lamp_{number}: {{model: light}}" for number in range(1, count + 1)]
-    path = folder / f"lamps_{count}.yaml"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return load_site(str(path))
-
-
 def test_a_large_site_gets_a_larger_context(tmp_path: Path) -> None:
-    gguf, simulation = tmp_path / "starter.gguf", Simulation(lamps(tmp_path, 180), TEMPLATE)
+    gguf, simulation = tmp_path / "starter.gguf", Simulation(make_site(tmp_path, 180), TEMPLATE)
     convert(STARTER_FOLDER, None, gguf, template=TEMPLATE, name="starter", metadata={})
     assert Simulation(load_site("home"), TEMPLATE).context_tokens == CONTEXT_TOKENS < simulation.context_tokens
     agent = simulation.agent(World(simulation.site))
@@ -40,22 +34,13 @@ def test_a_large_site_gets_a_larger_context(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not VOCABULARIES.exists(), reason="no vocabularies beside the checkout")
 @pytest.mark.parametrize("vocabulary", ["llama-bpe", "llama-spm", "phi-3", "qwen2"])
 def test_it_is_enough_in_every_vocabulary(tmp_path: Path, vocabulary: str) -> None:
-    import llama_cpp
-
-    parameters = llama_cpp.llama_model_default_params()
-    parameters.vocab_only = True
-    path = VOCABULARIES / f"ggml-vocab-{vocabulary}.gguf"
-    model = llama_cpp.llama_model_load_from_file(str(path).encode(), parameters)
-    for count in (5, 100, 400):
-        simulation = Simulation(lamps(tmp_path, count), TEMPLATE)
-        world = World(simulation.site)
-        request = next(simulation.agent(world).turn("turn lamp 7 on and all the others off"))
-        raw = request.prompt.encode()
-        buffer = (llama_cpp.llama_token * len(raw))()
-        vocab = llama_cpp.llama_model_get_vocab(model)
-        tokens = llama_cpp.llama_tokenize(vocab, raw, len(raw), buffer, len(buffer), False, True)
-        assert 0 < tokens + 512 <= simulation.context_tokens
-    llama_cpp.llama_model_free(model)
+    with open_vocabulary(vocabulary) as vocab:
+        for count in (5, 100, 400):
+            simulation = Simulation(make_site(tmp_path, count), TEMPLATE)
+            request = next(simulation.agent(World(simulation.site)).turn("turn lamp 7 on and all the others off"))
+            raw = request.prompt.encode()
+            buffer = (llama_cpp.llama_token * len(raw))()
+            tokens = llama_cpp.llama_tokenize(vocab, raw, len(raw), buffer, len(buffer), False, True)
+            assert 0 < tokens + 512 <= simulation.context_tokens
