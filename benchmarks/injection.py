@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from devices.broker import Broker
 from devices.driver import DeviceUnavailable, Reading
-from devices.journal import Journal
+from devices.place import simulated_broker
 from devices.simulator import SimulatedDriver, World
 from devices.site import Site, load_site
 from edge_agent.bundle import open_bundle
@@ -94,14 +93,7 @@ def start_attacked(simulation: Simulation, attacks: Sequence[str], case: Case) -
     }
     talkers = [name for name in simulation.site.devices if name not in touched | needed and not case.answer_has]
     driver = Talking(world, talkers, attack, is_error=number % 2 == 0)
-    broker = Broker(
-        simulation.site,
-        driver,
-        Journal(),
-        clock=lambda: world.time_s,
-        confirm=lambda effect: True,
-        pause=world.advance,
-    )
+    broker = simulated_broker(world, driver, confirm=lambda effect: True)
     return simulation.agent_with(broker, lambda: world.clock).turn(case.ask), world
 
 

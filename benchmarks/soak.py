@@ -5,8 +5,7 @@
 Requests are the held-out ones, over and over. Meanwhile devices fall silent, stick and come back, the simulated clock
 runs on and now and then is put back, and the controller dies and recovers from its journal, which is on the disk. Every
 minute the process's memory and open files are counted. At the end all faults are cleared and time passes: no output
-with a time limit may still be on, and the journal must be whole. The devices have no timers of their own, so that only
-the broker can end what it started.
+with a time limit may still be on, and the journal must be whole.
 """
 
 from __future__ import annotations
@@ -23,11 +22,9 @@ from random import Random
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from devices.broker import Broker
-from devices.driver import Reading
 from devices.journal import Journal, read_events, verify_events
-from devices.schema import Value
-from devices.simulator import SimulatedDriver, World
+from devices.place import pass_time, simulated_broker
+from devices.simulator import World
 from devices.site import Site, load_site
 from edge_agent.bundle import open_bundle
 from edge_agent.llama_engine import LlamaEngine
@@ -37,24 +34,6 @@ from finetune.conversations import generate_cases
 
 ASKS, SEED = 400, 77
 LEAK_SHARE = 1.05  # of memory, between a fifth of the way and the end
-
-
-class WithoutTimers:
-    """The simulated devices, without `write_later`."""
-
-    def __init__(self, world: World) -> None:
-        self._driver = SimulatedDriver(world)
-
-    def read(self, device: str) -> dict[str, Reading]:
-        """Return every property of a device."""
-        return self._driver.read(device)
-
-    def write(self, device: str, values: dict[str, Value]) -> None:
-        """Set properties of a device."""
-        self._driver.write(device, values)
-
-    def close(self) -> None:
-        """Nothing to let go of."""
 
 
 class Soak:
@@ -70,14 +49,7 @@ class Soak:
 
     def _start(self) -> None:
         self.journal = Journal(self._journal_file)
-        self.broker = Broker(
-            self.site,
-            WithoutTimers(self.world),
-            self.journal,
-            clock=lambda: self.world.time_s,
-            confirm=lambda effect: self.rng.random() < 0.5,
-            pause=self.world.advance,
-        )
+        self.broker = simulated_broker(self.world, journal=self.journal, confirm=lambda effect: self.rng.random() < 0.5)
         self.statuses.update(outcome.status for outcome in self.broker.recover())
         self.agent = self._simulation.agent_with(self.broker, lambda: self.world.clock)
 
@@ -87,8 +59,7 @@ class Soak:
         result = self.agent.ask(engine, ask)
         self.statuses.update(action.status for action in result.actions)
         self.statuses[f"turn: {result.stop_reason}"] += 1
-        self.world.advance(self.rng.choice([1.0, 5.0, 30.0, 300.0]))
-        self.broker.tick()
+        pass_time(self.broker, self.world, self.rng.choice([1.0, 5.0, 30.0, 300.0]))
 
     def _disturb(self) -> None:
         device, draw = self.rng.choice(list(self.site.devices)), self.rng.random()
@@ -121,8 +92,7 @@ class Soak:
         """Let all faults and times be over; return the timed outputs that are on all the same."""
         self.clear()
         for _ in range(3):
-            self.world.advance(3600)
-            self.broker.tick()
+            pass_time(self.broker, self.world, 3600)
         return [
             f"{device.name}: {self.world.state[device.name]}"
             for device in self.site.devices.values()

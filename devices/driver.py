@@ -56,11 +56,11 @@ class Driver(Protocol):
 
 
 @runtime_checkable
-class TimedDriver(Protocol):
-    """A driver whose devices have timers of their own, which go on when the controller does not."""
+class UrgentDriver(Protocol):
+    """A driver whose devices share a line on which one waits for another."""
 
-    def write_later(self, device: str, values: dict[str, Value], after_s: float) -> None:
-        """Set properties after a time, replacing what was still to come for this device."""
+    def write_now(self, device: str, values: dict[str, Value]) -> None:
+        """Do what `write` does, before all others, and end what another thread waits for on the line."""
         ...
 
 

@@ -2,7 +2,8 @@
 
 An output with a time limit must be put back when its time is over. The list is made from the journal alone, so that it
 survives a restart. An ending is owed from the moment its action was started, whatever came of the start, until its end
-was read back or a later action on the same properties was done.
+was read back or a later action on the same properties was done. One whose start has no end in the journal yet may still
+reach its device, so that it stays owed whatever else is done.
 """
 
 from __future__ import annotations
@@ -69,11 +70,13 @@ class Endings:
             self._forget(str(proposal.get("device")), set(proposal.get("effect", {})), time_s, but=command)
         if event == "ENDED":
             self._forget_one(command, time_s)
-        self._proposals.pop(command, None)
+        else:
+            self._proposals.pop(command, None)
 
     def _forget(self, device: str, properties: set[str], time_s: float, but: int) -> None:
         for command, ending in list(self._owed.items()):
-            if command != but and ending.device == device and properties & set(ending.writes):
+            is_over = command not in self._proposals
+            if command != but and is_over and ending.device == device and properties & set(ending.writes):
                 self._forget_one(command, time_s)
 
     def _forget_one(self, command: int, time_s: float) -> None:

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -53,7 +54,7 @@ class Event:
 
 
 class Journal:
-    """An append-only list of events. Each `append` is on the disk when it returns. One thread at a time.
+    """An append-only list of events. Each `append` is on the disk when it returns. Safe to use from several threads.
 
     Args:
         path: the database file; None keeps it in memory (simulation, evaluation).
@@ -64,6 +65,7 @@ class Journal:
 
     def __init__(self, path: Path | None = None) -> None:
         self._lock = _lock(path) if path else None
+        self._using = threading.Lock()  # SQLite does not survive a database that is closed in the middle of a write
         try:
             self._database = sqlite3.connect(path or ":memory:", check_same_thread=False)
             self._database.execute("PRAGMA journal_mode=WAL")
@@ -86,22 +88,24 @@ class Journal:
         Raises:
             UnavailableError: it could not be written, so nothing that depends on it may happen.
         """
-        entry = Event(self._last_id + 1, command, float(time_s), event, body, "")
-        digest = entry.chained(self._last_digest)
-        try:
-            with self._database:
-                self._database.execute(
-                    "INSERT INTO events (id, command, time_s, event, body, digest) VALUES (?, ?, ?, ?, ?, ?)",
-                    (entry.id, command, entry.time_s, event, json.dumps(body, sort_keys=True), digest),
-                )
-        except sqlite3.Error as error:
-            raise UnavailableError(f"cannot write the journal: {error}") from error
-        self._last_id, self._last_digest = entry.id, digest
-        return entry.id
+        with self._using:
+            entry = Event(self._last_id + 1, command, float(time_s), event, body, "")
+            digest = entry.chained(self._last_digest)
+            try:
+                with self._database:
+                    self._database.execute(
+                        "INSERT INTO events (id, command, time_s, event, body, digest) VALUES (?, ?, ?, ?, ?, ?)",
+                        (entry.id, command, entry.time_s, event, json.dumps(body, sort_keys=True), digest),
+                    )
+            except sqlite3.Error as error:
+                raise UnavailableError(f"cannot write the journal: {error}") from error
+            self._last_id, self._last_digest = entry.id, digest
+            return entry.id
 
     def events(self, command: int | None = None) -> list[Event]:
         """Return events in order, all or those of one command (its proposal included)."""
-        return list(_events(self._database, command))
+        with self._using:
+            return list(_events(self._database, command))
 
     def stream(self) -> Iterator[Event]:
         """Yield all events in order, one at a time: a journal of years need not fit into memory."""
@@ -109,7 +113,8 @@ class Journal:
 
     def close(self) -> None:
         """Close the database and let others write it."""
-        self._database.close()
+        with self._using:
+            self._database.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

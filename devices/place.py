@@ -12,14 +12,17 @@ from pathlib import Path
 from devices.action import Action
 from devices.broker import Broker, Mode
 from devices.driver import Driver
+from devices.endings import Ending
 from devices.errors import UnavailableError, UsageError
 from devices.journal import Journal
+from devices.safe_state import in_parallel
 from devices.schema import Value
 from devices.simulator import SimulatedDriver, World
 from devices.site import Site
 from devices.yaml_file import parse_value
 
-TICK_S = 0.25
+TICK_S = 0.25  # an ending is on its way half a second after it is due, at most
+ROUNDING_S = 1e-6  # of a simulated clock
 Confirm = Callable[[str], bool]
 
 
@@ -36,6 +39,7 @@ class Place:
         self._driver = driver
         self._closing = threading.Event()
         self._ticker: threading.Thread | None = None
+        self._told: dict[int, str] = {}  # problems by command, each told once
 
     @property
     def clock_text(self) -> str:
@@ -54,15 +58,21 @@ class Place:
         self._ticker.start()
 
     def _tick(self, tell: Callable[[str], None]) -> None:
-        told: list[str] = []
-        while True:
-            problems = self.broker.tick()
-            for problem in problems:
-                if problem not in told:
-                    tell(problem)
-            told = problems
-            if self._closing.wait(TICK_S):
-                return
+        """End what is over, each in a thread of its own: a device that does not answer keeps no other on."""
+        threads: list[threading.Thread] = []
+        while not self._closing.wait(TICK_S):
+            threads = [thread for thread in threads if thread.is_alive()]
+            for ending in self.broker.claim_due():
+                threads.append(threading.Thread(target=self._end, args=(ending, tell), name=f"end {ending.device}"))
+                threads[-1].start()
+        for thread in threads:
+            thread.join()
+
+    def _end(self, ending: Ending, tell: Callable[[str], None]) -> None:
+        problem = self.broker.end(ending)
+        if problem and self._told.get(ending.command) != problem:
+            tell(problem)
+        self._told[ending.command] = problem
 
     def wait_for_endings(self, tell: Callable[[str], None]) -> None:
         """Return when nothing is owed any more; `tell` hears that there is something to wait for."""
@@ -78,10 +88,15 @@ class Place:
             self._ticker.join()
         if self.world is not None:
             return []
-        problems = self.broker.tick(all_now=True)
+        problems = in_parallel(self.broker.end, self.broker.claim_due(all_now=True))
         self._driver.close()
         self.broker.journal.close()
-        return problems
+        return [problem for problem in problems if problem]
+
+    def advance(self, seconds: float) -> None:
+        """Let simulated time pass; the time of real devices passes by itself."""
+        if self.world is not None:
+            pass_time(self.broker, self.world, seconds)
 
 
 def simulated_place(
@@ -95,16 +110,50 @@ def simulated_place(
     """Return a place with a fresh simulated world. Args: time_s: seconds since midnight there."""
     world = World(site, time_s=time_s)
     driver = SimulatedDriver(world)
+    return Place(simulated_broker(world, driver, journal, confirm, mode), driver, world)
+
+
+def simulated_broker(
+    world: World,
+    driver: Driver | None = None,
+    journal: Journal | None = None,
+    confirm: Confirm | None = None,
+    mode: Mode = "auto",
+) -> Broker:
+    """Return a broker for a simulated world, whose time passes while it waits for a device.
+
+    Args:
+        world: the devices.
+        driver: another than the world's own, between broker and world.
+        journal: takes every step; in memory by default.
+        confirm: as Broker's.
+        mode: as Broker's.
+    """
+
+    def pause(seconds: float) -> None:
+        pass_time(broker, world, seconds)
+
     broker = Broker(
-        site,
-        driver,
+        world.site,
+        driver or SimulatedDriver(world),
         journal or Journal(),
         clock=lambda: world.time_s,
         confirm=confirm,
         mode=mode,
-        pause=world.advance,
+        pause=pause,
     )
-    return Place(broker, driver, world)
+    return broker
+
+
+def pass_time(broker: Broker, world: World, seconds: float) -> list[str]:
+    """Let simulated time pass, and let the broker end what falls due at its time; return what did not end."""
+    until_s = world.time_s + seconds
+    problems = broker.tick()
+    while world.time_s < until_s - ROUNDING_S:
+        due_s = [ending.due_s for ending in broker.owed() if world.time_s < ending.due_s < until_s]
+        world.advance(max(min(due_s, default=until_s) - world.time_s, ROUNDING_S))
+        problems = broker.tick()
+    return problems
 
 
 def live_place(site: Site, journal: Journal, confirm: Confirm | None = None, mode: Mode = "auto") -> Place:

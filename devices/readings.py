@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from devices.action import Action, Requirement
+from devices.action import Action, Requirement, is_so
 from devices.describe import describe
 from devices.driver import DeviceUnavailable, Driver, Reading
 from devices.schema import Value
 from devices.site import Device, Site
 
+SETTLE_STEP_S = 0.1
 FRESH_S = 60.0  # an older reading does not say where or how a device is
 
 
 class Readings:
     """Readings of one site through its driver, judged by quality, age and schema."""
 
-    def __init__(self, site: Site, driver: Driver, clock: Callable[[], float]) -> None:
-        self._site, self._driver, self._clock = site, driver, clock
+    def __init__(self, site: Site, driver: Driver, clock: Callable[[], float], pause: Callable[[float], None]) -> None:
+        self._site, self._driver, self._clock, self._pause = site, driver, clock, pause
 
     def values(self, device: str, max_age_s: float | None = None) -> dict[str, Value]:
         """Return a device's good values, of any age or fresh ones only; none if it does not answer.
@@ -36,6 +37,22 @@ class Readings:
                 or (name in schemas and not schemas[name].problem_with(reading.value))
             )
         }
+
+    def settled(
+        self,
+        device: str,
+        goal: dict[str, Value],
+        tolerance: float,
+        settle_s: float,
+        is_given_up: Callable[[], bool],
+    ) -> dict[str, Value]:
+        """Return a device's values when they are as the goal says, when its time to get there is over, or given up."""
+        for _ in range(int(settle_s / SETTLE_STEP_S)):
+            seen = self.values(device)
+            if is_so(seen, goal, tolerance) or is_given_up():
+                return seen
+            self._pause(SETTLE_STEP_S)
+        return self.values(device)
 
     def _read(self, device: str) -> dict[str, Reading]:
         try:

@@ -32,6 +32,7 @@ FAULTS = {
     "silence": "a device does not answer",
     "freeze": "a device shows what it shows now",
     "garble": "every answer is noise",
+    "mute": "no answer comes at all, though devices do as they are told",
     "delay": "every answer comes SECONDS late",
     "drop": "the peers drop all connections and listen no more",
     "clear": "all is well again",
@@ -88,6 +89,8 @@ class Stage:
             return f"every answer comes {self.world.faults.delay_s:g} s late"
         if name == "garble":
             self.world.faults.garbled = True
+        elif name == "mute":
+            self.world.faults.mute = True
         elif name == "drop":
             self.close()
         elif name == "clear":

@@ -1,4 +1,4 @@
-"""One simulated world behind a site: values that drift, flow and end by themselves, at any speed."""
+"""One simulated world behind a site: values that drift and flow, at any speed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,6 @@ class World:
         for name, values in (state or {}).items():
             self.state[name] |= values
         self.records = {name: [dict(record) for record in device.records] for name, device in site.devices.items()}
-        self._endings: dict[str, tuple[float, dict[str, Value]]] = {}
 
     @property
     def clock(self) -> str:
@@ -53,18 +52,13 @@ class World:
         return {key: round(value, 1) if isinstance(value, float) else value for key, value in values}
 
     def advance(self, seconds: float) -> None:
-        """Let time pass: drifts, flows, and actions that end."""
+        """Let time pass: drifts and flows. What a controller has to end meanwhile it must see to itself."""
         until = self.time_s + seconds
         while self.time_s < until - 1e-9:
-            next_ending = min((when for when, _ in self._endings.values()), default=math.inf)
-            step = min(STEP_S, until - self.time_s, max(next_ending - self.time_s, 1e-6))
+            step = min(STEP_S, until - self.time_s)
             for rule in self.site.world:
                 self._apply(rule, step)
             self.time_s += step
-            for device, (when, values) in list(self._endings.items()):
-                if when <= self.time_s + 1e-6:
-                    del self._endings[device]
-                    self.state[device] |= values
 
     def _apply(self, rule: WorldRule, seconds: float) -> None:
         if rule.while_ is not None and not self._value(rule.while_):
@@ -85,10 +79,7 @@ class World:
         return self.state[device][key]
 
     def set(self, device: str, values: dict[str, Value]) -> None:
-        """Change a device now; an earlier ending that would do the same is forgotten."""
-        ending = self._endings.get(device)
-        if ending and all(values.get(name) == value for name, value in ending[1].items()):
-            del self._endings[device]
+        """Change a device now."""
         self.state[device] |= values
 
     def call(self, device: str, action: str, arguments: Mapping[str, Value]) -> dict[str, Any] | None:
@@ -99,10 +90,6 @@ class World:
                 record |= {name: evaluate(value, arguments) for name, value in plain.record.items()}
                 return {name: record[name] for name in (*plain.output, *plain.words)}
         return None
-
-    def end_later(self, device: str, values: dict[str, Value], after_s: float) -> None:
-        """Set values after a time; a device has one ending at most, the latest given."""
-        self._endings[device] = (self.time_s + after_s, values)
 
 
 def default_value(schema: DataSchema) -> Value:
@@ -129,15 +116,10 @@ class SimulatedDriver:
         return {name: Reading(value, self.world.time_s) for name, value in self.world.values_of(device).items()}
 
     def write(self, device: str, values: dict[str, Value]) -> None:
-        """Set properties of a device at once; an ending that the same action arranged stays."""
+        """Set properties of a device at once."""
         self._require_answer(device)
         if device not in self.world.stuck:
             self.world.set(device, values)
-
-    def write_later(self, device: str, values: dict[str, Value], after_s: float) -> None:
-        """Set properties when the world's clock has moved on."""
-        self._require_answer(device)
-        self.world.end_later(device, values, after_s)
 
     def call(self, device: str, action: str, arguments: Mapping[str, Value], key: str) -> dict[str, Any] | None:
         """Carry out an action with output; a stuck device refuses."""

@@ -68,8 +68,7 @@ class Runner:
             seen_s = time.monotonic()
             self.engine.look_ahead(agent.ahead())  # while the person thinks
             while (ask := read()) is not None:
-                if place.world:
-                    place.world.advance(time.monotonic() - seen_s)
+                place.advance(time.monotonic() - seen_s)
                 seen_s = time.monotonic()
                 if ask.strip():
                     result = agent.ask(self.engine, ask.strip())

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from devices.broker import Broker
-from devices.journal import Journal
-from devices.simulator import SimulatedDriver, World
+from devices.place import simulated_broker
+from devices.simulator import World
 from devices.site import Site
 from edge_agent.agent import Agent, TurnLimits
 from edge_agent.cases import Case
@@ -48,15 +48,7 @@ class Simulation:
 
     def agent(self, world: World, confirm: Callable[[str], bool] | None = None) -> Agent:
         """Return an agent that works the devices of a world through a broker of its own."""
-        broker = Broker(
-            self.site,
-            SimulatedDriver(world),
-            Journal(),
-            clock=lambda: world.time_s,
-            confirm=confirm,
-            pause=world.advance,
-        )
-        return self.agent_with(broker, lambda: world.clock)
+        return self.agent_with(simulated_broker(world, confirm=confirm), lambda: world.clock)
 
     def agent_with(self, broker: Broker, clock_text: Callable[[], str]) -> Agent:
         """Return an agent that works through a broker, on whatever devices that has."""

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from random import Random
 
-from devices.broker import Broker, Outcome
+from devices.broker import Outcome
 from devices.errors import UsageError
 from devices.journal import Journal
+from devices.place import pass_time, simulated_broker
 from devices.schema import Value
-from devices.simulator import SimulatedDriver, World
+from devices.simulator import World
 from devices.site import Site
 from devices.tools import Tool, call_of
 from edge_agent.cases import Case
@@ -73,13 +74,13 @@ class Stage:
 
 def make_row(stage: Stage, rng: Random, exchanges: tuple[int, int] = EXCHANGES_PER_ROW) -> Row:
     """Return one conversation of several exchanges in one world, whose time goes on between them."""
-    world = random_world(stage.site, rng)
+    world, journal = random_world(stage.site, rng), Journal()
     messages, kinds = [stage.system], []
     for _ in range(rng.randint(*exchanges)):
         plan = draw_plan(stage, world, rng, held_out=False)
-        messages += carry_out(plan, stage, world)[0]
+        messages += carry_out(plan, stage, world, journal)[0]
         kinds.append(plan.kind)
-        world.advance(rng.choice([5, 60, 600, 3600]))
+        pass_time(simulated_broker(world, journal=journal), world, rng.choice([5, 60, 600, 3600]))
         if rng.random() < 0.3:
             world.state = random_world(stage.site, rng).state
     return Row(tuple(kinds), tuple(messages))
@@ -138,21 +139,16 @@ def random_world(site: Site, rng: Random) -> World:
     return World(site, state, time_s=rng.randrange(24 * 60) * 60)
 
 
-def carry_out(plan: Plan, stage: Stage, world: World) -> tuple[list[Message], list[Outcome]]:
+def carry_out(
+    plan: Plan, stage: Stage, world: World, journal: Journal | None = None
+) -> tuple[list[Message], list[Outcome]]:
     """Carry a plan out in the world; return the messages after the system turn, and the broker's outcomes.
 
     A sequence stops at the first command that is not done. The assistant's last words say only whether all was done:
     the person hears the broker's report.
     """
     world.broken, world.stuck = set(plan.broken), set(plan.stuck)
-    broker = Broker(
-        stage.site,
-        SimulatedDriver(world),
-        Journal(),
-        clock=lambda: world.time_s,
-        confirm=lambda effect: plan.is_confirmed,
-        pause=world.advance,
-    )
+    broker = simulated_broker(world, journal=journal, confirm=lambda effect: plan.is_confirmed)
     messages = [user_message(plan.ask, broker.state(), world.clock)]
     outcomes: list[Outcome] = []
     thought, answer = plan.thought, plan.answer

@@ -45,7 +45,7 @@ class CommandPeer:
     def start(self) -> None:
         """Make the programs. Raises OSError where that is not allowed."""
         self._folder = tempfile.TemporaryDirectory(prefix="edgewright-")
-        self._server = StandInServer(Path(self._folder.name) / "socket", self.answer)
+        self._server = StandInServer(Path(self._folder.name) / "socket", self._answer_late)
         self._server.start()
         for program in self._programs:
             if not program.exists():
@@ -63,6 +63,11 @@ class CommandPeer:
         self._server.stop()
         self._folder.cleanup()
         self._server = None
+
+    def _answer_late(self, words: list[str]) -> tuple[int, str]:
+        told = self.answer(words)
+        self._world.wait_while_mute(lambda: self._server is not None)
+        return told
 
     def answer(self, words: list[str]) -> tuple[int, str]:
         """Return exit code and output, in Latin-1, of a program called with these words, and do what they ask."""

@@ -13,9 +13,9 @@ answer later than twice `timeout_s`, for Grbl's answers carry no number.
 from __future__ import annotations
 
 import re
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from devices.driver import Binding, DeviceUnavailable, DriverType, Reading, reading_of
+from devices.drivers.bus_lock import BusLock
 from devices.schema import DataSchema, Value
 from devices.yaml_file import Strict
 
@@ -100,12 +101,13 @@ class GcodeDriver:
     def __init__(self, settings: GcodeSettings, bindings: Mapping[str, Binding], clock: Callable[[], float]) -> None:
         self._settings, self._bindings, self._clock = settings, bindings, clock
         self._line: Any = None
-        self._lock = threading.Lock()
+        self._lock = BusLock(self._give_up)
+        self._is_given_up = False
 
     def read(self, device: str) -> dict[str, Reading]:
         """Return every property of a device, of one and the same moment."""
         binding = self._bindings[device]
-        with self._lock:
+        with self._taken():
             shown = self._shown(device, has_modes=any(place.is_mode for place in binding.at.values()))
         found: dict[str, Reading] = {}
         for name, place in binding.at.items():
@@ -115,8 +117,19 @@ class GcodeDriver:
 
     def write(self, device: str, values: dict[str, Value]) -> None:
         """Set properties of a device: axes as one move, which has only begun when this returns."""
+        self._write(device, values, is_urgent=False)
+
+    def write_now(self, device: str, values: dict[str, Value]) -> None:
+        """Do what `write` does before all others; a hold is sent at once, whatever the board is being asked."""
         at = self._bindings[device].at
-        with self._lock:
+        if (line := self._line) and any(at[name].moving for name in values):
+            with suppress(OSError, TypeError):  # TypeError: pyserial, when the line is closed meanwhile
+                line.write(HOLD)
+        self._write(device, values, is_urgent=True)
+
+    def _write(self, device: str, values: dict[str, Value], *, is_urgent: bool) -> None:
+        at = self._bindings[device].at
+        with self._taken(is_urgent=is_urgent):
             for name, value in values.items():
                 if at[name].moving:
                     self._stop(device, value)
@@ -128,8 +141,21 @@ class GcodeDriver:
 
     def close(self) -> None:
         """Let go of the line; a move goes on."""
-        with self._lock:
+        with self._taken():
             self._close()
+
+    @contextmanager
+    def _taken(self, *, is_urgent: bool = False) -> Iterator[None]:
+        with self._lock.hold(is_urgent=is_urgent):
+            self._is_given_up = False
+            yield
+
+    def _give_up(self) -> None:
+        """Make another thread's wait for an answer fail."""
+        self._is_given_up = True
+        if line := self._line:
+            with suppress(OSError, TypeError):
+                line.cancel_read()
 
     def _stop(self, device: str, value: Value) -> None:
         """Hold the motion, and drop what was still to come; a reset out of a hold keeps the position."""
@@ -177,8 +203,9 @@ class GcodeDriver:
 
     def _await(self, device: str, is_wanted: Callable[[str], bool]) -> str:
         """Return the next line that is wanted; others are news that nobody asked for."""
-        deadline_s = time.monotonic() + self._settings.timeout_s
-        while time.monotonic() < deadline_s:
+        started_s = time.monotonic()
+        deadline_s = started_s + self._settings.timeout_s
+        while time.monotonic() < deadline_s and not self._is_given_up:
             try:
                 raw = self._line.readline()
             except (OSError, TypeError) as error:  # TypeError: pyserial, when the line is closed meanwhile
@@ -189,7 +216,8 @@ class GcodeDriver:
                 raise self._lost(device, "answered noise") from error
             if is_wanted(line):
                 return line
-        raise self._lost(device, f"gave no answer in {self._settings.timeout_s:g} s")
+        waited_s = time.monotonic() - started_s
+        raise self._lost(device, f"gave no answer in {waited_s:.1f} s")
 
     def _lost(self, device: str, problem: str) -> DeviceUnavailable:
         """Let go of the line, so that nothing that is still on its way is taken for the next answer."""

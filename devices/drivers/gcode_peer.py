@@ -74,7 +74,8 @@ class GcodePeer:
         os.close(handle)
 
     def _answers(self) -> bool:
-        return all(self._world.read(device) is not None for device in self._bindings)
+        is_there = all(self._world.read(device) is not None for device in self._bindings)
+        return is_there and not self._world.faults.mute
 
     def _take(self, byte: bytes) -> str:
         """Take one byte; return what the board says to it."""

@@ -52,6 +52,10 @@ class HttpPeer:
             self._server.server_close()
             self._server = None
 
+    def wait_while_mute(self) -> None:
+        """Keep an answer back."""
+        self.world.wait_while_mute(lambda: self._server is not None)
+
     def show(self, path: str) -> tuple[int, Any]:
         """Return status and JSON for a GET of a path with query."""
         shown: dict[str, Any] = {}
@@ -167,6 +171,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, status: int, answer: Any) -> None:
         faults = self.owner.world.faults
         time.sleep(faults.delay_s)
+        self.owner.wait_while_mute()
         raw = b"\xff\xfe not HTTP at all \r\n\r\n" if faults.garbled else json.dumps(answer).encode()
         try:
             if not faults.garbled:

@@ -9,16 +9,18 @@ Does not guard against: another master on the same registers; Modbus has neither
 
 from __future__ import annotations
 
+import socket
 import struct
-import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from devices.driver import Binding, DeviceUnavailable, DriverType, Reading, reading_of
+from devices.drivers.bus_lock import BusLock
 from devices.schema import DataSchema, Value
 from devices.yaml_file import Strict
 
@@ -129,8 +131,8 @@ class ModbusDriver:
     def __init__(self, settings: ModbusSettings, bindings: Mapping[str, Binding], clock: Callable[[], float]) -> None:
         self._settings, self._clock = settings, clock
         self._bindings = bindings
-        self._lock = threading.Lock()
         self._client = _make_client(settings)
+        self._lock = BusLock(self._client.give_up)
 
     def read(self, device: str) -> dict[str, Reading]:
         """Return every property of a device; one that makes no sense is marked bad."""
@@ -145,25 +147,33 @@ class ModbusDriver:
 
     def write(self, device: str, values: dict[str, Value]) -> None:
         """Set properties of a device, one request each, in the order given."""
+        self._write(device, values, is_urgent=False)
+
+    def write_now(self, device: str, values: dict[str, Value]) -> None:
+        """Do what `write` does before all others; an answer that another thread waits for is given up."""
+        self._write(device, values, is_urgent=True)
+
+    def _write(self, device: str, values: dict[str, Value], *, is_urgent: bool) -> None:
         binding = self._bindings[device]
         for name, value in values.items():
             register = binding.at[name]
             raw = register.to_raw(value, binding.device.properties[name])
             if register.is_bit:
-                self._ask(device, "write_coil", register.address, bool(raw[0]))
+                self._ask(device, "write_coil", register.address, bool(raw[0]), is_urgent=is_urgent)
             else:
-                self._ask(device, "write_registers", register.address, raw)
+                self._ask(device, "write_registers", register.address, raw, is_urgent=is_urgent)
 
     def close(self) -> None:
         """Close the connection."""
-        with self._lock:
+        with self._lock.hold():
             self._client.close()
 
-    def _ask(self, device: str, method: str, *arguments: Any, **named: Any) -> Any:
+    def _ask(self, device: str, method: str, *arguments: Any, is_urgent: bool = False, **named: Any) -> Any:
         """Send one request, once. Raises DeviceUnavailable; the next request connects again."""
         from pymodbus.exceptions import ModbusException
 
-        with self._lock:
+        with self._lock.hold(is_urgent=is_urgent):
+            self._client.is_given_up = False
             started_s = time.monotonic()
             try:
                 if not self._client.connect():
@@ -173,6 +183,9 @@ class ModbusDriver:
                 self._client.close()  # what is still on its way must not be taken for the next answer
                 waited_s = time.monotonic() - started_s
                 raise DeviceUnavailable(f"{device}: {self._where()} gave no answer in {waited_s:.1f} s") from error
+            if answer.function_code & ~ERROR_BIT != FUNCTIONS[method]:  # RTU has no number that says which answer it is
+                self._client.close()
+                raise DeviceUnavailable(f"{device}: {self._where()} answered another request")
             if answer.isError():
                 raise DeviceUnavailable(f"{device}: {self._where()} refused {method} {arguments[0]}: {answer}")
             return answer
@@ -189,15 +202,47 @@ _METHODS = {
 }
 
 
+# Function codes and the bit of an error. Source: Modbus specification 1.1b3, 6 and 7.
+FUNCTIONS = {
+    "read_coils": 1,
+    "read_discrete_inputs": 2,
+    "read_holding_registers": 3,
+    "read_input_registers": 4,
+    "write_coil": 5,
+    "write_registers": 16,
+}
+ERROR_BIT = 0x80
+
+
 def _make_client(settings: ModbusSettings) -> Any:
+    """Return pymodbus's client, with `give_up`, which makes a wait for an answer in another thread fail at once."""
     from pymodbus.client import ModbusSerialClient, ModbusTcpClient
+
+    class SerialClient(ModbusSerialClient):
+        is_given_up = False
+
+        def give_up(self) -> None:
+            self.is_given_up = True
+
+        def _in_waiting(self) -> int:  # pymodbus 3.16 asks this in a loop until an answer is there
+            if self.is_given_up:
+                raise OSError("given up for a stop")
+            return int(super()._in_waiting())  # type: ignore[no-untyped-call]
+
+    class TcpClient(ModbusTcpClient):
+        is_given_up = False
+
+        def give_up(self) -> None:
+            if (link := self.socket) is not None:
+                with suppress(OSError):
+                    link.shutdown(socket.SHUT_RDWR)
 
     # retries=0: whether to ask again is not for a library to decide where the question moves something
     if settings.serial:
-        return ModbusSerialClient(
+        return SerialClient(
             settings.serial, baudrate=settings.baud, parity=settings.parity, timeout=settings.timeout_s, retries=0
         )
-    return ModbusTcpClient(settings.host, port=settings.port, timeout=settings.timeout_s, retries=0)
+    return TcpClient(settings.host, port=settings.port, timeout=settings.timeout_s, retries=0)
 
 
 def _problem_with(_: ModbusSettings, register: Register, is_written: bool) -> str:

@@ -98,6 +98,8 @@ class ModbusPeer:
         return SimDevice(self._settings.unit, simdata=(blocks[0], blocks[1], blocks[2], blocks[3]), action=self._answer)
 
     def _trace_packet(self, is_sending: bool, packet: bytes) -> bytes:
+        if is_sending and self._world.faults.mute:
+            return b""
         return NOISE if is_sending and self._world.faults.garbled else packet
 
     async def _answer(

@@ -123,15 +123,16 @@ class MqttDriver:
         self._messages: dict[str, list[_Message]] = {}
         self._count = 0
         self._news = threading.Condition()
-        self._asking = threading.RLock()
+        self._asking = {device: threading.Lock() for device in bindings}  # so that an answer is to the last question
+        self._connecting = threading.Lock()
         self._client: Any = None
         self._is_ready = False
 
     def read(self, device: str) -> dict[str, Reading]:
         """Ask for a device's properties and return what it then says; what does not fit its schema is marked bad."""
         binding, found = self._bindings[device], {}
-        with self._asking:
-            client = self._connected(device)
+        client = self._connected(device)
+        with self._asking[device]:
             for name, route in self._routes[device].items():
                 since = self._count
                 if route.get:
@@ -143,12 +144,13 @@ class MqttDriver:
 
     def write(self, device: str, values: dict[str, Value]) -> None:
         """Set properties of a device, together where the profile can, and wait until it shows a new state."""
-        with self._asking:
-            client = self._connected(device)
-            for topic, (payload, route) in self._payloads(device, values).items():
-                since = self._count
-                client.publish(topic, payload, qos=1)
-                self._wait(device, route, since)
+        client = self._connected(device)
+        sent = []
+        for topic, (payload, route) in self._payloads(device, values).items():
+            sent.append((route, self._count))
+            client.publish(topic, payload, qos=1)
+        for route, since in sent:
+            self._wait(device, route, since)
 
     def _payloads(self, device: str, values: dict[str, Value]) -> dict[str, tuple[str, Route]]:
         bodies: dict[str, tuple[dict[str, Any], Route]] = {}
@@ -185,15 +187,17 @@ class MqttDriver:
                     )
 
     def _connected(self, device: str) -> Any:
-        if self._client is None:
-            self._client = self._connect(device)
+        with self._connecting:
+            if self._client is None:
+                self._client = self._connect(device)
+            client = self._client
         deadline = time.monotonic() + self._settings.timeout_s
         with self._news:
             while not self._is_ready:
                 left_s = deadline - time.monotonic()
                 if left_s <= 0 or not self._news.wait(left_s):
                     raise DeviceUnavailable(f"{device}: no connection to {self._where()}")
-        return self._client
+        return client
 
     def _connect(self, device: str) -> Any:
         from paho.mqtt.client import Client

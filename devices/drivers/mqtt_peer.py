@@ -126,7 +126,7 @@ class MqttPeer:
                 if route.state in topics:
                     raw = route.value.to_raw(values[name])
                     put(shown.setdefault(route.state, {}), route.value.key or "", raw)
-        for topic, body in shown.items():
+        for topic, body in shown.items() if not self._world.faults.mute else ():
             plain = body.get("", body)
             payload = NOISE if self._world.faults.garbled else json.dumps(plain).encode()
             client.publish(topic, payload, qos=1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -25,11 +25,13 @@ class Faults:
     Attributes:
         frozen: devices whose readings stay as they were, though they move.
         garbled: whether answers are noise.
+        mute: whether no answer comes at all, though devices do as they are told.
         delay_s: how long every answer takes longer.
     """
 
     frozen: dict[str, dict[str, Value]] = field(default_factory=dict)
     garbled: bool = False
+    mute: bool = False
     delay_s: float = 0.0
 
 
@@ -65,6 +67,11 @@ class LiveWorld:
             if device not in world.stuck | world.broken:
                 world.set(device, values)
             return device not in world.broken
+
+    def wait_while_mute(self, is_up: Callable[[], bool]) -> None:
+        """Return when answers come again, or nothing is up any more: for peers that answer each in a thread."""
+        while self.faults.mute and is_up():
+            time.sleep(0.01)
 
     def freeze(self, device: str) -> None:
         """Keep showing what the device shows now."""

@@ -11,7 +11,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from devices.driver import Binding, CallDriver, CallRefused, DeviceUnavailable, Driver, DriverType, Reading
+from devices.driver import (
+    Binding,
+    CallDriver,
+    CallRefused,
+    DeviceUnavailable,
+    Driver,
+    DriverType,
+    Reading,
+    UrgentDriver,
+)
 from devices.errors import UsageError
 from devices.schema import Value
 from devices.site import Device, Site
@@ -175,6 +184,12 @@ class SiteDriver:
     def write(self, device: str, values: dict[str, Value]) -> None:
         """Set properties of a device."""
         self._of(device).write(device, values)
+
+    def write_now(self, device: str, values: dict[str, Value]) -> None:
+        """Set properties of a device before all others."""
+        driver = self._of(device)
+        write = driver.write_now if isinstance(driver, UrgentDriver) else driver.write
+        write(device, values)
 
     def call(self, device: str, action: str, arguments: Mapping[str, Value], key: str) -> dict[str, Any] | None:
         """Carry out an action with output."""

@@ -11,12 +11,14 @@ from devices.broker import Broker
 from devices.driver import DeviceUnavailable, Reading
 from devices.errors import UnavailableError
 from devices.journal import Journal
+from devices.place import pass_time
 from devices.schema import Value
 from devices.simulator import SimulatedDriver, World
 from devices.site import load_site
 from devices.tools import Command
 
 SITE = load_site("home")
+PUMPED_PCT_S = 240 / 3600  # of the rain tank, devices/sites/home.yaml
 
 
 class DriverBetween(SimulatedDriver):
@@ -122,8 +124,13 @@ def test_timed_action_ends_by_itself() -> None:
     broker, world, _ = make_broker()
     outcome = broker.execute(Command("well_pump", "run", {"seconds": 30}))
     assert outcome.report == "The well pump is running for 30 seconds."
-    world.advance(31)
+    level_pct = float(world.state["rain_tank"]["level_pct"])
+    pass_time(broker, world, 29)
+    assert world.state["well_pump"]["running"] is True
+    pass_time(broker, world, 3600)
     assert world.state["well_pump"]["running"] is False
+    assert events_of(broker)[-1] == "ENDED" and broker.owed() == []
+    assert level_pct - float(world.state["rain_tank"]["level_pct"]) == pytest.approx(30 * PUMPED_PCT_S)  # not an hour
 
 
 def test_stuck_device_failed_and_silent_one_never_started() -> None:

@@ -28,19 +28,25 @@ class Killed(BaseException):
 
 
 class PlainDriver:
-    """The world's devices without timers of their own; counts writes, and dies when told."""
+    """The world's devices; counts writes, and dies when told."""
 
     def __init__(self, world: World, clock: Callable[[], float]) -> None:
         self._inner, self._clock = SimulatedDriver(world), clock
         self.writes: list[tuple[str, dict[str, Value]]] = []
+        self.reads: list[tuple[str, int]] = []  # with how many writes there were before
+        self.before_write: Callable[[], None] | None = None  # for the first write only
         self.dies: str = ""
 
     def read(self, device: str) -> dict[str, Reading]:
+        self.reads.append((device, len(self.writes)))
         return {name: Reading(item.value, self._clock()) for name, item in self._inner.read(device).items()}
 
     def write(self, device: str, values: dict[str, Value]) -> None:
         if self.dies == "before write":
             raise Killed
+        before, self.before_write = self.before_write, None
+        if before:
+            before()
         self.writes.append((device, values))
         self._inner.write(device, values)
         if self.dies == "after write":
@@ -141,12 +147,58 @@ def test_a_full_disk_keeps_nothing_on(place: Place, monkeypatch: pytest.MonkeyPa
     assert broker.tick() == [] and place.events()[-1] == "ENDED"
 
 
-def test_a_device_that_ended_by_itself_is_not_written(place: Place) -> None:
+def test_an_end_is_written_without_a_look_that_may_take_long(place: Place) -> None:
     broker = place.start()
     broker.execute(PUMP)
     place.world.set("well_pump", {"running": False})
     place.clock_s += 31
-    assert broker.tick() == [] and len(place.driver.writes) == 1
+    place.driver.reads.clear()
+    assert broker.tick() == [] and place.driver.writes[-1] == ("well_pump", {"running": False})
+    assert place.driver.reads == [("well_pump", 2)]  # the read-back, after the second write
+
+
+def test_an_end_that_its_own_start_may_still_overtake_stays_owed(place: Place) -> None:
+    broker = place.start()
+
+    def late() -> None:  # the write hangs until after the end was due, and gets through then
+        place.clock_s += 31
+        assert broker.tick() == [] and len(broker.owed()) == 1
+
+    place.driver.before_write = late
+    assert broker.execute(PUMP).status == "done" and place.is_running is True
+    assert broker.tick() == [] and place.is_running is False and broker.owed() == []
+
+
+def test_a_start_whose_time_is_over_before_it_is_written_down_is_none(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker, plain = place.start(), Journal.append
+
+    def slow(journal: Journal, event: str, *rest: Any) -> int:
+        place.clock_s += 31 if event == "STARTED" else 0
+        return plain(journal, event, *rest)
+
+    monkeypatch.setattr(Journal, "append", slow)
+    outcome = broker.execute(PUMP)
+    assert outcome.status == "failed" and "its time was over before it could start" in outcome.report
+    assert place.driver.writes == []
+
+
+def test_a_stop_does_not_forget_what_a_start_on_its_way_owes(place: Place) -> None:
+    broker = place.start()
+
+    def stop() -> None:
+        place.driver.before_write = None
+        assert broker.stop() == []
+        place.world.broken.add("well_pump")  # so that the start cannot be made good
+
+    place.driver.before_write = stop
+    assert broker.execute(PUMP).status == "unknown"
+    place.world.state["well_pump"]["running"] = True  # it got through all the same
+    place.world.broken.clear()
+    assert len(broker.owed()) == 1
+    place.clock_s += 31
+    assert broker.tick() == [] and place.is_running is False
 
 
 @pytest.mark.parametrize("dies", ["before write", "after write"])

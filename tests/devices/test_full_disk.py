@@ -25,12 +25,6 @@ from devices.tools import Command
 FAILING = {"write-error": "pwrite64,write", "sync-error": "fsync,fdatasync"}
 
 
-class WithoutTimers:
-    def __init__(self, world):
-        plain = SimulatedDriver(world)
-        self.read, self.write, self.close = plain.read, plain.write, plain.close
-
-
 def traced_by(pid):
     return f"TracerPid:\\t{pid}\\n" in Path("/proc/self/status").read_text()
 
@@ -51,7 +45,7 @@ def fail_with_strace(calls):
 folder, kind = Path(sys.argv[1]), sys.argv[2]
 world = World(load_site("home"))
 journal = Journal(folder / "journal.sqlite")
-broker = Broker(world.site, WithoutTimers(world), journal, clock=lambda: world.time_s)
+broker = Broker(world.site, SimulatedDriver(world), journal, clock=lambda: world.time_s)
 told = {"before": broker.execute(Command("well_pump", "run", {"seconds": 20})).status}
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -37,7 +37,7 @@ def any_numbers(schemas: dict[str, Any], given: dict[str, Any]) -> str:
         (broker, "CONFIRMATION_S", 1e9, "nobody said yes"),
         (Readings, "interlock_problem", lambda *_: "", ".level_pct is "),
         (Broker, "_wait_s", lambda *_: 0.0, "it must rest"),
-        (Broker, "_is_confirmed", lambda *_: True, "nobody said yes"),
+        (Broker, "_has_yes", lambda *_: True, "nobody said yes"),
     ],
 )
 def test_a_hole_in_the_broker_is_found(

@@ -34,28 +34,6 @@ def test_tank_never_goes_below_empty() -> None:
     assert world.state["rain_tank"]["level_pct"] == 0.0
 
 
-def test_timed_action_ends_on_the_second() -> None:
-    world = World(SITE)
-    driver = SimulatedDriver(world)
-    driver.write_later("well_pump", {"running": False}, 30)
-    driver.write("well_pump", {"running": True})
-    world.advance(29.5)
-    assert world.state["well_pump"]["running"] is True
-    world.advance(1)
-    assert world.state["well_pump"]["running"] is False
-
-
-def test_stop_forgets_the_ending() -> None:
-    world = World(SITE)
-    driver = SimulatedDriver(world)
-    driver.write_later("well_pump", {"running": False}, 30)
-    driver.write("well_pump", {"running": True})
-    driver.write("well_pump", {"running": False})
-    driver.write("well_pump", {"running": True})
-    world.advance(60)
-    assert world.state["well_pump"]["running"] is True
-
-
 def test_clock_wraps_at_midnight() -> None:
     world = World(SITE, time_s=23 * 3600 + 59 * 60)
     world.advance(120)
