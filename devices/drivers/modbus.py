@@ -9,6 +9,7 @@ Does not guard against: another master on the same registers; Modbus has neither
 
 from __future__ import annotations
 
+import logging
 import socket
 import struct
 import time
@@ -237,6 +238,7 @@ def _make_client(settings: ModbusSettings) -> Any:
                 with suppress(OSError):
                     link.shutdown(socket.SHUT_RDWR)
 
+    logging.getLogger("pymodbus").setLevel(logging.CRITICAL)  # what goes wrong is said once, by DeviceUnavailable
     # retries=0: whether to ask again is not for a library to decide where the question moves something
     if settings.serial:
         return SerialClient(

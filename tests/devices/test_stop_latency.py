@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.stop_latency import SITES, SlowJournal, interleaving
+from benchmarks.stop_latency import LIMIT_S, SITES, SlowJournal, interleaving
 from devices.broker import Broker
 from devices.driver import DeviceUnavailable
 from devices.drivers import bus_lock, registry
@@ -24,7 +24,7 @@ SITE = load_site("home")
 PUMP, LIGHT = Command("well_pump", "run", {"seconds": 30}), Command("kitchen_light", "on", {})
 UNLOCK = Command("front_door", "unlock", {})
 FOREVER_S = 20.0  # what a test waits at most for what must come at once
-MUTE_SEEDS = (1, 2, 3)  # those in which answers stop coming
+MUTE_SEED = 1  # one in which answers stop coming
 
 
 class Gate:
@@ -236,13 +236,8 @@ def test_over_every_protocol(driver: str, tmp_path: Path) -> None:
 def test_the_interleavings_would_notice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry.SiteDriver, "write_now", registry.SiteDriver.write)
     monkeypatch.setattr(bus_lock, "GRACE_S", 60.0)
-    found = [interleaving("modbus", seed, make_folder(tmp_path, seed)) for seed in MUTE_SEEDS]
-    assert max(max(one.late_s.values(), default=60.0) for one in found) > 0.5, found
-
-
-def make_folder(parent: Path, number: int) -> Path:
-    (folder := parent / f"{number}").mkdir()
-    return folder
+    found = interleaving("modbus", MUTE_SEED, tmp_path)
+    assert found.problems or max(found.late_s.values()) > LIMIT_S, found
 
 
 def test_an_urgent_taker_cuts_a_wait_short_and_goes_before_others() -> None:
