@@ -146,7 +146,8 @@ class Agent:
                     messages, turn.has_forgotten = shorter, True
             reply = parse_reply(completion.text, self.contract.tools)
             turn.take(completion, reply)
-            if isinstance(reply, Unusable):
+            is_cut = completion.stop_reason != "end_of_turn"  # more was to come, and its end was not asked about
+            if isinstance(reply, Unusable) or (is_cut and isinstance(reply, ToolCalls)):
                 turn.stop_reason = "time_limit" if completion.stop_reason == "timeout" else "unusable"
                 break
             if isinstance(reply, Answer):

@@ -43,9 +43,9 @@ class Completion:
         reused_tokens: how many of them were not evaluated again, because an earlier prompt began with them too.
         model_steps: how often the model was asked for the next token.
         forced_tokens: tokens that the grammar left no choice about.
-        overruled_tokens: tokens, forced or chosen, where the grammar forbade what the model would have said; the
-            reply is then the grammar's as much as the model's, and nothing should be moved because of it. Tokens
-            forced after the last choice are not asked about: only a reply that may not go on ends with them.
+        overruled_tokens: how often the grammar, by a choice it left or by what it forced, did not let the model say
+            what it would have said, as reply_run.py counts it; the reply is then the grammar's as much as the model's,
+            and nothing should be moved because of it. How a reply ends that was cut was not all asked about.
         prefill_s: time until the first logits.
         decode_s: time from there to the end.
     """

@@ -30,6 +30,7 @@ from edge_agent.gguf_header import BadGguf
 from edge_agent.kept_file import STATE_FILE, WORDS_FILE, keep
 from edge_agent.tuning import USUAL, Tuning
 
+WORKER = "edge_agent.engine_worker"
 GRACE_S = 10.0  # that an engine may take longer than it was told to, before it counts as hung
 END_S = 2.0
 KEEP_S = 5.0
@@ -86,7 +87,7 @@ def _launch() -> tuple[subprocess.Popen[bytes], socket.socket]:
     ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, "-m", "edge_agent.engine_worker", str(theirs.fileno())],
+            [sys.executable, "-m", WORKER, str(theirs.fileno())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=(theirs.fileno(),),

@@ -12,9 +12,10 @@ import ctypes
 import os
 import struct
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -38,7 +39,7 @@ from edge_agent.grammar_text import Grammar
 from edge_agent.llama_parameters import lay_over, model_parameters
 from edge_agent.llama_vocabulary import GrammarVocabulary, TokenTable
 from edge_agent.matching import Matcher
-from edge_agent.reply_run import EarlierReplies, ReplyRun
+from edge_agent.reply_run import EarlierReplies, Likeliest, ReplyRun
 from edge_agent.tuning import USUAL, Tuning
 
 AHEAD_TOKENS = 16  # evaluated at once while nobody waits, so that who comes then waits for no more
@@ -231,7 +232,7 @@ class LlamaEngine:
                 index, (request, prompt) = waiting.popleft()
                 going[index] = self._begin(request, prompt, free)
             for index, (run, sequence) in list(going.items()):
-                if run.advance() and (run.is_late() or self._is_cancelled):
+                if run.stop_reason is None and (run.is_late() or self._is_cancelled):
                     run.end("timeout")
                 if run.stop_reason is not None:
                     completions[index] = run.completion(self._vocabulary.text_of)
@@ -267,14 +268,14 @@ class LlamaEngine:
                 parts.append((run, sequence, count, len(sequence.evaluated)))
                 room -= count
         if parts:
-            rows = self._evaluate(
+            answers = self._evaluate(
                 [
-                    (sequence, (run.pending + run.draft)[:count], range(max(0, run.first_wanted), count))
+                    (sequence, (run.pending + run.draft)[:count], range(run.first_wanted, count))
                     for run, sequence, count, _ in parts
                 ]
             )
-            for (run, sequence, count, before), logits in zip(parts, rows, strict=True):
-                kept_count = run.take(count, logits)
+            for (run, sequence, count, before), likeliest in zip(parts, answers, strict=True):
+                kept_count = run.take(count, likeliest)
                 self._forget(sequence, before + kept_count)
 
     def _tokenize(self, text: str) -> list[int]:
@@ -295,16 +296,14 @@ class LlamaEngine:
                 llama_cpp.llama_memory_seq_rm(self._memory, sequence.number, -1, -1)
             del sequence.evaluated[count:]
 
-    def _evaluate(
-        self, parts: Sequence[tuple[_Sequence, list[int], Sequence[int]]]
-    ) -> list[Callable[[int], NDArray[np.float32]]]:
+    def _evaluate(self, parts: Sequence[tuple[_Sequence, list[int], Sequence[int]]]) -> list[Likeliest]:
         """Append tokens to sequences, at most a batch in all.
 
         Args:
             parts: a sequence, tokens that come after those evaluated, and the indexes of those whose logits are wanted.
 
         Returns:
-            For each part what gives the logits after one of its tokens, a float32 (vocabulary,) view into llama.cpp.
+            For each part what gives the likeliest token after one of those, until the next call.
 
         Raises:
             UnavailableError: llama.cpp failed; the KV cache is empty then.
@@ -328,11 +327,13 @@ class LlamaEngine:
             raise UnavailableError(f"llama.cpp could not evaluate {at} tokens: {reason}{_log_tail()}")
         for sequence, tokens, _ in parts:
             sequence.evaluated += tokens
-        return [lambda index, start=start: self._logits(start + index) for start in starts]  # type: ignore[misc]
+        return [partial(self._likeliest, start) for start in starts]
 
-    def _logits(self, index: int) -> NDArray[np.float32]:
-        pointer = llama_cpp.llama_get_logits_ith(self._context, index)
-        return np.ctypeslib.as_array(pointer, shape=(self._vocabulary.size,))
+    def _likeliest(self, start: int, index: int, among: NDArray[np.intp] | None) -> int:
+        """Return the likeliest token after the token at start + index of the last batch, of all or of some."""
+        pointer = llama_cpp.llama_get_logits_ith(self._context, start + index)
+        logits = np.ctypeslib.as_array(pointer, shape=(self._vocabulary.size,))
+        return int(logits.argmax() if among is None else among[logits[among].argmax()])
 
 
 def _load_model(path: Path, gpu_layers: int, tuning: Tuning) -> Any:

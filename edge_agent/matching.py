@@ -87,10 +87,17 @@ class Vocabulary:
             matcher.accept(token)
             at += 1
 
-    def spells_other(self, token: int, wanted: int) -> bool:
-        """Return whether two tokens are other text, and not just other pieces of the same one."""
-        first, second = self.tokenizer.decode_bytes([token]), self.tokenizer.decode_bytes([wanted])
-        return not (first.startswith(second) or second.startswith(first))
+    def spells_other(self, token: int, forced: Sequence[int]) -> bool:
+        """Return whether a token is other text than forced tokens begin with, and not just other pieces of the same.
+
+        Where it goes on beyond them, only what they cover is compared.
+        """
+        if token == forced[0]:
+            return False
+        if self.tokenizer.is_special_token(token) or self.tokenizer.is_special_token(forced[0]):
+            return True
+        text, wanted = self.tokenizer.decode_bytes(list(forced)), self.tokenizer.decode_bytes([token])
+        return not (text.startswith(wanted) or wanted.startswith(text))
 
     def text_of(self, token_ids: list[int]) -> str:
         """Return the text of tokens, markers included; bytes that are not UTF-8 (a reply cut short) are replaced."""
@@ -137,22 +144,9 @@ class Matcher:
         """Return the ids of the tokens that may come next, int64 (count,), in rising order."""
         return np.flatnonzero(np.unpackbits(self.mask.view(np.uint8), bitorder="little")[: self.vocabulary.size])
 
-    def best(self, logits: NDArray[np.float32]) -> tuple[int, bool]:
-        """Return the likeliest token that may come next, and whether the model would have said another.
-
-        Args:
-            logits: float32 (vocabulary,).
-
-        Raises:
-            UnavailableError: no token may come.
-        """
-        wanted = int(logits.argmax())
-        if self._matcher is None or self.mask[wanted // 32] >> (wanted % 32) & 1:
-            return wanted, False
-        allowed = self.allowed()
-        if not allowed.size:
-            raise UnavailableError("the grammar allows no token here")
-        return int(allowed[logits[allowed].argmax()]), True
+    def allows(self, token: int) -> bool:
+        """Return whether a token may come next."""
+        return self._matcher is None or bool(self.mask[token // 32] >> (token % 32) & 1)
 
     def accept(self, token: int) -> bool:
         """Accept a token; return False if it ends the turn. Raises UnavailableError if the grammar forbids it."""

@@ -1,7 +1,19 @@
 """One reply being made: which tokens must be evaluated next, and what the model's logits then decide.
 
-Knows no engine: an engine evaluates `pending` and `draft`, and hands the logits back. Greedy; tokens that the grammar
-forces are never asked for, and guessed ones (the draft) only stay if the model says them itself.
+Every engine's decoding loop. It knows no engine: an engine evaluates `pending` and `draft`, and says which tokens are
+likeliest after them. Greedy; tokens that the grammar forces are never asked for, and guessed ones (the draft) only stay
+if the model says them itself.
+
+What an overruled token is, is said and counted here alone (`Completion.overruled_tokens`); the agent carries out no
+call of a reply that has one. Wherever the model is asked, what it wants is the likeliest of all tokens (of equals the
+one with the lowest id), and it is overruled
+
+- where the grammar leaves a choice: if the grammar forbids that token, the end of the turn included;
+- where the grammar forces text: if that token is other text than what is forced from there on, up to the next choice.
+  The same text in other pieces is no other text; a marker or an end-of-turn token is no text but itself.
+
+Not asked, so never counted: what is forced after the last choice, with which a reply ends or is cut. How many tokens
+are evaluated at once, where a prompt was resumed and what was guessed change no count.
 """
 
 from __future__ import annotations
@@ -12,10 +24,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from devices.errors import UnavailableError
 from edge_agent.engine import Completion, Request, StopReason, common_length
 from edge_agent.matching import Matcher
 
-Logits = NDArray[np.float32]
+Likeliest = Callable[[int, NDArray[np.intp] | None], int]
+"""Gives the likeliest token after one of pending and draft, by its index, of all or of some: ids in rising order. Of
+equally likely ones it is the first."""
 GRAM = 3  # tokens that must have been said before in the same order, for what followed them to be guessed
 LONGEST_GUESS = 16
 REMEMBERED_GRAMS = 20_000  # of earlier replies; a few megabytes
@@ -26,6 +41,7 @@ class ReplyRun:
 
     Attributes:
         pending: tokens to evaluate next, in order.
+        first_wanted: after which of them, and all later ones, the likeliest token is wanted.
         draft: guessed tokens to evaluate after them.
         stop_reason: why it ended; None while it goes on.
     """
@@ -36,52 +52,36 @@ class ReplyRun:
         prompt: Sequence[int],
         reused: int,
         matcher: Matcher,
-        draft_tokens: int,
-        earlier: EarlierReplies,
+        draft_tokens: int = 0,
+        earlier: EarlierReplies | None = None,
     ) -> None:
         """Begin.
 
         Args:
             request: what to answer.
             prompt: its tokens.
-            reused: how many of them need not be evaluated.
+            reused: how many of them need not be evaluated; not the last one.
             matcher: at the start of the reply.
             draft_tokens: how many tokens are guessed at once.
             earlier: guesses are made from these too, and this reply becomes one of them.
+
+        Raises:
+            UnavailableError: the grammar failed.
         """
+        assert reused < len(prompt)
         self.request, self._prompt, self._reused, self._matcher = request, list(prompt), reused, matcher
         self._started_s = time.monotonic()
         limit_s = request.limits.timeout_s
         self._deadline_s = None if limit_s is None else self._started_s + limit_s
-        self.pending: list[int] = self._prompt[reused:]
-        self.draft: list[int] = []
         self.stop_reason: StopReason | None = None
         self._reply: list[int] = []
-        self._taken = 0  # of pending, at its end, forced by the grammar
         self._forced = self._overruled = self._steps = 0
         self._first_logits_s: float | None = None
         self._ended_s = 0.0
-        self._earlier = earlier
-        self._guesser = _Guesser(self._prompt, draft_tokens, self._earlier) if draft_tokens else None
-
-    @property
-    def first_wanted(self) -> int:
-        """From which token of pending and draft on the logits are needed."""
-        return len(self.pending) - 1 - self._taken
-
-    def advance(self) -> bool:
-        """Take what the grammar forces; return whether the model must be asked, which it need not once it has ended."""
-        if self.stop_reason is not None:
-            return False
-        taken = self._matcher.take_forced()
-        self._note_forced(taken)
-        self._taken += len(taken)
-        self.pending += taken
-        if self._is_ended():
-            return False
-        if self._guesser:
-            self.draft = self._guesser.guess(self._reply)
-        return True
+        self._guesser = _Guesser(self._prompt, draft_tokens, earlier or EarlierReplies()) if draft_tokens else None
+        self.pending: list[int] = self._prompt[reused:] + self._take_forced()
+        self.first_wanted = len(self._prompt) - reused - 1
+        self.draft: list[int] = self._guess()
 
     def is_late(self) -> bool:
         """Return whether its time is up."""
@@ -91,76 +91,58 @@ class ReplyRun:
         """End it."""
         self.stop_reason, self._ended_s = stop_reason, time.monotonic()
         if self._guesser:
-            self._earlier.note([*self._prompt[-GRAM:], *self._reply])
+            self._guesser.note(self._reply)
 
-    def take(self, count: int, logits: Callable[[int], Logits]) -> int:
-        """Note that so many of pending and draft were evaluated, and decide if that was all.
+    def take(self, count: int, likeliest: Likeliest) -> int:
+        """Note that so many of pending and draft were evaluated; if those are all pending ones, go on with the reply.
 
         Args:
             count: how many.
-            logits: as `decide`, for those that were evaluated.
+            likeliest: is asked about those that were evaluated, from `first_wanted` on.
 
         Returns:
             How many of them are part of the text; the others must be forgotten.
+
+        Raises:
+            UnavailableError: the grammar failed.
         """
-        self.draft = self.draft[: max(0, count - len(self.pending))]
-        if count >= len(self.pending):
-            return self.decide(logits)
-        for index in range(max(0, self.first_wanted), count):  # of the forced ones, some are still to come
-            self._compare(logits(index), self.pending[index + 1])
-        self.pending = self.pending[count:]
-        self._taken = min(self._taken, len(self.pending) - 1)
-        return count
+        for index in range(self.first_wanted, min(count, len(self.pending) - 1)):
+            self._compare(likeliest(index, None), self.pending[index + 1 :])
+        if count < len(self.pending):
+            self.pending, self.first_wanted = self.pending[count:], max(0, self.first_wanted - count)
+            return count
+        return self._decide(self.draft[: count - len(self.pending)], likeliest)
 
-    def decide(self, logits: Callable[[int], Logits]) -> int:
-        """Go on by the logits of the tokens that were evaluated, and set what is pending next.
-
-        Args:
-            logits: gives those after a token of pending and draft, by its index from `first_wanted` on; float32
-                (vocabulary,).
-
-        Returns:
-            How many of pending and draft are part of the text; the others must be forgotten.
-        """
+    def _decide(self, draft: list[int], likeliest: Likeliest) -> int:
+        """Choose tokens for as long as the model says what was guessed; return how many of those evaluated stay."""
         self._steps += 1
         self._first_logits_s = self._first_logits_s or time.monotonic()
-        known = self.pending + self.draft
-        for index in range(self.first_wanted, len(self.pending) - 1):
-            self._compare(logits(index), known[index + 1])
-        at = len(self.pending) - 1  # the last token that is part of the text
-        self.pending, self.draft, self._taken = [], [], 0
+        known, at = self.pending + draft, len(self.pending) - 1  # at: the last token that is part of the text
         while True:
-            token, is_overruled = self._matcher.best(logits(at))
-            self._overruled += is_overruled
+            token = self._choose(at, likeliest)
             if not self._matcher.accept(token):
                 self.end("end_of_turn")
                 return at + 1
             self._reply.append(token)
-            if known[at + 1 : at + 2] != [token]:
-                self.pending = [token]
-                return at + 1
-            at += 1  # the model said what was guessed
-            taken = self._matcher.take_forced()
-            self._note_forced(taken)
-            if self._is_ended():  # what was forced after the last choice is not asked about, guessed or not
-                return at + 1
-            same = common_length(taken, known[at + 1 :])
-            for step, forced in enumerate(taken[:same]):
-                self._compare(logits(at + step), forced)
+            said = [token, *self._take_forced()]
+            same = common_length(said, known[at + 1 :])
+            if self.stop_reason is not None:  # what was forced after the last choice is not asked about, guessed or not
+                return at + 1 + same
+            for index in range(1, min(same + 1, len(said))):
+                self._compare(likeliest(at + index, None), said[index:])
             at += same
-            if same < len(taken):
-                self._compare(logits(at), taken[same])
-                self.pending, self._taken = taken[same:], len(taken) - same - 1
+            if same < len(said):
+                self.pending, self.first_wanted = said[same:], 0
+                self.draft = self._guess()
                 return at + 1
 
     def completion(self, text_of: Callable[[list[int]], str]) -> Completion:
         """Return what came of it; `text_of` gives the text of tokens."""
         assert self.stop_reason is not None
-        reply = self._reply[: self.request.limits.reply_tokens]
         first_logits_s = self._first_logits_s or self._ended_s
         return Completion(
-            text=text_of(reply),
-            token_ids=tuple(reply),
+            text=text_of(self._reply),
+            token_ids=tuple(self._reply),
             stop_reason=self.stop_reason,
             prompt_tokens=len(self._prompt),
             reused_tokens=self._reused,
@@ -171,20 +153,34 @@ class ReplyRun:
             decode_s=self._ended_s - first_logits_s,
         )
 
-    def _note_forced(self, taken: list[int]) -> None:
-        self._forced += len(taken)
-        self._reply += taken
-
-    def _is_ended(self) -> bool:
-        if self._matcher.is_over:
+    def _take_forced(self) -> list[int]:
+        """Take and return what the grammar forces next, as far as the limit goes; end where one of the two says so."""
+        room, forced = self.request.limits.reply_tokens - len(self._reply), self._matcher.take_forced()
+        if self._matcher.is_over and len(forced) <= room:
             self.end("end_of_turn")
-        elif len(self._reply) >= self.request.limits.reply_tokens:
+        elif len(forced) >= room:
             self.end("length")
-        return self.stop_reason is not None
+        self._forced += len(forced[:room])
+        self._reply += forced[:room]
+        return forced[:room]
 
-    def _compare(self, logits: Logits, forced: int) -> None:
-        """Count a forced token if the model would have said something else."""
-        self._overruled += self._matcher.vocabulary.spells_other(int(logits.argmax()), forced)
+    def _choose(self, at: int, likeliest: Likeliest) -> int:
+        """Return the likeliest token that may come; count it if the model wanted another one."""
+        wanted = likeliest(at, None)
+        if self._matcher.allows(wanted):
+            return wanted
+        self._overruled += 1
+        allowed = self._matcher.allowed()
+        if not allowed.size:
+            raise UnavailableError("the grammar allows no token here")
+        return likeliest(at, allowed)
+
+    def _compare(self, wanted: int, forced: list[int]) -> None:
+        """Count what the model wanted where a stretch is forced, if it is other text."""
+        self._overruled += self._matcher.vocabulary.spells_other(wanted, forced)
+
+    def _guess(self) -> list[int]:
+        return self._guesser.guess(self._reply) if self._guesser and self.stop_reason is None else []
 
 
 class EarlierReplies:
@@ -226,3 +222,7 @@ class _Guesser:
             return guess[: self._count]
         place = self._after.get(gram)
         return [] if place is None else self._tokens[place : place + self._count]
+
+    def note(self, reply: Sequence[int]) -> None:
+        """Remember how the reply went, for later ones."""
+        self._earlier.note([*self._tokens[: self._prompt_tokens][-GRAM:], *reply])

@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
@@ -26,9 +26,10 @@ from devices.errors import UnavailableError, UsageError
 from edge_agent.engine import Completion, Limits, Request, common_length, peak_resident_bytes, require_room
 from edge_agent.grammar_text import Grammar
 from edge_agent.matching import TEXT_SLICES, Matcher, Vocabulary
+from edge_agent.reply_run import ReplyRun
 from edge_agent.wire import END_OF_TURN
 from finetune.recipe import path_or_name
-from finetune.reply_batch import ReplyBatch, ReplyRow, States, new_cache
+from finetune.reply_batch import ReplyBatch, States, new_cache
 
 
 class HuggingFaceEngine:
@@ -124,39 +125,25 @@ class HuggingFaceEngine:
         prompts = [prompt for _, prompt in part.values()]
         shared = reduce(lambda known, prompt: known[: common_length(known, prompt)], prompts)
         shared = shared[: min(map(len, prompts)) - 1]  # every row's last token is evaluated, for its logits
-        reused = self._know(shared)
-        rows = []
-        for index, (request, prompt) in part.items():
-            matcher = Matcher(self._vocabulary, request.grammar)
-            row = ReplyRow(index, request, matcher, len(prompt), reused, deque(prompt[len(shared) :]))
-            row.take_forced()
-            rows.append(row)
-            reused = len(shared)  # the first row pays for what was not known yet
-        batch = ReplyBatch(self._model, rows, self._known_states(len(shared)), self._layers)
+        runs = [
+            ReplyRun(request, prompt, len(shared), Matcher(self._vocabulary, request.grammar))
+            for request, prompt in part.values()
+        ]
+        reused = [self._know(shared)] + [len(shared)] * (len(runs) - 1)  # the first pays for what was not known yet
+        batch = ReplyBatch(self._model, runs, self._known_states(len(shared)), self._layers)
         first_logits_at = None
-        while batch.has_work(started):
+        while batch.has_work():
             batch.step()
             first_logits_at = first_logits_at or time.monotonic()
         ended = time.monotonic()
         first_logits_at = first_logits_at or ended
-        share_s = ((first_logits_at - started) / len(rows), (ended - first_logits_at) / len(rows))
-        return {row.index: self._completion(row, *share_s) for row in rows}
-
-    def _completion(self, row: ReplyRow, prefill_s: float, decode_s: float) -> Completion:
-        assert row.stop_reason is not None
-        reply = row.reply[: row.request.limits.reply_tokens]
-        return Completion(
-            text=self._vocabulary.text_of(reply),
-            token_ids=tuple(reply),
-            stop_reason=row.stop_reason,
-            prompt_tokens=row.prompt_tokens,
-            reused_tokens=row.reused_tokens,
-            model_steps=row.model_steps,
-            forced_tokens=row.forced_tokens,
-            overruled_tokens=row.overruled_tokens,
-            prefill_s=prefill_s,
-            decode_s=decode_s,
-        )
+        prefill_s, decode_s = (first_logits_at - started) / len(runs), (ended - first_logits_at) / len(runs)
+        return {
+            index: replace(
+                run.completion(self._vocabulary.text_of), reused_tokens=known, prefill_s=prefill_s, decode_s=decode_s
+            )
+            for index, run, known in zip(part, runs, reused, strict=True)
+        }
 
     @torch.inference_mode()
     def _know(self, tokens: list[int]) -> int:

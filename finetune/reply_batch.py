@@ -6,18 +6,17 @@ the batch when enough of them are.
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
-from edge_agent.engine import Request, StopReason
-from edge_agent.matching import Matcher
+from edge_agent.reply_run import ReplyRun
 
 DROP_SHARE = 8  # done rows leave when they are one in so many: dropping copies the cache once
 PADDING = 0  # any token: what stands there is masked
@@ -64,101 +63,39 @@ def new_cache(prefix: States, layers: int, rows: int, capacity: int) -> Cache:
     return cache
 
 
-@dataclass
-class ReplyRow:
-    """One reply in the making; `queue` has the tokens that the model has not seen yet."""
-
-    index: int
-    request: Request
-    matcher: Matcher
-    prompt_tokens: int
-    reused_tokens: int
-    queue: deque[int]
-    reply: list[int] = field(default_factory=list)
-    model_steps: int = 0
-    forced_tokens: int = 0
-    overruled_tokens: int = 0
-    stop_reason: StopReason | None = None
-
-    def take_forced(self) -> None:
-        """Accept what the grammar forces next, and stop where the grammar or the limit says so."""
-        taken = self.matcher.take_forced()
-        self.forced_tokens += len(taken)
-        self.reply += taken
-        self.queue += taken
-        if self.matcher.is_over:
-            self.stop_reason = "end_of_turn"
-        elif len(self.reply) >= self.request.limits.reply_tokens:
-            self.stop_reason = "length"
-
-    def decide(self, token: int, wanted: int) -> None:
-        """Accept the likeliest allowed token and what the grammar forces after it; `wanted` is the likeliest of all."""
-        self.model_steps += 1
-        self.overruled_tokens += token != wanted
-        if not self.matcher.accept(token):
-            self.stop_reason = "end_of_turn"
-            return
-        self.reply.append(token)
-        self.queue.append(token)
-        self.take_forced()
-
-    def check_forced(self, wanted: int) -> None:
-        """Hold the likeliest token against the one that the grammar forces here, if it does."""
-        if self.queue and self.stop_reason is None:
-            self.overruled_tokens += self.matcher.vocabulary.spells_other(wanted, self.queue[0])
-
-    def stop_if_late(self, elapsed_s: float) -> None:
-        """Stop if the request's timeout has passed."""
-        timeout_s = self.request.limits.timeout_s
-        if self.stop_reason is None and timeout_s is not None and elapsed_s >= timeout_s:
-            self.stop_reason = "timeout"
-
-
 class ReplyBatch:
     """Rows over one cache. Call `step` while `has_work`."""
 
-    def __init__(self, model: Any, rows: list[ReplyRow], prefix: States, layers: int) -> None:
-        """Args: prefix: the states of the tokens that all rows share, before the rows' queues."""
-        self._model, self._rows = model, rows
+    def __init__(self, model: Any, runs: Sequence[ReplyRun], prefix: States, layers: int) -> None:
+        """Args: prefix: the states of the tokens that all rows share, before what they have pending."""
+        self._model, self._runs = model, list(runs)
         self._length = prefix[0][0].shape[-2] if prefix else 0
-        longest = max(len(row.queue) for row in rows)
-        capacity = self._length + longest + max(row.request.limits.reply_tokens for row in rows)
-        self._cache = new_cache(prefix, layers, len(rows), capacity)
-        self._is_real = torch.zeros((len(rows), capacity), dtype=torch.bool, device=model.device)
+        longest = max(len(run.pending) for run in runs)
+        capacity = self._length + longest + max(run.request.limits.reply_tokens for run in runs)
+        self._cache = new_cache(prefix, layers, len(runs), capacity)
+        self._is_real = torch.zeros((len(runs), capacity), dtype=torch.bool, device=model.device)
         self._is_real[:, : self._length] = True
-        self._next_position = torch.full((len(rows), 1), self._length, device=model.device)
-        self._is_prefilled = False
+        self._next_position = torch.full((len(runs), 1), self._length, device=model.device)
 
-    def has_work(self, started: float) -> bool:
+    def has_work(self) -> bool:
         """Stop late rows, drop done ones where it pays, and return whether any is left."""
-        for row in self._rows:
-            row.stop_if_late(time.monotonic() - started)
-        live = [place for place, row in enumerate(self._rows) if row.stop_reason is None]
-        done = len(self._rows) - len(live)
-        if live and done * DROP_SHARE >= len(self._rows) and done:
+        for run in self._runs:
+            if run.stop_reason is None and run.is_late():
+                run.end("timeout")
+        live = [place for place, run in enumerate(self._runs) if run.stop_reason is None]
+        done = len(self._runs) - len(live)
+        if live and done * DROP_SHARE >= len(self._runs) and done:
             self._keep_rows(live)
         return bool(live)
 
     def step(self) -> None:
-        """Feed every row its next token (the whole prompt at first), and let those decide that have no more."""
-        fed = [self._next_tokens(row) for row in self._rows]
+        """Feed every row up to the first token whose logits it wants: what is left of its prompt, then one a step."""
+        fed = [[] if run.stop_reason else run.pending[: run.first_wanted + 1] for run in self._runs]
         logits = self._forward(fed)
         wanted = logits.argmax(dim=-1).tolist()
-        for row, token in zip(self._rows, wanted, strict=True):
-            row.check_forced(token)
-        deciding = [place for place, row in enumerate(self._rows) if row.stop_reason is None and not row.queue]
-        if not deciding:
-            return
-        masks = np.stack([self._rows[place].matcher.mask for place in deciding])
-        for place, token in zip(deciding, _best(logits[deciding], masks), strict=True):
-            self._rows[place].decide(token, wanted[place])
-
-    def _next_tokens(self, row: ReplyRow) -> list[int]:
-        if row.stop_reason is not None:
-            return []
-        if self._is_prefilled:
-            return [row.queue.popleft()]
-        return [row.queue.popleft() for _ in range(len(row.queue) - row.forced_tokens)]
+        for place, (run, tokens) in enumerate(zip(self._runs, fed, strict=True)):
+            if tokens:
+                run.take(len(tokens), partial(_likeliest, logits[place], wanted[place]))
 
     def _forward(self, fed: list[list[int]]) -> Tensor:
         """Return the logits after each row's last token, (row, vocabulary)."""
@@ -178,28 +115,25 @@ class ReplyBatch:
             logits_to_keep=1,
         )
         self._next_position += is_real.sum(dim=1, keepdim=True)
-        self._length, self._is_prefilled = end, True
+        self._length = end
         logits: Tensor = output.logits[:, -1]
         return logits
 
     def _keep_rows(self, places: list[int]) -> None:
         kept = torch.tensor(places, device=self._model.device)
-        self._rows = [self._rows[place] for place in places]
+        self._runs = [self._runs[place] for place in places]
         self._is_real, self._next_position = self._is_real[kept], self._next_position[kept]
         if self._length:
             for layer in self._cache.layers:
                 layer.keep_rows(kept)
 
 
-def _best(logits: Tensor, masks: np.ndarray[Any, np.dtype[np.int32]]) -> list[int]:
-    """Return each row's likeliest allowed token.
+def _likeliest(logits: Tensor, wanted: int, _: int, among: NDArray[np.intp] | None) -> int:
+    """Return the likeliest token after the last one that a row was fed, of all (`wanted`) or of some (`among`).
 
-    Args:
-        logits: (row, vocabulary).
-        masks: int32 (row, words); bit b of word w allows token 32 * w + b.
+    The logits, (vocabulary,), stay where they are.
     """
-    words = torch.from_numpy(masks).to(logits.device)
-    bits = (words[:, :, None] >> torch.arange(32, device=logits.device, dtype=torch.int32)) & 1
-    is_allowed = bits.flatten(1)[:, : logits.shape[-1]].bool()
-    tokens: list[int] = logits.masked_fill(~is_allowed, -torch.inf).argmax(dim=-1).tolist()
-    return tokens
+    if among is None:
+        return wanted
+    tokens = torch.from_numpy(among).to(logits.device)
+    return int(tokens[logits[tokens].argmax()])

@@ -10,15 +10,15 @@ from devices.simulator import World
 from devices.site import load_site
 from devices.tools import ToolCall
 from edge_agent.agent import NO_ANSWER, NOT_SURE, Agent, TurnLimits, TurnResult
-from edge_agent.engine import Completion, ContextFull, Limits, Request
+from edge_agent.engine import Completion, ContextFull, Limits, Request, StopReason
 from edge_agent.simulated import Simulation
 from edge_agent.wire import Message, body_of, load_template
 
 SITE = load_site("home")
 
 
-def completion(text: str, overruled: int = 0) -> Completion:
-    return Completion(text, (), "end_of_turn", 0, 0, 0, 0, overruled, 0.0, 0.0)
+def completion(text: str, overruled: int = 0, stop_reason: StopReason = "end_of_turn") -> Completion:
+    return Completion(text, (), stop_reason, 0, 0, 0, 0, overruled, 0.0, 0.0)
 
 
 def calls(*items: tuple[str, dict[str, object]]) -> str:
@@ -108,6 +108,18 @@ def test_a_call_that_the_grammar_changed_is_not_carried_out() -> None:
     assert world.state["kitchen_light"]["on"] is True
     result, _ = play(agent, "hi", answer("Hello."), overruled=1)
     assert (result.stop_reason, result.answer) == ("answer", "Hello.")
+
+
+@pytest.mark.parametrize(("cut", "reason"), [("length", "unusable"), ("timeout", "time_limit")])
+def test_calls_of_a_reply_that_was_cut_are_not_carried_out(cut: StopReason, reason: str) -> None:
+    """What is forced after the last choice was not held against the model then, and a call may be missing."""
+    agent, world = make()
+    before, turn = world.snapshot(), agent.turn("on")
+    next(turn)
+    with pytest.raises(StopIteration) as stop:
+        turn.send(completion(calls(LIGHT_ON), stop_reason=cut))
+    assert (stop.value.value.stop_reason, stop.value.value.answer) == (reason, NO_ANSWER)
+    assert world.snapshot() == before
 
 
 def test_the_conversation_is_remembered_and_only_appended_to() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import platform
 import random
+import select
 import signal
+import subprocess
+import sys
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +23,9 @@ from devices.simulator import World
 from devices.site import load_site
 from edge_agent.agent import TurnResult
 from edge_agent.engine import Completion, ContextFull, Limits, Request
-from edge_agent.engine_process import EngineProcess, EngineSettings
+from edge_agent.engine_process import GRACE_S, EngineProcess, EngineSettings
 from edge_agent.gguf_header import BadGguf
+from edge_agent.grammar_text import Grammar
 from edge_agent.kept_file import STATE_FILE, WORDS_FILE
 from edge_agent.llama_engine import LlamaEngine
 from edge_agent.llama_vocabulary import TokenTable
@@ -31,6 +35,7 @@ from edge_agent.wire import load_template
 from export.convert import convert
 from finetune.conversations import generate_cases
 from finetune.recipe import STARTER_FOLDER
+from tests.edge_agent.dying_worker import MOMENT_VARIABLE
 
 SITE, TEMPLATE = load_site("home"), load_template("chatml")
 
@@ -64,16 +69,51 @@ def engine(model: Path, told: list[str]) -> Iterator[EngineProcess]:
         yield engine
 
 
-def kill_after(engine: EngineProcess, delay_s: float) -> threading.Timer:
-    """Kill the process that an engine has now, a little later."""
+ENDED = "the engine was ended by {}; it is started again"
+KILLED = [ENDED.format("SIGKILL")]
 
-    def kill(pid: int) -> None:
-        with suppress(ProcessLookupError):  # it was replaced meanwhile
-            os.kill(pid, signal.SIGKILL)
 
-    killer = threading.Timer(delay_s, kill, (engine.pid,))
-    killer.start()
-    return killer
+@dataclass
+class Moments:
+    """When the engine's process kills itself; what is told of it ends that, unless it is to die each time."""
+
+    file: Path
+    is_lasting: bool = False
+    told: list[str] = field(default_factory=list)
+
+    def next(self, moment: str) -> None:
+        self.told.clear()
+        self.file.write_text(moment, encoding="utf-8")
+
+    def tell(self, line: str) -> None:
+        self.told.append(line)
+        if not self.is_lasting:
+            self.file.unlink()
+
+
+@pytest.fixture
+def moments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Moments:
+    monkeypatch.setattr("edge_agent.engine_process.WORKER", "tests.edge_agent.dying_worker")
+    monkeypatch.setenv(MOMENT_VARIABLE, str(tmp_path / "moment"))
+    return Moments(tmp_path / "moment")
+
+
+@pytest.fixture
+def mortal(model: Path, moments: Moments) -> Iterator[EngineProcess]:
+    with EngineProcess(EngineSettings(model), moments.tell) as engine:
+        yield engine
+
+
+def require_ended(pid: int) -> None:
+    """Wait until a process has ended."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        assert select.select([handle], [], [], 60)[0], "it goes on"
+    finally:
+        os.close(handle)
 
 
 def replies(completions: list[Completion]) -> list[tuple[int, ...]]:
@@ -118,7 +158,7 @@ def test_looking_ahead_leaves_little_to_evaluate_and_changes_no_reply(
                 engine.look_ahead(agent.ahead())
                 assert engine.memory_bytes()  # asked meanwhile, it ends the look-ahead
                 engine.look_ahead(agent.ahead())
-                time.sleep(1)
+                assert select.select([engine._pipe], [], [], 60)[0]  # its answer: it has looked as far as it could
             results.append(agent.ask(engine, ask))
             first = results[-1].completions[0]
             evaluated.append(first.prompt_tokens - first.reused_tokens)
@@ -130,16 +170,18 @@ def test_looking_ahead_leaves_little_to_evaluate_and_changes_no_reply(
 
 
 def test_killed_while_it_looks_ahead_it_starts_again(
-    engine: EngineProcess, requests: list[Request], told: list[str], simulation: Simulation
+    mortal: EngineProcess, requests: list[Request], moments: Moments, simulation: Simulation
 ) -> None:
-    expected = replies(engine.generate(requests[:1]))
-    engine.look_ahead(simulation.agent(World(SITE)).ahead())
-    os.kill(engine.pid, signal.SIGKILL)
-    engine.look_ahead(simulation.agent(World(SITE)).ahead())
-    assert replies(engine.generate(requests[:1])) == expected
-    assert told == ["the engine was ended by SIGKILL; it is started again"]
-    engine.look_ahead("word " * 4000)  # does not fit: nothing happens
-    assert replies(engine.generate(requests[:1])) == expected
+    expected, ahead = replies(mortal.generate(requests[:1])), simulation.agent(World(SITE)).ahead()
+    moments.next("evaluate 2")
+    mortal.look_ahead(ahead)
+    require_ended(mortal.pid)
+    mortal.look_ahead(ahead)
+    assert replies(mortal.generate(requests[:1])) == expected
+    assert moments.told == KILLED
+    mortal.look_ahead("word " * 4000)  # does not fit: nothing happens
+    assert replies(mortal.generate(requests[:1])) == expected
+    assert moments.told == KILLED
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
@@ -150,105 +192,190 @@ def test_ended_between_two_requests_it_starts_again(
     expected, first = engine.generate(requests[:1]), engine.pid
     os.kill(first, number)
     assert replies(engine.generate(requests[:1])) == replies(expected)
-    assert told == [f"the engine was ended by {number.name}; it is started again"]
+    assert told == [ENDED.format(number.name)]
     assert engine.pid != first
     assert engine.generate(requests[:1])[0].reused_tokens > 200  # primed
 
 
-def test_ended_at_any_moment_the_reply_is_the_same(
-    engine: EngineProcess, requests: list[Request], told: list[str]
+def test_killed_at_any_step_of_a_reply_it_makes_the_same(
+    mortal: EngineProcess, requests: list[Request], moments: Moments
 ) -> None:
-    expected = replies(engine.generate(requests))
-    started_s = time.monotonic()
-    engine.generate(requests)
-    length_s = time.monotonic() - started_s
-    draw = random.Random(5)
-    for _ in range(8):
-        killer = kill_after(engine, draw.uniform(0, length_s))
-        assert replies(engine.generate(requests)) == expected
-        killer.join()
-    engine.generate(requests)
-    assert 1 <= len(told) <= 9
+    expected, kills = replies(mortal.generate(requests[:1])), 0
+    for step in (2**power for power in itertools.count()):
+        moments.next(f"evaluate {step}")
+        assert replies(mortal.generate(requests[:1])) == expected
+        if not moments.told:
+            break
+        assert moments.told == KILLED
+        kills += 1
+    assert kills >= 3
+    moments.next("answer 1")  # the reply is made, and lost
+    assert replies(mortal.generate(requests[:1])) == expected
+    assert moments.told == KILLED
 
 
+@pytest.mark.parametrize(
+    "moment", ["receive 1", "load 1", "set_up 1", "answer 1", "receive 2", "evaluate 1", "answer 2"]
+)
 def test_killed_while_it_loads_and_while_it_primes(
-    model: Path, requests: list[Request], simulation: Simulation
+    model: Path, requests: list[Request], simulation: Simulation, moments: Moments, moment: str
 ) -> None:
-    for delay_s in (0.0, 0.05, 0.2, 0.4, 0.6):
-        told: list[str] = []
-        with EngineProcess(EngineSettings(model), told.append) as engine:
-            killer = kill_after(engine, delay_s)
-            engine.prime(simulation.agent(World(SITE)).prefix)
-            killer.join()
-            assert engine.generate(requests[:1])[0].stop_reason == "end_of_turn"
-            assert len(told) <= 1
+    moments.next(moment)
+    with EngineProcess(EngineSettings(model), moments.tell) as engine:
+        engine.prime(simulation.agent(World(SITE)).prefix)
+        assert moments.told == KILLED
+        reply = engine.generate(requests[:1])[0]
+        assert reply.stop_reason == "end_of_turn" and reply.reused_tokens > 200  # primed
+        assert moments.told == KILLED
 
 
-def test_killed_in_every_phase_of_a_turn_it_acts_once(engine: EngineProcess, simulation: Simulation) -> None:
+def test_killed_in_every_phase_of_a_turn_it_acts_once(
+    mortal: EngineProcess, simulation: Simulation, moments: Moments
+) -> None:
     """Killed before, in and after the first reply and the second: the world moves once, as without."""
     case = next(one for one in generate_cases(SITE, 60, 4) if one.kind == "call")
 
-    def work(kill_at: int) -> tuple[object, object, int]:
+    def work(kill_at: int | None, moment: str) -> tuple[object, list[tuple[str, str]], int]:
         turn, world = simulation.start_turn(case)
-        request, steps = next(turn), 0
-        while True:
-            if steps == kill_at:
-                os.kill(engine.pid, signal.SIGKILL)
-            if steps + 1 == kill_at:
-                kill_after(engine, 0.01)
-            steps += 2
+        request = next(turn)
+        for number in itertools.count():
+            if number == kill_at:
+                moments.next(moment)
             try:
-                request = turn.send(engine.generate([request])[0])
+                request = turn.send(mortal.generate([request])[0])
             except StopIteration as ended:
-                result = ended.value
-                return world.snapshot(), [(one.device, one.status) for one in result.actions], steps
+                actions = [(one.device, one.status) for one in ended.value.actions]
+                return world.snapshot(), actions, number + 1
+        raise AssertionError
 
-    expected_state, expected_actions, steps = work(-9)
-    assert steps >= 4 and len(expected_actions) == 1  # type: ignore[arg-type]
-    for kill_at in range(steps + 1):
-        state, actions, _ = work(kill_at)
-        assert (state, actions) == (expected_state, expected_actions)
-        time.sleep(0.02)
+    expected_state, expected_actions, count = work(None, "")
+    assert count >= 2 and [status for _, status in expected_actions] == ["done"]
+    for kill_at in range(count):
+        for moment in ("evaluate 1", "evaluate 2", "answer 1", "receive 1"):  # the last: when it has answered
+            if moment == "receive 1" and kill_at == count - 1:
+                continue  # nobody would find out
+            state, actions, _ = work(kill_at, moment)
+            assert (state, actions) == (expected_state, expected_actions)
+            assert moments.told == KILLED, (kill_at, moment)
 
 
-def test_a_process_that_dies_each_time_is_one_clear_error(model: Path, requests: list[Request]) -> None:
-    told: list[str] = []
-    settings = EngineSettings(model, memory_bytes=120 * 2**20)  # too little to load what it needs
-    with EngineProcess(settings, told.append) as engine, pytest.raises((UnavailableError, UsageError)):
+def test_a_process_that_dies_each_time_is_one_clear_error(
+    mortal: EngineProcess, requests: list[Request], moments: Moments
+) -> None:
+    expected = replies(mortal.generate(requests[:1]))
+    moments.is_lasting = True
+    moments.next("evaluate 1")
+    with pytest.raises(UnavailableError, match=r"^the engine was ended by SIGKILL, twice$") as caught:
+        mortal.generate(requests[:1])
+    assert caught.value.hint == "is there enough memory?" and moments.told == KILLED
+    moments.file.unlink()
+    assert replies(mortal.generate(requests[:1])) == expected
+
+
+def test_too_little_memory_is_one_clear_error(model: Path, requests: list[Request], told: list[str]) -> None:
+    settings = EngineSettings(model, memory_bytes=120 * 2**20)  # less than it has before it loads anything
+    with (
+        EngineProcess(settings, told.append) as engine,
+        pytest.raises(UsageError, match=r"^cannot read the model .*starter\.gguf: .*Cannot allocate memory$"),
+    ):
         engine.generate(requests[:1])
+    assert not told
 
 
 def test_a_hung_one_is_replaced(
     engine: EngineProcess, requests: list[Request], told: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_agent.engine_process.GRACE_S", 0.2)
-    limited = [replace(requests[0], limits=Limits(requests[0].limits.reply_tokens, 2.0))]
-    expected = engine.generate(limited)
+    limited = [replace(requests[0], limits=Limits(requests[0].limits.reply_tokens, 600.0))]
+    expected, receive, asked = engine.generate(limited), engine._receive, list[float | None]()
+
+    def impatient(limit_s: float | None) -> Any:
+        asked.append(limit_s)
+        return receive(0.2 if len(asked) == 1 else limit_s)
+
+    monkeypatch.setattr(engine, "_receive", impatient)
     os.kill(engine.pid, signal.SIGSTOP)
-    started_s = time.monotonic()
+    woken = threading.Timer(60, os.kill, (engine.pid, signal.SIGCONT))  # so that this fails, and does not hang
+    woken.start()
     assert replies(engine.generate(limited)) == replies(expected)
-    assert time.monotonic() - started_s < 20
-    assert told[0].startswith("the engine hung (no answer for 2 s)")
+    woken.cancel()
+    assert told == ["the engine hung (no answer for 0 s); it is started again"]
+    assert asked[0] == 600 + GRACE_S
 
 
-def test_cancelled_it_ends_at_the_next_step(engine: EngineProcess, simulation: Simulation) -> None:
-    prefix = simulation.agent(World(SITE)).prefix
-    long = [Request(prefix, None, Limits(reply_tokens=900))]  # it babbles
-    threading.Timer(0.3, engine.cancel).start()
-    cut = engine.generate(long)[0]
-    assert cut.stop_reason == "timeout" or len(cut.token_ids) < 900
-    assert engine.generate([replace(long[0], limits=Limits(5))])[0].stop_reason in {"length", "end_of_turn"}
+BABBLE = Request("hello", Grammar("start: /[a-z ]{5000,6000}/\n"), Limits(reply_tokens=900))  # it cannot end by itself
 
 
-def test_it_has_no_socket_and_ends_with_its_parent(engine: EngineProcess, requests: list[Request]) -> None:
+def test_cancelled_a_reply_ends_at_the_next_step(model: Path) -> None:
+    class Cancelled(LlamaEngine):
+        steps = 0
+
+        def _evaluate(self, *args: Any) -> Any:
+            self.steps += 1
+            if self.steps == 5:
+                self.cancel()
+            return super()._evaluate(*args)
+
+    with Cancelled(model) as engine:
+        cut, whole = (engine.generate([BABBLE])[0] for _ in range(2))
+    assert (cut.stop_reason, cut.model_steps, len(cut.token_ids)) == ("timeout", 5, 5)
+    assert (whole.stop_reason, len(whole.token_ids)) == ("length", 900)
+    assert whole.token_ids[:5] == cut.token_ids
+
+
+def test_cancelled_from_another_thread_it_ends_its_reply_and_no_other(engine: EngineProcess) -> None:
+    short = [replace(BABBLE, limits=Limits(reply_tokens=20))]
+    expected, has_ended = replies(engine.generate(short)), threading.Event()
+
+    def cancel() -> None:
+        while not has_ended.wait(0.01):  # again and again: the first ones may come before the request
+            engine.cancel()
+
+    canceller = threading.Thread(target=cancel)
+    canceller.start()
+    cut = engine.generate([BABBLE])[0]
+    has_ended.set()
+    canceller.join()
+    assert cut.stop_reason == "timeout" and len(cut.token_ids) < 900
+    assert replies(engine.generate(short)) == expected
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() not in {"x86_64", "aarch64"}, reason="no filter for this system"
+)
+def test_it_is_confined_once_it_has_loaded(engine: EngineProcess) -> None:
     engine.prime("x")
-    status = Path(f"/proc/{engine.pid}/status")
-    if status.exists():
-        assert "Seccomp:\t2" in status.read_text(encoding="ascii")
+    assert "Seccomp:\t2" in Path(f"/proc/{engine.pid}/status").read_text(encoding="ascii")
+
+
+def test_it_ends_when_it_is_closed(engine: EngineProcess) -> None:
+    engine.prime("x")
     pid = engine.pid
     engine.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from edge_agent.engine_process import GRACE_S, EngineProcess, EngineSettings
+engine = EngineProcess(EngineSettings(Path(sys.argv[1])))
+engine.prime("x")
+print(engine.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_it_ends_with_its_parent(model: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(model)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    ) as parent:
+        assert parent.stdout
+        pid = int(parent.stdout.readline())
+        os.kill(pid, 0)  # it is there
+        parent.kill()
+        require_ended(pid)
 
 
 def start(model: Path, folder: Path, identity: str = "one", **more: Any) -> EngineProcess:
