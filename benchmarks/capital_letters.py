@@ -28,7 +28,7 @@ from edge_agent.llama_engine import LlamaEngine
 from edge_agent.machine import installed_versions, this_machine
 from edge_agent.scoring import score_case
 from edge_agent.simulated import Simulation, evaluation_simulation
-from edge_agent.spelling import names_of, usual_spelling
+from edge_agent.spelling import NO_WORDS, SiteWords, usual_spelling, words_of
 from finetune.conversations import generate_cases
 
 SEED, BATCH = 5000, 8
@@ -42,7 +42,7 @@ def title_case(text: str) -> str:
 
 def names_in_capitals(text: str, site: Site) -> str:
     """Return a text in which devices are called `Kitchen Light`."""
-    names = sorted(names_of(site), key=len, reverse=True)
+    names = sorted(words_of(site).names, key=len, reverse=True)
     return re.sub(rf"\b(?:{'|'.join(map(re.escape, names))})\b", lambda name: title_case(name.group()), text)
 
 
@@ -65,7 +65,7 @@ def ways_to_type(site: Site) -> dict[str, Callable[[str], str]]:
     }
 
 
-def as_typed(text: str, names: tuple[str, ...] = ()) -> str:
+def as_typed(text: str, words: SiteWords = NO_WORDS) -> str:
     """Stand in for usual_spelling: leave a request as it is."""
     return text
 
@@ -75,17 +75,17 @@ class Grader:
 
     def __init__(self, engine: LlamaEngine, simulation: Simulation) -> None:
         self._engine, self._simulation = engine, simulation
-        self._names = names_of(simulation.site)
+        self._words = words_of(simulation.site)
         self._done: dict[tuple[str, str], bool] = {}
 
-    def done(self, cases: list[Case], spell: Callable[[str, tuple[str, ...]], str]) -> list[bool]:
+    def done(self, cases: list[Case], spell: Callable[[str, SiteWords], str]) -> list[bool]:
         """Return for each case whether it is done, where requests reach the model spelled in this way."""
-        keys = [(case.id, spell(case.ask, self._names)) for case in cases]
+        keys = [(case.id, spell(case.ask, self._words)) for case in cases]
         new = [case for case, key in zip(cases, keys, strict=True) if key not in self._done]
         with mock.patch("edge_agent.wire.usual_spelling", spell):
             outcomes = run_cases(self._engine, new, self._simulation.start_turn, batch_size=BATCH)
         for outcome in outcomes:
-            self._done[outcome.case.id, spell(outcome.case.ask, self._names)] = score_case(outcome).is_success
+            self._done[outcome.case.id, spell(outcome.case.ask, self._words)] = score_case(outcome).is_success
         return [self._done[key] for key in keys]
 
 

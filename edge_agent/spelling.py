@@ -1,17 +1,19 @@
 """How a request is spelled for the model: as training spells it, wherever the capitals that were typed carry nothing.
 
 A request in capitals, or With Every Word In One, is written small but for its first letter and "I". What the site calls
-a device is spelled as the site spells it. All else is left as it is, and so are quoted words, words with a digit or an
-underscore, and, where not all is in capitals, those that are (`Turn On The TV`). The length never changes.
+a device is spelled as the site spells it, and its own words are small in any request (`turn it OFF`). All else is left:
+quoted words, words with a digit or an underscore, and, where not all is in capitals, those that are (`Turn On The TV`).
+The length never changes.
 
-Does not guard against: capitals in a part of a request (`turn it OFF`), which may be what somebody means to say; an
-abbreviation in capitals among capitals, unless a name of the site has it; languages in which "i" is a word.
+Does not guard against: an abbreviation in capitals among capitals, unless a name of the site has it; one of other words
+in capitals (`turn it on NOW`), which may be an abbreviation; languages in which "i" is a word.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
@@ -24,22 +26,40 @@ _CODE = r"(?<![\w-])[\w-]*[\d_][\w-]*"
 _WORD = r"[^\W\d_]+(?:['’][^\W\d_]+)*"
 
 
-def names_of(site: Site) -> tuple[str, ...]:
-    """Return everything that the site's devices are called."""
-    return tuple(dict.fromkeys(name for device in site.devices.values() for name in device.names))
+@dataclass(frozen=True)
+class SiteWords:
+    """What a site has words for: `names` of devices, as it spells them; `own`, the small ones of names and actions."""
+
+    names: tuple[str, ...] = ()
+    own: frozenset[str] = frozenset()
 
 
-def usual_spelling(text: str, names: tuple[str, ...] = ()) -> str:
-    """Return what a person typed as the model sees it. Args: names: of the site's devices, as it spells them."""
-    pattern, spelled = _parts(names)
+NO_WORDS = SiteWords()
+
+
+def words_of(site: Site) -> SiteWords:
+    """Return the words of a site."""
+    names = tuple(dict.fromkeys(name for device in site.devices.values() for name in device.names))
+    texts = [*names]
+    for device in site.devices.values():
+        texts += device.actions
+        texts += [label for schema in device.properties.values() for label in schema.labels.values()]
+    own = frozenset(word for text in texts for word in re.split(r"[\W_]+", text) if word.islower() and len(word) > 1)
+    return SiteWords(names, own)
+
+
+def usual_spelling(text: str, words: SiteWords = NO_WORDS) -> str:
+    """Return what a person typed as the model sees it. Args: words: of the site."""
+    pattern, spelled = _parts(words.names)
     style = _style_of(list(pattern.finditer(text)))
 
     def respell(match: re.Match[str]) -> str:
         part, sort = match.group(), match.lastgroup
         if sort == "name" and _small(part) in spelled:
             return spelled[_small(part)]
-        is_abbreviation = style == "title" and len(part) > 1 and part.isupper()
-        return part if style == "usual" or sort in {"quoted", "code"} or is_abbreviation else _small(part)
+        is_own, is_loud = _small(part) in words.own, len(part) > 1 and part.isupper()
+        is_idle = {"shouted": True, "title": is_own or not is_loud, "usual": is_own and is_loud}[style]
+        return _small(part) if is_idle and sort not in {"quoted", "code"} else part
 
     respelled = pattern.sub(respell, text)
     first = next((at for at, letter in enumerate(text) if letter.isalpha()), len(text))

@@ -14,12 +14,12 @@ from devices.simulator import World
 from devices.site import Site, load_site
 from edge_agent.agent import TurnLimits
 from edge_agent.simulated import Simulation
-from edge_agent.spelling import names_of, usual_spelling
+from edge_agent.spelling import SiteWords, usual_spelling, words_of
 from edge_agent.wire import load_template, request_of, user_message
 from finetune.conversations import Stage, carry_out, draw_plan, random_world
 
 SITE = load_site("home")
-NAMES = names_of(SITE)
+WORDS = words_of(SITE)
 TITLED = SITE.model_copy(
     update={
         "devices": {
@@ -28,11 +28,13 @@ TITLED = SITE.model_copy(
         }
     }
 )
-OWN_NAMES = ("TV", "Led strip", "iPad", "Living Room Lamp", "lamp")
+OWN = SiteWords(("TV", "Led strip", "iPad", "Living Room Lamp", "lamp"), frozenset({"on", "off", "lamp"}))
 ANY_TEXT = st.text(st.one_of(st.sampled_from("aAbBiIİıßẞſΣσςǅ'’\"«».,-_ 0729°\n"), st.characters()), max_size=60)
-WORDS = st.lists(st.sampled_from("turn the TV lamp OFF Please I'm LED 21C KITCHEN İ ß it's 'Hi' x".split()), max_size=9)
-TEXTS = st.one_of(ANY_TEXT, WORDS.map(" ".join), st.one_of(ANY_TEXT, WORDS.map(" ".join)).map(str.upper))
-SOME_NAMES = st.sampled_from([(), NAMES, OWN_NAMES])
+SPOKEN = st.lists(
+    st.sampled_from("turn the TV lamp OFF Please I'm LED 21C KITCHEN İ ß it's 'Hi' x".split()), max_size=9
+)
+TEXTS = st.one_of(ANY_TEXT, SPOKEN.map(" ".join), st.one_of(ANY_TEXT, SPOKEN.map(" ".join)).map(str.upper))
+SOME_WORDS = st.sampled_from([SiteWords(), WORDS, OWN])
 _NO_REPLIES = TurnLimits(model_replies=0)
 
 
@@ -47,13 +49,15 @@ _NO_REPLIES = TurnLimits(model_replies=0)
         ("I Want A Light", "I want a light"),
         ("STOP", "Stop"),
         ("switch the Bedroom Lamp on", "switch the bedroom lamp on"),
+        ("turn the BEDROOM thing OFF", "turn the bedroom thing off"),
+        ("Is It LOCKED", "Is it locked"),
         ("TURN ON KITCHEN_LIGHT", "Turn on kitchen_light"),
         ("LICHT AUS, BITTE SCHLIESSEN, STRAẞE", "Licht aus, bitte schliessen, straße"),
         ("LÜFTER AN, ΦΩΣ, СВЕТ", "Lüfter an, φως, свет"),
     ],
 )
 def test_capitals_that_say_nothing_go(typed: str, shown: str) -> None:
-    assert usual_spelling(typed, NAMES) == shown
+    assert usual_spelling(typed, WORDS) == shown
 
 
 @pytest.mark.parametrize(
@@ -66,14 +70,14 @@ def test_capitals_that_say_nothing_go(typed: str, shown: str) -> None:
         "PV?",
         "I",
         "is Anna home",
-        "switch the bedroom lamp ON",
+        "switch the bedroom lamp on NOW",
         "call it 'Blue Room'",
         "grüße an ÖBB",
         "",
     ],
 )
 def test_capitals_that_may_say_something_stay(text: str) -> None:
-    assert usual_spelling(text, NAMES) == text
+    assert usual_spelling(text, WORDS) == text
 
 
 @pytest.mark.parametrize(
@@ -87,7 +91,7 @@ def test_capitals_that_may_say_something_stay(text: str) -> None:
     ],
 )
 def test_quoted_words_codes_and_abbreviations_keep_their_letters(typed: str, shown: str) -> None:
-    assert usual_spelling(typed, NAMES) == shown
+    assert usual_spelling(typed, WORDS) == shown
 
 
 @pytest.mark.parametrize(
@@ -102,18 +106,18 @@ def test_quoted_words_codes_and_abbreviations_keep_their_letters(typed: str, sho
     ],
 )
 def test_names_are_spelled_as_the_site_spells_them(typed: str, shown: str) -> None:
-    assert usual_spelling(typed, OWN_NAMES) == shown
+    assert usual_spelling(typed, OWN) == shown
 
 
-@given(TEXTS, SOME_NAMES)
-def test_spelling_it_again_changes_nothing(text: str, names: tuple[str, ...]) -> None:
-    once = usual_spelling(text, names)
-    assert usual_spelling(once, names) == once
+@given(TEXTS, SOME_WORDS)
+def test_spelling_it_again_changes_nothing(text: str, words: SiteWords) -> None:
+    once = usual_spelling(text, words)
+    assert usual_spelling(once, words) == once
 
 
-@given(TEXTS, SOME_NAMES)
-def test_only_letters_change_and_only_to_themselves(text: str, names: tuple[str, ...]) -> None:
-    shown = usual_spelling(text, names)
+@given(TEXTS, SOME_WORDS)
+def test_only_letters_change_and_only_to_themselves(text: str, words: SiteWords) -> None:
+    shown = usual_spelling(text, words)
     assert len(shown) == len(text)
     for before, after in zip(text, shown, strict=True):
         assert after == before or (before.isalpha() and after.lower() in {before.lower(), "i", "ς"})
@@ -175,4 +179,4 @@ def test_what_is_made_for_training_is_spelled_as_usual_already(name: str) -> Non
     stage, rng = Stage.of(site), Random(5)
     for _ in range(300):
         ask = draw_plan(stage, random_world(site, rng), rng, held_out=False).ask
-        assert usual_spelling(ask, names_of(site)) == ask
+        assert usual_spelling(ask, words_of(site)) == ask

@@ -8,6 +8,7 @@ import pytest
 
 from devices.site import load_site
 from devices.tools import ToolCall
+from edge_agent.spelling import SiteWords
 from edge_agent.wire import (
     Answer,
     ContractChanged,
@@ -74,8 +75,8 @@ def test_one_blank_more_is_another_contract() -> None:
 
 
 def test_another_name_of_a_device_is_the_same_contract() -> None:
-    assert "kitchen lamp" in CONTRACT.names
-    assert replace(CONTRACT, names=(*CONTRACT.names, "Cooking LED")).digest == CONTRACT.digest
+    assert "kitchen lamp" in CONTRACT.words.names
+    assert replace(CONTRACT, words=SiteWords(("cooking LED",))).digest == CONTRACT.digest
 
 
 @pytest.mark.parametrize(
