@@ -78,8 +78,7 @@ def read_devices(
     from devices.site import load_site
 
     loaded = load_site(site)
-    for name in devices or []:
-        _require_device(name, list(loaded.devices))
+    devices = [_require_device(name, list(loaded.devices)) for name in devices or []]
     place = live_place(loaded, Journal()) if live else simulated_place(loaded)
     state = {name: values for name, values in place.broker.state().items() if not devices or name in devices}
     place.close()
@@ -108,15 +107,16 @@ def call_device(
     """Carry out one action through the broker, in the simulated world unless --live; stays until a timed one ends."""
     from devices.journal import Journal
     from devices.place import default_journal, live_place, parse_arguments, simulated_place, warn
-    from devices.site import load_site
+    from devices.site import find_name, load_site
     from devices.tools import Command
 
     loaded = load_site(site)
-    _require_device(device, list(loaded.devices))
+    device = _require_device(device, list(loaded.devices))
     known = loaded.devices[device].actions
-    if action not in known:
+    if (name := find_name(action, known)) is None:
         hint = f"{device} can {', '.join(known)}" if known else f"{device} can only be read"
         raise UsageError(f"{device} has no action {action!r}", hint=hint)
+    action = name
     command = Command(device, action, parse_arguments(known[action], arguments or []))
     confirm = (lambda effect: True) if yes else None
     if live:
@@ -171,10 +171,14 @@ def _is_stoppable(device: Any) -> bool:
 
 def check_site(site: Annotated[str, typer.Argument(metavar="SITE")], as_json: _Json = False) -> None:
     """Check a site file with its drivers and addresses; touches no hardware."""
-    from devices.site import load_site
+    from devices.site import load_site, shared_names
     from devices.tools import tools_of
 
     loaded = load_site(site)  # the check: every problem raises
+    if shared := shared_names(loaded):
+        name, called = next(iter(shared.items()))
+        hint = "give each a title and aliases of its own; capitals make no difference"
+        raise UsageError(f"{site}: {' and '.join(called)} are both called {name!r}", hint=hint)
     homeless = [name for name, device in loaded.devices.items() if not device.driver]
     facts = {
         "site": loaded.name,
@@ -331,10 +335,13 @@ def explain_command(
     print(json.dumps([asdict(event) for event in events]) if as_json else explain(events))
 
 
-def _require_device(name: str, known: list[str]) -> None:
+def _require_device(typed: str, known: list[str]) -> str:
     import difflib
 
-    if name not in known:
-        near = difflib.get_close_matches(name, known, 1, 0.4)
+    from devices.site import find_name
+
+    if (name := find_name(typed, known)) is None:
+        near = difflib.get_close_matches(typed.lower(), known, 1, 0.4)
         hint = f"did you mean {near[0]}?" if near else f"devices: {', '.join(known)}"
-        raise UsageError(f"the site has no device {name!r}", hint=hint)
+        raise UsageError(f"the site has no device {typed!r}", hint=hint)
+    return name

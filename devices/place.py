@@ -18,7 +18,7 @@ from devices.journal import Journal
 from devices.safe_state import in_parallel
 from devices.schema import Value
 from devices.simulator import SimulatedDriver, World
-from devices.site import Site
+from devices.site import Site, find_name
 from devices.yaml_file import parse_value
 
 TICK_S = 0.25  # an ending is on its way half a second after it is due, at most
@@ -190,7 +190,7 @@ def state_folder(site: Site) -> Path:
 
 
 def parse_arguments(action: Action, written: Iterable[str]) -> dict[str, Value]:
-    """Return `name=value` words as arguments, typed as YAML types them.
+    """Return `name=value` words as arguments, typed as YAML types them; in any capitals where a name has no other.
 
     Raises:
         UsageError: a word is not name=value; whether the value fits is the broker's to say.
@@ -200,5 +200,8 @@ def parse_arguments(action: Action, written: Iterable[str]) -> dict[str, Value]:
         name, equals, value = word.partition("=")
         if not equals or not name:
             raise UsageError(f"{word!r} is not name=value", hint=f"arguments: {', '.join(action.input) or 'none'}")
-        arguments[name] = parse_value(value, word)
+        name = find_name(name, action.input) or name
+        given = parse_value(value, word)
+        words = action.input[name].enum if name in action.input else None
+        arguments[name] = find_name(given, words) or given if words and isinstance(given, str) else given
     return arguments

@@ -7,6 +7,7 @@ Vocabulary: W3C Web of Things Thing Description 1.1 (properties, actions, data s
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,11 @@ class Device(Strict):
             if problem := self.properties[name].problem_with(value):
                 raise ValueError(f"initial {name}: {problem}")
         return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Everything that the device is called: title, aliases, and its key in the site file."""
+        return tuple(dict.fromkeys((self.title, *self.aliases, self.name)))
 
 
 class WorldRule(Strict):
@@ -109,6 +115,23 @@ def _require_known(name: str, known: dict[str, Any], what: str) -> None:
     if name not in known:
         near = difflib.get_close_matches(name, known, 1, 0.4)
         raise ValueError(f"{what} {name!r}, which does not exist" + (f"; did you mean {near[0]!r}?" if near else ""))
+
+
+def find_name(typed: str, known: Collection[str]) -> str | None:
+    """Return which of the names is meant: as typed, or in other capitals if only one has these letters; else None."""
+    if typed in known:
+        return typed
+    alike = [name for name in known if name.lower() == typed.lower()]
+    return alike[0] if len(alike) == 1 else None
+
+
+def shared_names(site: Site) -> dict[str, list[str]]:
+    """Return each name, in small letters, that several devices have, with these: nobody can tell which is meant."""
+    called: dict[str, list[str]] = {}
+    for device in site.devices.values():
+        for name in dict.fromkeys(name.lower() for name in device.names):
+            called.setdefault(name, []).append(device.name)
+    return {name: devices for name, devices in called.items() if len(devices) > 1}
 
 
 def list_sites() -> list[str]:

@@ -128,7 +128,7 @@ class Agent:
         started_s = time.monotonic()
         turn = _Turn(ask)
         state = self.broker.state()
-        messages = [*self._remembered(), user_message(ask, state, self._clock_text())]
+        messages = [*self._remembered(), user_message(ask, state, self._clock_text(), self.contract.words)]
         grammar = self._grammar.with_facts(facts_of(state))
         for _ in range(self._limits.model_replies):
             left_s = self._limits.timeout_s - (time.monotonic() - started_s)

@@ -24,6 +24,7 @@ from devices.schema import DataSchema, Value
 from devices.site import Site
 from devices.tools import Tool, ToolCall, command_of, tools_of
 from edge_agent.markers import CALL, END_CALL, END_THINK, MARKERS, THINK
+from edge_agent.spelling import NO_WORDS, SiteWords, usual_spelling, words_of
 
 TEMPLATES_FOLDER = Path(__file__).parent / "templates"
 WIRE_FORMAT = "wire/4"  # how turns are written below; a change of it is another contract
@@ -111,11 +112,15 @@ def load_template(name: str) -> ChatTemplate:
 
 @dataclass(frozen=True)
 class Contract:
-    """What training and running must agree on, to the byte."""
+    """What training and running must agree on, to the byte.
+
+    `words` is what requests are spelled by; it is free: a new name of a device needs no training.
+    """
 
     template: ChatTemplate
     system_text: str
     tools: tuple[Tool, ...]
+    words: SiteWords = NO_WORDS
 
     @property
     def digest(self) -> str:
@@ -132,7 +137,7 @@ class Contract:
 def contract_of(site: Site, template: ChatTemplate) -> Contract:
     """Return the contract that a site and a template make."""
     tools = tuple(tools_of(site))
-    return Contract(template, system_text(site.title, tools), tools)
+    return Contract(template, system_text(site.title, tools), tools, words_of(site))
 
 
 def require_contract(expected: str, actual: str, what: str) -> None:
@@ -175,19 +180,22 @@ def argument_text(name: str, schema: DataSchema) -> str:
     return f"{name}: {schema.minimum:g}..{schema.maximum:g} {schema.unit}".rstrip()
 
 
-def user_message(text: str, state: dict[str, dict[str, Value]], clock: str) -> Message:
+def user_message(text: str, state: dict[str, dict[str, Value]], clock: str, words: SiteWords = NO_WORDS) -> Message:
     """Return the user's turn: fresh state and clock, then the request, so that what counts most is nearest the reply.
 
     Lines about devices and tools, and thoughts, begin with a blank: a word is then the same token wherever it is copied
     from or to, as tokenizers have a blank as a part of the word after it.
 
     Args:
-        text: what the person said; markers in it are defused.
+        text: what the person said, in any capitals; it is spelled as usual, and markers in it are defused.
         state: property values by device.
         clock: local time as HH:MM.
+        words: of the site, as the contract has them.
     """
     lines = [f" {name}:{text}" for name, text in facts_of(state)]
-    return Message("user", "\n".join(["State:", *lines, f"clock {clock}", REQUEST + defuse(text)]))
+    return Message(
+        "user", "\n".join(["State:", *lines, f"clock {clock}", REQUEST + defuse(usual_spelling(text, words))])
+    )
 
 
 def request_of(text: str) -> str:

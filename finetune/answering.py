@@ -59,7 +59,7 @@ def plan_missing_argument(scene: Scene) -> Plan | None:
 
 def plan_missing_device(scene: Scene) -> Plan | None:
     """A request about a device that is not here."""
-    known = {word for device in scene.site.devices.values() for word in (device.title, *device.aliases)}
+    known = [set(called.lower().split()) for device in scene.site.devices.values() for called in device.names]
     words = list(random_name(scene.rng, scene.rng.choice(list(NOUNS))))
     if not scene.held_out and scene.rng.random() < HALF_KNOWN_SHARE:  # in training, more often nearly a device's name
         near = scene.rng.choice(list(scene.site.devices.values())).title.split()
@@ -67,7 +67,7 @@ def plan_missing_device(scene: Scene) -> Plan | None:
         words[at] = near[-at]
     name = " ".join(words)
     picked = pick(scene, lambda device, action: True)
-    if name in known or picked is None or any(set(name.split()) == set(word.split()) for word in known):
+    if picked is None or set(name.lower().split()) in known:
         return None
     other, _, action = picked
     spoken = scene.with_article(name)

@@ -15,6 +15,7 @@ from devices.simulator import World
 from devices.site import Site
 from devices.tools import Tool, call_of
 from edge_agent.cases import Case
+from edge_agent.spelling import SiteWords
 from edge_agent.wire import Message, contract_of, load_template, result_message, user_message
 from finetune.exchanges import MAKERS
 from finetune.rows import Row
@@ -57,10 +58,11 @@ def generate_rows(
 
 @dataclass(frozen=True)
 class Stage:
-    """A site with what all its conversations share: the tools, the system turn, and the weight of each kind."""
+    """A site with what all its conversations share: tools, words, the system turn, and the weight of each kind."""
 
     site: Site
     tools: tuple[Tool, ...]
+    words: SiteWords
     system: Message
     weights: dict[str, float]
 
@@ -69,7 +71,7 @@ class Stage:
         """Return the stage that a site makes, with the usual weights but for those given."""
         contract = contract_of(site, load_template("chatml"))
         weights = {kind: weight for kind, (weight, _) in MAKERS.items()} | dict(kinds or {})
-        return cls(site, contract.tools, Message("system", contract.system_text), weights)
+        return cls(site, contract.tools, contract.words, Message("system", contract.system_text), weights)
 
 
 def make_row(stage: Stage, rng: Random, exchanges: tuple[int, int] = EXCHANGES_PER_ROW) -> Row:
@@ -149,7 +151,7 @@ def carry_out(
     """
     world.broken, world.stuck = set(plan.broken), set(plan.stuck)
     broker = simulated_broker(world, journal=journal, confirm=lambda effect: plan.is_confirmed)
-    messages = [user_message(plan.ask, broker.state(), world.clock)]
+    messages = [user_message(plan.ask, broker.state(), world.clock, stage.words)]
     outcomes: list[Outcome] = []
     thought, answer = plan.thought, plan.answer
     for number, step in enumerate(plan.steps):

@@ -43,7 +43,7 @@ class Leaks:
 
 def find_leaks(rows: Iterable[Row], cases: Iterable[Case], site: Site) -> Leaks:
     """Return which cases' requests stand in training rows; devices are known by the site's names for them."""
-    names = {name.lower() for device in site.devices.values() for name in (device.title, *device.aliases)}
+    names = {name.lower() for device in site.devices.values() for name in device.names}
     longest_first = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
     hole = re.compile(rf"\b(?:(?:the|my|our) )?(?:{longest_first})\b|\d+(?:\.\d+)?")
 

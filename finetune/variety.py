@@ -42,10 +42,10 @@ class Variety:
 
 def _strangers(site: Site, rng: Random) -> dict[str, Device]:
     """Return other devices, without any that could be meant by a name of the site's."""
-    taken = {name for device in site.devices.values() for name in (device.title, *device.aliases)}
+    taken = {name.lower() for device in site.devices.values() for name in device.names}
     strangers = {}
     for name, device in random_site(rng, DISTRACTORS).devices.items():
         aliases = tuple(alias for alias in device.aliases if " " in alias)  # not the noun alone
-        if " " in device.title and not taken & {device.title, *aliases}:
+        if " " in device.title and not taken & {name.lower() for name in (device.title, *aliases)}:
             strangers[name] = device.model_copy(update={"aliases": aliases})
     return strangers

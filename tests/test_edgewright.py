@@ -141,3 +141,21 @@ def test_a_reader_that_leaves(words: list[str]) -> None:
 def test_modes(mode: str, code: int, status: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["devices", "call", "kitchen_light", "on", "--mode", mode]) == code
     assert capsys.readouterr().out.startswith(f"{status}: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["KITCHEN_LIGHT", "Brightness", "BRIGHTNESS=40"], 0),
+        (["Kitchen_Lamb", "on"], 2),
+        (["kitchen_light", "ONN"], 2),
+    ],
+)
+def test_names_on_the_command_line_may_have_any_capitals(
+    words: list[str], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["devices", "call", *words]) == code
+    printed = capsys.readouterr()
+    wanted = "done: The kitchen light brightness is 40 percent.\n" if code == 0 else ""
+    assert printed.out == wanted and (words[0 if words[0] == "Kitchen_Lamb" else 1] in printed.err) == (code == 2)
+    assert main(["devices", "read", words[0]]) == (2 if words[0] == "Kitchen_Lamb" else 0)

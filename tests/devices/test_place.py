@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from devices.action import Action
 from devices.drivers.peer import LiveWorld, Peer
 from devices.journal import Journal, read_events
-from devices.place import live_place
+from devices.place import live_place, parse_arguments
 from devices.sim import make_peer
 from devices.site import load_site, site_path
 from devices.tools import Command
@@ -34,6 +35,16 @@ def greenhouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tupl
 
 
 Greenhouse = tuple[Path, LiveWorld, Peer]
+
+
+def test_names_of_arguments_and_values_may_have_any_capitals() -> None:
+    mode = {"type": "string", "enum": ["Eco", "heat", "HEAT"]}
+    speed = {"type": "integer", "minimum": 0, "maximum": 3}
+    action = Action.model_validate({"input": {"mode": mode, "speed": speed}, "writes": {"mode": "$mode"}})
+    assert parse_arguments(action, ["Mode=ECO", "SPEED=2"]) == {"mode": "Eco", "speed": 2}
+    for written in ("mode=heat", "mode=HEAT", "mode=Heat", "colour=Red", "mode=4"):  # told apart, or not known
+        name, _, value = written.partition("=")
+        assert parse_arguments(action, [written]) == {name: int(value) if value == "4" else value}
 
 
 def test_read_and_call_live(greenhouse: Greenhouse, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

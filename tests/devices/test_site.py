@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from devices.errors import UsageError
-from devices.site import load_site
+from devices.site import find_name, list_sites, load_site, shared_names
+from edgewright import main
 
 HOME = {
     "kitchen_light": {"on", "brightness"},
@@ -96,3 +97,27 @@ def test_unknown_site_is_named() -> None:
     with pytest.raises(UsageError, match="no site is called 'hom'") as caught:
         load_site("hom")
     assert "home" in caught.value.hint
+
+
+@pytest.mark.parametrize("alias", ["Lamp", "DESK lamp", "desk lamp"])
+def test_a_name_that_two_devices_share_but_for_capitals_is_found(
+    tmp_path: Path, alias: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = SMALL.replace("  lamp:\n", "  lamp:\n    aliases: [desk lamp, Lamp]\n")
+    assert main(["devices", "check", str(write_site(tmp_path, own))]) == 0  # in one device they do no harm
+    path = write_site(tmp_path, own.replace("  tank:\n", f"  tank:\n    aliases: [{alias}]\n"))
+    assert shared_names(load_site(path)) == {alias.lower(): ["lamp", "tank"]}
+    capsys.readouterr()
+    assert main(["devices", "check", str(path)]) == 2
+    assert f"{path}: lamp and tank are both called '{alias.lower()}'" in capsys.readouterr().err
+
+
+def test_no_shipped_site_has_a_shared_name() -> None:
+    assert [name for name in list_sites() if shared_names(load_site(name))] == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "found"), [("lamp", "lamp"), ("LAMP", "lamp"), ("Eco", "Eco"), ("ECO", None), ("lamps", None), ("", None)]
+)
+def test_a_name_is_found_in_any_capitals_where_only_one_has_its_letters(typed: str, found: str | None) -> None:
+    assert find_name(typed, ["lamp", "Eco", "eco"]) == found

@@ -8,6 +8,7 @@ import pytest
 
 from devices.site import load_site
 from devices.tools import ToolCall
+from edge_agent.spelling import SiteWords
 from edge_agent.wire import (
     Answer,
     ContractChanged,
@@ -71,6 +72,11 @@ def test_one_blank_more_is_another_contract() -> None:
     with pytest.raises(ContractChanged, match="trained for another contract") as caught:
         require_contract(CONTRACT.digest, other.digest, "the model")
     assert caught.value.exit_code == 4
+
+
+def test_another_name_of_a_device_is_the_same_contract() -> None:
+    assert "kitchen lamp" in CONTRACT.words.names
+    assert replace(CONTRACT, words=SiteWords(("cooking LED",))).digest == CONTRACT.digest
 
 
 @pytest.mark.parametrize(

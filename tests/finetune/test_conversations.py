@@ -10,6 +10,7 @@ from random import Random
 import pytest
 
 from devices.errors import UsageError
+from devices.simulator import World
 from devices.site import Site, load_models, load_site
 from edge_agent.wire import Answer, ToolCalls, body_of, contract_of, load_template, parse_reply
 from edgewright import main
@@ -27,6 +28,7 @@ from finetune.exchanges import MAKERS
 from finetune.random_sites import random_site
 from finetune.recipe import RECIPES_FOLDER
 from finetune.rows import read_rows
+from finetune.scene import Scene
 
 SITE = load_site("home")
 STAGE = Stage.of(SITE)
@@ -126,6 +128,20 @@ def test_questions_and_talk_never_act_and_change_nothing() -> None:
             text = messages[-1].text.lower()
             assert all(any(word in text for word in words) for words in plan.answer_has), (plan, text)
     assert {"question", "small_talk", "unsupported", "out_of_range", "missing_argument", "missing_device"} <= seen
+
+
+def test_a_device_that_is_not_here_is_no_device_in_other_capitals() -> None:
+    titles = {name: device.title.title() for name, device in SITE.devices.items()}
+    devices = {
+        name: device.model_copy(update={"title": titles[name], "aliases": ()}) for name, device in SITE.devices.items()
+    }
+    stage, rng, seen = Stage.of(SITE.model_copy(update={"devices": devices}), {"missing_device": 1.0}), Random(1), 0
+    for _ in range(3000):
+        plan = MAKERS["missing_device"][1](Scene(stage.site, stage.tools, World(stage.site).snapshot(), rng, False))
+        if plan is not None:
+            seen += 1
+            assert {plan.thought.removesuffix(" is no device.").lower()}.isdisjoint(map(str.lower, titles.values()))
+    assert seen > 1000
 
 
 def test_a_sequence_stops_where_a_step_is_not_done() -> None:

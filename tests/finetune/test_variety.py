@@ -12,6 +12,7 @@ from devices.errors import UsageError
 from devices.site import load_site
 from edge_agent.wire import contract_of, load_template
 from finetune.conversations import generate_cases, generate_rows
+from finetune.random_sites import PLACES
 from finetune.rows import Row, read_rows, write_rows
 from finetune.training_rows import encode_rows
 from finetune.variety import Variety
@@ -49,6 +50,15 @@ def test_distractors_bring_tools_and_devices_that_no_name_of_the_site_means() ->
         assert not taken & {name for device in new.values() for name in (device.title, *device.aliases)}
         assert all(" " in alias for device in new.values() for alias in device.aliases)
         assert all(site.devices[name] == device for name, device in HOME.devices.items())
+
+
+def test_distractors_are_none_of_the_sites_in_other_capitals() -> None:
+    rng, light = Random(2), HOME.devices["kitchen_light"]
+    aliases = tuple(f"{place} {noun}".upper() for place in PLACES for noun in ("lamp", "fan", "door"))
+    site = HOME.model_copy(update={"devices": {"main": light.model_copy(update={"aliases": aliases})}})
+    for _ in range(60):
+        new = [device for name, device in Variety(distractors=1.0).vary(site, rng).devices.items() if name != "main"]
+        assert {device.title for device in new}.isdisjoint(map(str.lower, aliases))
 
 
 def test_shares_are_those_of_the_states_that_conversations_start_from() -> None:
