@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +28,7 @@ from export.parity import (
     check_quantized,
     check_texts,
 )
+from export.progress import Bar, no_bar
 from export.quantize import IMPROVED, Plan, Quant, plan
 from export.reference import Reference
 from export.run import Run, gate_limits, provenance_of, read_run
@@ -37,7 +37,6 @@ from export.targets import choose_quant, load_target
 from export.tasks import Tasks, better_base, check_tasks
 
 MergeBase = Literal["original", "nf4", "better"]
-Bar = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def export_run(
     name: str | None = None,
     wishes: Wishes | None = None,
     say: Callable[[str], None] = lambda line: None,
-    bar: Bar = lambda label, size_bytes: nullcontext(lambda more: None),
+    bar: Bar = no_bar,
 ) -> dict[str, Any]:
     """Make a bundle from a run, through every gate; return its export.json.
 

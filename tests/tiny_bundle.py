@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 
+import pytest
+
 from devices.durable import sha256_of
-from devices.site import SITES_FOLDER, load_site
+from devices.site import SITES_FOLDER, Site, load_site
+from edge_agent import bundle
 from edge_agent.bundle import MANIFEST, FileEntry, Manifest
 from edge_agent.gate_limits import GateLimits
-from edge_agent.wire import contract_of, load_template
+from edge_agent.wire import ChatTemplate, Contract, contract_of, load_template
 from export.bundle import Parts, write_bundle
 
 
@@ -71,6 +75,24 @@ def make_tiny_bundle(folder: Path, fill: int = 0, smoke: Path | None = None) -> 
     write_bundle(Parts(folder.name, "F16", model, site_path, template, smoke, export), folder)
     model.unlink()
     return folder
+
+
+def parse_sites_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have sites of bundles read each time, and parsed once for the same bytes: that takes longer than all the rest."""
+
+    @cache
+    def parsed(text: bytes) -> Site:
+        del text
+        return load_site("home")
+
+    @cache
+    def made(template: ChatTemplate) -> Contract:
+        return contract_of(load_site("home"), template)
+
+    tools = bundle.tools_bytes(contract_of(load_site("home"), load_template("chatml")).tools)
+    monkeypatch.setattr(bundle, "load_site", lambda path: parsed(path.read_bytes()))
+    monkeypatch.setattr(bundle, "contract_of", lambda site, template: made(template))
+    monkeypatch.setattr(bundle, "tools_bytes", lambda of: tools)
 
 
 def rewrite_manifest(folder: Path, **changes: object) -> None:
