@@ -128,11 +128,6 @@ class Bundle:
         return " ".join(files[name].sha256 for name in (MODEL, ADAPTER) if name in files)
 
     @property
-    def site_path(self) -> Path:
-        """The site file that came with the model: tools and policy."""
-        return self.path / SITE
-
-    @property
     def smoke_path(self) -> Path | None:
         """The smoke cases (edge_agent/cases.py), if the bundle has any."""
         return self.path / SMOKE if SMOKE in self.manifest.files else None

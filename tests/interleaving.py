@@ -1,7 +1,7 @@
 """Several pieces of work, in threads of which one runs at a time, and another goes on at any system call of theirs.
 
-Where it changes over is drawn from a seed: at a few calls only, so that one piece of work often ends within a gap of the
-other, or at any call. A lock that another one holds is waited for by letting that one go on.
+Where it changes over is drawn from a seed: at a few calls only, so that one piece of work often ends within a gap of
+the other, or at any call. A lock that another one holds is waited for by letting that one go on.
 
 Does not cover: threads that the work starts itself, and calls of C code.
 """
