@@ -130,8 +130,9 @@ def compare(smoke: Smoke, replies: Sequence[SmokeReply]) -> SelfTest:
     other_words = 0
     for case, recorded, reply in zip(smoke.cases, smoke.record, replies, strict=True):
         extra = [command for command in reply.sent if command not in recorded.sent]
-        state = _state_difference(recorded, reply)
-        if (recorded.commands, recorded.statuses) != (reply.commands, reply.statuses) or state:
+        has_same_calls = (recorded.commands, recorded.statuses) == (reply.commands, reply.statuses)
+        state = _state_difference(recorded, reply) if has_same_calls else ""
+        if state or not has_same_calls:
             differing.append(Difference(case.id, case.ask, str(recorded), f"{reply}{state}", bool(extra)))
         elif recorded.answer != reply.answer:
             other_words += 1
@@ -149,7 +150,7 @@ def _state_difference(recorded: SmokeReply, reply: SmokeReply) -> str:
 def write_smoke(folder: Path, smoke: Smoke) -> None:
     """Write smoke.jsonl and smoke_record.jsonl into a bundle's folder."""
     write_cases(folder / SMOKE, smoke.cases)
-    lines = [json.dumps(asdict(reply), ensure_ascii=False) + "\n" for reply in smoke.record]
+    lines = [json.dumps(asdict(reply)) + "\n" for reply in smoke.record]
     (folder / SMOKE_RECORD).write_text("".join(lines), encoding="utf-8")
 
 
@@ -166,7 +167,7 @@ def read_smoke(bundle: Bundle) -> Smoke | None:
     cases = read_cases(bundle.smoke_path)
     try:
         record = [_reply(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleTampered(f"{path}: not a record of smoke cases: {error!r}") from error
     if not cases or [one.id for one in cases] != [one.id for one in record]:
         raise BundleTampered(f"{path}: not a record of the cases in {SMOKE}")
