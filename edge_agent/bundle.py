@@ -1,7 +1,8 @@
 """Read and verify a bundle: everything a box needs to run one model, in one folder with a manifest.
 
 A bundle is opened whole or not at all: every file's size and SHA-256, no file more or less, a sound GGUF header,
-and a template, system prompt and site that still make the contract the model was trained for.
+and a template, system prompt and site that still make the contract the model was trained for. While it is held, by a
+shared lock on its folder, no flash cleans it away: an engine that is started again reads the model once more.
 
 Does not guard against: someone who rewrites the files and the manifest together (there is no signature), or who
 changes a file after it was verified.
@@ -9,13 +10,15 @@ changes a file after it was verified.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,14 +36,16 @@ from edge_agent.wire import ChatTemplate, contract_of, require_contract
 
 MANIFEST, MODEL, TEMPLATE, SYSTEM = "manifest.json", "model.gguf", "chat_template.jinja", "system.txt"
 TOOLS, SITE, SAMPLING = "tools.json", "site.yaml", "sampling.json"
-SMOKE, EXPORT, CARD, ADAPTER = "smoke.jsonl", "export.json", "README.md", "adapter.gguf"
-REQUIRED_FILES = (MODEL, TEMPLATE, SYSTEM, TOOLS, SITE, SAMPLING, EXPORT, CARD)  # SMOKE and ADAPTER may be there too
+EXPORT, CARD = "export.json", "README.md"
+REQUIRED_FILES = (MODEL, TEMPLATE, SYSTEM, TOOLS, SITE, SAMPLING, EXPORT, CARD)
+SMOKE, SMOKE_RECORD, ADAPTER = "smoke.jsonl", "smoke_record.jsonl", "adapter.gguf"  # these may be there too
 CURRENT, PREVIOUS, BUNDLES = "current", "previous", "bundles"  # names in a box's root, which flash makes
 ID_LENGTH = 12
 CONTRACT_KEY, TEMPLATE_KEY = "edgewright.contract", "edgewright.template"
 _MANIFEST_BYTES = 1 << 20
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _SHA256 = r"^[0-9a-f]{64}$"
+_AGAIN = "flash or export the bundle again"
 
 
 class BundleTampered(RefusedError):
@@ -96,7 +101,7 @@ class Sampling(Strict):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle. `path` is the folder itself, never the box's `current` link."""
+    """A bundle. `path` is the folder itself, never the box's `current` link; `site` is what came with the model."""
 
     path: Path
     manifest: Manifest
@@ -104,6 +109,7 @@ class Bundle:
     system_text: str
     limits: Limits
     header: GgufHeader
+    site: Site
 
     @property
     def model_path(self) -> Path:
@@ -122,24 +128,19 @@ class Bundle:
         return " ".join(files[name].sha256 for name in (MODEL, ADAPTER) if name in files)
 
     @property
-    def site_path(self) -> Path:
-        """The site file that came with the model: tools and policy."""
-        return self.path / SITE
-
-    @property
     def smoke_path(self) -> Path | None:
         """The smoke cases (edge_agent/cases.py), if the bundle has any."""
         return self.path / SMOKE if SMOKE in self.manifest.files else None
 
     @property
+    def smoke_record_path(self) -> Path | None:
+        """What the model did with the smoke cases at export (edge_agent/smoke.py), if that was written down."""
+        return self.path / SMOKE_RECORD if SMOKE_RECORD in self.manifest.files else None
+
+    @property
     def contract(self) -> str:
         """The digest of template, system prompt and tools the model was trained with."""
         return self.manifest.contract
-
-    @cached_property
-    def site(self) -> Site:
-        """The site that came with the model."""
-        return load_site(self.site_path)
 
     def require_site(self, site: Site) -> None:
         """Raise ContractChanged unless the model was trained for what this site says to it."""
@@ -167,12 +168,52 @@ def open_bundle(path: Path) -> Bundle:
         ContractChanged: this version of Edgewright would say something else to the model than training did.
         UnavailableError: a file cannot be read.
     """
-    folder = find_bundle(path)
-    manifest = verify_files(folder)
-    if folder.parent.name == BUNDLES and folder.name != manifest.id:  # on a box the folder is named after the manifest
-        raise BundleTampered(f"{folder / MANIFEST}: belongs to {manifest.id}, the folder is {folder.name}")
-    header = require_gguf(folder / MODEL)
-    bundle = _read_parts(folder, manifest, header)
+    with hold_bundle(path) as bundle:
+        return bundle
+
+
+@contextmanager
+def hold_bundle(path: Path, *, is_read: bool = True) -> Iterator[Bundle]:
+    """Open a bundle as `open_bundle` does; until the end no flash cleans it away, and a box's may be flashed anew.
+
+    Args:
+        path: the bundle's folder, or a box's root.
+        is_read: whether the files' contents are compared; if not, their names and sizes are, and what they say.
+    """
+    while (descriptor := _hold(folder := find_bundle(path))) is None:
+        pass  # a flash cleaned it away just now: `current` leads to another one
+    try:
+        bundle = read_bundle(folder) if is_read else read_bundle(folder, trusted=_read_manifest(folder).files)
+        if folder.parent.name == BUNDLES and folder.name != bundle.manifest.id:  # on a box it is named after that
+            raise BundleTampered(f"{folder / MANIFEST}: belongs to {bundle.manifest.id}, the folder is {folder.name}")
+        yield bundle
+    finally:
+        os.close(descriptor)
+
+
+def _hold(folder: Path) -> int | None:
+    """Return a descriptor that holds a folder until it is closed; None if the folder is gone."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)  # waits while a flash removes it
+            if os.path.samestat(os.fstat(descriptor), folder.stat()):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+    os.close(descriptor)
+    return None
+
+
+def read_bundle(folder: Path, trusted: Container[str] = ()) -> Bundle:
+    """Return the bundle in a folder, verified but for the contents of files in `trusted`; raises as `open_bundle`."""
+    manifest = verify_files(folder, trusted)
+    bundle = _read_parts(folder, manifest, require_gguf(folder / MODEL))
     _require_agreement(bundle)
     return bundle
 
@@ -187,8 +228,12 @@ def find_bundle(path: Path) -> Path:
     raise UsageError(f"{path}: {what}", hint="give a bundle, or a box's folder that `edgewright flash` has filled")
 
 
-def verify_files(folder: Path) -> Manifest:
+def verify_files(folder: Path, trusted: Container[str] = ()) -> Manifest:
     """Return the manifest of a bundle's folder after comparing every file with it.
+
+    Args:
+        folder: the bundle's own.
+        trusted: names of files whose contents need not be read, since somebody else compares them.
 
     Raises:
         BundleTampered: a file is missing, added, changed, or no plain file; the message names it.
@@ -200,25 +245,34 @@ def verify_files(folder: Path) -> Manifest:
         if strangers := sorted(present - manifest.files.keys()):
             raise BundleTampered(f"{folder / strangers[0]}: the manifest does not list this file")
         for name, entry in manifest.files.items():
-            _verify_file(folder / name, entry)
+            _require_file(folder / name, entry)
+            if name not in trusted:
+                require_content(folder / name, sha256_of(folder / name), entry)
     except OSError as error:
-        raise UnavailableError(f"cannot read the bundle {folder}: {error}", hint="check the disk") from error
+        raise _unreadable(folder, error) from error
     return manifest
 
 
-def _verify_file(path: Path, entry: FileEntry) -> None:
-    hint = "flash or export the bundle again"
+def _unreadable(folder: Path, error: OSError) -> UnavailableError:
+    return UnavailableError(f"cannot read the bundle {folder}: {error}", hint="check the disk")
+
+
+def _require_file(path: Path, entry: FileEntry) -> None:
     try:
         status = path.lstat()
     except FileNotFoundError:
-        raise BundleTampered(f"{path}: the file is missing", hint=hint) from None
+        raise BundleTampered(f"{path}: the file is missing", hint=_AGAIN) from None
     if not stat.S_ISREG(status.st_mode):
-        raise BundleTampered(f"{path}: not a plain file", hint=hint)
+        raise BundleTampered(f"{path}: not a plain file", hint=_AGAIN)
     if status.st_size != entry.bytes:
-        raise BundleTampered(f"{path}: {status.st_size} bytes, the manifest says {entry.bytes}", hint=hint)
-    if (digest := sha256_of(path)) != entry.sha256:
+        raise BundleTampered(f"{path}: {status.st_size} bytes, the manifest says {entry.bytes}", hint=_AGAIN)
+
+
+def require_content(path: Path, digest: str, entry: FileEntry) -> None:
+    """Raise BundleTampered unless a file's SHA-256, which the caller has from reading it, is the manifest's."""
+    if digest != entry.sha256:
         raise BundleTampered(f"{path}: the content was changed (SHA-256 {digest[:12]}, "
-                             f"the manifest says {entry.sha256[:12]})", hint=hint)  # fmt: skip
+                             f"the manifest says {entry.sha256[:12]})", hint=_AGAIN)  # fmt: skip
 
 
 def _read_manifest(folder: Path) -> Manifest:
@@ -255,7 +309,7 @@ def _read_parts(folder: Path, manifest: Manifest, header: GgufHeader) -> Bundle:
     except (ValueError, RecursionError) as error:  # pydantic's ValidationError is a ValueError
         raise BundleTampered(f"{folder}: {SAMPLING}, {TEMPLATE} or {SYSTEM} cannot be read: {error}") from error
     limits = Limits(sampling.reply_tokens, sampling.timeout_s)
-    return Bundle(folder, manifest, template, system_text, limits, header)
+    return Bundle(folder, manifest, template, system_text, limits, header, load_site(folder / SITE))
 
 
 def tools_bytes(tools: Iterable[Tool]) -> bytes:

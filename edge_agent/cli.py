@@ -1,4 +1,4 @@
-"""The commands `edgewright eval` and `edgewright run`: parse, call one function, print."""
+"""The commands `edgewright eval`, `run`, `bench` and `selftest`: parse, call one function, print."""
 
 from __future__ import annotations
 
@@ -78,6 +78,7 @@ def register(app: typer.Typer, *, openers: Mapping[str, str], case_maker: str) -
     app.command("eval")(evaluate)
     app.command("run")(run)
     app.command("bench")(bench)
+    app.command("selftest")(selftest)
 
 
 def _command_line() -> str:
@@ -141,6 +142,24 @@ def bench(
     result = measure(path, site, is_tuning=is_tuning, tell=tell)
     settings = " ".join(f"{name}={value}" for name, value in result["tuning"].items())
     print(json.dumps(result, indent=2) if as_json else f"{1000 * result['call_s']:.1f} ms a reply: {settings}")
+
+
+def selftest(
+    path: Annotated[Path, typer.Argument(metavar="BUNDLE|BOX", help="A bundle, or a box that was flashed.")],
+    as_json: _Json = False,
+) -> None:
+    """Run a bundle's smoke cases on this machine, in simulated worlds, and compare with what was recorded at export."""
+    from dataclasses import asdict
+
+    from edge_agent.selftest import selftest as run_cases
+
+    found = run_cases(path, _count_up if sys.stderr.isatty() else None)
+    print(json.dumps(asdict(found) | {"is_passed": found.is_passed}, ensure_ascii=False) if as_json else found)
+    found.require(path)
+
+
+def _count_up(done: int, total: int) -> None:
+    print(f"\r{done} of {total} cases", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
 def _plain(result: Mapping[str, Any]) -> str:

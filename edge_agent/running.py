@@ -18,7 +18,7 @@ from devices.place import Confirm, Place, default_journal, live_place, simulated
 from devices.simulator import World
 from devices.site import Site, load_site
 from edge_agent.agent import TurnResult
-from edge_agent.bundle import BUNDLES, Bundle, open_bundle
+from edge_agent.bundle import BUNDLES, Bundle, hold_bundle
 from edge_agent.engine_process import EngineProcess, EngineSettings
 from edge_agent.machine import this_machine
 from edge_agent.simulated import Simulation
@@ -128,28 +128,25 @@ def open_runner(
     own = load_site(site)
     if is_live:
         require_drivers(own)
-    bundle = open_bundle(path)
-    here = bundle.narrow(own)
-    simulation = Simulation(here, bundle.template)
-    state = state_folder(path, bundle)
-    with EngineProcess(_settings(bundle, simulation, state, gpu_layers, threads), warn) as engine:
-        engine.prime(simulation.agent(World(here)).prefix)
-        in_box = state / JOURNAL_IN_BOX.name if state else None
-        events = Journal(journal or in_box or (default_journal(here) if is_live else None))
-        try:
-            yield Runner(here, simulation, engine, events, says_yes, mode, is_live)
-        finally:
-            events.close()
+    with hold_bundle(path) as bundle:
+        here = bundle.narrow(own)
+        simulation = Simulation(here, bundle.template)
+        state = state_folder(path, bundle)
+        with EngineProcess(engine_settings(bundle, simulation, state, gpu_layers, threads), warn) as engine:
+            engine.prime(simulation.agent(World(here)).prefix)
+            in_box = state / JOURNAL_IN_BOX.name if state else None
+            events = Journal(journal or in_box or (default_journal(here) if is_live else None))
+            try:
+                yield Runner(here, simulation, engine, events, says_yes, mode, is_live)
+            finally:
+                events.close()
 
 
-def prime_box(box: Path, source: Path | None = None) -> bool:
+def prime_box(box: Path) -> bool:
     """Evaluate what every prompt on a box begins with and keep it in the box, so that its first start is a quick one.
 
-    A box with another version of llama.cpp or settings of its own does it anew at its first start.
-
-    Args:
-        box: its root.
-        source: the bundle that was flashed to it, where that is quicker to read than the box's disk.
+    A box with another version of llama.cpp or settings of its own does it anew at its first start. The bundle's files
+    are not compared again: a flash has just done it.
 
     Returns:
         Whether that had been kept already.
@@ -157,15 +154,16 @@ def prime_box(box: Path, source: Path | None = None) -> bool:
     Raises:
         UsageError, UnavailableError: there is no box, or the engine failed; the box works all the same.
     """
-    bundle = open_bundle(source or box)
-    simulation = Simulation(bundle.site, bundle.template)
-    with EngineProcess(_settings(bundle, simulation, _state_of(box))) as engine:
-        return engine.prime(simulation.agent(World(bundle.site)).prefix)
+    with hold_bundle(box, is_read=False) as bundle:
+        simulation = Simulation(bundle.site, bundle.template)
+        with EngineProcess(engine_settings(bundle, simulation, _state_of(box))) as engine:
+            return engine.prime(simulation.agent(World(bundle.site)).prefix)
 
 
-def _settings(
+def engine_settings(
     bundle: Bundle, simulation: Simulation, state: Path | None, gpu_layers: int = 0, threads: int | None = None
 ) -> EngineSettings:
+    """Return how an engine runs a bundle here; a box's state folder has its measured settings and what is kept."""
     tuning = kept_tuning(state, measured_for(bundle))
     return EngineSettings(
         bundle.model_path,

@@ -14,6 +14,7 @@ from devices.errors import UsageError
 from devices.site import load_site
 from edge_agent import bundle as layout
 from edge_agent.bundle import FileEntry, Manifest, Sampling
+from edge_agent.smoke import Smoke, write_smoke
 from edge_agent.wire import ChatTemplate, contract_of
 from export.card import CARD_KEY, EXPORT_KEY, card_of
 from export.convert import METADATA_PREFIX
@@ -24,7 +25,7 @@ from export.stamp import copy_stamped
 class Parts:
     """What goes into a bundle.
 
-    `smoke` is a file of cases, `adapter` of a LoRA adapter over the model; or None. `export` becomes export.json.
+    `adapter` is the file of a LoRA adapter over the model, or None. `export` becomes export.json.
     """
 
     name: str
@@ -32,7 +33,7 @@ class Parts:
     model: Path
     site: Path
     template: ChatTemplate
-    smoke: Path | None
+    smoke: Smoke | None
     export: dict[str, Any]
     adapter: Path | None = None
 
@@ -84,7 +85,7 @@ def _fill(folder: Path, parts: Parts) -> Manifest:
         copy_stamped(parts.model, folder / layout.MODEL, strings)
     shutil.copyfile(parts.site, folder / layout.SITE)
     if parts.smoke:
-        shutil.copyfile(parts.smoke, folder / layout.SMOKE)
+        write_smoke(folder, parts.smoke)
     texts = {
         layout.TEMPLATE: parts.template.source.encode(),
         layout.SYSTEM: contract.system_text.encode(),

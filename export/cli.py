@@ -15,6 +15,7 @@ import typer
 from devices.errors import EdgeError, UsageError
 
 if TYPE_CHECKING:
+    from edge_agent.cases import Case
     from export.quantize import Plan
     from export.tasks import Tasks
 
@@ -57,7 +58,7 @@ def register(app: typer.Typer, *, openers: Mapping[str, str], case_maker: str) -
         work: Annotated[Path | None, typer.Option(help="Where GGUF files go; default: `gguf` beside OUT.")] = None,
         base: Annotated[Path | None, typer.Option(help="The base model's folder, if not where the run says.")] = None,
         smoke: Annotated[
-            Path | None, typer.Option(help="Cases to put into the bundle; default: RUN/smoke.jsonl.")
+            Path | None, typer.Option(help="Your own cases beside the bundle's smoke cases; default: RUN/smoke.jsonl.")
         ] = None,
         name: Annotated[str | None, typer.Option(help="The model's name; default: the name of OUT.")] = None,
         merge_base: Annotated[
@@ -90,6 +91,7 @@ def register(app: typer.Typer, *, openers: Mapping[str, str], case_maker: str) -
         if merge_base not in get_args(MergeBase)[:2]:
             raise UsageError(f"unknown merge base {merge_base!r}", hint="choose from original, nf4")
         quants = [quant_for(target, run, base, _say)] if target else parse_quants(quant)
+        gate_tasks = None if dry_run else _tasks(run, tasks, cases, openers["huggingface"], case_maker)
         wishes = Wishes(
             "better" if measure_merge else cast(MergeBase, merge_base),
             save_merged,
@@ -97,13 +99,22 @@ def register(app: typer.Typer, *, openers: Mapping[str, str], case_maker: str) -
             parse_overrides(tensor or []),
             imatrix,
             gate or [],
-            None if dry_run else _tasks(run, tasks, cases, openers["huggingface"], case_maker),
+            gate_tasks,
         )
         if dry_run:
             _show_plans(planned_sizes(run, quants, base, name or out.name, wishes), as_json)
             return
         result = export_run(
-            run, quants, out, work=work, base=base, smoke=smoke, name=name, wishes=wishes, say=_say, bar=_bar
+            run,
+            quants,
+            out,
+            work=work,
+            base=base,
+            smoke=_smoke(run, smoke, gate_tasks, case_maker),
+            name=name,
+            wishes=wishes,
+            say=_say,
+            bar=_bar,
         )
         print(json.dumps(result, indent=2, ensure_ascii=False) if as_json else out)
 
@@ -126,36 +137,43 @@ def flash(
     prime: Annotated[
         bool, typer.Option(help="Evaluate the fixed part of the prompt here, for the first start.")
     ] = True,
+    test: Annotated[
+        bool,
+        typer.Option(
+            "--selftest/--no-selftest",
+            help="Run its smoke cases here before it is made current; not where the box is of another kind than this.",
+        ),
+    ] = True,
     as_json: _Json = False,
 ) -> None:
     """Put a bundle on a box, or go back to the previous one."""
     from dataclasses import asdict
 
+    from edge_agent.selftest import selftest_for
     from export import flash as flashing
 
     if len(paths) > 2 or (len(paths) < 2 and not rollback):
         raise UsageError(f"{len(paths)} paths given", hint="edgewright flash BUNDLE TARGET, or flash --rollback TARGET")
     if rollback:
         report = flashing.rollback(paths[-1], dry_run=dry_run)
-    elif dry_run or not sys.stderr.isatty():
-        report = flashing.flash(*paths, dry_run=dry_run)
     else:
-        size_bytes = flashing.flash(*paths, dry_run=True).copied_bytes
-        with typer.progressbar(length=size_bytes, label="copying", file=sys.stderr) as bar:
-            report = flashing.flash(*paths, progress=bar.update)
+        selftest = selftest_for(paths[-1]) if test else None
+        report = flashing.flash(*paths, dry_run=dry_run, bar=_bar, selftest=selftest)
     for step in report.steps:
         _say(f"would {step}" if dry_run else step)
+    if not test and not rollback:
+        _say("self-test left out: run `edgewright selftest` with the box's folder on the box itself")
     if prime and not dry_run:
-        _prime(paths[-1], paths[-1] if rollback else paths[0])
+        _prime(paths[-1])
     print(json.dumps(asdict(report)) if as_json else report.id)
 
 
-def _prime(box: Path, source: Path) -> None:
+def _prime(box: Path) -> None:
     """Prime a box; one that could not be primed is flashed all the same, and does it at its first start."""
     from edge_agent.running import prime_box
 
     try:
-        was_known = prime_box(box, source)
+        was_known = prime_box(box)
         _say(f"what every prompt begins with is {'there already, evaluated' if was_known else 'evaluated and kept'}")
     except EdgeError as error:
         _say(f"not primed, its first start takes longer: {error}")
@@ -178,6 +196,20 @@ def _tasks(run: Path, count: int, cases: Path | None, opener: str, case_maker: s
     site = load_site(run / "site.yaml")
     found = read_cases(cases) if cases else list(resolve_name(case_maker)(site, count, TASK_SEED))
     return Tasks(site, found, opener, Placement(best_device()))
+
+
+def _smoke(run: Path, own: Path | None, tasks: Tasks | None, case_maker: str) -> list[Case]:
+    """Return the bundle's smoke cases: a person's own, and some that neither the run nor the last gate has seen."""
+    from devices.site import load_site
+    from export.smoke import DRAWN_CASES, SMOKE_SEED, asked_in, choose_cases, read_own_cases, rows_of, words_of
+
+    site = load_site(run / "site.yaml")
+    if own is None and (run / "smoke.jsonl").is_file():
+        own = run / "smoke.jsonl"
+    cases = read_own_cases(own, site) if own else []
+    asked = [words_of(case.ask) for case in [*(tasks.cases if tasks else []), *cases]]
+    used = {*asked, *(words for rows in rows_of(run) for words in asked_in(rows))}
+    return [*cases, *choose_cases(resolve_name(case_maker)(site, DRAWN_CASES, SMOKE_SEED), used)]
 
 
 def _show_plans(plans: list[tuple[Plan, int]], as_json: bool) -> None:

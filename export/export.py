@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from devices.durable import sha256_of
 from devices.errors import UsageError
-from edge_agent.cases import read_cases
+from devices.site import load_site
+from edge_agent.cases import Case
 from edge_agent.gate_limits import GateLimits
+from edge_agent.smoke import Smoke
 from export.adapter_file import write_adapter
 from export.bundle import Parts, require_writable, write_bundle
 from export.convert import ConvertReport, convert, header_bytes, read_config
@@ -29,15 +30,16 @@ from export.parity import (
     check_quantized,
     check_texts,
 )
+from export.progress import Bar, no_bar
 from export.quantize import IMPROVED, Plan, Quant, plan
 from export.reference import Reference
 from export.run import Run, gate_limits, provenance_of, read_run
 from export.samples import Part, Sample, read_samples
+from export.smoke import record_smoke
 from export.targets import choose_quant, load_target
 from export.tasks import Tasks, better_base, check_tasks
 
 MergeBase = Literal["original", "nf4", "better"]
-Bar = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,11 @@ def export_run(
     *,
     work: Path | None = None,
     base: Path | None = None,
-    smoke: Path | None = None,
+    smoke: Sequence[Case] = (),
     name: str | None = None,
     wishes: Wishes | None = None,
     say: Callable[[str], None] = lambda line: None,
-    bar: Bar = lambda label, size_bytes: nullcontext(lambda more: None),
+    bar: Bar = no_bar,
 ) -> dict[str, Any]:
     """Make a bundle from a run, through every gate; return its export.json.
 
@@ -86,7 +88,7 @@ def export_run(
         out: the bundle's folder.
         work: where the GGUF files are kept, as model-Q8_0.gguf and so on; None is `gguf` beside the bundle.
         base: the base model's folder, if it is not where the run says.
-        smoke: cases for the bundle; None takes the run's smoke.jsonl if there is one.
+        smoke: cases that the bundle takes along, with what its model does with them; none are allowed.
         name: the model's name; None is the name of the bundle's folder.
         wishes: what else; nothing if None.
         say: is told each stage, in a line.
@@ -104,10 +106,6 @@ def export_run(
     if wishes.merge_base != "original" and not run.nf4_dtype:
         raise UsageError(f"{run.path} was not trained on an NF4 base", hint="leave out --merge-base")
     samples = read_samples(run.sample_path, run.template)
-    if smoke is None and (run_path / "smoke.jsonl").is_file():
-        smoke = run_path / "smoke.jsonl"
-    if smoke:
-        read_cases(smoke)
     making = _Making(
         run=run,
         shape=read_shape(read_config(run.base)),
@@ -127,6 +125,7 @@ def export_run(
     yardstick = making.convert_and_check(wants_importance=wishes.weighs_inputs and bool(IMPROVED & set(quants)))
     files = making.quantize_and_check(plans, yardstick)
     making.check_tasks(files)
+    recorded = making.record_smoke(smoke, files[quants[-1]]) if smoke else None
     facts = {
         kind: {"path": str(path), "sha256": sha256_of(path), "bytes": path.stat().st_size}
         for kind, path in files.items()
@@ -146,7 +145,7 @@ def export_run(
         model=files[quants[-1]],
         site=run.site_path,
         template=run.template,
-        smoke=smoke,
+        smoke=recorded,
         export=result,
         adapter=making.adapter if wishes.is_unmerged else None,
     )
@@ -313,6 +312,14 @@ class _Making:
             self.gates["tasks"] = found
             told = ", ".join(f"{name} {found[name]['count']}" for name in ("Hugging Face", *files))
             self.stage("tasks", f"of {found['cases']} tasks done: {told}")
+
+    def record_smoke(self, cases: Sequence[Case], file: Path) -> Smoke:
+        """Have the file that is bundled do the smoke cases, by the engine that a box has."""
+        site, adapter = load_site(self.run.site_path), self.adapter if self.wishes.is_unmerged else None
+        smoke, right = record_smoke(file, adapter, site, self.run.template, cases)
+        self.gates["smoke"] = {"cases": len(cases), "right": right}
+        self.stage("smoke", f"{len(cases)} smoke cases recorded, {right} of them done right")
+        return smoke
 
     def _convert(self, out: Path, adapter: Path | None, planned: Plan | None = None) -> ConvertReport:
         planned = planned or plan(self.shape, "F16")

@@ -1,8 +1,13 @@
 """Put a bundle on a box, so that whatever happens meanwhile, the box comes up with a working model.
 
 A box's root holds `bundles/<id>/`, named after their manifests, and the links `current` and `previous` into it. A
-bundle is copied aside, synced, read back and compared, renamed, and only then does `current` change, in one step. A
-file that a bundle on the box has already, such as the base model under a new adapter, is not copied again but linked.
+bundle is copied aside, synced, read back and compared, renamed, tested, and only then does `current` change, in one
+step. A file that a bundle on the box has already, such as the base model under a new adapter, is not copied again but
+linked. Every file is read once where it comes from, while it is copied, and once on the box.
+
+Two locks (flock) keep this true for several at once. One flash at a time holds the box's root, from before it looks at
+what is there until it is done. Whoever opens a bundle holds that bundle's folder (edge_agent/bundle.py), and what is
+held is not cleaned away: the next flash does it.
 
 Does not guard against: a disk that says fsync is done when it is not; someone else writing into the box's root.
 """
@@ -11,17 +16,32 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from devices.durable import sha256_of, sync
-from devices.errors import RefusedError, UnavailableError, UsageError
-from edge_agent.bundle import BUNDLES, CURRENT, MANIFEST, PREVIOUS, Bundle, BundleTampered, open_bundle, verify_files
+from devices.errors import EdgeError, RefusedError, UnavailableError, UsageError
+from edge_agent.bundle import (
+    BUNDLES,
+    CURRENT,
+    MANIFEST,
+    PREVIOUS,
+    Bundle,
+    BundleTampered,
+    FileEntry,
+    hold_bundle,
+    open_bundle,
+    read_bundle,
+    require_content,
+    verify_files,
+)
+from export.progress import Bar, Progress, no_bar
 
 INCOMING = ".incoming-"
 MARGIN_BYTES = 1 << 20  # for folders and links
@@ -29,6 +49,7 @@ CHUNK_BYTES = 1 << 20
 LINKED_BYTES = 1 << 20  # smaller files are copied all the same
 SYNC_BYTES = 64 << 20  # between two fsyncs of a file: progress is what is on the disk, not what is in memory
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+SelfTest = Callable[[Bundle], str]  # of a bundle that is on the box and not yet current; says in a line what came of it
 
 
 @dataclass(frozen=True)
@@ -41,12 +62,43 @@ class FlashReport:
     steps: tuple[str, ...]
 
 
-def _ignore(size_bytes: int) -> None:
-    pass
+@dataclass(frozen=True)
+class _Plan:
+    """What a flash will do.
+
+    Attributes:
+        final: the bundle's folder on the box.
+        present: the bundle, if it is there already and whole.
+        known: files that another bundle on the box has too, whole, and where.
+        size_bytes: to be copied.
+        old: id of the current bundle, or "".
+        previous: id of the bundle to go back to afterwards, or "".
+    """
+
+    final: Path
+    present: Bundle | None
+    known: Mapping[str, Path]
+    size_bytes: int
+    old: str
+    previous: str
+
+    def report(self, target: Path, tested: str) -> FlashReport:
+        """Return it in words; `tested` is about the self-test, or ""."""
+        linked = f", {', '.join(self.known)} is there already" if self.known else ""
+        steps = [
+            f"{self.final} is already there and whole"
+            if self.present
+            else f"copy {self.size_bytes / 1e6:.1f} MB to {self.final}{linked}",
+            "read back and compare every file",
+            *([tested] if tested else []),
+            f"switch {target / CURRENT} from {self.old or 'nothing'} to {self.final.name}",
+            f"keep {self.previous or 'nothing'} as {PREVIOUS}",
+        ]
+        return FlashReport(self.final.name, self.previous, self.size_bytes, tuple(steps))
 
 
 def flash(
-    bundle: Path, target: Path, *, dry_run: bool = False, progress: Callable[[int], None] = _ignore
+    bundle: Path, target: Path, *, dry_run: bool = False, bar: Bar = no_bar, selftest: SelfTest | None = None
 ) -> FlashReport:
     """Verify a bundle, copy it to a box's root and make it current.
 
@@ -54,52 +106,45 @@ def flash(
         bundle: a bundle's folder, or another box's root.
         target: the box's root, on a disk that has symbolic links; made if its parent exists.
         dry_run: verify and check the space, and change nothing.
-        progress: is told how many more bytes are copied.
+        bar: opens a progress bar for what is copied.
+        selftest: runs the bundle on the box before it is made current, and raises if it must not be.
 
     Raises:
         BundleTampered, BadGguf, ContractChanged: the source, or the copy read back, is not what was exported.
         UnavailableError: disk full, an I/O error, or another flash is under way; `current` is as it was.
         UsageError: no such bundle or target.
+        Exception: what `selftest` raised; `current` is as it was.
     """
-    return install(open_bundle(bundle), target, dry_run=dry_run, progress=progress)
+    with hold_bundle(bundle, is_read=False) as held:
+        return install(held, target, dry_run=dry_run, bar=bar, selftest=selftest)
 
 
 def install(
-    bundle: Bundle, target: Path, *, dry_run: bool = False, progress: Callable[[int], None] = _ignore
+    bundle: Bundle, target: Path, *, dry_run: bool = False, bar: Bar = no_bar, selftest: SelfTest | None = None
 ) -> FlashReport:
-    """Do what `flash` does, with a bundle that is already open."""
+    """Do what `flash` does, with a bundle that is open; its files' contents are compared here."""
     with _explained(target):
         if not target.is_dir() and not target.parent.is_dir():
             raise UsageError(f"{target.parent} is not there", hint="is the box's disk mounted?")
-        final = target / BUNDLES / bundle.manifest.id
-        old = _linked(target, CURRENT)
-        previous = _linked(target, PREVIOUS) if old in ("", final.name) else old
-        known = {} if (is_whole := _is_whole(final)) else _known_files(bundle, target, {old, previous} - {""})
-        size_bytes = 0 if is_whole else _needed_bytes(bundle, known)
-        _require_space(target, size_bytes)
-        linked = f", {', '.join(known)} is there already" if known else ""
-        steps = [
-            f"copy {size_bytes / 1e6:.1f} MB to {final}{linked}"
-            if size_bytes
-            else f"{final} is already there and whole",
-            "read back and compare every file",
-            f"switch {target / CURRENT} from {old or 'nothing'} to {final.name}",
-            f"keep {previous or 'nothing'} as {PREVIOUS}",
-        ]
-        report = FlashReport(final.name, previous, size_bytes, tuple(steps))
         if dry_run:
-            return report
-        with _locked(target):
-            _clean(target, keep=final.name)
+            with _locked(target, fcntl.LOCK_SH) if target.is_dir() else nullcontext():
+                plan = _plan(bundle, target)
+                verify_files(bundle.path)
+            return plan.report(target, "run the self-test" if selftest else "")
+        _make_folder(target)
+        with _locked(target, fcntl.LOCK_EX):
+            _make_folder(target / BUNDLES)
+            _clean(target, keep=bundle.manifest.id)
+            plan = _plan(bundle, target)
             try:
-                if size_bytes:
-                    _copy(bundle, final, known, progress)
-                if previous == old and old:
-                    _switch(target, PREVIOUS, old)
-                _switch(target, CURRENT, final.name)
+                on_box = _put(bundle, plan, bar)
+                tested = selftest(on_box) if selftest else ""
+                if plan.previous == plan.old and plan.old:
+                    _switch(target, PREVIOUS, plan.old)
+                _switch(target, CURRENT, plan.final.name)
             finally:
                 _clean(target)
-    return report
+    return plan.report(target, tested)
 
 
 def rollback(target: Path, *, dry_run: bool = False) -> FlashReport:
@@ -110,17 +155,35 @@ def rollback(target: Path, *, dry_run: bool = False) -> FlashReport:
         UnavailableError: an I/O error, or a flash is under way.
     """
     with _explained(target):
-        old, new = _linked(target, CURRENT), _linked(target, PREVIOUS)
-        if not new or new == old:
-            raise RefusedError(f"{target}: there is no previous bundle to go back to", hint="flash the one you want")
-        open_bundle(target / BUNDLES / new)
-        steps = ("verify the previous bundle", f"switch {target / CURRENT} from {old or 'nothing'} to {new}")
-        if not dry_run:
-            with _locked(target):
+        if not target.is_dir():
+            raise _no_previous(target)
+        with _locked(target, fcntl.LOCK_SH if dry_run else fcntl.LOCK_EX):
+            old, new = _linked(target, CURRENT), _linked(target, PREVIOUS)
+            if not new or new == old:
+                raise _no_previous(target)
+            open_bundle(target / BUNDLES / new)
+            if not dry_run:
                 _switch(target, CURRENT, new)
                 if old:
                     _switch(target, PREVIOUS, old)
+    steps = ("verify the previous bundle", f"switch {target / CURRENT} from {old or 'nothing'} to {new}")
     return FlashReport(new, old, 0, steps)
+
+
+def _no_previous(target: Path) -> RefusedError:
+    return RefusedError(f"{target}: there is no previous bundle to go back to", hint="flash the one you want")
+
+
+def _plan(bundle: Bundle, target: Path) -> _Plan:
+    """Return what is to be done, from what is on the box; the caller holds the box's lock."""
+    final = target / BUNDLES / bundle.manifest.id
+    old = _linked(target, CURRENT)
+    previous = _linked(target, PREVIOUS) if old in ("", final.name) else old
+    present = _whole(final)
+    known = {} if present else _known_files(bundle, target, {old, previous} - {""})
+    size_bytes = 0 if present else _needed_bytes(bundle, known)
+    _require_space(target, size_bytes)
+    return _Plan(final, present, known, size_bytes, old, previous)
 
 
 def _aim(target: Path, link: str) -> str:
@@ -142,14 +205,15 @@ def _linked(target: Path, link: str) -> str:
     return name if name and (target / BUNDLES / name / MANIFEST).is_file() else ""
 
 
-def _is_whole(folder: Path) -> bool:
-    """Return whether a bundle on the box is as its name says."""
+def _whole(folder: Path) -> Bundle | None:
+    """Return a bundle on the box if it is as its name says, else None."""
     if not folder.is_dir():
-        return False
+        return None
     try:
-        return verify_files(folder).id == folder.name
-    except (BundleTampered, UnavailableError):
-        return False
+        bundle = read_bundle(folder)
+    except EdgeError:
+        return None
+    return bundle if bundle.manifest.id == folder.name else None
 
 
 def _known_files(bundle: Bundle, target: Path, ids: set[str]) -> dict[str, Path]:
@@ -184,33 +248,52 @@ def _require_space(target: Path, size_bytes: int) -> None:
         )
 
 
-def _copy(bundle: Bundle, final: Path, known: Mapping[str, Path], progress: Callable[[int], None]) -> None:
-    """Copy a bundle aside, durably, compare the copy with the manifest, and give it its name."""
+def _put(bundle: Bundle, plan: _Plan, bar: Bar) -> Bundle:
+    """Return the bundle on the box, durable and whole, after comparing every file of the source with its manifest."""
+    if plan.present:
+        verify_files(bundle.path)
+        return plan.present
+    final = plan.final
     aside = final.with_name(INCOMING + final.name)
     aside.mkdir()
-    for name in [*bundle.manifest.files, MANIFEST]:  # the manifest last
-        if name in known:
-            os.link(known[name], aside / name)
-        else:
-            _copy_file(bundle.path / name, aside / name, progress)
+    with bar("copying", plan.size_bytes) as progress:
+        _copy(bundle, aside, plan.known, progress)
     sync(aside)
-    if verify_files(aside) != bundle.manifest:
+    copy = read_bundle(aside, trusted=plan.known)  # those were compared where they are
+    if copy.manifest != bundle.manifest:
         raise BundleTampered(f"{bundle.path / MANIFEST}: changed while it was copied")
     if final.is_dir():  # a damaged copy of the same bundle
         final.rename(final.with_name(f"{INCOMING}damaged-{final.name}"))
     aside.rename(final)
     sync(final.parent)
+    return replace(copy, path=final)
 
 
-def _copy_file(source: Path, copy: Path, progress: Callable[[int], None]) -> None:
+def _copy(bundle: Bundle, aside: Path, known: Mapping[str, Path], progress: Progress) -> None:
+    """Fill a folder with a bundle's files, copied or linked, durably; each is compared with the manifest."""
+    for name, entry in bundle.manifest.files.items():
+        if name in known:
+            require_content(bundle.path / name, sha256_of(bundle.path / name), entry)
+            os.link(known[name], aside / name)
+        else:
+            _copy_file(bundle.path / name, aside / name, entry, progress)
+    manifest = bundle.manifest.to_bytes()
+    entry = FileEntry(sha256=hashlib.sha256(manifest).hexdigest(), bytes=len(manifest))
+    _copy_file(bundle.path / MANIFEST, aside / MANIFEST, entry, progress)  # the last
+
+
+def _copy_file(source: Path, copy: Path, entry: FileEntry, progress: Progress) -> None:
+    digest = hashlib.sha256()
     with source.open("rb") as reader, copy.open("xb") as writer:
         while chunk := reader.read(CHUNK_BYTES):
             writer.write(chunk)
+            digest.update(chunk)
             progress(len(chunk))
             if writer.tell() % SYNC_BYTES < len(chunk):
                 _sync(writer)
         _sync(writer)
         os.posix_fadvise(writer.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # so that the read-back asks the disk
+    require_content(source, digest.hexdigest(), entry)
 
 
 def _sync(writer: BinaryIO) -> None:
@@ -237,22 +320,35 @@ def _clean(target: Path, keep: str = "") -> None:
     kept = {_aim(target, CURRENT), _aim(target, PREVIOUS), keep}
     for folder in (target / BUNDLES).iterdir():
         if folder.name not in kept:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
     for link in (CURRENT, PREVIOUS):
         (target / f".{link}-aside").unlink(missing_ok=True)
 
 
+def _remove(folder: Path) -> None:
+    """Remove a folder, unless somebody holds it or the disk will not: a later flash tries again."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(descriptor)
+
+
+def _make_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        folder.mkdir(exist_ok=True)
+        sync(folder.parent)
+
+
 @contextmanager
-def _locked(target: Path) -> Iterator[None]:
-    """Let one flash at a time write to a box's root; the lock ends with the process."""
-    for folder in (target, target / BUNDLES):
-        if not folder.is_dir():
-            folder.mkdir()
-            sync(folder.parent)
+def _locked(target: Path, how: int) -> Iterator[None]:
+    """Hold a box's root, LOCK_EX to write and LOCK_SH to read; the lock ends with the process."""
     descriptor = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, how | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UnavailableError(f"{target}: another flash is under way", hint="wait until it ends") from error
         yield

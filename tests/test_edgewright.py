@@ -28,6 +28,7 @@ COMMANDS = [
     "flash",
     "run",
     "bench",
+    "selftest",
     "demo",
 ]
 

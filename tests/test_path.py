@@ -15,10 +15,16 @@ import pytest
 
 import edgewright
 from devices.site import load_site
+from edge_agent.bundle import SMOKE_RECORD, open_bundle
 from edge_agent.cases import read_cases
 from edge_agent.kept_file import STATE_FILE
 from edge_agent.running import prime_box
+from edge_agent.smoke import read_smoke
+from export.cli import TASK_CASES, TASK_SEED
+from export.smoke import SMOKE_CASES, asked_in, words_of
+from finetune.conversations import generate_cases
 from finetune.recipe import STARTER_FOLDER
+from tests.tiny_bundle import rewrite_manifest
 
 STEPS = "training.steps=3"
 
@@ -68,6 +74,59 @@ def test_a_flashed_box_is_primed(path_folder: Path, tmp_path: Path, capsys: pyte
     (bare / "state" / STATE_FILE).unlink()
     (bare / "state" / STATE_FILE).mkdir()  # cannot be written: the box works all the same
     assert edgewright.main(["flash", bundle, str(bare)]) == 0
+
+
+def test_a_bundle_has_smoke_cases_that_nothing_has_seen(path_folder: Path) -> None:
+    smoke = read_smoke(open_bundle(path_folder / "bundle"))
+    assert smoke and len(smoke.cases) == SMOKE_CASES
+    assert {case.kind for case in smoke.cases} == {case.kind for case in generate_cases(load_site("home"), 300, 1)}
+    seen = {words_of(case.ask) for case in generate_cases(load_site("home"), TASK_CASES, TASK_SEED)}
+    seen |= set(asked_in(path_folder / "train.jsonl"))
+    assert not seen & {words_of(case.ask) for case in smoke.cases}
+    export = json.loads((path_folder / "bundle" / "export.json").read_text(encoding="utf-8"))
+    assert export["gates"]["smoke"]["cases"] == SMOKE_CASES
+
+
+def test_a_box_does_what_was_recorded(path_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert edgewright.main(["selftest", f"{path_folder}/box", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "cases": SMOKE_CASES, "differing": [], "allowed": 1, "other_words": 0, "is_passed": True,
+    }  # fmt: skip
+
+
+def change_bundle(folder: Path, copy: Path, **record: object) -> Path:
+    """Copy a bundle as if its model had said something else at export; without anything, as if nothing was recorded."""
+    shutil.copytree(folder / "bundle", copy)
+    path = copy / SMOKE_RECORD
+    lines = [json.dumps(json.loads(line) | record) for line in path.read_text(encoding="utf-8").splitlines()]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    if not record:
+        path.unlink()
+    rewrite_manifest(copy)
+    return copy
+
+
+def test_a_bundle_that_does_something_else_is_not_made_current(
+    path_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    box = tmp_path / "box"
+    assert edgewright.main(["flash", f"{path_folder}/bundle", str(box)]) == 0
+    assert f"self-test: {SMOKE_CASES} cases, 0 not as recorded" in capsys.readouterr().err
+    before = {path: path.read_bytes() for path in box.rglob("*") if path.is_file()}
+    claim = {"commands": [{"device": "porch_light", "action": "on", "input": {}}], "statuses": ["refused"]}
+    other = str(change_bundle(path_folder, tmp_path / "other", **claim))
+    assert edgewright.main(["flash", other, str(box)]) == 5
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "home-5000-" in error and "instead of porch_light.on() refused" in error
+    assert {path: path.read_bytes() for path in box.rglob("*") if path.is_file()} == before
+    assert edgewright.main(["selftest", other]) == 5
+
+    assert edgewright.main(["flash", "--no-selftest", "--no-prime", other, str(box)]) == 0
+    assert "self-test left out" in capsys.readouterr().err
+    unrecorded = str(change_bundle(path_folder, tmp_path / "unrecorded"))
+    assert edgewright.main(["flash", "--no-prime", unrecorded, str(box)]) == 0
+    assert "nothing was tested" in capsys.readouterr().err
 
 
 def test_each_request_meets_a_fresh_world(path_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 
+import pytest
+
 from devices.durable import sha256_of
-from devices.site import SITES_FOLDER, load_site
+from devices.site import SITES_FOLDER, Site, load_site
+from edge_agent import bundle
 from edge_agent.bundle import MANIFEST, FileEntry, Manifest
 from edge_agent.gate_limits import GateLimits
-from edge_agent.wire import contract_of, load_template
+from edge_agent.smoke import Smoke
+from edge_agent.wire import ChatTemplate, Contract, contract_of, load_template
 from export.bundle import Parts, write_bundle
 
 
-def make_tiny_gguf(path: Path, metadata: dict[str, str], fill: int = 0) -> Path:
-    """Write a GGUF file with some keys, arrays and two tensors; `fill` is the value in the tensors."""
+def make_tiny_gguf(path: Path, metadata: dict[str, str], fill: int = 0, rows: int = 3) -> Path:
+    """Write a GGUF file with some keys, arrays and two tensors, one of `rows`; `fill` is the value in them."""
     import gguf
     import numpy
 
@@ -25,7 +30,7 @@ def make_tiny_gguf(path: Path, metadata: dict[str, str], fill: int = 0) -> Path:
     writer.add_token_types([1, 1, 3])
     writer.add_bool("tokenizer.ggml.add_bos_token", False)
     writer.add_float32("llama.rope.freq_base", 10000.0)
-    writer.add_tensor("token_embd.weight", numpy.full((3, 32), fill, numpy.float16))
+    writer.add_tensor("token_embd.weight", numpy.full((rows, 32), fill, numpy.float16))
     writer.add_tensor("output_norm.weight", numpy.full((32,), fill, numpy.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -57,8 +62,8 @@ TINY_EXPORT = {  # what an export says of itself
 }
 
 
-def make_tiny_bundle(folder: Path, fill: int = 0, smoke: Path | None = None) -> Path:
-    """Write a bundle for the site `home` that opens; `fill` makes its model differ from another's."""
+def make_tiny_bundle(folder: Path, fill: int = 0, smoke: Smoke | None = None, rows: int = 3) -> Path:
+    """Write a bundle for the site `home` that opens; `fill` makes its model differ from another's, `rows` larger."""
     template, site_path = load_template("chatml"), SITES_FOLDER / "home.yaml"
     digest = contract_of(load_site("home"), template).digest
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -66,11 +71,30 @@ def make_tiny_bundle(folder: Path, fill: int = 0, smoke: Path | None = None) -> 
         folder.parent / f"{folder.name}.gguf",
         {"tokenizer.chat_template": template.source, "edgewright.contract": digest},
         fill,
+        rows,
     )
     export = TINY_EXPORT | {"name": folder.name, "contract": digest}
     write_bundle(Parts(folder.name, "F16", model, site_path, template, smoke, export), folder)
     model.unlink()
     return folder
+
+
+def parse_sites_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have sites of bundles read each time, and parsed once for the same bytes: that takes longer than all the rest."""
+
+    @cache
+    def parsed(text: bytes) -> Site:
+        del text
+        return load_site("home")
+
+    @cache
+    def made(template: ChatTemplate) -> Contract:
+        return contract_of(load_site("home"), template)
+
+    tools = bundle.tools_bytes(contract_of(load_site("home"), load_template("chatml")).tools)
+    monkeypatch.setattr(bundle, "load_site", lambda path: parsed(path.read_bytes()))
+    monkeypatch.setattr(bundle, "contract_of", lambda site, template: made(template))
+    monkeypatch.setattr(bundle, "tools_bytes", lambda of: tools)
 
 
 def rewrite_manifest(folder: Path, **changes: object) -> None:

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from edge_agent.bundle import Bundle, open_bundle
 from edge_agent.gate_limits import GateLimits
 from edge_agent.wire import ChatTemplate, load_template
 from export import parity
 from export.reference import Reference
 from export.samples import Sample
 from tests.tiny_base import make_tiny_base, make_tiny_run, tiny_samples
+from tests.tiny_bundle import make_tiny_bundle
 
 
 @dataclass(frozen=True)
@@ -66,3 +68,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     run = make_tiny_run(folder / "run", base)
     export = export_run(run, ["F16", "Q8_0", "Q4_K_M"], folder / "bundle")
     return Tiny(base, run, folder / "gguf", folder / "bundle", export, load_template("chatml"), tiny_samples())
+
+
+@pytest.fixture(scope="session")
+def three(tmp_path_factory: pytest.TempPathFactory) -> list[Bundle]:
+    folder = tmp_path_factory.mktemp("bundles")
+    return [open_bundle(make_tiny_bundle(folder / name, fill)) for fill, name in enumerate(("one", "two", "three"))]

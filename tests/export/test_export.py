@@ -15,6 +15,7 @@ from devices.errors import GateError, UsageError
 from devices.site import load_site
 from edge_agent.bundle import CURRENT, MODEL, open_bundle
 from edge_agent.wire import ContractChanged
+from edgewright import CASE_MAKER
 from export import cli, layout
 from export.export import export_run
 from export.run import read_run
@@ -113,7 +114,7 @@ def test_an_older_bundle_is_replaced(tmp_path: Path) -> None:
 
 def app() -> typer.Typer:
     made = typer.Typer()
-    cli.register(made, openers={"huggingface": ""}, case_maker="")
+    cli.register(made, openers={"huggingface": ""}, case_maker=CASE_MAKER)
     return made
 
 

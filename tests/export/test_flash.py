@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import os
 import resource
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
 
-from devices.errors import EdgeError, RefusedError, UnavailableError, UsageError
+from devices.errors import EdgeError, GateError, RefusedError, UnavailableError, UsageError
 from edge_agent.bundle import (
     BUNDLES,
     CURRENT,
@@ -25,21 +24,21 @@ from edge_agent.bundle import (
     PREVIOUS,
     Bundle,
     BundleTampered,
+    hold_bundle,
     open_bundle,
     verify_files,
 )
 from export import flash as flashing
 from export.flash import flash, install, rollback
-from tests.tiny_bundle import make_tiny_bundle
+from export.progress import Progress
+from tests.tiny_bundle import make_tiny_bundle, parse_sites_once, rewrite_manifest
 
 ROOT = Path(__file__).parents[2]
-KILLED = 9
 
 
-@pytest.fixture(scope="module")
-def three(tmp_path_factory: pytest.TempPathFactory) -> list[Bundle]:
-    folder = tmp_path_factory.mktemp("bundles")
-    return [open_bundle(make_tiny_bundle(folder / name, fill)) for fill, name in enumerate(("one", "two", "three"))]
+@pytest.fixture(autouse=True)
+def quick_sites(monkeypatch: pytest.MonkeyPatch) -> None:
+    parse_sites_once(monkeypatch)
 
 
 def ids_on(box: Path) -> set[str]:
@@ -100,7 +99,17 @@ def test_a_dry_run_changes_nothing(three: list[Bundle], tmp_path: Path) -> None:
 
 def test_progress_counts_every_byte(three: list[Bundle], tmp_path: Path) -> None:
     told: list[int] = []
-    assert flash(three[0].path, tmp_path, progress=told.append).copied_bytes == sum(told)
+    sizes: list[int] = []
+
+    def bar(label: str, size_bytes: int) -> AbstractContextManager[Progress]:
+        del label
+        sizes.append(size_bytes)
+        return nullcontext(told.append)
+
+    report = flash(three[0].path, tmp_path, bar=bar)
+    assert report.copied_bytes == sum(told) and sizes == [sum(told)]
+    flash(three[0].path, tmp_path, bar=bar)  # nothing to copy
+    assert len(sizes) == 1
 
 
 def test_a_tampered_source_is_not_copied(three: list[Bundle], tmp_path: Path) -> None:
@@ -111,15 +120,119 @@ def test_a_tampered_source_is_not_copied(three: list[Bundle], tmp_path: Path) ->
     assert not (tmp_path / "box").exists()
 
 
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_source_with_a_flipped_bit_is_not_made_current(three: list[Bundle], tmp_path: Path, is_there: bool) -> None:
+    install(three[1], tmp_path / "box")
+    if is_there:  # the box's own copy is whole: all the same, the person hears that this one is not
+        install(three[0], tmp_path / "box")
+        install(three[1], tmp_path / "box")
+    source = Path(shutil.copytree(three[0].path, tmp_path / "source"))
+    data = bytearray((source / MODEL).read_bytes())
+    data[-1] ^= 1
+    (source / MODEL).write_bytes(data)
+    for dry_run in (True, False):
+        with pytest.raises(BundleTampered, match=r"source/model\.gguf"):
+            flash(source, tmp_path / "box", dry_run=dry_run)
+    assert open_bundle(tmp_path / "box").manifest == three[1].manifest
+    require_no_leftovers(tmp_path / "box")
+
+
+def test_every_file_is_read_once_where_it_comes_from_and_once_on_the_box(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, box = make_tiny_bundle(tmp_path / "source", rows=40_000), tmp_path / "box"
+    size_bytes = (source / MODEL).stat().st_size
+    assert size_bytes > flashing.LINKED_BYTES
+    read: Counter[Path] = Counter()
+
+    class Counted(io.FileIO):
+        def read(self, size: int = -1) -> bytes:
+            data = super().read(size)
+            read[Path(str(self.name))] += len(data)
+            return data
+
+        def readinto(self, buffer: Any) -> int:
+            count = super().readinto(buffer)
+            read[Path(str(self.name))] += count
+            return count
+
+    real = Path.open
+
+    def counted(path: Path, mode: str = "r", *rest: Any, **named: Any) -> Any:
+        return io.BufferedReader(Counted(path)) if mode == "rb" else real(path, mode, *rest, **named)
+
+    monkeypatch.setattr(Path, "open", counted)
+
+    def models() -> list[int]:
+        """Return the bytes read of each model since this was asked last; a header is mapped, not read."""
+        found = [count for path, count in read.items() if path.name == MODEL]
+        read.clear()
+        return found
+
+    flash(source, box, selftest=lambda bundle: "tested")
+    assert models() == [size_bytes, size_bytes]  # while it is copied, and read back
+    flash(source, box)
+    assert models() == [size_bytes, size_bytes]  # there already: compared on both sides
+    flash(source, box, dry_run=True)
+    assert models() == [size_bytes, size_bytes]
+    (source / "README.md").write_text("another card", encoding="utf-8")
+    rewrite_manifest(source)
+    read.clear()
+    flash(source, box)
+    assert models() == [size_bytes, size_bytes]  # linked: its read-back is the comparison before
+    rollback(box)
+    assert models() == [size_bytes]
+
+
+def test_a_bundle_that_fails_its_self_test_is_not_made_current(three: list[Bundle], tmp_path: Path) -> None:
+    install(three[0], tmp_path)
+    tested: list[Bundle] = []
+
+    def fails(bundle: Bundle) -> str:
+        tested.append(bundle)
+        assert verify_files(bundle.path) == three[1].manifest and linked(tmp_path, CURRENT) == three[0].manifest.id
+        raise GateError("case 7")
+
+    for _ in range(2):
+        with pytest.raises(GateError, match="case 7"):
+            install(three[1], tmp_path, selftest=fails)
+        assert open_bundle(tmp_path).manifest == three[0].manifest
+        require_no_leftovers(tmp_path)
+    assert [one.path for one in tested] == 2 * [tmp_path / BUNDLES / three[1].manifest.id]
+    assert "28 cases" in install(three[1], tmp_path, selftest=lambda bundle: "28 cases").steps
+    assert open_bundle(tmp_path).manifest == three[1].manifest
+
+
+def test_what_an_agent_holds_is_not_cleaned_away(three: list[Bundle], tmp_path: Path) -> None:
+    """An engine that is started again reads its model once more, however many flashes there were meanwhile."""
+    install(three[0], tmp_path)
+    with hold_bundle(tmp_path) as held:
+        install(three[1], tmp_path)
+        install(three[2], tmp_path)
+        assert verify_files(held.path) == three[0].manifest
+        assert open_bundle(tmp_path).manifest == three[2].manifest
+    install(three[2], tmp_path)
+    require_no_leftovers(tmp_path)
+
+
 def test_a_target_whose_parent_is_missing_is_a_usage_error(three: list[Bundle], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not there"):
         flash(three[0].path, tmp_path / "not" / "mounted")
 
 
 def test_a_second_flash_at_the_same_time_is_refused(three: list[Bundle], tmp_path: Path) -> None:
-    with flashing._locked(tmp_path), pytest.raises(UnavailableError, match="another flash"):
-        install(three[0], tmp_path)
     install(three[0], tmp_path)
+
+    def meanwhile(bundle: Bundle) -> str:
+        for second in (lambda: install(three[2], tmp_path), lambda: rollback(tmp_path),
+                       lambda: install(three[2], tmp_path, dry_run=True)):  # fmt: skip
+            with pytest.raises(UnavailableError, match="another flash is under way"):
+                second()
+        return "tested"
+
+    install(three[1], tmp_path, selftest=meanwhile)
+    assert linked(tmp_path, CURRENT) == three[1].manifest.id
+    install(three[2], tmp_path)
 
 
 def test_rollback_swaps_and_swaps_back(three: list[Bundle], tmp_path: Path) -> None:
@@ -157,110 +270,30 @@ def test_a_dry_rollback_changes_nothing(three: list[Bundle], tmp_path: Path) -> 
     assert open_bundle(tmp_path).manifest == three[1].manifest
 
 
-@pytest.fixture
-def quick(tmp_path: Path) -> Iterator[Path]:
-    """A folder in memory, where fsync costs nothing."""
-    if not os.access("/dev/shm", os.W_OK):
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        yield Path(folder)
+CALLS = {"fsync": (1, 2, 4, 10), "mkdir": (1,), "posix_fadvise": (1, 2, 4), "rename": (1,), "replace": (1, 2),
+         "symlink": (1, 2)}  # fmt: skip
 
 
-def killed_at_line(count: int, work: Callable[[], object]) -> bool:
-    """Do work in a child process that dies at its count-th line in flash.py or durable.py; return whether it died.
-
-    A line counts the first two times it runs: every file is copied by the same lines.
-    """
-    files = {flashing.__file__, flashing.sync.__code__.co_filename}
-    lines = 0
-    times: Counter[tuple[str, int]] = Counter()
-
-    def trace(frame: FrameType, event: str, argument: Any) -> Any:
-        nonlocal lines
-        if frame.f_code.co_filename not in files:
-            return None
-        place = (frame.f_code.co_filename, frame.f_lineno)
-        if event == "line" and times[place] < 2:
-            times[place] += 1
-            lines += 1
-            if lines == count:
-                os._exit(KILLED)
-        return trace
-
-    child = os.fork()
-    if child == 0:
-        try:
-            sys.settrace(trace)
-            work()
-        finally:
-            os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == KILLED
-
-
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_killed_at_any_line_the_box_has_a_whole_bundle(three: list[Bundle], quick: Path) -> None:
-    one, two, three_ = three
-    ready = quick / "ready"
-    install(one, ready)
-    install(two, ready)
-    count, seen = 1, set()
-    while True:
-        box = quick / f"box{count}"
-        shutil.copytree(ready, box, symlinks=True)
-        died = killed_at_line(count, lambda box=box: install(three_, box))  # type: ignore[misc]
-        current = linked(box, CURRENT)
-        assert verify_files(box / CURRENT).id == current, count
-        assert verify_files(box / PREVIOUS).id == linked(box, PREVIOUS), count
-        seen.add(current)
-        install(three_, box)  # and the next flash works and cleans up
-        assert verify_files(box / CURRENT).id == three_.manifest.id, count
-        assert linked(box, PREVIOUS) == two.manifest.id, count
-        require_no_leftovers(box)
-        shutil.rmtree(box)
-        if not died:
-            break
-        count += 1
-    assert count > 100
-    assert seen == {two.manifest.id, three_.manifest.id}
-
-
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_killed_at_any_line_of_a_rollback_the_box_has_a_whole_bundle(three: list[Bundle], quick: Path) -> None:
-    install(three[0], quick)
-    install(three[1], quick)
-    count = 1
-    while killed_at_line(count, lambda: rollback(quick)):
-        assert verify_files(quick / CURRENT).id == linked(quick, CURRENT), count
-        install(three[0], quick)
-        install(three[1], quick)
-        count += 1
-    assert count > 20
-    assert linked(quick, CURRENT) == three[0].manifest.id
-
-
-@pytest.mark.parametrize("name", ["fsync", "replace", "posix_fadvise"])
-@pytest.mark.parametrize("number", [1, 2, 4])
+@pytest.mark.parametrize(("name", "number"), [(name, number) for name, numbers in CALLS.items() for number in numbers])
 def test_an_io_error_leaves_everything_as_it_was(
     three: list[Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int
 ) -> None:
     install(three[0], tmp_path)
     real, calls = getattr(os, name), 0
 
-    def failing(*arguments: Any) -> Any:
+    def failing(*arguments: Any, **named: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == number:
             raise OSError(5, "Input/output error")
-        return real(*arguments)
+        return real(*arguments, **named)
 
-    monkeypatch.setattr(os, name, failing)
-    try:
-        install(three[1], tmp_path)
-    except UnavailableError as error:
-        assert "Input/output error" in str(error)  # noqa: PT017 (it may also not be reached)
-    monkeypatch.undo()
-    assert open_bundle(tmp_path).manifest in (three[0].manifest, three[1].manifest)
+    with monkeypatch.context() as patching:
+        patching.setattr(os, name, failing)
+        with pytest.raises(UnavailableError, match="Input/output error"):
+            install(three[1], tmp_path)
+    assert calls == number
+    assert open_bundle(tmp_path).manifest == three[0].manifest
     require_no_leftovers(tmp_path)
 
 
