@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from devices.driver import Driver
@@ -223,6 +224,7 @@ def make_rig(name: str, folder: Path) -> Rig:
     file.write_text(text.replace("FOLDER", str(folder)), encoding="utf-8")
     site = load_site(file)
     world = LiveWorld(site)
+    spread(world, site)
     return Rig(
         site,
         world,
@@ -232,3 +234,16 @@ def make_rig(name: str, folder: Path) -> Rig:
         SENSORS.get(name, ("heating", "temperature_c")),
         "clients" not in LACKS.get(name, ()),
     )
+
+
+def spread(world: LiveWorld, site: Site) -> None:
+    """Give every number of a site a value of its own and every other switch a "true", so that a mix-up is seen."""
+    numbers, switches = count(), count()
+    with world.now() as now:
+        for name, device in site.devices.items():
+            for key, schema in device.properties.items():
+                if schema.type == "boolean" and key != "moving":  # an arm that is idle does not move
+                    now.state[name][key] = next(switches) % 2 == 1
+                elif schema.minimum is not None and schema.maximum is not None:
+                    share = 0.15 + 0.07 * next(numbers)
+                    now.state[name][key] = round(schema.minimum + share * (schema.maximum - schema.minimum))
