@@ -224,7 +224,6 @@ def make_rig(name: str, folder: Path) -> Rig:
     file.write_text(text.replace("FOLDER", str(folder)), encoding="utf-8")
     site = load_site(file)
     world = LiveWorld(site)
-    spread(world, site)
     return Rig(
         site,
         world,
@@ -238,12 +237,15 @@ def make_rig(name: str, folder: Path) -> Rig:
 
 def spread(world: LiveWorld, site: Site) -> None:
     """Give every number of a site a value of its own and every other switch a "true", so that a mix-up is seen."""
-    numbers, switches = count(), count()
+    used, switches = set[int](), count()
     with world.now() as now:
         for name, device in site.devices.items():
             for key, schema in device.properties.items():
                 if schema.type == "boolean" and key != "moving":  # an arm that is idle does not move
                     now.state[name][key] = next(switches) % 2 == 1
                 elif schema.minimum is not None and schema.maximum is not None:
-                    share = 0.15 + 0.07 * next(numbers)
-                    now.state[name][key] = round(schema.minimum + share * (schema.maximum - schema.minimum))
+                    number = round(schema.minimum + (0.15 + 0.07 * len(used)) * (schema.maximum - schema.minimum))
+                    while number in used:
+                        number += 1
+                    used.add(number)
+                    now.state[name][key] = number
