@@ -74,7 +74,7 @@ def _untyped(rest: dict[str, Any], where: str) -> dict[str, Any]:
 def _object(rest: dict[str, Any], where: str) -> dict[str, Any]:
     properties = {name: enforced(one, f"{where}.{name}") for name, one in rest.get("properties", {}).items()}
     required = list(rest.get("required", ()))
-    others = rest.get("additionalProperties", not properties)
+    others = rest.get("additionalProperties", "properties" not in rest)
     properties |= {name: {} for name in required if name not in properties}  # of any value
     if isinstance(others, Mapping):
         others = enforced(others, f"{where}, other properties")

@@ -9,6 +9,13 @@ Does not guard against: a child process that opens sockets; the variables below 
 from __future__ import annotations
 
 import os
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.made_vocabularies import make_vocabularies
+from tests.vocabularies import Find, require_published
 
 # Before anything imports transformers or datasets, which read these once.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -16,3 +23,14 @@ os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+@pytest.fixture(scope="session")
+def vocabularies(tmp_path_factory: pytest.TempPathFactory) -> Find:
+    """Give a source's folder of ggml-vocab-*.gguf: "made" ones are made once, "published" ones are found or skipped."""
+
+    @cache
+    def made() -> Path:
+        return make_vocabularies(tmp_path_factory.mktemp("vocabularies"))
+
+    return lambda source: made() if source == "made" else require_published()

@@ -1,4 +1,4 @@
-"""Every family's base model, small: random weights in its shape, and its real vocabulary as published.
+"""Every family's base model, small: random weights in its shape, and a vocabulary in the form the family publishes.
 
 Used by the tests of the exporter and by benchmarks/converter_parity.py.
 """
@@ -62,22 +62,35 @@ def read_vocabulary(file: Path) -> tuple[Any, int]:
 
 
 def make_base(family: str, vocabularies: Path, folder: Path, shape: dict[str, Any] | None = None) -> Path:
-    """Save a family's base as transformers 5 does: random bfloat16 weights, real vocabulary, in SHAPE or another."""
+    """Save a family's base as transformers 5 does: random bfloat16 weights in SHAPE or another.
+
+    Args:
+        family: one of FAMILIES.
+        vocabularies: folder of ggml-vocab-*.gguf.
+        folder: to save in.
+        shape: other values of the configuration.
+    """
     import torch
     import transformers
 
     config_name, vocabulary, _, changes = FAMILIES[family]
-    tokenizer, rows = read_vocabulary(vocabularies / f"ggml-vocab-{vocabulary}.gguf")
+    rows = save_tokenizer(vocabulary, vocabularies, folder)
     torch.manual_seed(3)
     config = getattr(transformers, config_name)(**SHAPE | {"vocab_size": rows} | changes | (shape or {}))
     model = transformers.AutoModelForCausalLM.from_config(config)
     spread_weights(model)
     model.to(torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
+def save_tokenizer(vocabulary: str, vocabularies: Path, folder: Path) -> int:
+    """Save a vocabulary as its family publishes it for transformers; return how many tokens its GGUF file has."""
+    tokenizer, rows = read_vocabulary(vocabularies / f"ggml-vocab-{vocabulary}.gguf")
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer.json"
     published = as_published(json.loads(path.read_text(encoding="utf-8")), vocabulary, rows)
     path.write_text(json.dumps(published), encoding="utf-8")
-    return folder
+    return rows
 
 
 def as_published(plain: dict[str, Any], vocabulary: str, rows: int) -> dict[str, Any]:

@@ -10,17 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.vocabularies import VOCABULARIES
+from tests.vocabularies import Find
 
 ROOT = Path(__file__).parents[1]
 NOT_BETTER = 5  # the small starter
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not VOCABULARIES.exists(), reason="no vocabularies beside the checkout")
-def test_every_part_runs_small(tmp_path: Path) -> None:
+def test_every_part_runs_small(tmp_path: Path, vocabularies: Find) -> None:
     environment = os.environ | {"SMALL": "1", "WORK": str(tmp_path / "work"), "PYTHON": sys.executable}
-    command = ["sh", str(ROOT / "benchmarks" / "gpu_all.sh"), str(VOCABULARIES), str(tmp_path / "results")]
+    command = ["sh", str(ROOT / "benchmarks" / "gpu_all.sh"), str(vocabularies("made")), str(tmp_path / "results")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode in {0, NOT_BETTER}, done.stderr[-2000:]
     failures = [line for line in done.stdout.splitlines() if line.startswith("== exit code")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -99,19 +99,24 @@ def test_a_move_is_done_when_it_has_got_there(bench: tuple[Broker, LiveWorld]) -
     assert world.read("arm") == {"x": -5, "y": 145, "z": 118, "gripping": False, "moving": False, "state": "idle"}
 
 
+def wait_for(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 @pytest.mark.parametrize("cause", ["stop", "curtain"])
 def test_a_move_ends_at_once(cause: str, bench: tuple[Broker, LiveWorld]) -> None:
     broker, world = bench
     outcomes = []
     thread = threading.Thread(target=lambda: outcomes.append(broker.execute(move(-200, -200, 10))))
     thread.start()
-    deadline = time.monotonic() + 5
-    while not (world.read("arm") or {})["moving"]:
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_for(lambda: (world.read("arm") or {})["moving"] is True)
     if cause == "curtain":
         with world.now() as now:
             now.state["curtain"]["clear"] = False
+        wait_for(lambda: (world.read("arm") or {})["moving"] is False)  # the board holds by itself
     assert broker.stop() == []
     thread.join()
     seen = world.read("arm")

@@ -38,7 +38,7 @@ def up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, 
 
 
 def wait_for(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60  # a process starts slowly on a busy machine
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -62,6 +62,15 @@ def test_faults_are_felt_and_cleared(up: tuple[Path, Site, Stage], capsys: pytes
     assert fan() == 0
 
 
+def test_every_named_fault_is_known(up: tuple[Path, Site, Stage]) -> None:
+    _, site, _ = up
+    arguments = {"stick": ["air_fan"], "silence": ["air_fan"], "freeze": ["air_fan"], "delay": ["0.5"]}
+    for name, meaning in FAULTS.items():
+        told = send_fault(site, [name, *arguments.get(name, [])])
+        words = meaning.removeprefix("a device ").replace("SECONDS", "0.5 s")
+        assert words in told, name
+
+
 def test_frozen_readings_stay(up: tuple[Path, Site, Stage]) -> None:
     _, site, stage = up
     send_fault(site, ["freeze", "feed_tank"])
@@ -77,7 +86,8 @@ def test_a_wrong_fault_is_one_line(
     up: tuple[Path, Site, Stage], words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["sim", "fault", str(up[0]), *words]) == 2
-    assert len(capsys.readouterr().err.strip().splitlines()) <= 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ") and len(printed.splitlines()) == 1
 
 
 def test_a_site_is_up_once(up: tuple[Path, Site, Stage]) -> None:
@@ -128,4 +138,3 @@ def test_nothing_to_stand_in_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         run_stage(load_site("home"), 1.0, print)
     with pytest.raises(UnavailableError, match="no simulated home is up"):
         send_fault(load_site("home"), ["clear"])
-    assert set(FAULTS) >= {"stick", "drop", "clear"}

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 from llguidance.hf import from_tokenizer
 
-from devices.errors import UsageError
+from devices.errors import UnavailableError, UsageError
+from devices.tools import ToolCall
 from edge_agent.enforced_schema import enforced
 from edge_agent.grammar import schema_grammar
 from edge_agent.markers import CALL, END_CALL
 from edge_agent.matching import TEXT_SLICES, Matcher, Vocabulary
+from edge_agent.wire import Message, body_of
 from finetune.starter_model import train_tokenizer
+from tests.edge_agent.schema_cases import CASES
 from tests.tiny_base import TINY_VOCABULARY, tiny_texts
-from tests.vocabularies import VOCABULARIES
+from tests.vocabularies import published_folder
 
-BFCL = VOCABULARIES.parent / "bfcl"
 FILES = ("simple_python", "multiple", "parallel", "irrelevance")
 # BFCL's names of types, which are Python's. Source: gorilla, berkeley-function-call-leaderboard, type_mappings.py.
 TYPES = {"dict": "object", "float": "number", "tuple": "array"}
@@ -46,14 +50,6 @@ def json_schema(plain: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
-def bfcl_functions() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    for name in FILES:
-        for line in (BFCL / f"BFCL_v4_{name}.json").read_text(encoding="utf-8").splitlines():
-            case = json.loads(line)
-            for function in case["function"]:
-                yield case["id"], function["name"], json_schema(function["parameters"])
-
-
 def sample_call(vocabulary: Vocabulary, functions: dict[str, dict[str, Any]], draw: random.Random) -> dict[str, Any]:
     """Return one call made of random tokens that the grammar allows; ends are favoured, so that it comes to one."""
     matcher = Matcher(vocabulary, schema_grammar(functions))
@@ -75,10 +71,54 @@ def sample_call(vocabulary: Vocabulary, functions: dict[str, dict[str, Any]], dr
     return made
 
 
-@pytest.mark.skipif(not BFCL.exists(), reason="no benchmark cases beside the checkout")
-def test_every_schema_of_the_benchmark_compiles_and_holds(vocabulary: Vocabulary) -> None:
+def can_be_called(vocabulary: Vocabulary, functions: dict[str, dict[str, Any]], call: ToolCall) -> bool:
+    """Return whether the grammar lets a reply with this one call through, to the end of the turn."""
+    matcher = Matcher(vocabulary, schema_grammar(functions))
+    text = body_of(Message("assistant", "", "It is asked for.", (call,)))
+    ids = vocabulary.tokenizer.tokenize_str(text, parse_special=True)
+    try:
+        return all(matcher.accept(token) for token in ids) and not matcher.accept(vocabulary.tokenizer.eos_token)
+    except UnavailableError:
+        return False
+
+
+@pytest.mark.parametrize(("properties", "required", "right", "wrong"), CASES.values(), ids=CASES)
+def test_what_fits_a_schema_can_be_called_and_nothing_else(
+    vocabulary: Vocabulary,
+    properties: dict[str, Any],
+    required: list[str],
+    right: dict[str, Any],
+    wrong: dict[str, Any],
+) -> None:
+    schema = {"type": "object", "properties": properties, "required": required}
+    jsonschema.validate(right, schema)
+    functions = {"tool_1": enforced(schema, "tool_1")}
+    assert can_be_called(vocabulary, functions, ToolCall("tool_1", right))
+    assert not can_be_called(vocabulary, functions, ToolCall("tool_1", wrong))
+    assert not can_be_called(vocabulary, functions, ToolCall("tool_2", right))
+    jsonschema.validate(sample_call(vocabulary, functions, random.Random(5))["arguments"], schema)
+
+
+def bfcl_functions(folder: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for name in FILES:
+        for line in (folder / f"BFCL_v4_{name}.json").read_text(encoding="utf-8").splitlines():
+            case = json.loads(line)
+            for function in case["function"]:
+                yield case["id"], function["name"], json_schema(function["parameters"])
+
+
+def bfcl_folder() -> Path | None:
+    """Return where BFCL's cases are: in the package bfcl-eval, or beside the vocabularies."""
+    package = importlib.util.find_spec("bfcl_eval")
+    places = [Path(place) / "data" for place in (package.submodule_search_locations or ())] if package else []
+    return next((place for place in [*places, published_folder().parent / "bfcl"] if place.is_dir()), None)
+
+
+def test_every_schema_of_bfcl_compiles_and_holds(vocabulary: Vocabulary) -> None:
+    if not (folder := bfcl_folder()):
+        pytest.skip("no BFCL: `pip install --no-deps bfcl-eval` brings it")
     draw, seen = random.Random(1), 0
-    for case, name, schema in bfcl_functions():
+    for case, name, schema in bfcl_functions(folder):
         ours = enforced(schema, f"{case}, {name}")
         schema_grammar({name: ours})
         if draw.random() < 0.3:

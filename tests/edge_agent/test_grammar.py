@@ -24,8 +24,9 @@ from edge_agent.markers import MARKERS
 from edge_agent.matching import TEXT_SLICES, Matcher, Vocabulary
 from edge_agent.wire import Answer, Message, ToolCalls, body_of, facts_of, parse_reply
 from finetune.starter_model import train_tokenizer
+from tests.made_vocabularies import NAMES
 from tests.tiny_base import TINY_VOCABULARY, tiny_texts
-from tests.vocabularies import open_vocabulary
+from tests.vocabularies import Find, open_vocabulary
 
 LEVEL = DataSchema(type="number", minimum=-5, maximum=28.5)
 MODE = DataSchema(type="string", enum=("eco", "full power", "hé"))
@@ -178,12 +179,18 @@ def test_a_grammar_fits_any_vocabulary() -> None:
     assert "\nopen_call: <tool_call>\n" in mixed and '\nthink: "<think>"\n' in mixed
 
 
-BIG = [pytest.param(name, marks=pytest.mark.slow) for name in ("llama-bpe", "qwen2")]  # over 100,000 tokens
+STOCK = [pytest.param(("made", name), id=f"made-{name}") for name in NAMES]
+STOCK += [pytest.param(("published", name), id=f"published-{name}") for name in ("phi-3", "llama-spm")]
+STOCK += [
+    pytest.param(("published", name), id=f"published-{name}", marks=pytest.mark.slow)  # over 100,000 tokens
+    for name in ("llama-bpe", "qwen2")
+]
 
 
-@pytest.fixture(scope="module", params=["phi-3", "llama-spm", *BIG])
-def stock(request: pytest.FixtureRequest) -> Iterator[Vocabulary]:
-    with open_vocabulary(request.param) as vocab:
+@pytest.fixture(scope="module", params=STOCK)
+def stock(request: pytest.FixtureRequest, vocabularies: Find) -> Iterator[Vocabulary]:
+    source, name = request.param
+    with open_vocabulary(vocabularies(source), name) as vocab:
         first, second = GrammarVocabulary(), GrammarVocabulary()
         first.loaded(vocab)
         made, table = first.make()

@@ -16,7 +16,8 @@ from edge_agent.simulated import Simulation
 from edge_agent.wire import load_template
 from export.convert import convert
 from finetune.recipe import STARTER_FOLDER
-from tests.vocabularies import open_vocabulary
+from tests.made_vocabularies import NAMES
+from tests.vocabularies import SOURCES, Find, open_vocabulary
 
 TEMPLATE = load_template("chatml")
 
@@ -34,9 +35,10 @@ def test_a_large_site_gets_a_larger_context(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("vocabulary", ["llama-bpe", "llama-spm", "phi-3", "qwen2"])
-def test_it_is_enough_in_every_vocabulary(tmp_path: Path, vocabulary: str) -> None:
-    with open_vocabulary(vocabulary) as vocab:
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("vocabulary", NAMES)
+def test_it_is_enough_in_every_vocabulary(tmp_path: Path, vocabularies: Find, source: str, vocabulary: str) -> None:
+    with open_vocabulary(vocabularies(source), vocabulary) as vocab:
         for count in (5, 100, 400):
             simulation = Simulation(make_site(tmp_path, count), TEMPLATE)
             request = next(simulation.agent(World(simulation.site)).turn("turn lamp 7 on and all the others off"))

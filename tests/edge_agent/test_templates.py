@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import llama_cpp
 import pytest
@@ -10,15 +13,25 @@ import pytest
 from devices.errors import UsageError
 from edge_agent.wire import END_OF_TURN, ChatTemplate, Message, body_of, load_template, user_message
 from tests.edge_agent.test_wire import CONVERSATION
-from tests.vocabularies import VOCABULARIES, open_vocabulary
+from tests.families import save_tokenizer
+from tests.vocabularies import Find, open_vocabulary
 
-FAMILIES = [
-    pytest.param(("mistral", "llama-spm"), id="mistral"),
-    pytest.param(("alpaca", "llama-spm"), id="alpaca"),
-    pytest.param(("phi3", "phi-3"), id="phi3"),
-    pytest.param(("chatml", "qwen2"), id="chatml", marks=pytest.mark.slow),  # over 100,000 tokens
-    pytest.param(("llama3", "llama-bpe"), id="llama3", marks=pytest.mark.slow),
-]
+# template: vocabulary
+VOCABULARY_OF = {
+    "mistral": "llama-spm", "alpaca": "llama-spm", "phi3": "phi-3", "chatml": "qwen2", "llama3": "llama-bpe",
+}  # fmt: skip
+BYTE_LEVEL = ["chatml", "llama3"]
+
+
+def over(names: Iterable[str]) -> pytest.MarkDecorator:
+    """Run a test over families with a made and a published vocabulary; those with over 100,000 tokens are slow."""
+    cases = [pytest.param(("made", name), id=f"made-{name}") for name in names]
+    for name in names:
+        marks = [pytest.mark.slow] if name in BYTE_LEVEL else []
+        cases.append(pytest.param(("published", name), id=f"published-{name}", marks=marks))
+    return pytest.mark.parametrize("family", cases, indirect=True)
+
+
 BYTES = {
     "llama3": "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nS<|eot_id|>"
     "<|start_header_id|>user<|end_header_id|>\n\nU<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
@@ -84,54 +97,57 @@ def test_an_unknown_template_is_named() -> None:
     assert "mistral" in caught.value.hint
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def family(request: pytest.FixtureRequest) -> Iterator[tuple[str, str, Callable[[str], list[int]], int]]:
-    """A template's name, its family's vocabulary, llama.cpp's tokens of a text, and the vocabulary's handle."""
-    name, vocabulary = request.param
-    with open_vocabulary(vocabulary) as vocab:
+@dataclass(frozen=True)
+class Family:
+    """A template's name, its family's vocabulary and the folder that has it, and llama.cpp's handle of it."""
 
-        def tokenize(text: str) -> list[int]:
-            raw = text.encode()
-            buffer = (llama_cpp.llama_token * (len(raw) + 8))()
-            return list(buffer[: llama_cpp.llama_tokenize(vocab, raw, len(raw), buffer, len(buffer), False, True)])
+    name: str
+    vocabulary: str
+    folder: Path
+    vocab: Any
 
-        yield name, vocabulary, tokenize, vocab
-
-
-def test_a_turn_ends_with_one_token_that_stops_llama_cpp(
-    family: tuple[str, str, Callable[[str], list[int]], int],
-) -> None:
-    name, _, tokenize, vocab = family
-    ids = tokenize(load_template(name).end_of_turn)
-    assert len(ids) == 1 and llama_cpp.llama_vocab_is_eog(vocab, ids[0])
+    def tokenize(self, text: str) -> list[int]:
+        raw = text.encode()
+        buffer = (llama_cpp.llama_token * (len(raw) + 8))()
+        return list(buffer[: llama_cpp.llama_tokenize(self.vocab, raw, len(raw), buffer, len(buffer), False, True)])
 
 
-def test_a_prompt_has_the_tokens_that_the_whole_conversation_has(
-    family: tuple[str, str, Callable[[str], list[int]], int],
-) -> None:
+@pytest.fixture(scope="module")
+def family(request: pytest.FixtureRequest, vocabularies: Find) -> Iterator[Family]:
+    source, name = request.param
+    folder, vocabulary = vocabularies(source), VOCABULARY_OF[name]
+    with open_vocabulary(folder, vocabulary) as vocab:
+        yield Family(name, vocabulary, folder, vocab)
+
+
+@over(VOCABULARY_OF)
+def test_a_turn_ends_with_one_token_that_stops_llama_cpp(family: Family) -> None:
+    ids = family.tokenize(load_template(family.name).end_of_turn)
+    assert len(ids) == 1 and llama_cpp.llama_vocab_is_eog(family.vocab, ids[0])
+
+
+@over(VOCABULARY_OF)
+def test_a_prompt_has_the_tokens_that_the_whole_conversation_has(family: Family) -> None:
     """What stands before a reply is tokenized alone when running, and with all the rest when training."""
-    name, _, tokenize, vocab = family
-    template = load_template(name)
-    whole, text = tokenize(template.render(CONVERSATION, add_generation_prompt=False)), ""
+    template = load_template(family.name)
+    whole, text = family.tokenize(template.render(CONVERSATION, add_generation_prompt=False)), ""
     for segment in template.segments(CONVERSATION):
         text += segment.text
-        assert tokenize(text) == whole[: len(tokenize(text))]
-    starts = whole.count(llama_cpp.llama_vocab_bos(vocab))
-    assert starts == (0 if name in {"chatml", "phi3"} else 1)
+        assert family.tokenize(text) == whole[: len(family.tokenize(text))]
+    starts = whole.count(llama_cpp.llama_vocab_bos(family.vocab))
+    assert starts == (0 if family.name in {"chatml", "phi3"} else 1)
 
 
-@pytest.mark.slow
-def test_hugging_face_has_the_same_tokens(family: tuple[str, str, Callable[[str], list[int]], int]) -> None:
+@over(BYTE_LEVEL)
+def test_hugging_face_has_the_same_tokens(family: Family, tmp_path: Path) -> None:
+    """SentencePiece's GGUF files put blanks elsewhere than tokenizer.json: tests/export/test_families.py has those."""
     from transformers import AutoTokenizer
 
     from finetune.rows import IGNORED, encode
 
-    name, vocabulary, tokenize, _ = family
-    if vocabulary in {"llama-spm", "phi-3"}:
-        pytest.skip("transformers makes another tokenizer of these files than the families' own tokenizer.json")
-    template = load_template(name)
-    tokenizer = AutoTokenizer.from_pretrained(VOCABULARIES, gguf_file=f"ggml-vocab-{vocabulary}.gguf")
-    token_ids, labels = encode(CONVERSATION, template, tokenizer)
-    assert token_ids == tokenize(template.render(CONVERSATION, add_generation_prompt=False))
-    end = tokenize(template.end_of_turn)[0]
+    template = load_template(family.name)
+    save_tokenizer(family.vocabulary, family.folder, tmp_path)
+    token_ids, labels = encode(CONVERSATION, template, AutoTokenizer.from_pretrained(tmp_path))
+    assert token_ids == family.tokenize(template.render(CONVERSATION, add_generation_prompt=False))
+    end = family.tokenize(template.end_of_turn)[0]
     assert labels.count(end) == 3 and sum(label != IGNORED for label in labels) < len(labels) / 3

@@ -32,7 +32,7 @@ from finetune.conversations import generate_rows
 from finetune.recipe import STARTER_FOLDER
 from tests.export.conftest import Tiny, check_all
 from tests.tiny_base import make_tiny_base, make_tiny_run, spread_weights
-from tests.vocabularies import VOCABULARIES
+from tests.vocabularies import VARIABLE, published_folder
 
 Patch = pytest.MonkeyPatch
 
@@ -68,13 +68,30 @@ def test_02_a_template_that_drops_the_thought(tiny: Tiny, tmp_path: Path) -> Non
         parity.check_texts(tiny.base, dropping, tmp_path / "m.gguf", tiny.samples)
 
 
-@pytest.mark.skipif(not VOCABULARIES.exists(), reason="no chat templates beside the checkout")
+LOOP = "for message in messages"
+LIKE_FAMILIES = {
+    "knows two roles": (LOOP, f"{LOOP} if message['role'] in ['user', 'assistant']"),  # as Phi-3.5's
+    "refuses a role": ("message['role'] }}", "raise_exception('roles must alternate') }}"),  # as Mistral's
+    "shortens": ("message['content'] }}", "message['content'][:40] }}"),
+}
+
+
+@pytest.mark.parametrize("change", LIKE_FAMILIES.values(), ids=LIKE_FAMILIES)
+def test_02_templates_like_families_own(tiny: Tiny, tmp_path: Path, change: tuple[str, str]) -> None:
+    assert change[0] in tiny.template.source
+    other = replace(tiny.template, source=tiny.template.source.replace(*change))
+    convert_tiny(tiny, tmp_path / "m.gguf", other)
+    with pytest.raises(GateError, match="gate template"):
+        parity.check_texts(tiny.base, other, tmp_path / "m.gguf", tiny.samples)
+
+
 @pytest.mark.parametrize("name", ["meta-llama-Llama-3.2-3B-Instruct", "microsoft-Phi-3.5-mini-instruct",
                                   "mistralai-Mistral-Nemo-Instruct-2407"])  # fmt: skip
 def test_02_families_own_templates_drop_something_too(tiny: Tiny, tmp_path: Path, name: str) -> None:
-    file = VOCABULARIES.parent / "chat_templates" / f"{name}.jinja"
-    if not file.exists():
-        pytest.skip(f"no {file.name}")
+    places = [published_folder() / "templates", published_folder().parent / "chat_templates"]  # llama.cpp's, or beside
+    file = next((place / f"{name}.jinja" for place in places if (place / f"{name}.jinja").is_file()), None)
+    if not file:
+        pytest.skip(f"no {name}.jinja: {VARIABLE} may name the folder models/ of llama.cpp's sources")
     stock = replace(tiny.template, source=file.read_text(encoding="utf-8"))
     convert_tiny(tiny, tmp_path / "m.gguf", stock)
     with pytest.raises(GateError, match="gate template"):

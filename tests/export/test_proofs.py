@@ -16,7 +16,7 @@ from edge_agent.bundle import open_bundle
 from edge_agent.gate_limits import GateLimits
 from edge_agent.gguf_header import require_gguf
 from edge_agent.grading import Placement
-from export import layout, parity
+from export import layout
 from export.card import card_in
 from export.convert import convert
 from export.export import Wishes, export_run
@@ -154,8 +154,3 @@ def test_the_parts_of_a_reply_are_told_apart(tiny: Tiny) -> None:
         words[part] += tokenizer.decode([row.token_ids[place + 1]])
     assert words["call"].startswith("<tool_call>{") and words["call"].endswith("</tool_call><|im_end|>")
     assert words["answer"] == "The kitchen light is on.<|im_end|>" and words["thought"].count("</think>") == 2
-
-
-def test_scores_of_no_text_are_refused(tiny: Tiny) -> None:
-    with pytest.raises(UsageError, match="at least one text"):
-        parity.Yardstick(tiny.f16, [])

@@ -10,21 +10,26 @@ from devices.site import load_site
 from edge_agent.wire import load_template
 from finetune.conversations import generate_rows
 from finetune.rows import IGNORED, encode
-from tests.families import FAMILIES, make_base
-from tests.vocabularies import VOCABULARIES
+from tests.families import FAMILIES, save_tokenizer
+from tests.vocabularies import SOURCES, Find
+
+PAIRS = sorted({(vocabulary, template) for _, vocabulary, template, _ in FAMILIES.values()})
 
 
-@pytest.mark.skipif(not VOCABULARIES.exists(), reason="no vocabularies beside the checkout")
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_reply_is_trained_to_its_end(family: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(("vocabulary", "template_name"), PAIRS, ids=[vocabulary for vocabulary, _ in PAIRS])
+def test_every_reply_is_trained_to_its_end(
+    vocabularies: Find, source: str, vocabulary: str, template_name: str, tmp_path: Path
+) -> None:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(make_base(family, VOCABULARIES, tmp_path))
-    template = load_template(FAMILIES[family][2])
+    save_tokenizer(vocabulary, vocabularies(source), tmp_path)
+    tokenizer, template = AutoTokenizer.from_pretrained(tmp_path), load_template(template_name)
     end_of_turn = tokenizer.convert_tokens_to_ids(template.end_of_turn)
     for row in generate_rows(load_site("home"), 8, 1):
         token_ids, labels = encode(row.messages, template, tokenizer)
-        assert len(token_ids) == len(labels) and set(labels) <= {IGNORED, *token_ids}
+        assert len(token_ids) == len(labels)
+        assert all(label in (IGNORED, token) for token, label in zip(token_ids, labels, strict=True))
         replies = sum(message.role == "assistant" for message in row.messages)
         assert labels.count(end_of_turn) == replies > 0
         ends = [place for place, label in enumerate(labels) if label == end_of_turn]

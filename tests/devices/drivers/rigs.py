@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from devices.driver import Driver
@@ -232,3 +233,19 @@ def make_rig(name: str, folder: Path) -> Rig:
         SENSORS.get(name, ("heating", "temperature_c")),
         "clients" not in LACKS.get(name, ()),
     )
+
+
+def spread(world: LiveWorld, site: Site) -> None:
+    """Give every number of a site a value of its own and every other switch a "true", so that a mix-up is seen."""
+    used, switches = set[int](), count()
+    with world.now() as now:
+        for name, device in site.devices.items():
+            for key, schema in device.properties.items():
+                if schema.type == "boolean" and key != "moving":  # an arm that is idle does not move
+                    now.state[name][key] = next(switches) % 2 == 1
+                elif schema.minimum is not None and schema.maximum is not None:
+                    number = round(schema.minimum + (0.15 + 0.07 * len(used)) * (schema.maximum - schema.minimum))
+                    while number in used:
+                        number += 1
+                    used.add(number)
+                    now.state[name][key] = number
