@@ -7,11 +7,14 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from devices.schema import DataSchema, Value
+from devices.site import find_name
 from devices.yaml_file import Strict
 
 
 class JsonValue(Strict):
     """Where a value is in JSON and how it is written. value = raw * scale + offset; `words` stand for false and true.
+
+    Words are known in any capitals, since devices and their firmware do not agree on them.
 
     `key` has a dot for each level; without a key the whole of the JSON is the value.
     """
@@ -55,13 +58,13 @@ class JsonValue(Strict):
             raise ValueError(f"the answer has no {self.key}")
         raw = self.find(answer)
         if schema.type == "boolean":
-            if self.words and raw in self.words:
-                return bool(raw == self.words[1])
+            if self.words and isinstance(raw, str) and (word := find_name(raw, self.words)):
+                return word == self.words[1]
             if isinstance(raw, bool):
                 return raw
         elif schema.type == "string":
             if isinstance(raw, str):
-                return raw
+                return find_name(raw, schema.enum or ()) or raw
         elif isinstance(raw, int | float) and not isinstance(raw, bool):
             value = raw * self.scale + self.offset
             return round(value) if schema.type == "integer" else float(value)
