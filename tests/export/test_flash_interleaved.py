@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ import pytest
 
 from devices.errors import UnavailableError
 from edge_agent.bundle import BUNDLES, CURRENT, PREVIOUS, Bundle, hold_bundle, open_bundle, verify_files
-from export.flash import INCOMING, install, rollback
+from export.flash import install, rollback
 from tests.interleaving import Interleaved
 from tests.tiny_bundle import make_tiny_bundle, parse_sites_once
 
@@ -84,8 +85,13 @@ def one_round(seed: int, folder: Path, bundles: list[Bundle], monkeypatch: pytes
     """Do random things at once on a box that has two bundles; return it and how often they changed over."""
     rng = Random(seed)
     box = Box(folder / f"box{seed}", bundles, rng)
-    for bundle in rng.sample(bundles, 2):
-        install(bundle, box.root)
+    pair = rng.sample(bundles, 2)
+    ready = folder / "ready" / "-".join(one.manifest.id for one in pair)
+    if not ready.exists():
+        ready.parent.mkdir(exist_ok=True)
+        for bundle in pair:
+            install(bundle, ready)
+    shutil.copytree(ready, box.root, symlinks=True)
     first = box.work(*rng.choice([[box.flash], [box.flash, box.flash]]))
     second = box.work(*rng.choice([[box.flash], [box.rollback], [box.start], [box.flash, box.rollback]]))
     with monkeypatch.context() as patching:
@@ -98,7 +104,7 @@ def one_round(seed: int, folder: Path, bundles: list[Bundle], monkeypatch: pytes
     assert open_bundle(box.root).manifest == bundles[0].manifest
     left = {path.name for path in (box.root / BUNDLES).iterdir()}
     assert left == {(box.root / link).readlink().name for link in (CURRENT, PREVIOUS)}
-    assert not any(name.startswith(INCOMING) for name in left)
+    shutil.rmtree(box.root)
     return box, run.changes_over
 
 
@@ -112,6 +118,5 @@ def test_current_is_whole_at_every_moment(four: list[Bundle], quick: Path, monke
         changes_over += count
     assert changes_over > 3 * ROUNDS
     done = {"flash done", "flash refused", "rollback done", "rollback refused", "start done"}
-    assert set(ends) == done and min(ends.values()) > ROUNDS // 20, (
-        ends
-    )  # each end was met, and starts are never refused
+    assert set(ends) == done  # starts are never refused
+    assert min(ends.values()) > ROUNDS // 20, ends
