@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import platform
-import random
 import select
 import signal
 import subprocess
@@ -26,36 +25,12 @@ from edge_agent.engine import Completion, ContextFull, Limits, Request
 from edge_agent.engine_process import GRACE_S, EngineProcess, EngineSettings
 from edge_agent.gguf_header import BadGguf
 from edge_agent.grammar_text import Grammar
-from edge_agent.kept_file import STATE_FILE, WORDS_FILE
 from edge_agent.llama_engine import LlamaEngine
-from edge_agent.llama_vocabulary import TokenTable
 from edge_agent.simulated import Simulation
-from edge_agent.tuning import Tuning
-from edge_agent.wire import load_template
-from export.convert import convert
 from finetune.conversations import generate_cases
-from finetune.recipe import STARTER_FOLDER
 from tests.edge_agent.dying_worker import MOMENT_VARIABLE
 
-SITE, TEMPLATE = load_site("home"), load_template("chatml")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The starter as it ships: it replies in the form that the grammar wants."""
-    path = tmp_path_factory.mktemp("starter") / "starter.gguf"
-    convert(STARTER_FOLDER, None, path, template=TEMPLATE, name="starter", metadata={})
-    return path
-
-
-@pytest.fixture(scope="module")
-def simulation() -> Simulation:
-    return Simulation(SITE, TEMPLATE)
-
-
-@pytest.fixture(scope="module")
-def requests(simulation: Simulation) -> list[Request]:
-    return [next(simulation.start_turn(case)[0]) for case in generate_cases(SITE, 6, 3)]
+SITE = load_site("home")
 
 
 @pytest.fixture
@@ -64,8 +39,8 @@ def told() -> list[str]:
 
 
 @pytest.fixture
-def engine(model: Path, told: list[str]) -> Iterator[EngineProcess]:
-    with EngineProcess(EngineSettings(model), told.append) as engine:
+def engine(starter: Path, told: list[str]) -> Iterator[EngineProcess]:
+    with EngineProcess(EngineSettings(starter), told.append) as engine:
         yield engine
 
 
@@ -99,8 +74,8 @@ def moments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Moments:
 
 
 @pytest.fixture
-def mortal(model: Path, moments: Moments) -> Iterator[EngineProcess]:
-    with EngineProcess(EngineSettings(model), moments.tell) as engine:
+def mortal(starter: Path, moments: Moments) -> Iterator[EngineProcess]:
+    with EngineProcess(EngineSettings(starter), moments.tell) as engine:
         yield engine
 
 
@@ -120,8 +95,8 @@ def replies(completions: list[Completion]) -> list[tuple[int, ...]]:
     return [one.token_ids for one in completions]
 
 
-def test_its_replies_are_the_engine_s_own(model: Path, engine: EngineProcess, requests: list[Request]) -> None:
-    with LlamaEngine(model) as own:
+def test_its_replies_are_the_engine_s_own(starter: Path, engine: EngineProcess, requests: list[Request]) -> None:
+    with LlamaEngine(starter) as own:
         expected = own.generate(requests)
     found = engine.generate(requests)
     assert replies(found) == replies(expected) and found[0].text == expected[0].text
@@ -131,12 +106,12 @@ def test_its_replies_are_the_engine_s_own(model: Path, engine: EngineProcess, re
     assert free[0].stop_reason == "end_of_turn"
 
 
-def test_its_errors_are_the_engine_s_own(model: Path, engine: EngineProcess, told: list[str], tmp_path: Path) -> None:
+def test_its_errors_are_the_engine_s_own(starter: Path, engine: EngineProcess, told: list[str], tmp_path: Path) -> None:
     with pytest.raises(ContextFull, match="the context holds"):
         engine.generate([Request("word " * 4000, None)])
     with pytest.raises(UsageError, match="the prompt is empty"):
         engine.generate([Request("", None)])
-    (tmp_path / "m.gguf").write_bytes(model.read_bytes()[:1000])
+    (tmp_path / "m.gguf").write_bytes(starter.read_bytes()[:1000])
     with EngineProcess(EngineSettings(tmp_path / "m.gguf")) as other, pytest.raises(BadGguf, match=r"m\.gguf"):
         other.prime("x")
     assert not told
@@ -218,10 +193,10 @@ def test_killed_at_any_step_of_a_reply_it_makes_the_same(
     "moment", ["receive 1", "load 1", "set_up 1", "answer 1", "receive 2", "evaluate 1", "answer 2"]
 )
 def test_killed_while_it_loads_and_while_it_primes(
-    model: Path, requests: list[Request], simulation: Simulation, moments: Moments, moment: str
+    starter: Path, requests: list[Request], simulation: Simulation, moments: Moments, moment: str
 ) -> None:
     moments.next(moment)
-    with EngineProcess(EngineSettings(model), moments.tell) as engine:
+    with EngineProcess(EngineSettings(starter), moments.tell) as engine:
         engine.prime(simulation.agent(World(SITE)).prefix)
         assert moments.told == KILLED
         reply = engine.generate(requests[:1])[0]
@@ -272,8 +247,8 @@ def test_a_process_that_dies_each_time_is_one_clear_error(
     assert replies(mortal.generate(requests[:1])) == expected
 
 
-def test_too_little_memory_is_one_clear_error(model: Path, requests: list[Request], told: list[str]) -> None:
-    settings = EngineSettings(model, memory_bytes=120 * 2**20)  # less than it has before it loads anything
+def test_too_little_memory_is_one_clear_error(starter: Path, requests: list[Request], told: list[str]) -> None:
+    settings = EngineSettings(starter, memory_bytes=120 * 2**20)  # less than it has before it loads anything
     with (
         EngineProcess(settings, told.append) as engine,
         pytest.raises(UsageError, match=r"^cannot read the model .*starter\.gguf: .*Cannot allocate memory$"),
@@ -305,7 +280,7 @@ def test_a_hung_one_is_replaced(
 BABBLE = Request("hello", Grammar("start: /[a-z ]{5000,6000}/\n"), Limits(reply_tokens=900))  # it cannot end by itself
 
 
-def test_cancelled_a_reply_ends_at_the_next_step(model: Path) -> None:
+def test_cancelled_a_reply_ends_at_the_next_step(starter: Path) -> None:
     class Cancelled(LlamaEngine):
         steps = 0
 
@@ -315,7 +290,7 @@ def test_cancelled_a_reply_ends_at_the_next_step(model: Path) -> None:
                 self.cancel()
             return super()._evaluate(*args)
 
-    with Cancelled(model) as engine:
+    with Cancelled(starter) as engine:
         cut, whole = (engine.generate([BABBLE])[0] for _ in range(2))
     assert (cut.stop_reason, cut.model_steps, len(cut.token_ids)) == ("timeout", 5, 5)
     assert (whole.stop_reason, len(whole.token_ids)) == ("length", 900)
@@ -366,79 +341,13 @@ sys.stdin.read()
 """
 
 
-def test_it_ends_with_its_parent(model: Path) -> None:
+def test_it_ends_with_its_parent(starter: Path) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(model)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+        [sys.executable, "-c", PARENT, str(starter)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
     ) as parent:
         assert parent.stdout
         pid = int(parent.stdout.readline())
         os.kill(pid, 0)  # it is there
         parent.kill()
         require_ended(pid)
-
-
-def start(model: Path, folder: Path, identity: str = "one", **more: Any) -> EngineProcess:
-    return EngineProcess(EngineSettings(model, kept=folder, identity=identity, **more))
-
-
-def test_what_was_evaluated_is_kept(
-    model: Path, tmp_path: Path, simulation: Simulation, requests: list[Request]
-) -> None:
-    prefix = simulation.agent(World(SITE)).prefix
-    with start(model, tmp_path) as engine:
-        assert not engine.prime(prefix)
-        expected = replies(engine.generate(requests))
-    assert sorted(path.name for path in tmp_path.iterdir()) == [STATE_FILE, WORDS_FILE]
-    with start(model, tmp_path) as engine:
-        assert engine.prime(prefix)
-        found = engine.generate(requests[-1:] + requests[:-1])
-        assert replies(found) == expected[-1:] + expected[:-1]
-        assert found[0].reused_tokens >= found[0].prompt_tokens - 1  # the last prompt of before
-    for other_prefix, other in ((prefix.replace("Think", "Thing"), {}), (prefix, {"identity": "two"}),
-                                (prefix, {"context_tokens": 1024}),
-                                (prefix, {"tuning": Tuning(batch_tokens=64)})):  # fmt: skip
-        with start(model, tmp_path, **other) as engine:
-            assert not engine.prime(other_prefix)
-            assert replies(engine.generate(requests[:1])) == expected[:1]
-
-
-def test_killed_it_leaves_what_was_kept_before(
-    model: Path, tmp_path: Path, simulation: Simulation, requests: list[Request]
-) -> None:
-    with start(model, tmp_path) as engine:
-        engine.prime(simulation.agent(World(SITE)).prefix)
-        before = (tmp_path / STATE_FILE).read_bytes()
-        engine.generate(requests[:1])
-        os.kill(engine.pid, signal.SIGKILL)
-    assert (tmp_path / STATE_FILE).read_bytes() == before
-
-
-def test_damaged_files_never_change_an_answer(
-    model: Path, tmp_path: Path, simulation: Simulation, requests: list[Request]
-) -> None:
-    prefix, draw = simulation.agent(World(SITE)).prefix, random.Random(2)
-    with start(model, tmp_path) as engine:
-        engine.prime(prefix)
-        expected = replies(engine.generate(requests[:2]))
-    for name in (STATE_FILE, WORDS_FILE):
-        path = tmp_path / name
-        whole = path.read_bytes()
-        changed = bytearray(whole)
-        changed[draw.randrange(len(whole))] ^= 1 << draw.randrange(8)
-        for data in (whole[: draw.randrange(len(whole))], whole[:40], b"", whole + b"x", bytes(changed)):
-            path.write_bytes(data)
-            with start(model, tmp_path) as engine:
-                assert engine.prime(prefix) == (name == WORDS_FILE)
-                assert replies(engine.generate(requests[:2])) == expected
-
-
-def test_a_folder_that_cannot_be_written_to_is_no_failure(model: Path, tmp_path: Path, simulation: Simulation) -> None:
-    (tmp_path / "file").write_text("not a folder", encoding="utf-8")
-    with start(model, tmp_path / "file") as engine:
-        assert not engine.prime(simulation.agent(World(SITE)).prefix)
-
-
-def test_a_token_table_is_packed_as_it_is() -> None:
-    table = TokenTable([b"", b"a", bytes(range(256)), b"\xff<x>"] * 5, 7, {b"\x01a": [1, 2], b"": []})
-    assert TokenTable.unpack(memoryview(table.pack())) == table

@@ -59,14 +59,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     return Files(base, gguf, adapter, merged)
 
 
-@pytest.fixture(scope="module")
-def starter(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The starter as F16: its decisions are clear, where random weights nearly tie and rounding swaps tokens."""
-    path = tmp_path_factory.mktemp("starter") / "starter.gguf"
-    convert(STARTER_FOLDER, None, path, template=TEMPLATE, name="starter", metadata={})
-    return path
-
-
 @pytest.fixture(scope="module", params=["llama.cpp", "three at once", "guessing", "process", "huggingface"])
 def make_engine(request: pytest.FixtureRequest, starter: Path) -> Iterator[Callable[[], Engine]]:
     makers: dict[str, Callable[[], Engine]] = {

@@ -1,0 +1,34 @@
+"""The starter, and what is asked of it: for tests whose replies must have the form that the grammar wants."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from devices.site import load_site
+from edge_agent.engine import Request
+from edge_agent.simulated import Simulation
+from edge_agent.wire import load_template
+from export.convert import convert
+from finetune.conversations import generate_cases
+from finetune.recipe import STARTER_FOLDER
+
+
+@pytest.fixture(scope="session")
+def starter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As F16. Its decisions are clear; random weights nearly tie, and rounding swaps tokens."""
+    path = tmp_path_factory.mktemp("starter") / "starter.gguf"
+    convert(STARTER_FOLDER, None, path, template=load_template("chatml"), name="starter", metadata={})
+    return path
+
+
+@pytest.fixture(scope="module")
+def simulation() -> Simulation:
+    return Simulation(load_site("home"), load_template("chatml"))
+
+
+@pytest.fixture(scope="module")
+def requests(simulation: Simulation) -> list[Request]:
+    """The first requests of six turns in the home."""
+    return [next(simulation.start_turn(case)[0]) for case in generate_cases(simulation.site, 6, 3)]
