@@ -127,6 +127,20 @@ def test_hostile_keys_are_refused(tmp_path: Path, value: bytes, message: str) ->
         require_gguf(path)
 
 
+@pytest.mark.parametrize(
+    ("kind", "form", "number"),
+    [
+        (0, "<B", 200), (1, "<b", -3), (2, "<H", 60_000), (3, "<h", -300), (4, "<I", 2**32 - 1), (5, "<i", -70_000),
+        (6, "<f", -0.5), (7, "<B", True), (10, "<Q", 2**64 - 1), (11, "<q", -(2**40)), (12, "<d", 1e300),
+    ],
+)  # fmt: skip
+def test_numbers_are_read_as_they_were_written(tmp_path: Path, kind: int, form: str, number: float) -> None:
+    path = tmp_path / "m.gguf"
+    head = struct.pack("<4sIQQ", b"GGUF", 3, 1, 1) + entry(b"a", kind, struct.pack(form, number))
+    path.write_bytes(head + tensor(b"t", (8,), 0, 0) + b"\0" * 256)
+    assert require_gguf(path).metadata == {"a": number}
+
+
 def tensor(name: bytes, shape: tuple[int, ...], kind: int, offset: int) -> bytes:
     sizes = b"".join(struct.pack("<Q", size) for size in shape)
     return (
