@@ -119,6 +119,7 @@ def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | 
         trained, total = count_parameters(trainer.model)
         progress.note(f"trained parameters {trained:,} of {total:,} ({trained / total:.2%})")
         general_before = _measure_general(trainer, data.general)  # of a fresh adapter: the base
+        progress.note(f"at most {fitted.training.batch_tokens} tokens through the layers at once")
         started_s = time.monotonic()
         _train(trainer, checkpoint, part_of(out), progress)
     except (MemoryError, OSError, RuntimeError) as error:

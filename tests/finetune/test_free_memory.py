@@ -18,7 +18,9 @@ def no_limit(_: str) -> None:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A machine with 8,000 MiB free, on which this process has 300 MiB, of an address space of 2,000."""
-    write(tmp_path, "proc/meminfo", f"MemTotal: {16000 * 1024} kB\nMemAvailable: {8000 * 1024} kB\nHugePages_Total: 0\n")
+    write(
+        tmp_path, "proc/meminfo", f"MemTotal: {16000 * 1024} kB\nMemAvailable: {8000 * 1024} kB\nHugePages_Total: 0\n"
+    )
     write(tmp_path, "proc/self/status", f"Name:\tpython\nVmSize:\t{2000 * 1024} kB\nVmData:\t{500 * 1024} kB\n")
     return tmp_path
 
@@ -79,7 +81,9 @@ def test_the_limits_of_the_process_count(root: Path, limits: dict[str, int], fre
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
-    torch_says = "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"
+    torch_says = (
+        "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"
+    )
     assert is_out_of_memory(MemoryError()) and is_out_of_memory(RuntimeError(torch_says))
     assert is_out_of_memory(OSError(12, "Cannot allocate memory"))
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))

@@ -66,7 +66,7 @@ def test_parts_add_up_to_the_batch(base: Path, share: bool) -> None:
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, attn_implementation=CPU_ATTENTION)
     batch = batch_of(LENGTHS, 50)
     parts = parts_of(batch, 150, share_prefix=share)
-    assert len(parts) == (2 if share else 5)
+    assert len(parts) == (2 if share else 4)
     for part in parts:
         start = shared_prefix(part) if share else 0
         assert start + part["input_ids"][:, start:].numel() <= 150
