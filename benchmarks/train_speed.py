@@ -63,7 +63,7 @@ def plain(recipe: Recipe, *, attention: str = "sdpa", uses_liger: bool = False) 
     device = choose_device(recipe.device)
     dtype = choose_dtype(recipe.compute_dtype, device)
     if device == "cpu":
-        prepare_processor()
+        prepare_processor(keeps_memory=False)
     tokenizer = load_tokenizer(recipe)
     contract = contract_of(load_site(recipe.site), load_template(recipe.template))
     rows = encode_rows(Path(recipe.data), contract, tokenizer, training.max_tokens)

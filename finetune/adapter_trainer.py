@@ -25,11 +25,11 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from finetune.batch_order import BatchOrder, runs_of
 from finetune.metrics import HELD_OUT_LOSS, Metrics
-from finetune.prefix_loss import exact_rows, has_plain_head, summed_loss
+from finetune.plan import most_tokens
+from finetune.prefix_loss import exact_rows, has_plain_head, parts_of, summed_loss
 from finetune.progress_bar import StepProgress
-from finetune.quantized_base import Machine, add_adapter, load_base
+from finetune.quantized_base import Machine, add_adapter, is_sharded, load_base
 from finetune.recipe import Recipe
-from finetune.rows import IGNORED
 from finetune.run_folder import BEST, BOARD, METRICS, keep_checkpoint, part_of
 from finetune.training_rows import EncodedRows
 
@@ -199,6 +199,18 @@ class RunTrainer:
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """Write none: run.json says what made the adapter."""
 
+    def training_step(self: Any, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+        """Add the gradients of a batch, part after part, and return its loss; processes add up theirs after the last.
+
+        With FSDP a batch is one part: all processes must pass through the layers as often.
+        """
+        *before, last = self._parts(inputs)
+        losses = []
+        for part in before:
+            with self.accelerator.no_sync(model):
+                losses.append(super().training_step(model, part, num_items_in_batch))  # type: ignore[misc]
+        return sum(losses) + super().training_step(model, last, num_items_in_batch)  # type: ignore[misc]
+
     def _get_output_dir(self: Any, trial: Any) -> str:
         return str(Path(self.args.output_dir) / "saving")
 
@@ -256,13 +268,19 @@ class AdapterTrainer(RunTrainer, SFTTrainer):
         with torch.no_grad(), self.accelerator.autocast():
             for start in range(0, len(plain), size):
                 batch = self._prepare_inputs(self.pad(plain[start : start + size]))
-                if self.has_plain_head:
-                    found.append(self.model(batch, share_prefix=share, measure=of_batch))
-                else:
-                    found.append(of_batch(self.model.get_base_model(), batch, share_prefix=share))
+                for part in self._parts(batch):
+                    if self.has_plain_head:
+                        found.append(self.model(part, share_prefix=share, measure=of_batch))
+                    else:
+                        found.append(of_batch(self.model.get_base_model(), part, share_prefix=share))
         for dropout in dropouts:
             dropout.train()
         return found
+
+    def _parts(self, batch: dict[str, Any]) -> list[dict[str, Any]]:
+        if is_sharded():
+            return [batch]
+        return parts_of(batch, most_tokens(self.recipe), share_prefix=self.recipe.training.share_prefix)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -274,8 +292,7 @@ class AdapterTrainer(RunTrainer, SFTTrainer):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         with self.accelerator.autocast():  # through the wrapper that adds up gradients, where there is one
             loss = model(inputs, share_prefix=self.recipe.training.share_prefix)
-        if num_items_in_batch is None:
-            num_items_in_batch = (inputs["labels"] != IGNORED).sum()
+        assert num_items_in_batch is not None, "a part of a batch cannot know how many tokens the step trains"
         return loss * self.accelerator.num_processes / num_items_in_batch  # of all processes; gradients are averaged
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:

@@ -264,10 +264,14 @@ def _print_dry_run(recipe: Recipe, *, as_json: bool) -> None:
         print("".join(_marked(text if is_trained else _end_of(text), is_trained) for text, is_trained in example))
         print("-" * 40)
     parts = ", ".join(f"{name} {size_text(count)}" for name, count in asdict(plan.memory).items())
-    print(f"memory  about {size_text(plan.memory.total)}: {parts}")
+    free = f"; {size_text(plan.free)} free beside what is loaded" if plan.free is not None else ""
+    print(f"memory  about {size_text(plan.memory.total)}: {parts}{free}")
+    print(f"batches at most {plan.batch_tokens} tokens through the layers at once")
     print(f"rows    {found.rows}, the longest of {found.largest_tokens} tokens; {found.dropped} too long and dropped")
     print(f"steps   {plan.steps}, {plan.tokens:,} tokens through the layers")
     print(f"time    about {duration_text(plan.seconds)} here")
+    if found.shortage[0]:
+        print("does not fit: {}; hint: {}".format(*found.shortage))
 
 
 def _end_of(text: str) -> str:

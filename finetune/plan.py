@@ -1,110 +1,171 @@
 """What a training run will take, before it starts: memory, steps and time, from shapes alone.
 
-Activations are counted, not computed: the largest batch runs on PyTorch's meta device, where tensors have shapes and no
-contents, and what autograd keeps for the backward pass is added up. Time is that of one layer with random weights,
-forward and backward, measured now, times layers and tokens; the head and the optimizer are left out.
+Memory is counted, not computed: the largest part of a batch passes through models of one layer and of two
+(finetune/step_memory.py), and each further layer takes what the second one did. Time is that of one layer with random
+weights, forward and backward, measured now, times layers and tokens; the head and the optimizer are left out.
 
 Does not guard against: what others use of the GPU, holes in the allocator's memory, kernels that keep more.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from edge_agent.engine import common_length
 from finetune.batch_order import BatchOrder, runs_of
-from finetune.prefix_loss import HEAD_TOKENS, MIN_SHARED_TOKENS
+from finetune.free_memory import free_bytes, resident_bytes, share_of_process
+from finetune.prefix_loss import MIN_SHARED_TOKENS, cut_rows
 from finetune.quantized_base import Machine, add_adapter, empty_base, load_base
 from finetune.recipe import Recipe
 from finetune.rows import prompt_length
+from finetune.step_memory import Shape, StepCounter, with_layers
 from finetune.training_rows import EncodedRows, trained_count
 
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # a weight, its block's 8-bit scale, and the 32-bit scale of 256 scales
 OPTIMIZER_BYTES = {"paged_adamw_8bit": 2, "adamw_8bit": 2, "adamw": 8}  # of a trained weight: two moments
+TRAINED_BYTES = 4 + 4  # a trained weight and its gradient
+AUTO_TOKENS = (8192, 4096, 2048, 1024)  # what training.batch_tokens=auto tries, in this order
+AUTO_MARGIN = 1.1  # a plan is right within a tenth
 TIMED_TOKENS, TIMED_PASSES = 2048, 3
 FORWARD_SHARE = 1 / 3  # of a forward and a backward pass
-COUNTING = "edgewright_counting"
 
 
 @dataclass(frozen=True)
 class Memory:
-    """The most bytes that training holds at once, by what they are for."""
+    """The most bytes that training holds at once, by what they are for.
+
+    Attributes:
+        base: its frozen weights.
+        adapter: weights, gradients and what the optimizer keeps of them.
+        activations: what all layers keep for the backward pass.
+        temporaries: what comes and goes: a chunk of logits, gradients on their way, a weight out of its four bits.
+        libraries: what the process has before: its libraries and rows. None of it is the GPU's.
+    """
 
     base: int
     adapter: int
     activations: int
-    head: int
-    workspace: int
+    temporaries: int
+    libraries: int
+
+    @property
+    def needed(self) -> int:
+        """What training still takes, beside what the process has."""
+        return self.base + self.adapter + self.activations + self.temporaries
 
     @property
     def total(self) -> int:
         """All of them."""
-        return self.base + self.adapter + self.activations + self.head + self.workspace
+        return self.needed + self.libraries
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that has not started: `tokens` are those that pass through the layers, of all its steps; time in s."""
+    """A run that has not started: `tokens` are those that pass through the layers, of all its steps; time in s.
+
+    `batch_tokens` is what the recipe says, or what its `auto` has become; `free` what this machine has, if it says so.
+    """
 
     memory: Memory
     steps: int
     tokens: int
     seconds: float
+    batch_tokens: int
+    free: int | None
+
+
+def free_for(machine: Machine) -> int | None:
+    """Return the bytes that training may take on this machine; None where it does not say."""
+    if machine.device == "cuda":
+        return int(torch.cuda.mem_get_info()[0])
+    free = free_bytes()
+    return None if free is None else free // share_of_process()
 
 
 class Planner:
     """Plans runs of one base and its rows; a plan of other settings shows what they would save."""
 
-    def __init__(self, machine: Machine, rows: EncodedRows, config: Any) -> None:
-        """Args: config: of the base, a transformers PretrainedConfig."""
-        self._machine, self._rows, self._config = machine, rows, config
+    def __init__(self, machine: Machine, rows: EncodedRows, config: Any, *, replies: int = 1) -> None:
+        """Args: config: of the base, a transformers PretrainedConfig; replies: 2 if rows are both of preference pairs.
 
-    def plan(self, recipe: Recipe) -> Plan:
-        """Return the plan of a recipe. Raises UsageError if a LoRA target names no layer of the base."""
+        A batch then has two rows for each pair, and the reference passes over them once more, forward only.
+        """
+        self._machine, self._rows, self._config, self._replies = machine, rows, config, replies
+        self._counters: dict[Any, StepCounter] = {}
+        self._peaks: dict[Any, int] = {}
+
+    def plan(self, recipe: Recipe, free: int | None = None) -> Plan:
+        """Return the plan of a recipe, where so many bytes are free. Raises UsageError if a LoRA target is no layer."""
+        recipe = self.fit(recipe, free)
         training = recipe.training
         batches = list(self._batches(recipe))
         epoch_steps = math.ceil(len(batches) / training.accumulate)
         steps = training.steps or math.ceil(epoch_steps * (training.epochs or 1.0))
         epochs = steps / epoch_steps
-        tokens = round(epochs * sum(evaluated for evaluated, _ in batches))
-        return Plan(
-            self.memory(recipe), steps, tokens, tokens * self._config.num_hidden_layers * self._layer_seconds(recipe)
+        tokens = round(epochs * sum(part.tokens for parts in batches for part in parts))
+        seconds = tokens * self._config.num_hidden_layers * self._layer_seconds(recipe)
+        if self._replies > 1:
+            seconds *= 1 + FORWARD_SHARE
+        return Plan(self.memory(recipe), steps, tokens, seconds, most_tokens(recipe), free)
+
+    def fit(self, recipe: Recipe, free: int | None) -> Recipe:
+        """Return the recipe with a number for `training.batch_tokens: auto`: the largest that so many bytes let fit."""
+        if recipe.training.batch_tokens != "auto":
+            return recipe
+        for tokens in AUTO_TOKENS:
+            fitted = _changed(recipe, batch_tokens=tokens)
+            if free is None or AUTO_MARGIN * self.memory(fitted).needed <= free:
+                break
+        return fitted
+
+    def shortage(self, recipe: Recipe, free: int | None) -> tuple[str, str]:
+        """Return what is to be said if a CPU has too few free bytes for a recipe, and settings that need less.
+
+        Returns:
+            Message and hint; two "" if it fits, or if nobody knows. A GPU says itself that it is full.
+        """
+        needed = self.memory(recipe).needed
+        if free is None or needed <= free or self._machine.device != "cpu":
+            return "", ""
+        return f"training needs about {size_text(needed)} more memory, and {size_text(free)} are free", self.hint(
+            recipe
         )
 
-    def plan_pairs(self, recipe: Recipe) -> Plan:
-        """Return the plan of a recipe with preference pairs; the rows are both replies of each.
-
-        A batch has two rows for each pair, and the reference passes over them once more, forward only.
-        """
-        training = recipe.training.model_copy(update={"batch_rows": 2 * recipe.training.batch_rows})
-        plan = self.plan(recipe.model_copy(update={"training": training}))
-        return replace(plan, seconds=plan.seconds * (1 + FORWARD_SHARE))
-
-    def _batches(self, recipe: Recipe) -> Iterator[tuple[int, int]]:
-        """Yield of each batch of the first epoch the tokens that pass through the layers, and the trained ones."""
-        training, rows = recipe.training, self._rows
+    def _batches(self, recipe: Recipe) -> Iterator[list[Shape]]:
+        """Yield the parts of each batch of the first epoch."""
+        training, rows, most = recipe.training, self._rows, most_tokens(recipe)
         lengths = [len(ids) for ids in rows.token_ids]
         if training.packing:
             packs = math.ceil(sum(lengths) / training.max_tokens)
+            whole = training.max_tokens * training.batch_rows
+            part = max(min(whole, most), *lengths)
             for _ in range(math.ceil(packs / training.batch_rows)):
-                yield training.max_tokens * training.batch_rows, training.max_tokens * training.batch_rows
+                yield [Shape(1, 0, part, part)] * math.ceil(whole / part)
             return
+        batch_rows = self._replies * training.batch_rows
         runs = runs_of(rows) if training.share_prefix else [[row] for row in range(len(lengths))]
-        order = list(BatchOrder(runs, lengths, training.batch_rows, recipe.seed))
-        for start in range(0, len(order), training.batch_rows):
-            batch = order[start : start + training.batch_rows]
+        order = list(BatchOrder(runs, lengths, batch_rows, recipe.seed))
+        for start in range(0, len(order), batch_rows):
+            batch = order[start : start + batch_rows]
             shared = self._shared(batch) if training.share_prefix else 0
-            trained = sum(trained_count(rows.labels[row]) for row in batch)
-            yield shared + len(batch) * (max(lengths[row] for row in batch) - shared), trained
+            parts = cut_rows([lengths[row] for row in batch], shared, most)
+            yield [self._shape([batch[place] for place in part], recipe) for part in parts]
+
+    def _shape(self, part: Sequence[int], recipe: Recipe) -> Shape:
+        rows = self._rows
+        return Shape(
+            rows=len(part),
+            shared=self._shared(part) if recipe.training.share_prefix else 0,
+            longest=max(len(rows.token_ids[row]) for row in part),
+            trained=sum(trained_count(rows.labels[row]) for row in part),
+        )
 
     def _shared(self, batch: Sequence[int]) -> int:
         """Return how many leading tokens finetune/prefix_loss.py evaluates once."""
@@ -113,39 +174,52 @@ class Planner:
         shared = min(prompt, *(common_length(first, self._rows.token_ids[row]) for row in batch)) - 1
         return shared if len(batch) > 1 and shared >= MIN_SHARED_TOKENS else 0
 
+    def largest(self, recipe: Recipe) -> Shape:
+        """Return the largest part of a batch, by the tokens that pass through the layers."""
+        parts = (part for parts in self._batches(recipe) for part in parts)
+        return max(parts, key=lambda part: (part.tokens, part.rows, part.trained))
+
     def memory(self, recipe: Recipe) -> Memory:
-        """Return the memory that the largest batch of a recipe needs. Raises UsageError as `plan`."""
-        size, layers = self._machine.dtype.itemsize, self._config.num_hidden_layers
-        tokens, trained = max(self._batches(recipe))
-        one, two = (self._measure(recipe, count, tokens) for count in (1, 2))
-        base, adapter, kept = (first + (layers - 1) * (second - first) for first, second in zip(one, two, strict=True))
-        if recipe.training.gradient_checkpointing:
-            kept = two[2] - one[2] + layers * tokens * self._config.hidden_size * size
-        width, inner = self._config.hidden_size, self._config.intermediate_size
+        """Return the memory that the largest part of a recipe's batches needs. Raises UsageError as `plan`."""
+        layers, part = self._config.num_hidden_layers, self.largest(recipe)
+        one, two = (self._measure(recipe, count, part) for count in (1, 2))
+        base, adapter, peak = (first + (layers - 1) * (second - first) for first, second in zip(one, two, strict=True))
+        activations = layers * (two[2] - one[2])
+        temporaries = peak - activations
+        if recipe.quantization == "nf4":
+            temporaries += self._config.hidden_size * self._config.intermediate_size * self._machine.dtype.itemsize
+        if recipe.training.packing:
+            temporaries += part.longest**2 * self._machine.dtype.itemsize  # the mask that keeps rows apart
         return Memory(
             base=base,
-            adapter=adapter * (8 + OPTIMIZER_BYTES[recipe.training.optimizer]),
-            activations=kept,
-            head=min(trained, HEAD_TOKENS) * self._config.vocab_size * (size + 8),
-            workspace=(3 * tokens * inner + (width * inner if recipe.quantization == "nf4" else 0)) * size,
+            adapter=adapter * (TRAINED_BYTES + OPTIMIZER_BYTES[recipe.training.optimizer]),
+            activations=activations,
+            temporaries=temporaries,
+            libraries=resident_bytes() if self._machine.device == "cpu" else 0,
         )
 
-    def _measure(self, recipe: Recipe, layers: int, tokens: int) -> tuple[int, int, int]:
-        """Return of a model with so many layers the base's bytes, the adapter's weights, and the bytes kept."""
-        with torch.device("meta"):
-            model = add_adapter(empty_base(with_layers(self._config, layers), self._machine.dtype), recipe.lora)
+    def _measure(self, recipe: Recipe, layers: int, part: Shape) -> tuple[int, int, int]:
+        """Return of a model with so many layers the base's bytes, the adapter's weights, and the peak of a pass."""
+        is_quantized, checkpointing = recipe.quantization == "nf4", recipe.training.gradient_checkpointing
+        key = recipe.lora, is_quantized
+        if key not in self._counters:
+            self._counters[key] = StepCounter(self._config, self._machine.dtype, recipe.lora, is_quantized=is_quantized)
+        counter = self._counters[key]
+        model = counter.model(layers)
         linear = {
             f"{name}.weight"
             for name, module in model.named_modules()
             if isinstance(module, torch.nn.Linear) and not name.endswith("lm_head")
         }
         base = sum(
-            weight.numel() * (NF4_BYTES if recipe.quantization == "nf4" and name in linear else weight.itemsize)
+            weight.numel() * (NF4_BYTES if is_quantized and name in linear else weight.itemsize)
             for name, weight in model.named_parameters()
             if not weight.requires_grad
         )
-        adapter, _ = model.get_nb_trainable_parameters()
-        return round(base), adapter, kept_bytes(model.to(self._machine.dtype), tokens)
+        place = (key, layers, part, checkpointing)
+        if place not in self._peaks:
+            self._peaks[place] = counter.peak(layers, part, checkpointing=checkpointing)
+        return round(base), model.get_nb_trainable_parameters()[0], self._peaks[place]
 
     def _layer_seconds(self, recipe: Recipe) -> float:
         """Return the time a layer takes for a token, forward and backward, as this machine trains it."""
@@ -171,81 +245,38 @@ class Planner:
             best = min(best, time.monotonic() - started_s)
         return best / TIMED_TOKENS
 
+    def hint(self, recipe: Recipe) -> str:
+        """Return the settings that save most memory, as the end of an error message."""
+        saved = [f"{settings} saves about {size_text(count)}" for settings, count in self.savings(recipe)[:3]]
+        return "; ".join(saved) or "free some memory, or train a smaller base"
+
     def savings(self, recipe: Recipe) -> list[tuple[str, int]]:
         """Return settings that would need less memory, with the bytes saved, most first."""
-        training, lora = recipe.training, recipe.lora
-        changes: dict[str, dict[str, Any]] = {
-            "training.gradient_checkpointing=true training.share_prefix=false": {
-                "training": training.model_copy(update={"gradient_checkpointing": True, "share_prefix": False})
-            },
-            f"training.batch_rows={training.batch_rows // 2} training.accumulate={training.accumulate * 2}": {
-                "training": training.model_copy(
-                    update={"batch_rows": max(1, training.batch_rows // 2), "accumulate": training.accumulate * 2}
-                )
-            },
-            "quantization=nf4": {"quantization": "nf4"},
-            "training.optimizer=paged_adamw_8bit": {
-                "training": training.model_copy(update={"optimizer": "paged_adamw_8bit"})
-            },
-            f"lora.rank={lora.rank // 2}": {"lora": lora.model_copy(update={"rank": max(1, lora.rank // 2)})},
+        lora, fewer = recipe.lora, self.largest(recipe).tokens // 2
+        changes: dict[str, Recipe] = {
+            "training.gradient_checkpointing=true training.share_prefix=false": _changed(
+                recipe, gradient_checkpointing=True, share_prefix=False
+            ),
+            f"training.batch_tokens={fewer}": _changed(recipe, batch_tokens=fewer),
+            "quantization=nf4": recipe.model_copy(update={"quantization": "nf4"}),
+            "training.optimizer=paged_adamw_8bit": _changed(recipe, optimizer="paged_adamw_8bit"),
+            f"lora.rank={lora.rank // 2}": recipe.model_copy(
+                update={"lora": lora.model_copy(update={"rank": max(1, lora.rank // 2)})}
+            ),
         }
-        now = self.memory(recipe).total
-        saved = [(text, now - self.memory(recipe.model_copy(update=change)).total) for text, change in changes.items()]
+        now = self.memory(recipe).needed
+        saved = [(text, now - self.memory(changed).needed) for text, changed in changes.items()]
         return sorted(((text, count) for text, count in saved if count > 0), key=lambda item: -item[1])
 
 
-def kept_bytes(model: Any, tokens: int) -> int:
-    """Return the bytes that autograd keeps of a forward pass of one row through the layers, head not included.
-
-    Args:
-        model: a peft model on the meta device, its adapter in the dtype of the passes.
-        tokens: of the row.
-    """
-    weights = {weight.untyped_storage()._cdata for weight in model.parameters()}
-    kept: dict[int, Any] = {}
-
-    def keep(tensor: Any) -> Any:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in weights:
-            kept[storage._cdata] = storage
-        return tensor
-
-    causal = model.get_base_model()
-    causal.config._attn_implementation = COUNTING
-    causal.enable_input_require_grads()
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        ids = torch.zeros(1, tokens, dtype=torch.long, device="meta")
-        output = causal.base_model(input_ids=ids, use_cache=False)  # holds the graph, and so every kept tensor
-    assert output is not None
-    return sum(storage.nbytes() for storage in kept.values())
+def most_tokens(recipe: Recipe) -> int:
+    """Return how many tokens may pass through the layers at once; an `auto` that nobody has fitted is the largest."""
+    tokens = recipe.training.batch_tokens
+    return AUTO_TOKENS[0] if tokens == "auto" else tokens
 
 
-class _FlashShapes(torch.autograd.Function):
-    """Keeps for its backward pass what a fused attention keeps: queries, keys, values and the output."""
-
-    @staticmethod
-    def forward(ctx: Any, query: Any, key: Any, value: Any) -> Any:
-        output = torch.empty_like(query)
-        ctx.save_for_backward(query, key, value, output)
-        return output
-
-
-def _counting_attention(
-    module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **_: Any
-) -> tuple[Any, None]:
-    return _FlashShapes.apply(query, key, value).transpose(1, 2), None
-
-
-ALL_ATTENTION_FUNCTIONS.register(COUNTING, _counting_attention)
-
-
-def with_layers(config: Any, layers: int) -> Any:
-    """Return a configuration with another number of layers."""
-    changed = copy.deepcopy(config)
-    changed.num_hidden_layers = layers
-    if getattr(changed, "layer_types", None):  # Qwen and others say of each layer what kind it is
-        changed.layer_types = changed.layer_types[:layers]
-    return changed
+def _changed(recipe: Recipe, **training: Any) -> Recipe:
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update=training)})
 
 
 def size_text(count: int) -> str:

@@ -17,10 +17,13 @@ from transformers import set_seed
 from trl import DPOConfig, DPOTrainer
 
 from finetune.adapter_trainer import RunTrainer, common_arguments
+from finetune.plan import most_tokens
+from finetune.prefix_loss import cut_rows
 from finetune.progress_bar import StepProgress
-from finetune.quantized_base import Machine, load_base
+from finetune.quantized_base import Machine, is_sharded, load_base
 from finetune.recipe import Preference, Recipe
 
+SHARE = "edgewright_share"  # of a batch's pairs that a part of it has
 REFERENCE = "ref"  # trl's name for the copy of the adapter that training starts from
 
 
@@ -58,9 +61,24 @@ class PreferenceTrainer(RunTrainer, DPOTrainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Return DPO's loss, and count the tokens seen."""
+        """Return DPO's loss, and count the tokens seen; of a part of a batch, its share of the batch's mean."""
         self.seen_tokens += int(inputs["attention_mask"].sum())
-        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        share = inputs.pop(SHARE)
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch) * share
+
+    def _parts(self, batch: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return a batch's pairs in parts; its first half of rows are the preferred replies, its second the others."""
+        preferred, other = batch["attention_mask"].sum(1).chunk(2)
+        lengths = torch.maximum(preferred, other).tolist()
+        parts = [range(len(lengths))] if is_sharded() else cut_rows(lengths, 0, most_tokens(self.recipe) // 2)
+        found: list[dict[str, Any]] = []
+        for part in parts:
+            rows = [*part, *(len(lengths) + place for place in part)]
+            longest = max(lengths[place] for place in part)
+            found.append(
+                {key: values[rows, :longest] for key, values in batch.items()} | {SHARE: len(part) / len(lengths)}
+            )
+        return found
 
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
         return dataset

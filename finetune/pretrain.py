@@ -120,7 +120,7 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, report: Callable[[str], None]
     from finetune.tree import ATTENTION, tree_losses
 
     started_s = time.monotonic()
-    prepare_processor()
+    prepare_processor(keeps_memory=True)
     torch.manual_seed(recipe.seed)
     device = choose_device("auto")
     dtype = choose_dtype("auto", device)

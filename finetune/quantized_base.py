@@ -117,6 +117,8 @@ def load_base(recipe: Recipe, device: str, dtype: Any) -> Any:
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
     from transformers.utils.logging import disable_progress_bar
 
+    from finetune.cpu_attention import CPU_ATTENTION
+
     name = _require_base(recipe)
     if Path(name).is_dir():
         disable_progress_bar()
@@ -131,9 +133,10 @@ def load_base(recipe: Recipe, device: str, dtype: Any) -> Any:
             bnb_4bit_compute_dtype=dtype,
             bnb_4bit_quant_storage=dtype if is_sharded() else torch.uint8,  # parts are made of floating weights only
         )
+    attention = CPU_ATTENTION if device == "cpu" else "sdpa"
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            name, dtype=dtype, device_map={"": place}, quantization_config=quantization, attn_implementation="sdpa"
+            name, dtype=dtype, device_map={"": place}, quantization_config=quantization, attn_implementation=attention
         )
     except (OSError, ValueError) as error:
         raise _not_loaded(name, error) from error

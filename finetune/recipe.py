@@ -45,6 +45,9 @@ class Lora(Strict):
 class Training(Strict):
     """How long and how fast. One step sees batch_rows * accumulate rows; epochs and steps exclude each other.
 
+    No more than `batch_tokens` of a batch pass through the model at once: a batch of more goes in parts, whose
+    gradients add up, so that what is learnt does not change. `auto` is 8,192, halved down to 1,024 until it fits.
+
     The last `held_out_rows` of the data are not trained on: every `held_out_every` steps their loss is measured, the
     adapter that did best is the one that is kept, and after `patience` measurements without a better one training ends.
     """
@@ -52,6 +55,7 @@ class Training(Strict):
     epochs: float | None = Field(default=None, gt=0)
     steps: int | None = Field(default=None, gt=0)
     batch_rows: int = Field(default=4, ge=1)
+    batch_tokens: Annotated[int, Field(ge=16)] | Literal["auto"] = "auto"
     accumulate: int = Field(default=1, ge=1)
     max_tokens: int = Field(default=2048, ge=16)
     learning_rate: float = Field(default=2e-4, gt=0, le=1)

@@ -6,6 +6,7 @@ import io
 import os
 import sys
 import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from devices.site import load_site
 from edge_agent.cases import CASES, CASES_SEED, read_cases
 from edge_agent.wire import Contract, contract_of, load_template, require_contract
 from finetune.conversations import generate_cases
+from finetune.free_memory import is_out_of_memory
 from finetune.general import GeneralRows, encode_general
 from finetune.leakage import find_leaks, require_no_leaks
 from finetune.metrics import HELD_OUT_LOSS, Metrics
@@ -52,7 +54,7 @@ from finetune.run_report import run_page
 from finetune.training_rows import EncodedRows, RowEncoder, encode_rows, spans
 
 if TYPE_CHECKING:
-    from finetune.plan import Plan
+    from finetune.plan import Plan, Planner
 
 
 class Interrupted(UnavailableError):
@@ -77,10 +79,10 @@ def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | 
         GateError: the data has seen evaluation cases; or the run is finished, and the loss on general rows rose by
             more than the recipe allows.
     """
-    import torch
     from accelerate import PartialState
 
     from finetune.adapter_trainer import build_trainer
+    from finetune.plan import free_for
 
     is_first = is_first_process()
     progress = progress or StepProgress(sys.stderr if is_first else io.StringIO())
@@ -92,31 +94,41 @@ def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | 
             hint="training.share_prefix=false, or launch without FSDP",
         )
     if machine.device == "cpu":
-        prepare_processor()
+        prepare_processor(keeps_memory=False)
     processes = PartialState(cpu=machine.device == "cpu")
     tokenizer = load_tokenizer(recipe)
     data = _load_data(recipe, contract, tokenizer, progress)
     rows = data.trained
     out = Path(recipe.out)
+    planner = _planner(recipe, machine, data)
+    fitted = planner.fit(recipe, free := free_for(machine))
+    _require_fit(planner.shortage(fitted, free))
     if is_first:
         open_run(recipe, out, resume=resume)
     processes.wait_for_everyone()
     checkpoint = last_checkpoint(part_of(out)) if resume else None
 
-    if recipe.preference:
-        from finetune.preference_trainer import build_preference_trainer
-
-        trainer = build_preference_trainer(recipe, recipe.preference, machine, tokenizer, data.pairs, progress)
-    else:
-        trainer = build_trainer(recipe, machine, tokenizer, rows, data.held_out, progress)
-    trained, total = count_parameters(trainer.model)
-    progress.note(f"trained parameters {trained:,} of {total:,} ({trained / total:.2%})")
-    general_before = _measure_general(trainer, data.general)  # of a fresh adapter: the base
-    started_s = time.monotonic()
+    trainer = None
     try:
+        if recipe.preference:
+            from finetune.preference_trainer import build_preference_trainer
+
+            trainer = build_preference_trainer(fitted, recipe.preference, machine, tokenizer, data.pairs, progress)
+        else:
+            trainer = build_trainer(fitted, machine, tokenizer, rows, data.held_out, progress)
+        trained, total = count_parameters(trainer.model)
+        progress.note(f"trained parameters {trained:,} of {total:,} ({trained / total:.2%})")
+        general_before = _measure_general(trainer, data.general)  # of a fresh adapter: the base
+        progress.note(f"at most {fitted.training.batch_tokens} tokens through the layers at once")
+        started_s = time.monotonic()
         _train(trainer, checkpoint, part_of(out), progress)
-    except torch.OutOfMemoryError as error:
-        raise _out_of_memory(recipe, machine, rows, trainer) from error
+    except (MemoryError, OSError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        traceback.clear_frames(error.__traceback__)  # what they hold is needed to say what helps
+        where = f"at step {trainer.state.global_step}" if trainer else "loading the base"
+        name = "GPU memory" if machine.device == "cuda" else "memory"
+        raise UnavailableError(f"out of {name} {where}", hint=planner.hint(fitted)) from error
     seconds = time.monotonic() - started_s
 
     processes.wait_for_everyone()
@@ -252,13 +264,17 @@ def _general_facts(
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a run would take, and examples of what it would see: stretches of text, and whether each is trained."""
+    """What a run would take, and examples of what it would see: stretches of text, and whether each is trained.
+
+    `shortage` is how training would end before its first step for want of memory, and the hint; two "" if it would not.
+    """
 
     plan: Plan
     rows: int
     dropped: int
     largest_tokens: int
     examples: tuple[list[tuple[str, bool]], ...]
+    shortage: tuple[str, str]
 
 
 def dry_run(recipe: Recipe, progress: StepProgress | None = None) -> DryRun:
@@ -267,7 +283,8 @@ def dry_run(recipe: Recipe, progress: StepProgress | None = None) -> DryRun:
     Raises:
         UsageError, UnavailableError, GateError: as train_run.
     """
-    from finetune.plan import Planner
+    import finetune.adapter_trainer  # noqa: F401  # what training has loaded is counted
+    from finetune.plan import free_for
 
     progress = progress or StepProgress()
     machine = _choose_machine(recipe, progress)
@@ -275,13 +292,12 @@ def dry_run(recipe: Recipe, progress: StepProgress | None = None) -> DryRun:
     tokenizer = load_tokenizer(recipe)
     data = _load_data(recipe, contract, tokenizer, progress)
     rows = data.trained
-    if recipe.preference:
-        plan = Planner(machine, both_replies(data.pairs), load_config(recipe)).plan_pairs(recipe)
-    else:
-        plan = Planner(machine, rows, load_config(recipe)).plan(recipe)
+    planner = _planner(recipe, machine, data)
+    plan = planner.plan(recipe, free := free_for(machine))
+    shortage = planner.shortage(planner.fit(recipe, free), free)
     count = len(rows.token_ids)
     examples = tuple(spans(rows.token_ids[at], rows.labels[at], tokenizer) for at in sorted({0, count // 2, count - 1}))
-    return DryRun(plan, count, rows.dropped, max(map(len, rows.token_ids)), examples)
+    return DryRun(plan, count, rows.dropped, max(map(len, rows.token_ids)), examples, shortage)
 
 
 def _choose_machine(recipe: Recipe, progress: StepProgress) -> Machine:
@@ -306,9 +322,15 @@ def _train(trainer: Any, checkpoint: Path | None, part: Path, progress: StepProg
         progress.close()
 
 
-def _out_of_memory(recipe: Recipe, machine: Machine, rows: EncodedRows, trainer: Any) -> UnavailableError:
-    from finetune.plan import Planner, size_text
+def _require_fit(shortage: tuple[str, str]) -> None:
+    message, hint = shortage
+    if message:
+        raise UnavailableError(message, hint=hint)
 
-    saved = Planner(machine, rows, load_config(recipe)).savings(recipe)
-    hints = [f"{settings} saves about {size_text(count)}" for settings, count in saved[:3]]
-    return UnavailableError(f"out of GPU memory at step {trainer.state.global_step}", hint="; ".join(hints))
+
+def _planner(recipe: Recipe, machine: Machine, data: TrainingData) -> Planner:
+    from finetune.plan import Planner
+
+    if recipe.preference:
+        return Planner(machine, both_replies(data.pairs), load_config(recipe), replies=2)
+    return Planner(machine, data.trained, load_config(recipe))

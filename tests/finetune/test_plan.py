@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +17,20 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaC
 from devices.errors import UnavailableError
 from devices.site import load_site
 from edge_agent.wire import contract_of, load_template
-from finetune.plan import Planner, kept_bytes
-from finetune.prefix_loss import shared_prefix
+from finetune.cpu_attention import CPU_ATTENTION
+from finetune.plan import AUTO_TOKENS, Planner
+from finetune.prefix_loss import shared_prefix, summed_loss
 from finetune.progress_bar import StepProgress
-from finetune.quantized_base import Machine, add_adapter, empty_base
+from finetune.quantized_base import Machine, add_adapter
 from finetune.recipe import Lora, Recipe, load_recipe
 from finetune.rows import IGNORED, Row, write_rows
 from finetune.run_folder import part_of
+from finetune.step_memory import LiveBytes, Shape, StepCounter
 from finetune.train import dry_run, train_run
 from finetune.training_rows import EncodedRows, encode_rows
 from tests.tiny_base import make_tiny_base, tiny_conversations
 
+ROOT = Path(__file__).parents[2]
 CPU = Machine("cpu", torch.float32, "adamw_bnb_8bit")
 BF16 = Machine("cpu", torch.bfloat16, "adamw_bnb_8bit")
 # Source: config.json of meta-llama/Llama-3.2-3B and Meta-Llama-3-8B
@@ -50,22 +57,32 @@ def recipe_for(base: Path, folder: Path, **training: Any) -> Recipe:
     return Recipe.model_validate(plain | {"out": str(folder / "run"), "training": settings})
 
 
-def test_what_is_counted_without_weights_is_what_autograd_keeps_with_them(base: Path) -> None:
-    model = add_adapter(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), Lora())
-    weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
-    kept: dict[int, int] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = model.get_base_model().base_model(torch.zeros(1, 300, dtype=torch.long), use_cache=False)
-    with torch.device("meta"):
-        empty = add_adapter(empty_base(AutoConfig.from_pretrained(base), torch.float32), Lora())
-    assert output is not None and kept_bytes(empty, 300) == pytest.approx(sum(kept.values()), rel=0.1)
+@pytest.mark.parametrize(
+    ("part", "checkpointing"),
+    [(Shape(1, 0, 300, 90), False), (Shape(3, 120, 200, 150), False), (Shape(2, 0, 300, 90), True)],
+)
+def test_what_is_counted_without_contents_is_what_a_pass_holds(
+    tmp_path: Path, part: Shape, checkpointing: bool
+) -> None:
+    base = make_tiny_base(tmp_path / "base", layers=4)
+    counter = StepCounter(AutoConfig.from_pretrained(base), torch.float32, Lora(), is_quantized=False)
+    one, two = (counter.peak(layers, part, checkpointing=checkpointing) for layers in (1, 2))
+    attention = {"dtype": torch.float32, "attn_implementation": CPU_ATTENTION}
+    model = add_adapter(AutoModelForCausalLM.from_pretrained(base, **attention).requires_grad_(False), Lora()).train()
+    causal = model.get_base_model()
+    if checkpointing:
+        causal.activation_checkpointing_enable({"use_reentrant": False})
+        causal.enable_input_require_grads()
+    ids = torch.randint(0, 500, (part.rows, part.longest))
+    ids[:, : part.shared + 1] = ids[0, : part.shared + 1]
+    mask, labels = torch.ones_like(ids), torch.full_like(ids, IGNORED)
+    mask[1:, -2:] = 0
+    labels[:, -part.trained // part.rows - 2 : -2] = 7
+    batch = {"input_ids": ids, "labels": labels, "attention_mask": mask}
+    assert shared_prefix(batch) == part.shared
+    with LiveBytes() as live:
+        summed_loss(causal, batch, share_prefix=True).backward()
+    assert one + 3 * (two - one) == pytest.approx(live.peak, rel=0.05)
 
 
 @pytest.mark.parametrize(("shape", "base_gib"), [(LLAMA_3B, 2.1), (LLAMA_8B, 5.3)])
@@ -80,8 +97,9 @@ def test_real_shapes_fit_a_24_gb_card_with_gradient_checkpointing(shape: dict[st
         update={"training": recipe.training.model_copy(update={"gradient_checkpointing": False})}
     )
     assert planner.memory(without).total > 40 * GIB
-    first, second = planner.savings(without)[:2]
-    assert first[0].startswith("training.gradient_checkpointing=true") and first[1] > second[1] > GIB
+    (first, most), (second, next_most) = planner.savings(without)[:2]
+    assert first.startswith("training.gradient_checkpointing=true") and second == "training.batch_tokens=4096"
+    assert most > next_most > GIB
 
 
 def test_a_dry_run_plans_the_steps_that_training_takes_and_writes_nothing(base: Path, tmp_path: Path) -> None:
@@ -111,6 +129,64 @@ def test_shared_tokens_are_counted_as_training_shares_them(base: Path, tmp_path:
         assert planner._shared(pair) == shared_prefix(batch) > 0
 
 
+def test_auto_is_the_largest_that_fits_and_a_number_stays(base: Path, tmp_path: Path) -> None:
+    ids, labels = [1] * 1500, [IGNORED] * 1400 + [1] * 100
+    planner = Planner(CPU, EncodedRows((ids,) * 8, (labels,) * 8, 0), AutoConfig.from_pretrained(base))
+    recipe = recipe_for(base, tmp_path, batch_rows=8, share_prefix=False)
+    needed = {tokens: planner.memory(with_tokens(recipe, tokens)).needed for tokens in AUTO_TOKENS}
+    assert sorted(needed.values(), reverse=True) == list(needed.values()) and needed[8192] > 2 * needed[2048]
+    for free, tokens in (
+        (None, 8192),
+        (10 * needed[8192], 8192),
+        (needed[8192], 4096),
+        (needed[4096], 2048),
+        (1, 1024),
+    ):
+        assert planner.fit(recipe, free).training.batch_tokens == tokens
+    assert planner.fit(with_tokens(recipe, 3000), 1).training.batch_tokens == 3000
+    assert planner.shortage(with_tokens(recipe, 8192), needed[8192]) == ("", "")
+    message, hint = planner.shortage(with_tokens(recipe, 8192), needed[8192] - 1)
+    assert "more memory, and" in message and "training.batch_tokens=3750 saves about" in hint
+
+
+def with_tokens(recipe: Recipe, tokens: int) -> Recipe:
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update={"batch_tokens": tokens})})
+
+
+# A child whose address space may grow by some MiB from where it is once everything is loaded.
+CHILD = """
+import resource, sys
+import bitsandbytes, finetune.adapter_trainer, finetune.plan, finetune.train
+from edgewright import main
+from finetune.free_memory import _numbers, Path
+if sys.argv[1] == "unplanned":
+    finetune.plan.free_for = lambda machine: None
+limit = _numbers(Path("/proc/self/status"))["VmSize"] + int(sys.argv[2]) * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+sys.exit(main(["train", *sys.argv[3:]]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the address space of a process")
+@pytest.mark.parametrize(
+    ("planned", "message"),
+    [
+        ("planned", r"error: training needs about .* more memory, and .* are free"),
+        ("unplanned", r"error: out of memory"),
+    ],
+)
+def test_a_process_without_the_memory_ends_in_one_line(base: Path, tmp_path: Path, planned: str, message: str) -> None:
+    recipe = recipe_for(base, tmp_path, batch_rows=9, batch_tokens=100_000, share_prefix=False)
+    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+    words = [sys.executable, "-W", "ignore", "-c", CHILD, planned, "200", str(tmp_path / "recipe.yaml")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 3, done.stderr[-2000:]
+    last = done.stderr.splitlines()[-1]
+    assert re.match(message, last) and "hint: training." in last and "Traceback" not in done.stderr
+    assert ("9 rows, starting at step 0" in done.stderr) == (planned == "unplanned")
+
+
 def test_out_of_memory_says_what_helps_most(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from finetune.adapter_trainer import AdapterTrainer
 
@@ -118,8 +194,8 @@ def test_out_of_memory_says_what_helps_most(base: Path, tmp_path: Path, monkeypa
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(AdapterTrainer, "train", train)
-    with pytest.raises(UnavailableError, match="out of GPU memory at step 0") as caught:
+    with pytest.raises(UnavailableError, match="out of memory at step 0") as caught:
         train_run(recipe_for(base, tmp_path, share_prefix=False), progress=StepProgress(io.StringIO()))
     first, second, *_ = caught.value.hint.split("; ")
-    assert first.startswith("training.batch_rows=1 training.accumulate=2 saves about ")
-    assert second.startswith("training.gradient_checkpointing=true training.share_prefix=false saves about ")
+    assert first.startswith("training.gradient_checkpointing=true training.share_prefix=false saves about ")
+    assert second.startswith("training.batch_tokens=")

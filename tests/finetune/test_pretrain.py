@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from itertools import islice
+import math
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from edge_agent.markers import MARKERS
-from finetune.pretrain import load_pretrain_recipe, pretrain, random_rows, random_trees
+from finetune.pretrain import _make_start, load_pretrain_recipe, pretrain, random_rows, random_trees
 from finetune.rows import IGNORED
 from finetune.starter_model import train_tokenizer
 
@@ -34,7 +34,12 @@ def test_a_few_steps_leave_a_model_that_loads_with_its_tokenizer_card_and_figure
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base")
     assert model.dtype == torch.bfloat16 and model.config.vocab_size == len(tokenizer) == figures["vocabulary"]
     assert all(len(tokenizer.encode(marker, add_special_tokens=False)) == 1 for marker in MARKERS)
-    assert model(torch.tensor([tokenizer.encode("turn on the light")])).logits.isfinite().all()
+    torch.manual_seed(RECIPE.seed)
+    _, start = _make_start(RECIPE)
+    before = dict(start.to(torch.bfloat16).named_parameters())
+    assert before.keys() == dict(model.named_parameters()).keys()
+    assert not [name for name, weight in model.named_parameters() if torch.equal(weight, before[name])]  # all learnt
+    assert figures["assistant_loss"] < math.log(figures["vocabulary"])  # that of a guess
     assert json.loads((tmp_path / "base" / "training.json").read_text(encoding="utf-8")) == figures
     card = (tmp_path / "base" / "README.md").read_text(encoding="utf-8")
     assert f"{figures['tokens']:,} seen in 3 steps" in card and "Limits" in card
@@ -42,11 +47,22 @@ def test_a_few_steps_leave_a_model_that_loads_with_its_tokenizer_card_and_figure
     assert lines[-1].startswith("step 3/3")
 
 
-def test_trees_are_the_same_for_the_same_seed_and_every_one_trains_something() -> None:
+def test_trees_are_those_of_seed_and_worker_and_workers_share_them() -> None:
     tokenizer = train_tokenizer(str(next(random_rows("words")).messages) for _ in range(3))
-    first, again = (list(islice(random_trees(RECIPE, tokenizer), 3)) for _ in range(2))
-    for one, other in zip(first, again, strict=True):
-        assert torch.equal(one.token_ids, other.token_ids) and torch.equal(one.labels, other.labels)
-        assert (one.labels != IGNORED).any() and one.branches >= 1
-    other_seed = next(random_trees(RECIPE.model_copy(update={"seed": 2}), tokenizer))
-    assert not torch.equal(first[0].token_ids[:20], other_seed.token_ids[:20]) or first[0].tokens != other_seed.tokens
+
+    def trees(worker: int = 0, **changes: int) -> list[list[int]]:
+        made = list(random_trees(RECIPE.model_copy(update=changes), tokenizer, worker))
+        for tree in made:  # what is trained is the next token of the same branch
+            trained = (tree.labels[tree.trunk :] != IGNORED).nonzero()[:, 0]
+            assert len(trained) and torch.equal(
+                tree.labels[tree.trunk :][trained], tree.token_ids[tree.trunk + 1 :][trained]
+            )
+        return [tree.token_ids.tolist() for tree in made]
+
+    first = trees()
+    assert len(first) == RECIPE.steps * RECIPE.step_trees and first == trees()
+    others = trees(seed=2)
+    assert all(one != other for one, other in zip(first, others, strict=True))
+    shares = [trees(worker, workers=2) for worker in (0, 1)]
+    assert [len(share) for share in shares] == [2, 2]  # of three, rounded up
+    assert shares[0] == first[:2] and not any(tree in shares[0] for tree in shares[1])

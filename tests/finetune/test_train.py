@@ -16,8 +16,6 @@ from finetune.train import Interrupted, train_run
 from finetune.training_rows import encode_rows
 from tests.tiny_base import make_tiny_base, tiny_conversations
 
-pytestmark = pytest.mark.filterwarnings("default")  # torch, peft and trl warn about each other
-
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
@@ -202,6 +200,22 @@ def test_packed_rows_give_the_loss_of_single_rows(base, data, tmp_path):
         base, data, tmp_path / "b", steps=1, batch_rows=6, packing=True, share_prefix=False, max_tokens=3 * tokens
     )
     assert train_run(packed, progress=StopAt(-1)).losses[0][1] == pytest.approx(alone.losses[0][1], abs=2e-3)
+
+
+def test_batches_in_parts_train_as_whole_ones_do(base, data, tmp_path):
+    settings = {"steps": 3, "batch_rows": 3, "accumulate": 2}
+    whole = train_run(recipe_for(base, data, tmp_path / "whole", **settings), progress=StopAt(-1))
+    tokens = max(encoded_lengths(base, data))
+    cut = train_run(recipe_for(base, data, tmp_path / "cut", batch_tokens=tokens, **settings), progress=StopAt(-1))
+    assert dict(cut.losses) == pytest.approx(dict(whole.losses), abs=1e-3)
+    for name, weight in adapter_of(tmp_path / "whole").items():
+        assert torch_allclose(weight, adapter_of(tmp_path / "cut")[name]), name
+
+
+def torch_allclose(one, other) -> bool:
+    import torch
+
+    return torch.allclose(one, other, atol=2e-3)
 
 
 def encoded_lengths(base: Path, data: Path) -> list[int]:
