@@ -1,4 +1,4 @@
-"""Take from this process what an engine has no use for: opening sockets, files for writing, other programs.
+"""Take from this process what an engine has no use for: opening sockets, files for writing, other programs, signals.
 
 A seccomp filter, which the kernel keeps until the process ends; no privileges are needed. Linux on x86-64 and 64-bit
 ARM; elsewhere nothing is done, and `confine` says so.
@@ -29,20 +29,34 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 @dataclass(frozen=True)
 class _Calls:
-    """A processor's audit number, the system calls that fail, and those that open files, with where their flags are."""
+    """A processor's audit number and its system calls.
+
+    Attributes:
+        audit: its number.
+        denied: calls that fail.
+        opening: those that open files, with where their flags are.
+        tgkill: signals to threads, which a process needs for its own (abort).
+    """
 
     audit: int
     denied: tuple[int, ...]
     opening: tuple[tuple[int, int], ...]
+    tgkill: int
 
 
-# socket, connect, bind, execve, execveat, ptrace, kill, creat, rename, renameat, renameat2, unlink, unlinkat, openat2
+# socket, connect, bind, execve, execveat, ptrace, kill, tkill, rt_sigqueueinfo, rt_tgsigqueueinfo, pidfd_send_signal,
+# creat, rename, renameat, renameat2, unlink, unlinkat, openat2
 _CALLS = {
     "x86_64": _Calls(
-        0xC000003E, (41, 42, 49, 59, 322, 101, 62, 85, 82, 264, 316, 87, 263, 437), ((2, 1), (257, 2))
+        0xC000003E,
+        (41, 42, 49, 59, 322, 101, 62, 200, 129, 297, 424, 85, 82, 264, 316, 87, 263, 437),
+        ((2, 1), (257, 2)),
+        234,
     ),
-    "aarch64": _Calls(0xC00000B7, (198, 203, 200, 221, 281, 117, 129, 38, 276, 35, 437), ((56, 2),)),
-}  # fmt: skip
+    "aarch64": _Calls(
+        0xC00000B7, (198, 203, 200, 221, 281, 117, 129, 130, 138, 240, 424, 38, 276, 35, 437), ((56, 2),), 131
+    ),
+}
 
 
 def confine() -> bool:
@@ -79,6 +93,13 @@ def _program(calls: _Calls) -> list[bytes]:
             _instruction(_RETURN, _FAIL),
             _instruction(_RETURN, _ALLOW),
         ]
+    program += [
+        _instruction(_EQUAL, calls.tgkill, unmet=4),
+        _instruction(_LOAD, _ARGUMENTS),
+        _instruction(_EQUAL, os.getpid(), unmet=1),
+        _instruction(_RETURN, _ALLOW),
+        _instruction(_RETURN, _FAIL),
+    ]
     return [*program, _instruction(_RETURN, _ALLOW)]
 
 

@@ -9,13 +9,14 @@ Source: ggml docs/gguf.md, version 3; ggml/src/gguf.cpp, gguf_init_from_file.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from devices.errors import RefusedError, UsageError
+from devices.errors import RefusedError, UnavailableError, UsageError
 
 MAGIC, VERSIONS = b"GGUF", (2, 3)
 MAX_DIMENSIONS = 4  # GGML_MAX_DIMS
@@ -62,6 +63,7 @@ def require_gguf(path: Path) -> GgufHeader:
     Raises:
         BadGguf: it is cut, or something in the header cannot be; the message says what and where.
         UsageError: it cannot be read.
+        UnavailableError: there is too little memory.
     """
     try:
         with path.open("rb") as file:
@@ -71,6 +73,10 @@ def require_gguf(path: Path) -> GgufHeader:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _Reader(path, data, size_bytes).header()
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise UnavailableError(
+                f"too little memory to read the model {path}: {error}", hint="a smaller quantization needs less"
+            ) from error
         raise UsageError(f"cannot read the model {path}: {error}") from error
 
 

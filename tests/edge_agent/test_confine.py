@@ -12,12 +12,22 @@ pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() not in {"x86_64", "aarch64"}, reason="no filter for this system"
 )
 TRY = """
-import os, socket, subprocess, sys, tempfile, threading
+import ctypes, os, platform, signal, socket, subprocess, sys, tempfile, threading
 from edge_agent.confine import confine
 folder = sys.argv[1]
 open(folder + "/before", "w").write("x")
 one, other = socket.socketpair()
+parent, libc = os.pidfd_open(os.getppid()), ctypes.CDLL(None, use_errno=True)
+
+
+def tgkill(process):
+    if libc.syscall(234 if platform.machine() == "x86_64" else 131, process, process, 0) != 0:
+        raise OSError(ctypes.get_errno(), "tgkill")
+
+
+tgkill(os.getppid())
 assert confine()
+tgkill(os.getpid())  # its own threads, as abort does
 one.send(b"still"); assert other.recv(9) == b"still"
 assert open(folder + "/before").read() == "x"
 thread = threading.Thread(target=lambda: None); thread.start(); thread.join()
@@ -30,6 +40,8 @@ tries = {
     "remove": lambda: os.remove(folder + "/before"),
     "program": lambda: os.execv("/bin/true", ["true"]),
     "signal": lambda: os.kill(os.getppid(), 0),
+    "signal by descriptor": lambda: signal.pidfd_send_signal(parent, 0),
+    "signal to a thread": lambda: tgkill(os.getppid()),
 }
 for name, attempt in tries.items():
     try:
