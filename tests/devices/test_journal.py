@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,17 @@ def test_every_change_is_found(box: Path, script: str) -> None:
     database.executescript(script)
     database.close()
     with pytest.raises(RefusedError):
+        verify_events(read_events(box / JOURNAL_IN_BOX))
+
+
+def test_an_event_that_is_rewritten_with_a_digest_of_its_own_breaks_the_chain_after_it(box: Path) -> None:
+    events = list(read_events(box / JOURNAL_IN_BOX))
+    changed = replace(events[2], time_s=0.0)
+    database = sqlite3.connect(box / JOURNAL_IN_BOX)
+    database.execute("UPDATE events SET time_s = 0.0, digest = ? WHERE id = 3", [changed.chained(events[1].digest)])
+    database.commit()
+    database.close()
+    with pytest.raises(RefusedError, match="event 4 is not what was written"):
         verify_events(read_events(box / JOURNAL_IN_BOX))
 
 
