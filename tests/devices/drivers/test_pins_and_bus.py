@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from gpiozero.pins.mock import MockPWMPin
 
-from devices.driver import DeviceUnavailable, Driver
+from devices.driver import DeviceUnavailable, Driver, Reading
 from devices.drivers.gpio import pin_factory
 from devices.drivers.i2c import sht3x_crc
 from devices.drivers.peer import LiveWorld
@@ -123,6 +123,16 @@ class Chip:
         pass
 
 
+def probe_at(at: str, folder: Path) -> Reading:
+    """Return what a chip at an address shows, between -40 and 60."""
+    text = f"""
+drivers: {{bus: {{type: i2c, bus: 1}}}}
+models: {{probe: {{kind: sensor, properties: {{it: {{type: number, minimum: -40, maximum: 60}}}}}}}}
+devices: {{probe: {{model: probe, driver: bus, at: {{it: {{{at}}}}}}}}}
+"""
+    return open_driver(site_of(text, folder)).read("probe")["it"]
+
+
 @pytest.mark.parametrize(
     ("at", "answer", "asked", "value"),
     [
@@ -140,18 +150,20 @@ class Chip:
 def test_chips_answer_as_their_data_sheets_say(
     at: str, answer: bytes, asked: bytes, value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = f"""
-drivers: {{bus: {{type: i2c, bus: 1}}}}
-models: {{probe: {{kind: sensor, properties: {{it: {{type: number, minimum: -40, maximum: 60}}}}}}}}
-devices: {{probe: {{model: probe, driver: bus, at: {{it: {{{at}}}}}}}}}
-"""
     chip = Chip(answer)
     monkeypatch.setattr("smbus2.SMBus", lambda bus: chip)
-    reading = open_driver(site_of(text, tmp_path)).read("probe")["it"]
+    reading = probe_at(at, tmp_path)
     assert reading.quality == "good" and reading.value == pytest.approx(value, abs=0.005)
     assert chip.asked == asked
 
 
-def test_a_damaged_answer_is_bad() -> None:
+def test_the_checksum_is_the_data_sheet_s() -> None:
     assert sht3x_crc(b"\xbe\xef") == 0x92
-    assert sht3x_crc(b"\xbe\xee") != 0x92
+
+
+@pytest.mark.parametrize("flipped", range(24))
+def test_a_damaged_answer_is_bad(flipped: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = bytearray(b"\x66\x66\x93\xbe\xef\x92")
+    answer[flipped // 8] ^= 1 << flipped % 8
+    monkeypatch.setattr("smbus2.SMBus", lambda bus: Chip(bytes(answer)))
+    assert probe_at("chip: sht3x, address: 0x44", tmp_path).quality == "bad"
