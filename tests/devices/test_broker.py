@@ -113,6 +113,13 @@ def test_interlock_wants_a_fresh_plausible_reading(moisture: Value, age_s: float
     assert world.state["garden_sprinkler"]["open"] is not bool(reason)
 
 
+@pytest.mark.parametrize(("level_pct", "status"), [(20.0, "refused"), (20.1, "done")])
+def test_a_bound_that_is_just_reached_is_not_passed(level_pct: float, status: str) -> None:
+    broker, world, _ = make_broker()
+    world.state["rain_tank"]["level_pct"] = level_pct
+    assert broker.execute(Command("well_pump", "run", {"seconds": 5})).status == status
+
+
 def test_silent_sensor_refuses() -> None:
     broker, world, _ = make_broker()
     world.broken.add("rain_tank")
