@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,24 @@ def test_a_slow_disk_delays_what_is_written_down_and_nothing_else(
     read_back.open()
     scene.gate.open()
     assert stopped.wait(FOREVER_S)
+
+
+@pytest.mark.parametrize("silent", ["well_pump", "garden_sprinkler"])
+def test_a_device_that_does_not_answer_keeps_no_other_from_its_stop(silent: str) -> None:
+    world = World(SITE, {"well_pump": {"running": True}, "garden_sprinkler": {"open": True}})
+    driver, gate = Gated(world), Gate()
+    driver.gates["write", silent] = gate
+    broker = Broker(SITE, driver, Journal(), clock=lambda: world.time_s)
+    stopping = in_thread(broker.stop)
+    assert gate.reached.wait(FOREVER_S)
+    other, key = ("garden_sprinkler", "open") if silent == "well_pump" else ("well_pump", "running")
+    deadline_s = time.monotonic() + FOREVER_S / 2
+    while world.state[other][key] is True:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.005)
+    gate.open()
+    stopping.join(FOREVER_S)
+    assert not stopping.is_alive()
 
 
 def test_other_commands_go_on_while_a_person_thinks_and_all_is_decided_anew(scene: Scene) -> None:
