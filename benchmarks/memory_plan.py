@@ -1,9 +1,9 @@
 """What a dry run says of a CPU's memory against what training then takes, at the largest batch of the data.
 
-    python -m benchmarks.memory_plan --base FOLDER --data data/home/train.jsonl --out benchmarks/results/memory-plan.json
+    python -m benchmarks.memory_plan --base FOLDER --data data/home/train.jsonl
 
-Each case is planned and trained in a process of its own, for one step of the rows whose batch is the largest; the peak is
-the most resident memory of that process (VmHWM). FOLDER is a base beside the starter; without it only that is measured.
+Each case is planned and trained in a process of its own, for one step of the longest rows; the peak is the most
+resident memory of that process (VmHWM). FOLDER is a base beside the starter; without it only the starter is measured.
 """
 
 from __future__ import annotations

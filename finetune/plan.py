@@ -235,10 +235,10 @@ class Planner:
         if recipe.training.gradient_checkpointing:
             causal.activation_checkpointing_enable({"use_reentrant": False})
         ids = torch.zeros(1, TIMED_TOKENS, dtype=torch.long, device=self._machine.device)
-        best = math.inf
+        best, is_cast = math.inf, self._machine.dtype != torch.float32
         for _ in range(TIMED_PASSES):
             started_s = time.monotonic()
-            with torch.autocast(self._machine.device, self._machine.dtype):
+            with torch.autocast(self._machine.device, self._machine.dtype, enabled=is_cast):
                 hidden = causal.base_model(input_ids=ids, use_cache=False).last_hidden_state
             hidden.float().sum().backward()
             float(hidden.detach()[0, 0, 0])  # a GPU's work is over when a number of it is read
