@@ -28,7 +28,7 @@ from devices.site import load_site
 from edge_agent.machine import this_machine
 from edge_agent.wire import contract_of, load_template
 from finetune.conversations import generate_rows
-from finetune.processor import prepare_processor
+from finetune.processor import keep_freed_memory, prepare_processor
 from finetune.recipe import Recipe, load_recipe
 from finetune.rows import write_rows
 from finetune.run_folder import tool_versions
@@ -63,7 +63,8 @@ def plain(recipe: Recipe, *, attention: str = "sdpa", uses_liger: bool = False) 
     device = choose_device(recipe.device)
     dtype = choose_dtype(recipe.compute_dtype, device)
     if device == "cpu":
-        prepare_processor(keeps_memory=False)
+        prepare_processor()
+        keep_freed_memory(True)
     tokenizer = load_tokenizer(recipe)
     contract = contract_of(load_site(recipe.site), load_template(recipe.template))
     rows = encode_rows(Path(recipe.data), contract, tokenizer, training.max_tokens)

@@ -104,4 +104,5 @@ def share_of_process() -> int:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that memory ran out, in whichever library."""
-    return isinstance(error, MemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)
+    is_named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's of a GPU
+    return is_named or any(text in str(error) for text in OUT_OF_MEMORY)

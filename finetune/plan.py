@@ -32,6 +32,7 @@ NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # a weight, its block's 8-bit scale, 
 OPTIMIZER_BYTES = {"paged_adamw_8bit": 2, "adamw_8bit": 2, "adamw": 8}  # of a trained weight: two moments
 TRAINED_BYTES = 4 + 4  # a trained weight and its gradient
 AUTO_TOKENS = (8192, 4096, 2048, 1024)  # what training.batch_tokens=auto tries, in this order
+PLENTY = 2.5  # times what is needed; kept memory took 1.75 times (finetune/processor.py)
 AUTO_MARGIN = 1.1  # a plan is right within a tenth
 TIMED_TOKENS, TIMED_PASSES = 2048, 3
 FORWARD_SHARE = 1 / 3  # of a forward and a backward pass
@@ -124,6 +125,10 @@ class Planner:
             if free is None or AUTO_MARGIN * self.memory(fitted).needed <= free:
                 break
         return fitted
+
+    def has_plenty(self, recipe: Recipe, free: int | None) -> bool:
+        """Return whether a recipe leaves room for memory that is kept between passes (finetune/processor.py)."""
+        return free is None or PLENTY * self.memory(recipe).needed <= free
 
     def shortage(self, recipe: Recipe, free: int | None) -> tuple[str, str]:
         """Return what is to be said if a CPU has too few free bytes for a recipe, and settings that need less.
@@ -235,10 +240,10 @@ class Planner:
         if recipe.training.gradient_checkpointing:
             causal.activation_checkpointing_enable({"use_reentrant": False})
         ids = torch.zeros(1, TIMED_TOKENS, dtype=torch.long, device=self._machine.device)
-        best = math.inf
+        best, is_cast = math.inf, self._machine.dtype != torch.float32
         for _ in range(TIMED_PASSES):
             started_s = time.monotonic()
-            with torch.autocast(self._machine.device, self._machine.dtype):
+            with torch.autocast(self._machine.device, self._machine.dtype, enabled=is_cast):
                 hidden = causal.base_model(input_ids=ids, use_cache=False).last_hidden_state
             hidden.float().sum().backward()
             float(hidden.detach()[0, 0, 0])  # a GPU's work is over when a number of it is read

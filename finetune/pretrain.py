@@ -22,7 +22,7 @@ from devices.yaml_file import Strict, plain_values, read_yaml
 from edge_agent.wire import load_template
 from finetune.conversations import Stage, make_branches, make_row
 from finetune.model_card import model_card
-from finetune.processor import prepare_processor
+from finetune.processor import keep_freed_memory, prepare_processor
 from finetune.quantized_base import choose_device, choose_dtype
 from finetune.random_sites import random_site
 from finetune.rows import Row, encode
@@ -120,7 +120,8 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, report: Callable[[str], None]
     from finetune.tree import ATTENTION, tree_losses
 
     started_s = time.monotonic()
-    prepare_processor(keeps_memory=True)
+    prepare_processor()
+    keep_freed_memory(True)
     torch.manual_seed(recipe.seed)
     device = choose_device("auto")
     dtype = choose_dtype("auto", device)

@@ -21,7 +21,7 @@ from finetune.general import GeneralRows, encode_general
 from finetune.leakage import find_leaks, require_no_leaks
 from finetune.metrics import HELD_OUT_LOSS, Metrics
 from finetune.pairs import both_replies, encode_pairs, read_pairs
-from finetune.processor import prepare_processor
+from finetune.processor import keep_freed_memory, prepare_processor
 from finetune.progress_bar import StepProgress
 from finetune.quantized_base import (
     Machine,
@@ -94,7 +94,7 @@ def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | 
             hint="training.share_prefix=false, or launch without FSDP",
         )
     if machine.device == "cpu":
-        prepare_processor(keeps_memory=False)
+        prepare_processor()
     processes = PartialState(cpu=machine.device == "cpu")
     tokenizer = load_tokenizer(recipe)
     data = _load_data(recipe, contract, tokenizer, progress)
@@ -103,6 +103,8 @@ def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | 
     planner = _planner(recipe, machine, data)
     fitted = planner.fit(recipe, free := free_for(machine))
     _require_fit(planner.shortage(fitted, free))
+    if machine.device == "cpu":
+        keep_freed_memory(planner.has_plenty(fitted, free))
     if is_first:
         open_run(recipe, out, resume=resume)
     processes.wait_for_everyone()

@@ -74,7 +74,7 @@ def test_what_is_counted_without_contents_is_what_a_pass_holds(
         causal.activation_checkpointing_enable({"use_reentrant": False})
         causal.enable_input_require_grads()
     ids = torch.randint(0, 500, (part.rows, part.longest))
-    ids[:, : part.shared + 1] = ids[0, : part.shared + 1]
+    ids[:, : part.shared + 1] = ids[0, : part.shared + 1].clone()
     mask, labels = torch.ones_like(ids), torch.full_like(ids, IGNORED)
     mask[1:, -2:] = 0
     labels[:, -part.trained // part.rows - 2 : -2] = 7
@@ -172,19 +172,21 @@ sys.exit(main(["train", *sys.argv[3:]]))
     ("planned", "message"),
     [
         ("planned", r"error: training needs about .* more memory, and .* are free"),
-        ("unplanned", r"error: out of memory"),
+        ("unplanned", r"error: out of memory at step 0"),
     ],
 )
 def test_a_process_without_the_memory_ends_in_one_line(base: Path, tmp_path: Path, planned: str, message: str) -> None:
-    recipe = recipe_for(base, tmp_path, batch_rows=9, batch_tokens=100_000, share_prefix=False)
+    recipe = recipe_for(base, tmp_path, batch_rows=36, batch_tokens=100_000, share_prefix=False)
+    rows = [Row(("tiny",), tuple(messages)) for messages in tiny_conversations()]
+    write_rows(Path(recipe.data), rows * 12)
     (tmp_path / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
-    words = [sys.executable, "-W", "ignore", "-c", CHILD, planned, "200", str(tmp_path / "recipe.yaml")]
+    words = [sys.executable, "-W", "ignore", "-c", CHILD, planned, "400", str(tmp_path / "recipe.yaml")]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 3, done.stderr[-2000:]
     last = done.stderr.splitlines()[-1]
     assert re.match(message, last) and "hint: training." in last and "Traceback" not in done.stderr
-    assert ("9 rows, starting at step 0" in done.stderr) == (planned == "unplanned")
+    assert ("36 rows, starting at step 0" in done.stderr) == (planned == "unplanned")
 
 
 def test_out_of_memory_says_what_helps_most(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
