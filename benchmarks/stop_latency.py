@@ -88,11 +88,12 @@ devices:
     actions: {"on": {risk: confirm}}
 """,
 }
+PUMP_STOP = Command("pump", "stop", {})
 COMMANDS = (
     Command("lamp", "on", {}),
     Command("lamp", "off", {}),
     Command("pump", "run", {"seconds": 60}),
-    Command("pump", "stop", {}),
+    PUMP_STOP,
     Command("valve", "water", {"minutes": 3}),
 )
 
@@ -184,11 +185,12 @@ def interleaving(name: str, seed: int, folder: Path) -> Interleaving:
     for command in (COMMANDS[2], COMMANDS[4]):
         outcome = bench.broker.execute(command)
         assert outcome.status == "done", outcome
-    blocker = rng.choice(("mute", "mute", "disk", "person"))
-    asked = [rng.choice(("state", *COMMANDS)) for _ in range(rng.randint(1, 4))]
+    blocker, trigger = rng.choice(("mute", "mute", "disk", "person")), rng.choice(("stop", "end"))
+    kinds = [one for one in COMMANDS if trigger == "stop" or one != PUMP_STOP]  # after that one no end is owed
+    asked = [rng.choice(("state", *kinds)) for _ in range(rng.randint(1, 4))]
     if blocker == "person":
         asked.append(COMMANDS[0])
-    found = Interleaving(rng.choice(("stop", "end")), [blocker, *map(_name, asked)])
+    found = Interleaving(trigger, [blocker, *map(_name, asked)])
     bench.world.faults.mute = blocker == "mute"
     bench.journal.delay_s = rng.uniform(0.5, 1.5) if blocker == "disk" else 0.0
     jobs: list[Callable[[], Any]] = [
