@@ -38,6 +38,7 @@ from edge_agent.machine import this_machine
 from tests.ports import free_port
 
 LIMIT_S = 0.5
+SETUP_TRIES = 5  # on a busy machine a program may start too late
 TIMEOUT_S = 1.5  # of the drivers, so that whoever waited for a silent device would be three times too late
 STOPPABLE = {"pump": {"running": False}, "valve": {"open": False}}
 SITES = {
@@ -183,8 +184,8 @@ def interleaving(name: str, seed: int, folder: Path) -> Interleaving:
     rng = Random(f"{name}-{seed}")
     bench = Bench(name, folder)
     for command in (COMMANDS[2], COMMANDS[4]):
-        outcome = bench.broker.execute(command)
-        assert outcome.status == "done", outcome
+        statuses = (bench.broker.execute(command).status for _ in range(SETUP_TRIES))
+        assert "done" in statuses, f"{command} cannot be done"
     blocker, trigger = rng.choice(("mute", "mute", "disk", "person")), rng.choice(("stop", "end"))
     kinds = [one for one in COMMANDS if trigger == "stop" or one != PUMP_STOP]  # after that one no end is owed
     asked = [rng.choice(("state", *kinds)) for _ in range(rng.randint(1, 4))]
