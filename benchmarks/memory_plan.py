@@ -35,13 +35,15 @@ ALLOWED = 0.1  # of the peak
 
 def measure(overrides: list[str], folder: str) -> dict[str, Any]:
     """Return the plan of a recipe and the peak of training its largest batch, bytes."""
+    from finetune import processor, train
     from finetune.progress_bar import StepProgress
-    from finetune.train import dry_run, train_run
+
+    train.keep_freed_memory = lambda is_kept: processor.keep_freed_memory(False)  # as where memory is short
 
     rows = longest_rows(load_recipe("home", overrides), Path(folder) / "train.jsonl")
     recipe = load_recipe("home", [*overrides, f"data={rows}", f"out={folder}/run", "training.steps=1", "device=cpu"])
-    plan = dry_run(recipe, StepProgress(sys.stderr)).plan
-    train_run(recipe)
+    plan = train.dry_run(recipe, StepProgress(sys.stderr)).plan
+    train.train_run(recipe)
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
     return {"plan": plan.memory.total, "peak": peak, "ratio": round(plan.memory.total / peak, 3), **vars(plan.memory)}

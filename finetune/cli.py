@@ -251,7 +251,7 @@ def train(
 def _print_dry_run(recipe: Recipe, *, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from finetune.plan import size_text
+    from finetune.plan import KEPT, size_text
     from finetune.progress_bar import duration_text
     from finetune.train import dry_run
 
@@ -266,6 +266,8 @@ def _print_dry_run(recipe: Recipe, *, as_json: bool) -> None:
     parts = ", ".join(f"{name} {size_text(count)}" for name, count in asdict(plan.memory).items())
     free = f"; {size_text(plan.free)} free beside what is loaded" if plan.free is not None else ""
     print(f"memory  about {size_text(plan.memory.total)}: {parts}{free}")
+    if plan.has_plenty:
+        print(f"        there is plenty: freed memory is kept, for speed, which takes up to {KEPT} times that")
     print(f"batches at most {plan.batch_tokens} tokens through the layers at once")
     print(f"rows    {found.rows}, the longest of {found.largest_tokens} tokens; {found.dropped} too long and dropped")
     print(f"steps   {plan.steps}, {plan.tokens:,} tokens through the layers")

@@ -32,7 +32,7 @@ NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # a weight, its block's 8-bit scale, 
 OPTIMIZER_BYTES = {"paged_adamw_8bit": 2, "adamw_8bit": 2, "adamw": 8}  # of a trained weight: two moments
 TRAINED_BYTES = 4 + 4  # a trained weight and its gradient
 AUTO_TOKENS = (8192, 4096, 2048, 1024)  # what training.batch_tokens=auto tries, in this order
-PLENTY = 2.5  # times what is needed; kept memory took 1.75 times (finetune/processor.py)
+PLENTY, KEPT = 2.5, 1.75  # times what is needed: to have for keeping freed memory, and what that took at most
 AUTO_MARGIN = 1.1  # a plan is right within a tenth
 TIMED_TOKENS, TIMED_PASSES = 2048, 3
 FORWARD_SHARE = 1 / 3  # of a forward and a backward pass
@@ -72,6 +72,7 @@ class Plan:
     """A run that has not started: `tokens` are those that pass through the layers, of all its steps; time in s.
 
     `batch_tokens` is what the recipe says, or what its `auto` has become; `free` what this machine has, if it says so.
+    `has_plenty` says that a CPU keeps freed memory between passes, and then takes up to KEPT times what is needed.
     """
 
     memory: Memory
@@ -80,6 +81,7 @@ class Plan:
     seconds: float
     batch_tokens: int
     free: int | None
+    has_plenty: bool
 
 
 def free_for(machine: Machine) -> int | None:
@@ -114,7 +116,8 @@ class Planner:
         seconds = tokens * self._config.num_hidden_layers * self._layer_seconds(recipe)
         if self._replies > 1:
             seconds *= 1 + FORWARD_SHARE
-        return Plan(self.memory(recipe), steps, tokens, seconds, most_tokens(recipe), free)
+        has_plenty = self._machine.device == "cpu" and self.has_plenty(recipe, free)
+        return Plan(self.memory(recipe), steps, tokens, seconds, most_tokens(recipe), free, has_plenty)
 
     def fit(self, recipe: Recipe, free: int | None) -> Recipe:
         """Return the recipe with a number for `training.batch_tokens: auto`: the largest that so many bytes let fit."""
