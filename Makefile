@@ -22,7 +22,7 @@ demo: setup
 
 test: setup
 	@echo "test: the fast tests; about 7 minutes on 2 cores"
-	@$(IN_VENV) pytest
+	@$(IN_VENV) pytest -n 2 --dist loadfile
 
 test-slow: setup
 	@$(IN_VENV) pytest -m slow

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -163,6 +164,8 @@ def serve(stage: Stage, tell: Callable[[str], None], closing: threading.Event) -
     try:
         server.start()
     except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise UnavailableError(f"{server.path}: {error.strerror or error}") from error
         raise UnavailableError(f"the site {stage.site.name} is already up", hint="stop that one first") from error
     try:
         closing.wait()

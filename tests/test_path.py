@@ -20,13 +20,14 @@ from edge_agent.cases import read_cases
 from edge_agent.kept_file import STATE_FILE
 from edge_agent.running import prime_box
 from edge_agent.smoke import read_smoke
-from export.cli import TASK_CASES, TASK_SEED
+from export.cli import TASK_SEED
 from export.smoke import SMOKE_CASES, asked_in, words_of
 from finetune.conversations import generate_cases
 from finetune.recipe import STARTER_FOLDER
 from tests.tiny_bundle import rewrite_manifest
 
 STEPS = "training.steps=3"
+TASKS = ["--tasks", "12"]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def path_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("path")
     assert edgewright.main(["data", "generate", "-n", "12", "--seed", "1", "--out", f"{folder}/train.jsonl"]) == 0
     assert edgewright.main(["train", "home", f"data={folder}/train.jsonl", f"out={folder}/run", STEPS]) == 0
-    export = ["export", f"{folder}/run", "--quant", "F16,Q8_0,Q4_K_M", "--out", f"{folder}/bundle"]
+    export = ["export", f"{folder}/run", "--quant", "F16,Q8_0,Q4_K_M", "--out", f"{folder}/bundle", *TASKS]
     assert edgewright.main([*export, "--work", f"{folder}/gguf"]) == 0
     assert edgewright.main(["flash", f"{folder}/bundle", f"{folder}/box"]) == 0
     return folder
@@ -80,7 +81,7 @@ def test_a_bundle_has_smoke_cases_that_nothing_has_seen(path_folder: Path) -> No
     smoke = read_smoke(open_bundle(path_folder / "bundle"))
     assert smoke and len(smoke.cases) == SMOKE_CASES
     assert {case.kind for case in smoke.cases} == {case.kind for case in generate_cases(load_site("home"), 300, 1)}
-    seen = {words_of(case.ask) for case in generate_cases(load_site("home"), TASK_CASES, TASK_SEED)}
+    seen = {words_of(case.ask) for case in generate_cases(load_site("home"), 12, TASK_SEED)}
     seen |= set(asked_in(path_folder / "train.jsonl"))
     assert not seen & {words_of(case.ask) for case in smoke.cases}
     export = json.loads((path_folder / "bundle" / "export.json").read_text(encoding="utf-8"))

@@ -81,6 +81,9 @@ class MqttPeer:
             # amqtt 0.12 now and then waits for ever for a connection that is gone
             with suppress(TimeoutError):
                 await asyncio.wait_for(broker.shutdown(), SHUTDOWN_S)
+            for server in broker._servers.values():  # which then still listen
+                if server.instance is not None:
+                    server.instance.close()
 
         asyncio.run(run())
         with warnings.catch_warnings():  # amqtt 0.12 leaves connections for the garbage collector to close

@@ -11,11 +11,13 @@ import os
 import socket
 import socketserver
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 ANSWER_S = 10.0
+LONGEST_ADDRESS = 103  # bytes. Source: sun_path is 104 bytes on macOS and 108 on Linux, with a zero at the end
 
 
 def ask(path: Path, question: Any) -> Any:
@@ -26,7 +28,8 @@ def ask(path: Path, question: Any) -> Any:
     """
     with socket.socket(socket.AF_UNIX) as link:
         link.settimeout(ANSWER_S)
-        link.connect(str(path))
+        with _address(path) as address:
+            link.connect(address)
         link.sendall(json.dumps(question).encode() + b"\n")
         with link.makefile("rb") as lines:
             line = lines.readline()
@@ -67,7 +70,8 @@ class StandInServer:
                     told = {"errno": error.errno, "text": error.strerror}
                 self.wfile.write(json.dumps(told).encode() + b"\n")
 
-        self._server = _Server(str(self.path), Handler)
+        with _address(self.path) as address:
+            self._server = _Server(address, Handler)
         threading.Thread(target=self._server.serve_forever, args=(0.05,), name=str(self.path), daemon=True).start()
 
     def stop(self) -> None:
@@ -88,5 +92,18 @@ class _Server(socketserver.ThreadingUnixStreamServer):
 
 def is_up(path: Path) -> bool:
     """Return whether somebody listens there."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        return probe.connect_ex(str(path)) == 0
+    with socket.socket(socket.AF_UNIX) as probe, _address(path) as address:
+        return probe.connect_ex(address) == 0
+
+
+@contextmanager
+def _address(path: Path) -> Iterator[str]:
+    """Give a socket's path; one too long for an address leads through its folder, as Linux shows open ones."""
+    if len(os.fsencode(path)) <= LONGEST_ADDRESS:
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)

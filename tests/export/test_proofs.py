@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -138,11 +139,10 @@ def test_a_file_that_does_fewer_tasks_is_stopped(tiny: Tiny, tmp_path: Path) -> 
         convert(STARTER_FOLDER, adapter, files[name], template=tiny.template, name=name, metadata={})
     cases = list(generate_cases(load_site("home"), 14, 8))
     tasks = Tasks(load_site("home"), cases, "finetune.huggingface_engine:open_engine", Placement())
-    given: tuple[Any, ...] = (None, tiny.template, GateLimits())
-    found = check_tasks(tasks, run, STARTER_FOLDER, {"right": files["right"]}, *given)
-    assert found["right"]["count"] == found["Hugging Face"]["count"] >= 7
-    with pytest.raises(GateError, match=r"gate tasks: broken does \d of 14, the Hugging Face model \d+"):
-        check_tasks(tasks, run, STARTER_FOLDER, {"broken": files["broken"]}, *given)
+    with pytest.raises(GateError, match="gate tasks") as caught:  # the right one, which comes first, has passed
+        check_tasks(tasks, run, STARTER_FOLDER, files, None, tiny.template, GateLimits())
+    found = re.search(r"broken does (\d) of 14, the Hugging Face model (\d+) ", str(caught.value))
+    assert found and int(found[1]) < 7 <= int(found[2])
 
 
 def test_the_parts_of_a_reply_are_told_apart(tiny: Tiny) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from edgewright import main
 from finetune.recipe import Recipe
 from finetune.rows import Row, write_rows
 from finetune.run_folder import file_sha256
@@ -58,13 +59,9 @@ def run_in(folder: Path, name: str) -> dict[str, Any]:
 
 def launch(*arguments: str, program: tuple[str, ...] = ("-m", "edgewright")) -> subprocess.CompletedProcess[str]:
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
-    return train(*launcher, *program, "train", *arguments)
-
-
-def train(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, *arguments],
+        [sys.executable, *launcher, *program, "train", *arguments],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -80,7 +77,7 @@ def train(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_two_processes_have_the_losses_of_one(folder: Path) -> None:
     done = launch(str(recipe_in(folder, "two", accumulate=1)))
     assert done.stdout.split() == [str(folder / "two")]  # said once
-    train("-m", "edgewright", "train", str(recipe_in(folder, "one", accumulate=2)))
+    assert main(["train", str(recipe_in(folder, "one", accumulate=2))]) == 0
     two, one = run_in(folder, "two"), run_in(folder, "one")
     assert_same_losses(two, one)
     assert two["data"]["rows"] == 16
@@ -93,7 +90,7 @@ def test_two_processes_that_hold_half_the_weights_each_have_the_losses_of_one(fo
     settings = ["training.share_prefix=false", "training.optimizer=adamw"]
     recipe, program = recipe_in(folder, "halves", accumulate=1), (str(ROOT / "tests" / "finetune" / "fsdp_on_cpu.py"),)
     launch(str(recipe), *settings, program=program)
-    train("-m", "edgewright", "train", str(recipe_in(folder, "whole", accumulate=2)), *settings)
+    assert main(["train", str(recipe_in(folder, "whole", accumulate=2)), *settings]) == 0
     halves, whole = run_in(folder, "halves"), run_in(folder, "whole")
     assert_same_losses(halves, whole)
     ours, theirs = (load_file(folder / name / "adapter" / "adapter_model.safetensors") for name in ("halves", "whole"))
@@ -107,10 +104,13 @@ def test_two_processes_that_hold_half_the_weights_each_have_the_losses_of_one(fo
     launch(str(recipe), *settings, "--resume", program=program)
     assert run_in(folder, "halves")["losses"] == halves["losses"]
 
-    changed = os.environ | {"ACCELERATE_USE_FSDP": "true"}
-    command = [sys.executable, "-m", "edgewright", "train", str(recipe_in(folder, "twice", accumulate=1))]
-    refused = subprocess.run(command, cwd=ROOT, env=changed, capture_output=True, text=True, timeout=300, check=False)
-    assert refused.returncode == 2 and "hint: training.share_prefix=false" in refused.stderr
+
+def test_what_would_shard_the_layers_twice_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert main(["train", str(recipe_in(folder, "twice", accumulate=1))]) == 2
+    assert "hint: training.share_prefix=false" in capsys.readouterr().err
 
 
 def assert_same_losses(two: dict[str, Any], one: dict[str, Any]) -> None:
