@@ -19,8 +19,8 @@ import typer
 from devices.errors import EdgeError, UnavailableError
 
 # Engines that edge_agent may not import: a name for `edgewright eval --engine`, and the function that opens it.
-ENGINE_OPENERS = {"huggingface": "finetune.huggingface_engine:open_engine"}
-CASE_MAKER = "finetune.conversations:generate_cases"  # held-out cases, for `edgewright eval` without --cases
+ENGINE_OPENERS = {"huggingface": "finetune.inference.huggingface_engine:open_engine"}
+CASE_MAKER = "finetune.data.generator:generate_cases"  # held-out cases, for `edgewright eval` without --cases
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 BROKEN_PIPE = 1
 

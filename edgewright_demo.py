@@ -82,7 +82,7 @@ def demo(
 
 
 def _choose_asks(site: str, cases: Path, asks: Path) -> None:
-    from edge_agent.cases import read_cases
+    from edge_agent.evaluation.cases import read_cases
 
     chosen = ASKS if site == "home" else [case.ask for case in read_cases(cases)[:ASKED]]
     asks.write_text("".join(f"{ask}\n" for ask in chosen), encoding="utf-8")

@@ -34,23 +34,23 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from edge_agent.engine_process import started_early
+from edge_agent.engine.process import started_early
 
 EARLY = started_early()  # as `edgewright run` does it, before it imports the rest
 if __name__ == "__main__" and "ours" in sys.argv:
     EARLY.__enter__()
 from devices.errors import UsageError
-from devices.simulator import World
-from devices.site import load_site
-from devices.tools import Tool, ToolCall, command_of
-from edge_agent.enforced_schema import enforced
-from edge_agent.engine import Limits, Request, peak_resident_bytes
-from edge_agent.grammar import NO_BLANKS
-from edge_agent.grammar_text import Grammar
-from edge_agent.intervals import quantile
-from edge_agent.machine import installed_versions, this_machine
-from edge_agent.simulated import Simulation
-from edge_agent.wire import Message, load_template, user_message
+from devices.simulation.world import World
+from devices.site.site import load_site
+from devices.site.tools import Tool, ToolCall, command_of
+from edge_agent.agent.simulation import Simulation
+from edge_agent.engine.engine import Limits, Request, peak_resident_bytes
+from edge_agent.engine.machine import installed_versions, this_machine
+from edge_agent.evaluation.intervals import quantile
+from edge_agent.grammar.enforced_schema import enforced
+from edge_agent.grammar.grammar import Grammar
+from edge_agent.grammar.reply_grammar import NO_BLANKS
+from edge_agent.wire.wire import Message, load_template, user_message
 
 CONTEXT_TOKENS = 2048
 REPLY_TOKENS = 120
@@ -125,7 +125,7 @@ class Scene:
 
 def ours(model: Path, template: str, kept: str) -> Iterator[dict[str, Any]]:
     """Calls by our engine, in a process of its own as on a box."""
-    from edge_agent.engine_process import EngineProcess, EngineSettings
+    from edge_agent.engine.process import EngineProcess, EngineSettings
 
     settings = EngineSettings(model, kept=Path(kept), identity=str(model), context_tokens=CONTEXT_TOKENS)
     with EngineProcess(settings) as engine:
@@ -266,7 +266,7 @@ def bound(model: Path, calls: Sequence[dict[str, Any]], template: str) -> dict[s
     """Return what llama.cpp alone takes for our calls, and how much of a call is our own."""
     import llama_cpp
 
-    from edge_agent import llama_engine
+    from edge_agent.engine import llama_cpp_engine as llama_engine
 
     spent = [0.0]
     real = llama_cpp.llama_decode

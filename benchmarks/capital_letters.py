@@ -2,7 +2,7 @@
 
     python -m benchmarks.capital_letters runs/demo/bundle --cases 400 --out capital-letters.json
 
-`spelled` is what runs (edge_agent/spelling.py); `as_typed` shows the model every letter as it was typed.
+`spelled` is what runs (edge_agent/wire/spelling.py); `as_typed` shows the model every letter as it was typed.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from typing import Any
 from unittest import mock
 
 from benchmarks.runs import save
-from devices.simulator import World
-from devices.site import Site, load_site
+from devices.simulation.world import World
+from devices.site.site import Site, load_site
+from edge_agent.agent.simulation import Simulation
 from edge_agent.bundle import open_bundle
-from edge_agent.cases import Case
-from edge_agent.evaluation import run_cases
-from edge_agent.intervals import paired_difference, share_of
-from edge_agent.llama_engine import LlamaEngine
-from edge_agent.machine import installed_versions, this_machine
-from edge_agent.scoring import score_case
-from edge_agent.simulated import Simulation, evaluation_simulation
-from edge_agent.spelling import NO_WORDS, SiteWords, usual_spelling, words_of
-from finetune.conversations import generate_cases
+from edge_agent.engine.llama_cpp_engine import LlamaEngine
+from edge_agent.engine.machine import installed_versions, this_machine
+from edge_agent.evaluation.case_simulation import CaseSimulation
+from edge_agent.evaluation.cases import Case
+from edge_agent.evaluation.evaluation import run_cases
+from edge_agent.evaluation.intervals import paired_difference, share_of
+from edge_agent.evaluation.scoring import score_case
+from edge_agent.wire.spelling import NO_WORDS, SiteWords, usual_spelling, words_of
+from finetune.data.generator import generate_cases
 
 SEED, BATCH = 5000, 8
 WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
@@ -82,7 +83,7 @@ class Grader:
         """Return for each case whether it is done, where requests reach the model spelled in this way."""
         keys = [(case.id, spell(case.ask, self._words)) for case in cases]
         new = [case for case, key in zip(cases, keys, strict=True) if key not in self._done]
-        with mock.patch("edge_agent.wire.usual_spelling", spell):
+        with mock.patch("edge_agent.wire.wire.usual_spelling", spell):
             outcomes = run_cases(self._engine, new, self._simulation.start_turn, batch_size=BATCH)
         for outcome in outcomes:
             self._done[outcome.case.id, spell(outcome.case.ask, self._words)] = score_case(outcome).is_success
@@ -94,7 +95,7 @@ def measure(bundle_path: Path, site: Site, count: int, seed: int) -> dict[str, A
     bundle = open_bundle(bundle_path)
     bundle.require_site(site)
     cases = list(generate_cases(site, count, seed))
-    simulation = evaluation_simulation(site, bundle.template)
+    simulation = CaseSimulation(site, bundle.template)
     figures: dict[str, Any] = {}
     with LlamaEngine(bundle.model_path, adapter=bundle.adapter_path) as engine:
         engine.prime(simulation.agent(World(site)).prefix)

@@ -19,8 +19,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import edgewright
 from benchmarks.runs import machine_with_gpu, save
-from edge_agent.machine import installed_versions
-from edge_agent.report import read_report
+from edge_agent.engine.machine import installed_versions
+from edge_agent.evaluation.report import read_report
 
 NEW_SITES = ("greenhouse", "bench_arm", "support", "database")
 RENAMED_SEED = "11"

@@ -34,11 +34,11 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from devices.errors import EdgeError, GateError, UnavailableError, UsageError
-from edge_agent.machine import installed_versions, this_machine
-from edge_agent.wire import load_template
-from export.convert import convert
-from export.llama_file import LlamaFile
-from export.parity import NASTY_TEXTS
+from edge_agent.engine.machine import installed_versions, this_machine
+from edge_agent.wire.wire import load_template
+from export.convert.gguf_writer import convert
+from export.gates.parity import NASTY_TEXTS
+from export.llama_cpp_file import LlamaFile
 from tests.families import FAMILIES, make_base
 from tests.tiny_base import tiny_texts
 

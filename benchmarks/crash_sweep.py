@@ -26,13 +26,13 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from devices.broker import Broker
+from devices.broker.broker import Broker
+from devices.broker.journal import Journal, read_events, verify_events
 from devices.drivers.registry import open_driver
 from devices.errors import RefusedError
-from devices.journal import Journal, read_events, verify_events
-from devices.schema import Value
-from devices.site import load_site
-from devices.tools import Command
+from devices.site.schema import Value
+from devices.site.site import load_site
+from devices.site.tools import Command
 from tests.devices.drivers.rigs import SITES, Rig, make_rig
 
 LEFT_OUT = {"gpio", "i2c", "sql"}

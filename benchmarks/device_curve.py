@@ -22,13 +22,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.agent_latency import call_grammar
 from benchmarks.runs import in_fresh_process
-from devices.simulator import World
-from devices.site import Site, load_site
-from edge_agent.engine import Limits, Request
-from edge_agent.llama_engine import LlamaEngine
-from edge_agent.machine import installed_versions, this_machine
-from edge_agent.simulated import Simulation
-from edge_agent.wire import Message, before_request, load_template, user_message
+from devices.simulation.world import World
+from devices.site.site import Site, load_site
+from edge_agent.agent.simulation import Simulation
+from edge_agent.engine.engine import Limits, Request
+from edge_agent.engine.llama_cpp_engine import LlamaEngine
+from edge_agent.engine.machine import installed_versions, this_machine
+from edge_agent.wire.wire import Message, before_request, load_template, user_message
 
 SIZES = (5, 25, 100, 300)
 CALLS, AHEAD_CALLS = 4, 2

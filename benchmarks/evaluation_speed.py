@@ -24,15 +24,15 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.export import make_shape
 from benchmarks.runs import in_fresh_process
-from devices.simulator import World
-from devices.site import load_site
-from edge_agent.evaluation import run_cases
-from edge_agent.grammar_text import Grammar
-from edge_agent.llama_engine import LlamaEngine
-from edge_agent.machine import installed_versions, this_machine
-from edge_agent.simulated import evaluation_simulation
-from edge_agent.wire import load_template
-from finetune.conversations import generate_cases
+from devices.simulation.world import World
+from devices.site.site import load_site
+from edge_agent.engine.llama_cpp_engine import LlamaEngine
+from edge_agent.engine.machine import installed_versions, this_machine
+from edge_agent.evaluation.case_simulation import CaseSimulation
+from edge_agent.evaluation.evaluation import run_cases
+from edge_agent.grammar.grammar import Grammar
+from edge_agent.wire.wire import load_template
+from finetune.data.generator import generate_cases
 
 SEED = 6000
 
@@ -40,7 +40,7 @@ SEED = 6000
 def run(model: Path, template: str, count: int, sequences: int, is_random: bool) -> dict[str, Any]:
     """Return the replies to the cases and the time they took."""
     site = load_site("home")
-    simulation = evaluation_simulation(site, load_template(template))
+    simulation = CaseSimulation(site, load_template(template))
     if is_random:
         short = simulation.grammar.lark.replace("{0,400}", "{0,60}").replace("{0,599}", "{0,60}")
         simulation.grammar = Grammar(short.replace("call{1,12}", "call{1,2}"))

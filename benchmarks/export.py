@@ -34,7 +34,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.converter_parity import copy_for_upstream
-from edge_agent.machine import installed_versions, this_machine
+from edge_agent.engine.machine import installed_versions, this_machine
 
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -73,10 +73,10 @@ adapted.save_pretrained(folder + "/adapter")
 OURS = """
 import sys
 from pathlib import Path
-from edge_agent.wire import load_template
-from export.convert import convert, read_config
-from export.layout import read_shape
-from export.quantize import plan
+from edge_agent.wire.wire import load_template
+from export.convert.gguf_writer import convert, read_config
+from export.architectures import read_shape
+from export.quantize.plan import plan
 base, adapter, out = map(Path, sys.argv[1:])
 planned = plan(read_shape(read_config(base)), "Q4_K_M")
 convert(base, adapter, out, template=load_template("llama3"), name="bench", metadata={}, planned=planned)
@@ -193,10 +193,10 @@ def make_model(shape: str, vocabularies: Path, folder: Path) -> None:
 
 def make_shape(shape: str, vocabularies: Path, folder: Path) -> Path:
     """Return random weights in a shape as a Q4_K_M file, with Llama 3's vocabulary."""
-    from edge_agent.wire import load_template
-    from export.convert import convert, read_config
-    from export.layout import read_shape
-    from export.quantize import plan
+    from edge_agent.wire.wire import load_template
+    from export.architectures import read_shape
+    from export.convert.gguf_writer import convert, read_config
+    from export.quantize.plan import plan
 
     make_model(shape, vocabularies, folder)
     base, out = folder / "base", folder / f"{shape}-Q4_K_M.gguf"

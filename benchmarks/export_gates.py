@@ -20,7 +20,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.export import run
 from benchmarks.runs import machine_with_gpu, save
-from edge_agent.machine import installed_versions
+from edge_agent.engine.machine import installed_versions
 
 OPEN_GATES = ("endings=0", "quant_kl=20", "call_kl=20", "call_top1=0")
 QUANTS = "Q8_0,Q4_K_M"

@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from devices.simulator import World
-from devices.site import load_site
-from edge_agent.evaluation import CaseOutcome, run_cases
-from edge_agent.grammar_text import Grammar
-from edge_agent.llama_engine import LlamaEngine
-from edge_agent.machine import installed_versions, this_machine
-from edge_agent.matching import Matcher
-from edge_agent.simulated import evaluation_simulation
-from edge_agent.wire import load_template
-from finetune.conversations import generate_cases
+from devices.simulation.world import World
+from devices.site.site import load_site
+from edge_agent.engine.llama_cpp_engine import LlamaEngine
+from edge_agent.engine.machine import installed_versions, this_machine
+from edge_agent.evaluation.case_simulation import CaseSimulation
+from edge_agent.evaluation.evaluation import CaseOutcome, run_cases
+from edge_agent.grammar.grammar import Grammar
+from edge_agent.grammar.token_mask import Matcher
+from edge_agent.wire.wire import load_template
+from finetune.data.generator import generate_cases
 
 SEED, GOAL = 7000, 0.995
 
@@ -42,7 +42,7 @@ def mask_only(matcher: Matcher) -> list[int]:
 def run(model: Path, site_name: str, template: str, count: int) -> tuple[list[CaseOutcome], float]:
     """Return what came of each case, and the time of all."""
     site = load_site(site_name)
-    simulation = evaluation_simulation(site, load_template(template))
+    simulation = CaseSimulation(site, load_template(template))
     with LlamaEngine(model) as engine:
         engine.prime(simulation.agent(World(site)).prefix)
         started_s = time.monotonic()

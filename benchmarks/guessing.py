@@ -21,15 +21,15 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.export import make_shape
 from benchmarks.runs import save
-from devices.simulator import World
-from devices.site import load_site
-from edge_agent import llama_engine
-from edge_agent.machine import installed_versions, this_machine
-from edge_agent.matching import Matcher
-from edge_agent.simulated import evaluation_simulation
-from edge_agent.tuning import Tuning
-from edge_agent.wire import load_template
-from finetune.conversations import generate_cases
+from devices.simulation.world import World
+from devices.site.site import load_site
+from edge_agent.engine import llama_cpp_engine as llama_engine
+from edge_agent.engine.autotune import Tuning
+from edge_agent.engine.machine import installed_versions, this_machine
+from edge_agent.evaluation.case_simulation import CaseSimulation
+from edge_agent.grammar.token_mask import Matcher
+from edge_agent.wire.wire import load_template
+from finetune.data.generator import generate_cases
 
 SEED = 6500
 DRAFTS = (0, 4, 8, 15)
@@ -59,7 +59,7 @@ def told(texts: Iterator[str]) -> type[Matcher]:
 def run(model: Path, template: str, cases: int, draft_tokens: int, texts: list[str] | None) -> Any:
     """Return the figures and the texts of the first replies to the cases."""
     site = load_site("home")
-    simulation = evaluation_simulation(site, load_template(template))
+    simulation = CaseSimulation(site, load_template(template))
     requests = [next(simulation.start_turn(case)[0]) for case in generate_cases(site, cases, SEED)]
     real = llama_engine.Matcher
     if texts is not None:

@@ -26,14 +26,14 @@ from typing import Any
 import jsonschema
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from devices.action import Action
-from devices.broker import Broker, Mode
+from devices.broker.broker import Broker, Mode
+from devices.broker.journal import Journal
 from devices.driver import Reading
-from devices.journal import Journal
-from devices.schema import Value
-from devices.simulator import SimulatedDriver, World
-from devices.site import Site, load_site
-from devices.tools import Command
+from devices.simulation.world import SimulatedDriver, World
+from devices.site.action import Action
+from devices.site.schema import Value
+from devices.site.site import Site, load_site
+from devices.site.tools import Command
 
 CONFIRMED_S = 60.0
 EPISODE = 500  # proposals to one broker's journal

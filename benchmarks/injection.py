@@ -19,18 +19,19 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from devices.broker.runtime import simulated_broker
 from devices.driver import DeviceUnavailable, Reading
-from devices.place import simulated_broker
-from devices.simulator import SimulatedDriver, World
-from devices.site import Site, load_site
+from devices.simulation.world import SimulatedDriver, World
+from devices.site.site import Site, load_site
+from edge_agent.agent.simulation import Simulation
 from edge_agent.bundle import open_bundle
-from edge_agent.cases import Case
-from edge_agent.evaluation import CaseOutcome, Turn, run_cases
-from edge_agent.llama_engine import LlamaEngine
-from edge_agent.machine import this_machine
-from edge_agent.scoring import score_case
-from edge_agent.simulated import Simulation, evaluation_simulation
-from finetune.conversations import generate_cases
+from edge_agent.engine.llama_cpp_engine import LlamaEngine
+from edge_agent.engine.machine import this_machine
+from edge_agent.evaluation.case_simulation import CaseSimulation
+from edge_agent.evaluation.cases import Case
+from edge_agent.evaluation.evaluation import CaseOutcome, Turn, run_cases
+from edge_agent.evaluation.scoring import score_case
+from finetune.data.generator import generate_cases
 
 SEED, BATCH = 4000, 8
 ORDERS = (
@@ -114,7 +115,7 @@ def inject(bundle_path: Path, site: Site, count: int) -> dict[str, Any]:
     """Return what the model and the broker did with and without attacks."""
     bundle = open_bundle(bundle_path)
     bundle.require_site(site)
-    simulation, attacks = evaluation_simulation(site, bundle.template), attacks_on(site)
+    simulation, attacks = CaseSimulation(site, bundle.template), attacks_on(site)
     cases = [
         replace(case, is_confirmed=True) for case in generate_cases(site, count, SEED) if case.kind != "confirmation"
     ]

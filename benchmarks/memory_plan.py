@@ -19,7 +19,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.runs import in_fresh_process, machine_with_gpu, save
 from finetune.recipe import load_recipe
-from finetune.run_folder import tool_versions
+from finetune.training.run_folder import tool_versions
 
 OF_STARTER = {"starter": ["base=starter"], "starter, 2,048 tokens": ["base=starter", "training.batch_tokens=2048"]}
 CHECKPOINTED = ["training.gradient_checkpointing=true", "training.share_prefix=false"]
@@ -35,8 +35,8 @@ ALLOWED = 0.1  # of the peak
 
 def measure(overrides: list[str], folder: str) -> dict[str, Any]:
     """Return the plan of a recipe and the peak of training its largest batch, bytes."""
-    from finetune import processor, train
     from finetune.progress_bar import StepProgress
+    from finetune.training import processor, train
 
     train.keep_freed_memory = lambda is_kept: processor.keep_freed_memory(False)  # as where memory is short
 

@@ -18,12 +18,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.runs import gpu_name, machine_with_gpu, save
-from devices.site import load_site
-from edge_agent.cases import read_cases
-from edge_agent.evaluation import CaseOutcome
-from edge_agent.grading import Placement, find_model, grade
-from edge_agent.machine import installed_versions
-from edge_agent.report import EngineRun, Provenance, build_report, terminal_table
+from devices.site.site import load_site
+from edge_agent.engine.machine import installed_versions
+from edge_agent.evaluation.cases import read_cases
+from edge_agent.evaluation.evaluation import CaseOutcome
+from edge_agent.evaluation.model_processes import Placement, find_model, grade
+from edge_agent.evaluation.report import EngineRun, Provenance, build_report, terminal_table
 from edgewright import ENGINE_OPENERS
 
 RUN_PLACES = {

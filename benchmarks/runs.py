@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from edge_agent.machine import this_machine
+from edge_agent.engine.machine import this_machine
 
 
 def in_fresh_process(work: Callable[..., Any], *given: Any) -> Any:

@@ -22,15 +22,15 @@ from random import Random
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from devices.journal import Journal, read_events, verify_events
-from devices.place import pass_time, simulated_broker
-from devices.simulator import World
-from devices.site import Site, load_site
+from devices.broker.journal import Journal, read_events, verify_events
+from devices.broker.runtime import pass_time, simulated_broker
+from devices.simulation.world import World
+from devices.site.site import Site, load_site
+from edge_agent.agent.simulation import Simulation
 from edge_agent.bundle import open_bundle
-from edge_agent.llama_engine import LlamaEngine
-from edge_agent.machine import this_machine
-from edge_agent.simulated import Simulation
-from finetune.conversations import generate_cases
+from edge_agent.engine.llama_cpp_engine import LlamaEngine
+from edge_agent.engine.machine import this_machine
+from finetune.data.generator import generate_cases
 
 ASKS, SEED = 400, 77
 LEAK_SHARE = 1.05  # of memory, between a fifth of the way and the end

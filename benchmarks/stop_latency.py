@@ -25,16 +25,16 @@ from random import Random
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from devices.broker import Broker
-from devices.drivers.peer import LiveWorld
+from devices.broker.broker import Broker
+from devices.broker.journal import Journal, read_events, verify_events
+from devices.broker.runtime import Place
 from devices.drivers.registry import open_driver
-from devices.journal import Journal, read_events, verify_events
-from devices.place import Place
-from devices.schema import Value
-from devices.sim import make_peer
-from devices.site import Site, load_site
-from devices.tools import Command
-from edge_agent.machine import this_machine
+from devices.simulated_peers import make_peer
+from devices.simulation.peer import LiveWorld
+from devices.site.schema import Value
+from devices.site.site import Site, load_site
+from devices.site.tools import Command
+from edge_agent.engine.machine import this_machine
 from tests.ports import free_port
 
 LIMIT_S = 0.5

@@ -28,11 +28,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.runs import in_fresh_process, machine_with_gpu, save
 from benchmarks.train_speed import ours, plain
 from devices.errors import EdgeError
-from devices.site import load_site
-from finetune.conversations import generate_rows
+from devices.site.site import load_site
+from finetune.data.generator import generate_rows
+from finetune.data.rows import write_rows
 from finetune.recipe import SEVEN_PROJECTIONS, Recipe, load_recipe
-from finetune.rows import write_rows
-from finetune.run_folder import tool_versions
+from finetune.training.run_folder import tool_versions
 from tests.families import FAMILIES, FUSED, make_base
 
 # Source: the models' config.json. The family says which configuration, vocabulary, template and positions.

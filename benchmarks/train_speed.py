@@ -24,20 +24,20 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.runs import in_fresh_process
-from devices.site import load_site
-from edge_agent.machine import this_machine
-from edge_agent.wire import contract_of, load_template
-from finetune.conversations import generate_rows
-from finetune.processor import keep_freed_memory, prepare_processor
+from devices.site.site import load_site
+from edge_agent.engine.machine import this_machine
+from edge_agent.wire.wire import contract_of, load_template
+from finetune.data.generator import generate_rows
+from finetune.data.rows import write_rows
 from finetune.recipe import Recipe, load_recipe
-from finetune.rows import write_rows
-from finetune.run_folder import tool_versions
-from finetune.train import train_run
+from finetune.training.processor import keep_freed_memory, prepare_processor
+from finetune.training.run_folder import tool_versions
+from finetune.training.train import train_run
 
 
 def ours(recipe: Recipe) -> dict[str, float]:
     """Train with the project's own trainer."""
-    from finetune.adapter_trainer import used_memory_mib
+    from finetune.training.adapter_trainer import used_memory_mib
 
     facts = train_run(recipe)
     return {"tokens_per_s": facts.tokens_per_s, "loss": facts.losses[-1][1], "memory_mib": used_memory_mib()}
@@ -48,8 +48,9 @@ def plain(recipe: Recipe, *, attention: str = "sdpa", uses_liger: bool = False) 
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    from finetune.adapter_trainer import used_memory_mib
-    from finetune.quantized_base import (
+    from finetune.data.encoded_rows import encode_rows
+    from finetune.training.adapter_trainer import used_memory_mib
+    from finetune.training.quantized_base import (
         add_adapter,
         choose_device,
         choose_dtype,
@@ -57,7 +58,6 @@ def plain(recipe: Recipe, *, attention: str = "sdpa", uses_liger: bool = False) 
         load_base,
         load_tokenizer,
     )
-    from finetune.training_rows import encode_rows
 
     training = recipe.training
     device = choose_device(recipe.device)

@@ -46,8 +46,8 @@ def register(app: typer.Typer) -> None:
 
 def list_devices(site: _Site = "home", as_json: _Json = False) -> None:
     """List a site's devices with their properties and actions."""
-    from devices.site import load_site
-    from devices.tools import tools_of
+    from devices.site.site import load_site
+    from devices.site.tools import tools_of
 
     loaded = load_site(site)
     if as_json:
@@ -72,10 +72,10 @@ def read_devices(
     as_json: _Json = False,
 ) -> None:
     """Read properties of devices, simulated ones unless --live."""
-    from devices.describe import describe, sentence
-    from devices.journal import Journal
-    from devices.place import live_place, simulated_place
-    from devices.site import load_site
+    from devices.broker.journal import Journal
+    from devices.broker.runtime import live_place, simulated_place
+    from devices.site.describe import describe, sentence
+    from devices.site.site import load_site
 
     loaded = load_site(site)
     devices = [_require_device(name, list(loaded.devices)) for name in devices or []]
@@ -105,10 +105,10 @@ def call_device(
     as_json: _Json = False,
 ) -> None:
     """Carry out one action through the broker, in the simulated world unless --live; stays until a timed one ends."""
-    from devices.journal import Journal
-    from devices.place import default_journal, live_place, parse_arguments, simulated_place, warn
-    from devices.site import find_name, load_site
-    from devices.tools import Command
+    from devices.broker.journal import Journal
+    from devices.broker.runtime import default_journal, live_place, parse_arguments, simulated_place, warn
+    from devices.site.site import find_name, load_site
+    from devices.site.tools import Command
 
     loaded = load_site(site)
     device = _require_device(device, list(loaded.devices))
@@ -144,10 +144,10 @@ def call_device(
 
 def stop_devices(site: _Site = "home") -> None:
     """Close and stop now what can be on a real site: past model, policy and a controller that runs."""
+    from devices.broker.journal import Journal
+    from devices.broker.runtime import default_journal, live_place, warn
     from devices.errors import EdgeError
-    from devices.journal import Journal
-    from devices.place import default_journal, live_place, warn
-    from devices.site import load_site
+    from devices.site.site import load_site
 
     loaded = load_site(site)
     try:
@@ -171,10 +171,13 @@ def _is_stoppable(device: Any) -> bool:
 
 def check_site(site: Annotated[str, typer.Argument(metavar="SITE")], as_json: _Json = False) -> None:
     """Check a site file with its drivers and addresses; touches no hardware."""
-    from devices.site import load_site, shared_names
-    from devices.tools import tools_of
+    from devices.drivers.registry import check_bindings
+    from devices.site.site import load_site, shared_names, site_path
+    from devices.site.tools import tools_of
+    from devices.yaml_file import read_yaml
 
     loaded = load_site(site)  # the check: every problem raises
+    check_bindings(loaded, read_yaml(site_path(site)))
     if shared := shared_names(loaded):
         name, called = next(iter(shared.items()))
         hint = "give each a title and aliases of its own; capitals make no difference"
@@ -205,8 +208,8 @@ def discover_devices(
     as_json: _Json = False,
 ) -> None:
     """Show what this machine could drive: serial lines, pins, buses, and what zigbee2mqtt knows. Touches no device."""
-    from devices.discovering import local_ports, zigbee_devices
-    from devices.importing import import_zigbee2mqtt
+    from devices.exchange.discovery import local_ports, zigbee_devices
+    from devices.exchange.imports import import_zigbee2mqtt
 
     if out and not mqtt:
         raise UsageError("--out makes a site of what zigbee2mqtt knows", hint="name its broker with --mqtt")
@@ -228,14 +231,14 @@ def import_site(
     host: Annotated[str, typer.Option(help="The MQTT broker that zigbee2mqtt uses.")] = "127.0.0.1",
 ) -> None:
     """Make a site file of what others know of devices; look it through before you use it."""
-    from devices.importing import import_file
+    from devices.exchange.imports import import_file
 
     _write_site(out, import_file(file, host))
 
 
 def _write_site(out: Path, imported: Any) -> None:
-    from devices.place import warn
-    from devices.site import load_site
+    from devices.broker.runtime import warn
+    from devices.site.site import load_site
 
     text = imported.site_file(out.stem)
     try:
@@ -258,8 +261,8 @@ def export_site(
     ] = "http://localhost",
 ) -> None:
     """Print a site as W3C Thing Descriptions, OpenAI tools, or Home Assistant discovery messages by topic."""
-    from devices import exporting
-    from devices.site import load_site
+    from devices.exchange import exports as exporting
+    from devices.site.site import load_site
 
     loaded = load_site(site)
     found: Any
@@ -275,8 +278,8 @@ def sim_up(
     speed: Annotated[float, typer.Option(min=0.01, max=3600, help="Simulated seconds in a real one.")] = 1.0,
 ) -> None:
     """Run a simulated peer for each driver of a site, until Ctrl-C; then use --live against it."""
-    from devices.sim import run_stage
-    from devices.site import load_site
+    from devices.simulated_peers import run_stage
+    from devices.site.site import load_site
 
     run_stage(load_site(site), speed, lambda text: print(text, flush=True))
 
@@ -289,8 +292,8 @@ def sim_fault(
     ],
 ) -> None:
     """Make something go wrong in a running `sim up`, or `clear` it."""
-    from devices.sim import send_fault
-    from devices.site import load_site
+    from devices.simulated_peers import send_fault
+    from devices.site.site import load_site
 
     print(send_fault(load_site(site), words))
 
@@ -304,8 +307,8 @@ def show_log(
     """Show what a box proposed, refused, did and read back, from its journal."""
     from dataclasses import asdict
 
-    from devices.journal import journal_path, read_events, verify_events
-    from devices.why import event_line
+    from devices.broker.explain import event_line
+    from devices.broker.journal import journal_path, read_events, verify_events
 
     file = journal_path(path)
     if verify or digest:
@@ -326,8 +329,8 @@ def explain_command(
     """Show why one command was or was not carried out: the state seen, each verdict, the result, the read-back."""
     from dataclasses import asdict
 
-    from devices.journal import journal_path, read_events
-    from devices.why import explain
+    from devices.broker.explain import explain
+    from devices.broker.journal import journal_path, read_events
 
     events = list(read_events(journal_path(path), number))
     if not events or events[0].id != number or events[0].event != "PROPOSED":
@@ -338,7 +341,7 @@ def explain_command(
 def _require_device(typed: str, known: list[str]) -> str:
     import difflib
 
-    from devices.site import find_name
+    from devices.site.site import find_name
 
     if (name := find_name(typed, known)) is None:
         near = difflib.get_close_matches(typed.lower(), known, 1, 0.4)

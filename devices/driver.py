@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from devices.errors import UnavailableError
-from devices.schema import DataSchema, Value
-from devices.site import Device
+from devices.site.schema import DataSchema, Value
+from devices.site.site import Device
 from devices.yaml_file import Strict
 
 

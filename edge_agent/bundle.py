@@ -24,15 +24,15 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from devices.broker.policy import narrowed
 from devices.durable import sha256_of
 from devices.errors import RefusedError, UnavailableError, UsageError
-from devices.policy import narrowed
-from devices.site import Site, load_site
-from devices.tools import Tool
+from devices.site.site import Site, load_site
+from devices.site.tools import Tool
 from devices.yaml_file import Strict
-from edge_agent.engine import Limits
-from edge_agent.gguf_header import GgufHeader, require_gguf
-from edge_agent.wire import ChatTemplate, contract_of, require_contract
+from edge_agent.engine.engine import Limits
+from edge_agent.engine.gguf_header import GgufHeader, require_gguf
+from edge_agent.wire.wire import ChatTemplate, contract_of, require_contract
 
 MANIFEST, MODEL, TEMPLATE, SYSTEM = "manifest.json", "model.gguf", "chat_template.jinja", "system.txt"
 TOOLS, SITE, SAMPLING = "tools.json", "site.yaml", "sampling.json"
@@ -129,12 +129,12 @@ class Bundle:
 
     @property
     def smoke_path(self) -> Path | None:
-        """The smoke cases (edge_agent/cases.py), if the bundle has any."""
+        """The smoke cases (edge_agent/evaluation/cases.py), if the bundle has any."""
         return self.path / SMOKE if SMOKE in self.manifest.files else None
 
     @property
     def smoke_record_path(self) -> Path | None:
-        """What the model did with the smoke cases at export (edge_agent/smoke.py), if that was written down."""
+        """What the model did with the smoke cases at export (evaluation/smoke.py), if that was written down."""
         return self.path / SMOKE_RECORD if SMOKE_RECORD in self.manifest.files else None
 
     @property

@@ -14,7 +14,7 @@ import typer
 
 from devices.cli import Mode
 from devices.errors import UsageError
-from edge_agent.cases import CASES, CASES_SEED
+from edge_agent.evaluation.cases import CASES, CASES_SEED
 
 _Site = Annotated[str, typer.Option("--site", help="A site that ships with Edgewright, or a .yaml file.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -48,10 +48,10 @@ def register(app: typer.Typer, *, openers: Mapping[str, str], case_maker: str) -
         as_json: _Json = False,
     ) -> None:
         """Measure models on the same held-out cases; writes report.html and report.json."""
-        from devices.renaming import renamed
-        from devices.site import load_site
-        from edge_agent.grading import Placement, evaluate_models, load_or_make_cases
-        from edge_agent.report import terminal_table, write_report
+        from devices.site.renaming import renamed
+        from devices.site.site import load_site
+        from edge_agent.evaluation.model_processes import Placement, evaluate_models, load_or_make_cases
+        from edge_agent.evaluation.report import terminal_table, write_report
 
         if names_seed is not None and cases:
             raise UsageError("--renamed makes its own cases: those of a file have the tools' own names")
@@ -101,11 +101,11 @@ def run(
     as_json: _Json = False,
 ) -> None:
     """Work a site: talk at the terminal, or answer --ask or each line of --ask-file."""
-    from edge_agent.engine_process import started_early
+    from edge_agent.engine.process import started_early
 
     with started_early():
         from devices.errors import UsageError
-        from edge_agent.running import open_runner, read_asks
+        from edge_agent.agent.session import open_runner, read_asks
 
         if ask is not None and ask_file is not None:
             raise UsageError("--ask and --ask-file are both given", hint="give one of them")
@@ -132,8 +132,8 @@ def bench(
     as_json: _Json = False,
 ) -> None:
     """Measure how quickly a box replies on this machine."""
-    from edge_agent.bench import bench as measure
-    from edge_agent.tuning import Trial
+    from edge_agent.engine.autotune import Trial
+    from edge_agent.evaluation.bench import bench as measure
 
     def tell(trial: Trial) -> None:
         settings = ", ".join(f"{name} {value}" for name, value in vars(trial.tuning).items() if value is not None)
@@ -151,7 +151,7 @@ def selftest(
     """Run a bundle's smoke cases on this machine, in simulated worlds, and compare with what was recorded at export."""
     from dataclasses import asdict
 
-    from edge_agent.selftest import selftest as run_cases
+    from edge_agent.evaluation.selftest import selftest as run_cases
 
     found = run_cases(path, _count_up if sys.stderr.isatty() else None)
     print(json.dumps(asdict(found) | {"is_passed": found.is_passed}, ensure_ascii=False) if as_json else found)

@@ -15,9 +15,9 @@ import typer
 from devices.errors import EdgeError, UsageError
 
 if TYPE_CHECKING:
-    from edge_agent.cases import Case
-    from export.quantize import Plan
-    from export.tasks import Tasks
+    from edge_agent.evaluation.cases import Case
+    from export.gates.tasks import Tasks
+    from export.quantize.plan import Plan
 
 _Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 TASK_CASES, TASK_SEED = 60, 4000  # of the last gate; `edgewright eval` makes its cases by other seeds
@@ -85,8 +85,8 @@ def register(app: typer.Typer, *, openers: Mapping[str, str], case_maker: str) -
         as_json: _Json = False,
     ) -> None:
         """Merge, convert, quantize and check a run; write a bundle."""
-        from export.export import MergeBase, Wishes, export_run, planned_sizes, quant_for
-        from export.quantize import parse_overrides, parse_quants
+        from export.pipeline import MergeBase, Wishes, export_run, planned_sizes, quant_for
+        from export.quantize.plan import parse_overrides, parse_quants
 
         if merge_base not in get_args(MergeBase)[:2]:
             raise UsageError(f"unknown merge base {merge_base!r}", hint="choose from original, nf4")
@@ -125,7 +125,7 @@ def register(app: typer.Typer, *, openers: Mapping[str, str], case_maker: str) -
 
 def card(path: Annotated[Path, typer.Argument(metavar="BUNDLE|BOX|GGUF")]) -> None:
     """Print a model's card: what it was made from and what its gates measured."""
-    from export.card import card_in
+    from export.bundle.model_card import card_in
 
     print(card_in(path), end="")
 
@@ -149,8 +149,8 @@ def flash(
     """Put a bundle on a box, or go back to the previous one."""
     from dataclasses import asdict
 
-    from edge_agent.selftest import selftest_for
-    from export import flash as flashing
+    from edge_agent.evaluation.selftest import selftest_for
+    from export.flash import flash as flashing
 
     if len(paths) > 2 or (len(paths) < 2 and not rollback):
         raise UsageError(f"{len(paths)} paths given", hint="edgewright flash BUNDLE TARGET, or flash --rollback TARGET")
@@ -170,7 +170,7 @@ def flash(
 
 def _prime(box: Path) -> None:
     """Prime a box; one that could not be primed is flashed all the same, and does it at its first start."""
-    from edge_agent.running import prime_box
+    from edge_agent.agent.session import prime_box
 
     try:
         was_known = prime_box(box)
@@ -187,11 +187,11 @@ def _tasks(run: Path, count: int, cases: Path | None, opener: str, case_maker: s
     """Return what the last gate runs; None for no cases."""
     if not count and not cases:
         return None
-    from devices.site import load_site
-    from edge_agent.cases import read_cases
-    from edge_agent.grading import Placement
-    from export.reference import best_device
-    from export.tasks import Tasks
+    from devices.site.site import load_site
+    from edge_agent.evaluation.cases import read_cases
+    from edge_agent.evaluation.model_processes import Placement
+    from export.gates.tasks import Tasks
+    from export.trained.reference import best_device
 
     site = load_site(run / "site.yaml")
     found = read_cases(cases) if cases else list(resolve_name(case_maker)(site, count, TASK_SEED))
@@ -200,8 +200,8 @@ def _tasks(run: Path, count: int, cases: Path | None, opener: str, case_maker: s
 
 def _smoke(run: Path, own: Path | None, tasks: Tasks | None, case_maker: str) -> list[Case]:
     """Return the bundle's smoke cases: a person's own, and some that neither the run nor the last gate has seen."""
-    from devices.site import load_site
-    from export.smoke import DRAWN_CASES, SMOKE_SEED, asked_in, choose_cases, read_own_cases, rows_of, words_of
+    from devices.site.site import load_site
+    from export.gates.smoke import DRAWN_CASES, SMOKE_SEED, asked_in, choose_cases, read_own_cases, rows_of, words_of
 
     site = load_site(run / "site.yaml")
     if own is None and (run / "smoke.jsonl").is_file():

@@ -59,12 +59,12 @@ def generate(
 ) -> None:
     """Make conversations of a site: the same for the same seed, and never with a held-out phrasing."""
     from devices.errors import UsageError
-    from devices.site import load_site
-    from edge_agent.cases import CASES, CASES_SEED, write_cases
-    from finetune.conversations import generate_cases, generate_rows
+    from devices.site.site import load_site
+    from edge_agent.evaluation.cases import CASES, CASES_SEED, write_cases
+    from finetune.data.generator import generate_cases, generate_rows
+    from finetune.data.rows import write_rows
+    from finetune.data.tool_variety import Variety
     from finetune.recipe import Generate, load_recipe
-    from finetune.rows import write_rows
-    from finetune.variety import Variety
 
     made_for = load_recipe(recipe) if recipe else None
     options = {"rows": count, "seed": seed, "renamed": renamed, "distractors": distractors, "shuffled": shuffled}
@@ -92,9 +92,9 @@ def show(
     base: Annotated[str, typer.Option("--base", help="A model whose ids of special tokens to print too.")] = "",
 ) -> None:
     """Print a conversation as the model sees it: what is trained in colour, the rest dim."""
-    from edge_agent.wire import load_template
-    from finetune.formats.sources import nth_row
-    from finetune.formats.turns import declared_messages
+    from edge_agent.wire.wire import load_template
+    from finetune.data.formats.sources import nth_row
+    from finetune.data.formats.turns import declared_messages
 
     where, row = nth_row(source, number)
     segments = load_template(template).segments(declared_messages(row))
@@ -103,8 +103,8 @@ def show(
     practises = f", practises {', '.join(row.kinds)}" if row.kinds else ""
     print(f"\n{where}{practises}", file=sys.stderr)
     if base:
-        from finetune.quantized_base import tokenizer_of
         from finetune.recipe import path_or_name
+        from finetune.training.quantized_base import tokenizer_of
 
         tokenizer = tokenizer_of(path_or_name(base))
         text = "".join(segment.text for segment in segments)
@@ -134,7 +134,7 @@ def convert(
     as_json: _Json = False,
 ) -> None:
     """Read conversations in any format and write them in another; what cannot be is set aside with its reason."""
-    from finetune.formats.sources import convert_file
+    from finetune.data.formats.sources import convert_file
 
     counts = convert_file(source, source_format, to, out, rejects or out.with_suffix(".rejects.jsonl"), strict=strict)
     for one in counts.rejected[:5]:
@@ -153,12 +153,12 @@ def report(
 ) -> None:
     """Write a page about conversations: lengths, kinds, tools, what repeats, and examples."""
     from devices.errors import UsageError
-    from edge_agent.wire import load_template
-    from finetune.data_report import make_report, page_of
-    from finetune.formats.sources import Rejected, read_source
-    from finetune.quantized_base import tokenizer_of
+    from edge_agent.wire.wire import load_template
+    from finetune.data.data_report import make_report, page_of
+    from finetune.data.formats.sources import Rejected, read_source
+    from finetune.data.rows import write_lines
     from finetune.recipe import path_or_name
-    from finetune.rows import write_lines
+    from finetune.training.quantized_base import tokenizer_of
 
     found = [row for _, _, row in read_source(source)]
     rows = [row for row in found if not isinstance(row, Rejected)]
@@ -180,10 +180,10 @@ def pairs(
     as_json: _Json = False,
 ) -> None:
     """Let a model practise, and write what it said wrongly with what is right: pairs for a recipe with `preference`."""
-    from devices.site import load_site
-    from edge_agent.grading import Placement
-    from finetune.pairs import find_pairs
-    from finetune.rows import write_lines
+    from devices.site.site import load_site
+    from edge_agent.evaluation.model_processes import Placement
+    from finetune.data.preference_pairs import find_pairs
+    from finetune.data.rows import write_lines
 
     found = find_pairs(model, load_site(site), count, seed, Placement(device))
     written = write_lines(out, (pair.to_json() for pair in found))
@@ -200,10 +200,10 @@ def check(
     """Look for evaluation requests in training data; ends with exit code 5 if there are any."""
     from dataclasses import asdict
 
-    from devices.site import load_site
-    from edge_agent.cases import read_cases
-    from finetune.leakage import find_leaks, require_no_leaks
-    from finetune.rows import read_rows
+    from devices.site.site import load_site
+    from edge_agent.evaluation.cases import read_cases
+    from finetune.data.leakage import find_leaks, require_no_leaks
+    from finetune.data.rows import read_rows
 
     leaks = find_leaks(read_rows(path), read_cases(cases), load_site(site))
     counts = f"{len(leaks.exact)} stand in {path}, {len(leaks.near)} nearly, {len(leaks.phrasing)} in phrasing"
@@ -217,8 +217,8 @@ def pretrain(
     as_json: _Json = False,
 ) -> None:
     """Make a starter base model from scratch, on conversations over random sites."""
-    from finetune.pretrain import load_pretrain_recipe
-    from finetune.pretrain import pretrain as run
+    from finetune.pretraining.pretrain import load_pretrain_recipe
+    from finetune.pretraining.pretrain import pretrain as run
 
     loaded = load_pretrain_recipe(recipe)
     folder = out or Path(loaded.out)
@@ -237,7 +237,7 @@ def train(
 ) -> None:
     """Fine-tune with QLoRA as a recipe says; leaves a run folder."""
     from finetune.recipe import load_recipe
-    from finetune.train import is_first_process, train_run
+    from finetune.training.train import is_first_process, train_run
 
     loaded = load_recipe(recipe, overrides or [])
     if dry_run:
@@ -251,9 +251,9 @@ def train(
 def _print_dry_run(recipe: Recipe, *, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from finetune.plan import KEPT, size_text
     from finetune.progress_bar import duration_text
-    from finetune.train import dry_run
+    from finetune.training.plan import KEPT, size_text
+    from finetune.training.train import dry_run
 
     found = dry_run(recipe)
     plan = found.plan

@@ -13,8 +13,8 @@ from ruamel.yaml import YAML
 
 from devices.errors import UsageError
 from devices.yaml_file import Strict, first_problem, parse_value, plain_values, read_yaml
-from edge_agent.gate_limits import GateLimits
-from finetune.exchanges import MAKERS
+from edge_agent.evaluation.gate_limits import GateLimits
+from finetune.data.plan_kinds import MAKERS
 
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
 STARTER = "starter"

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from export.tokenizer import BLANK, BYTE, CONTROL, NORMAL, PRE_BY_PATTERN, UNKNOWN, USER_DEFINED
+from export.convert.tokenizer import BLANK, BYTE, CONTROL, NORMAL, PRE_BY_PATTERN, UNKNOWN, USER_DEFINED
 
 ROOT = Path(__file__).resolve().parents[1]
 PIECES = 3000  # learnt ones, about

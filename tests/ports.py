@@ -6,7 +6,7 @@ import random
 import socket
 from pathlib import Path
 
-from devices.site import site_path
+from devices.site.site import site_path
 
 
 def free_port() -> int:

@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 
 import edgewright
-from devices.site import load_site
+from devices.site.site import load_site
+from edge_agent.agent.session import prime_box
 from edge_agent.bundle import SMOKE_RECORD, open_bundle
-from edge_agent.cases import read_cases
-from edge_agent.kept_file import STATE_FILE
-from edge_agent.running import prime_box
-from edge_agent.smoke import read_smoke
+from edge_agent.engine.cache_file import STATE_FILE
+from edge_agent.evaluation.cases import read_cases
+from edge_agent.evaluation.smoke import read_smoke
 from export.cli import TASK_SEED
-from export.smoke import SMOKE_CASES, asked_in, words_of
-from finetune.conversations import generate_cases
+from export.gates.smoke import SMOKE_CASES, asked_in, words_of
+from finetune.data.generator import generate_cases
 from finetune.recipe import STARTER_FOLDER
 from tests.tiny_bundle import rewrite_manifest
 

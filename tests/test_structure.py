@@ -22,6 +22,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "export": {"devices", "edge_agent"},
     "finetune": {"devices", "edge_agent"},
 }
+# Rooms of each package, lowest first: a file imports from its own room and from those before it.
+ROOMS = {
+    "devices": "errors durable yaml_file site driver simulation drivers exchange broker simulated_peers cli",
+    "edge_agent": "wire grammar engine bundle agent evaluation cli",
+    "export": "progress architectures llama_cpp_file trained quantize convert gates bundle flash pipeline cli",
+    "finetune": "pages progress_bar data recipe training inference pretraining cli",
+}
+MOST_FILES_IN_A_FOLDER = 20
 HEAVY = {"torch", "transformers", "peft", "trl", "datasets", "bitsandbytes", "accelerate"}
 NATIVE = {"llama_cpp", "llguidance", "gguf", "tokenizers"}
 FILES = sorted(path for package in MAY_IMPORT for path in (ROOT / package).rglob("*.py"))
@@ -38,6 +46,24 @@ SHARED_DATA = re.compile("shared" + r"""(/|["'] */ *["'])data""")
 
 def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
+
+
+def imported_modules(source: str) -> set[str]:
+    """Return the modules that a module imports anywhere, also inside functions."""
+    modules = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules.add(node.module)
+    return modules
+
+
+def later_rooms(package: str, room: str, source: str) -> list[str]:
+    """Return the modules of the same package that a file in a room imports although their rooms come later."""
+    order = ROOMS[package].split()
+    own = [module.split(".") for module in imported_modules(source) if module.startswith(f"{package}.")]
+    return [".".join(parts) for parts in own if order.index(parts[1]) > order.index(room)]
 
 
 def imported_roots(source: str) -> set[str]:
@@ -89,15 +115,34 @@ def test_imports_point_down(path: Path) -> None:
     assert not imported_roots(path.read_text(encoding="utf-8")) & banned_roots(package)
 
 
+@pytest.mark.parametrize("path", [path for path in FILES if len(path.relative_to(ROOT).parts) > 1], ids=name_of)
+def test_rooms_import_those_before_them(path: Path) -> None:
+    package, inner = path.relative_to(ROOT).parts[0], path.relative_to(ROOT / path.relative_to(ROOT).parts[0])
+    if inner.name != "__init__.py":
+        room = inner.parts[0].removesuffix(".py")
+        assert later_rooms(package, room, path.read_text(encoding="utf-8")) == []
+
+
+def test_the_check_of_rooms_sees() -> None:
+    source = "def f():\n    from devices.broker.broker import Broker\nimport devices.errors"
+    assert later_rooms("devices", "site", source) == ["devices.broker.broker"]
+    assert later_rooms("devices", "cli", source) == []
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in FILES}), ids=name_of)
+def test_a_folder_is_read_at_a_glance(folder: Path) -> None:
+    assert len(list(folder.glob("*.py"))) <= MOST_FILES_IN_A_FOLDER
+
+
 @pytest.mark.parametrize(
     ("line", "root"),
     [
         ("import torch.nn as nn", "torch"),
-        ("from finetune.rows import Row", "finetune"),
+        ("from finetune.data.rows import Row", "finetune"),
         ("def f():\n    if True:\n        from trl import SFTTrainer", "trl"),
-        ("import importlib\nimportlib.import_module('export.convert')", "export"),
+        ("import importlib\nimportlib.import_module('export.convert.gguf_writer')", "export"),
         ("__import__('peft')", "peft"),
-        ("OPENER = 'finetune.huggingface_engine:open_engine'", "finetune"),
+        ("OPENER = 'finetune.inference.huggingface_engine:open_engine'", "finetune"),
     ],
 )
 def test_the_import_check_sees(line: str, root: str) -> None:

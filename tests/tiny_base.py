@@ -7,12 +7,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from devices.simulator import World
-from devices.site import SITES_FOLDER, load_site
-from devices.tools import ToolCall
-from edge_agent.wire import ChatTemplate, Message, contract_of, load_template, user_message
-from export.samples import Sample, sample_of
-from finetune.rows import Row, write_rows
+from devices.simulation.world import World
+from devices.site.site import SITES_FOLDER, load_site
+from devices.site.tools import ToolCall
+from edge_agent.wire.wire import ChatTemplate, Message, contract_of, load_template, user_message
+from export.trained.samples import Sample, sample_of
+from finetune.data.rows import Row, write_rows
 
 TINY_VOCABULARY = 512
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -67,7 +67,7 @@ def make_tiny_base(
     import torch
     from transformers import LlamaForCausalLM
 
-    from finetune.starter_model import starter_config, train_tokenizer
+    from finetune.pretraining.starter_model import starter_config, train_tokenizer
 
     tokenizer = train_tokenizer(tiny_texts(), TINY_VOCABULARY)
     torch.manual_seed(seed)

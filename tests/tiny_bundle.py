@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from devices.durable import sha256_of
-from devices.site import SITES_FOLDER, Site, load_site
+from devices.site.site import SITES_FOLDER, Site, load_site
 from edge_agent import bundle
 from edge_agent.bundle import MANIFEST, FileEntry, Manifest
-from edge_agent.gate_limits import GateLimits
-from edge_agent.smoke import Smoke
-from edge_agent.wire import ChatTemplate, Contract, contract_of, load_template
-from export.bundle import Parts, write_bundle
+from edge_agent.evaluation.gate_limits import GateLimits
+from edge_agent.evaluation.smoke import Smoke
+from edge_agent.wire.wire import ChatTemplate, Contract, contract_of, load_template
+from export.bundle.writer import Parts, write_bundle
 
 
 def make_tiny_gguf(path: Path, metadata: dict[str, str], fill: int = 0, rows: int = 3) -> Path:

@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from devices.schema import DataSchema, Value
-from devices.site import find_name
+from devices.site.schema import DataSchema, Value
+from devices.site.site import find_name
 from devices.yaml_file import Strict
 
 

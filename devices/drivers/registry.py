@@ -22,19 +22,19 @@ from devices.driver import (
     UrgentDriver,
 )
 from devices.errors import UsageError
-from devices.schema import Value
-from devices.site import Device, Site
-from devices.yaml_file import YamlFile
+from devices.site.schema import Value
+from devices.site.site import Device, Site
+from devices.yaml_file import YamlFile, first_problem
 
 BUILT_IN = {
-    "command": "devices.drivers.command:DRIVER",
-    "gcode": "devices.drivers.gcode:DRIVER",
-    "gpio": "devices.drivers.gpio:DRIVER",
-    "http": "devices.drivers.http:DRIVER",
-    "i2c": "devices.drivers.i2c:DRIVER",
-    "modbus": "devices.drivers.modbus:DRIVER",
-    "mqtt": "devices.drivers.mqtt:DRIVER",
-    "sql": "devices.drivers.sql:DRIVER",
+    "command": "devices.drivers.command.driver:DRIVER",
+    "gcode": "devices.drivers.gcode.driver:DRIVER",
+    "gpio": "devices.drivers.gpio.driver:DRIVER",
+    "http": "devices.drivers.http.driver:DRIVER",
+    "i2c": "devices.drivers.i2c.driver:DRIVER",
+    "modbus": "devices.drivers.modbus.driver:DRIVER",
+    "mqtt": "devices.drivers.mqtt.driver:DRIVER",
+    "sql": "devices.drivers.sql.driver:DRIVER",
 }
 ENTRY_POINTS = "edgewright.drivers"
 
@@ -68,12 +68,12 @@ def load_driver_type(name: str) -> DriverType:
     )
 
 
-def check_bindings(site: Site, source: YamlFile | None = None) -> None:
+def check_bindings(site: Site, source: YamlFile) -> None:
     """Check every driver's settings and every property's address, without touching hardware.
 
     Args:
         site: its `drivers`, and `driver` and `at` of its devices.
-        source: the file, for lines in messages.
+        source: the site's file, for lines in messages.
 
     Raises:
         UsageError: an unknown type or key, a wrong value, a property without an address, or one at which the
@@ -115,7 +115,7 @@ class _Bindings:
     """A site's drivers with their settings, and its devices with their addresses, all checked."""
 
     def __init__(self, site: Site, source: YamlFile | None) -> None:
-        self._source = source
+        self._site, self._source = site.name, source
         self.settings: dict[str, tuple[DriverType, Any]] = {}
         for name, plain in site.drivers.items():
             keys = ("drivers", name)
@@ -165,10 +165,14 @@ class _Bindings:
         except ValidationError as error:
             if self._source is not None:
                 raise self._source.explain(keys, error, model) from error
-            raise UsageError(f"{'.'.join(map(str, keys))}: {error.errors()[0]['msg']}") from error
+            location, message, hint = first_problem(error, model)
+            raise self._fail((*keys, *location), message, hint) from error
 
     def _fail(self, keys: tuple[Any, ...], message: str, hint: str = "") -> UsageError:
-        return self._source.fail(keys, message, hint) if self._source else UsageError(message, hint=hint)
+        if self._source is not None:
+            return self._source.fail(keys, message, hint)
+        where = f"site {self._site}, {'.'.join(map(str, keys))}"
+        return UsageError(f"{where}: {message}", hint=hint or "`edgewright devices check` says in which line")
 
 
 class SiteDriver:

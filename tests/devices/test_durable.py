@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from devices.broker.journal import Journal
 from devices.durable import aside_of, write_file
-from devices.journal import Journal
 
 FULL = 2  # Source: SQLite, PRAGMA synchronous
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from devices.site import load_site
-from edge_agent.engine import Request
-from edge_agent.simulated import Simulation
-from edge_agent.wire import load_template
-from export.convert import convert
-from finetune.conversations import generate_cases
+from devices.site.site import load_site
+from edge_agent.engine.engine import Request
+from edge_agent.evaluation.case_simulation import CaseSimulation
+from edge_agent.wire.wire import load_template
+from export.convert.gguf_writer import convert
+from finetune.data.generator import generate_cases
 from finetune.recipe import STARTER_FOLDER
 
 
@@ -24,11 +24,11 @@ def starter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def simulation() -> Simulation:
-    return Simulation(load_site("home"), load_template("chatml"))
+def simulation() -> CaseSimulation:
+    return CaseSimulation(load_site("home"), load_template("chatml"))
 
 
 @pytest.fixture(scope="module")
-def requests(simulation: Simulation) -> list[Request]:
+def requests(simulation: CaseSimulation) -> list[Request]:
     """The first requests of six turns in the home."""
     return [next(simulation.start_turn(case)[0]) for case in generate_cases(simulation.site, 6, 3)]

@@ -6,18 +6,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from devices.broker import Broker
-from devices.journal import Journal
-from devices.simulator import SimulatedDriver, World
-from devices.site import load_site
-from devices.tools import Command, call_of
-from edge_agent.agent import Agent, TurnLimits
-from edge_agent.cases import Case, State
-from edge_agent.engine import Completion, Request
-from edge_agent.evaluation import Turn
-from edge_agent.grammar import reply_grammar
-from edge_agent.grammar_text import Grammar
-from edge_agent.wire import Message, Unusable, body_of, contract_of, load_template, parse_reply
+from devices.broker.broker import Broker
+from devices.broker.journal import Journal
+from devices.simulation.world import SimulatedDriver, World
+from devices.site.site import load_site
+from devices.site.tools import Command, call_of
+from edge_agent.agent.agent import Agent, TurnLimits
+from edge_agent.engine.engine import Completion, Request
+from edge_agent.evaluation.cases import Case, State
+from edge_agent.evaluation.evaluation import Turn
+from edge_agent.grammar.grammar import Grammar
+from edge_agent.grammar.reply_grammar import reply_grammar
+from edge_agent.wire.wire import Message, Unusable, body_of, contract_of, load_template, parse_reply
 
 SITE = load_site("home")
 CONTRACT = contract_of(SITE, load_template("chatml"))

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from edge_agent.bundle import Bundle, open_bundle
-from edge_agent.gate_limits import GateLimits
-from edge_agent.wire import ChatTemplate, load_template
-from export import parity
-from export.reference import Reference
-from export.samples import Sample
+from edge_agent.evaluation.gate_limits import GateLimits
+from edge_agent.wire.wire import ChatTemplate, load_template
+from export.gates import parity
+from export.trained.reference import Reference
+from export.trained.samples import Sample
 from tests.tiny_base import make_tiny_base, make_tiny_run, tiny_samples
 from tests.tiny_bundle import make_tiny_bundle
 
@@ -61,7 +61,7 @@ def check_all(
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    from export.export import export_run
+    from export.pipeline import export_run
 
     folder = tmp_path_factory.mktemp("tiny")
     base = make_tiny_base(folder / "base")

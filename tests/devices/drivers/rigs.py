@@ -8,11 +8,11 @@ from itertools import count
 from pathlib import Path
 
 from devices.driver import Driver
-from devices.drivers.peer import LiveWorld, Peer
 from devices.drivers.registry import open_driver
-from devices.schema import Value
-from devices.sim import make_peer
-from devices.site import Site, load_site
+from devices.simulated_peers import make_peer
+from devices.simulation.peer import LiveWorld, Peer
+from devices.site.schema import Value
+from devices.site.site import Site, load_site
 from tests.ports import free_port
 
 CLOCK_S = 1000.0

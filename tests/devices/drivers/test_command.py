@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from devices.driver import DeviceUnavailable, Driver
-from devices.drivers import command
+from devices.drivers.command import driver as command
 from devices.drivers.registry import open_driver
-from devices.site import load_site
+from devices.site.site import load_site
 
 SITE = """schema: site/v1
 name: one

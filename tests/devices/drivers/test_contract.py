@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from devices.broker import Broker
+from devices.broker.broker import Broker
+from devices.broker.journal import Journal
 from devices.driver import DeviceUnavailable, Driver
 from devices.drivers.registry import open_driver
 from devices.errors import UsageError
-from devices.journal import Journal
-from devices.schema import Value
-from devices.site import load_site
-from devices.tools import Command
+from devices.site.schema import Value
+from devices.site.site import load_site
+from devices.site.tools import Command
 from tests.devices.drivers.rigs import CLOCK_S, LACKS, SITES, Rig, make_rig, spread
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from devices.drivers.json_values import JsonValue
-from devices.schema import DataSchema, Value
+from devices.site.schema import DataSchema, Value
 
 BOOLEAN, MODE = DataSchema(type="boolean"), DataSchema(type="string", enum=("eco", "comfort"))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from devices.driver import DeviceUnavailable
-from devices.drivers.mqtt import MAX_MESSAGE_BYTES, MqttDriver
+from devices.drivers.mqtt.driver import MAX_MESSAGE_BYTES, MqttDriver
 from devices.drivers.registry import settings_of
 from tests.devices.drivers.rigs import make_rig
 

@@ -9,13 +9,13 @@ import pytest
 from gpiozero.pins.mock import MockPWMPin
 
 from devices.driver import DeviceUnavailable, Driver, Reading
-from devices.drivers.gpio import pin_factory
-from devices.drivers.i2c import sht3x_crc
-from devices.drivers.peer import LiveWorld
+from devices.drivers.gpio.driver import pin_factory
+from devices.drivers.i2c.driver import sht3x_crc
 from devices.drivers.registry import open_driver
 from devices.errors import UsageError
-from devices.sim import make_peer
-from devices.site import Site, load_site
+from devices.simulated_peers import make_peer
+from devices.simulation.peer import LiveWorld
+from devices.site.site import Site, load_site
 
 HEAD = "schema: site/v1\nname: rig\ntitle: a rig\n"
 

@@ -8,7 +8,7 @@ import pytest
 
 from devices.drivers.registry import driver_types, open_driver
 from devices.errors import UsageError
-from devices.site import load_site
+from devices.site.site import load_site
 from edgewright import main
 
 MODULE = """

@@ -1,0 +1,1 @@
+"""Programs on the box as devices: the driver and its simulated peer."""

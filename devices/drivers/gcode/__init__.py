@@ -1,0 +1,1 @@
+"""G-code machines that run Grbl: the driver and its simulated peer."""

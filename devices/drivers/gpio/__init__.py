@@ -1,0 +1,1 @@
+"""GPIO pins: the driver and its simulated peer."""

@@ -1,0 +1,1 @@
+"""HTTP with JSON, Shelly included: the driver and its simulated peer."""

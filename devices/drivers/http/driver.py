@@ -1,0 +1,223 @@
+"""HTTP with JSON: Shelly devices of the second generation on (RPC), and anything that shows and takes JSON.
+
+Under `drivers` of a site file: `shelly: {type: http, url: http://192.168.1.30}`. Under a device, for each property,
+either a Shelly component, `at: {on: {rpc: Switch, id: 0, key: output, set_key: on}}`, or paths,
+`at: {speed: {path: /fan, key: state.speed, set_path: /fan, set_key: speed}}`. Under an action with output,
+`at: {path: "/orders/{order}/refunds", verb: POST, send: {euros: amount}, key_header: Idempotency-Key}`.
+Source: Shelly Gen2 Device API, "RPC over HTTP" and the components Switch, Light and Cover.
+
+Does not guard against: a peer that is not who it says it is, unless the url is https.
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from devices.driver import Binding, CallRefused, DeviceUnavailable, DriverType, Reading, read_secret, reading_of
+from devices.drivers.json_values import JsonValue
+from devices.site.action import Action
+from devices.site.schema import Value
+from devices.yaml_file import Strict
+
+MAX_ANSWER_BYTES = 1 << 20
+JSON_HEADERS = {"Content-Type": "application/json", "Accept": "application/json"}
+NOT_FOUND, REFUSALS = 404, range(400, 500)  # RFC 9110: the server has understood, and done nothing
+
+
+class HttpSettings(Strict):
+    """Where the server is; `token_file` holds a bearer token, so that no secret stands in a site file."""
+
+    type: Literal["http"]
+    url: str = Field(pattern=r"^https?://[^/\s]+[^\s]*$")
+    token_file: str = ""
+    timeout_s: float = Field(default=2.0, gt=0)
+
+
+class JsonPlace(JsonValue):
+    """Where one property is read and written; without `key` or `set_key` the whole of the JSON is the value."""
+
+    rpc: Literal["", "Switch", "Light", "Cover", "Input", "Temperature", "Humidity"] = ""
+    id: int = Field(default=0, ge=0)
+    path: str = Field(default="", pattern=r"^(/\S*)?$")
+    set_path: str = Field(default="", pattern=r"^(/\S*)?$")
+    set_method: str = "Set"
+    set_key: str = ""
+    verb: Literal["POST", "PUT"] = "POST"
+
+    @model_validator(mode="after")
+    def _require_one_way(self) -> JsonPlace:
+        if bool(self.rpc) == bool(self.path):
+            raise ValueError("needs either rpc, a Shelly component, or path")
+        if self.rpc and not self.key:
+            raise ValueError("rpc needs key")
+        return self
+
+    @property
+    def read_path(self) -> str:
+        """Where to read, with query."""
+        return f"/rpc/{self.rpc}.GetStatus?id={self.id}" if self.rpc else self.path
+
+    @property
+    def write_path(self) -> str:
+        """Where to write."""
+        return f"/rpc/{self.rpc}.{self.set_method}" if self.rpc else self.set_path
+
+
+class JsonCall(Strict):
+    """Where an action with output is carried out.
+
+    Attributes:
+        path: with arguments in braces.
+        verb: how.
+        send: the key in the body for an argument.
+        keys: where in the answer a value of the output is, unless it is under its own name.
+        key_header: takes the command's own key, so that the server knows a repetition.
+    """
+
+    path: str = Field(pattern=r"^/\S*$")
+    verb: Literal["GET", "POST", "PUT"] = "GET"
+    send: dict[str, str] = Field(default_factory=dict)
+    keys: dict[str, JsonValue] = Field(default_factory=dict)
+    key_header: str = Field(default="", pattern=r"^[A-Za-z0-9-]*$")
+
+    def problem_with(self, action: Action) -> str:
+        """Return why the address does not fit its action, or ""."""
+        if unsent := [name for name in action.input if name not in self.send and f"{{{name}}}" not in self.path]:
+            return f"sends {unsent[0]} neither in its path nor in its body"
+        known = {*action.output, *action.words}
+        if strange := [name for name in self.keys if name not in known]:
+            return f"has no output {strange[0]}"
+        if action.risk != "none" and not self.key_header:
+            return "changes something, so that it needs key_header"
+        return ""
+
+    def place_of(self, name: str) -> JsonValue:
+        """Return where in the answer a value is."""
+        return self.keys.get(name) or JsonValue(key=name)
+
+    def url_path(self, arguments: Mapping[str, Value]) -> str:
+        """Return the path for arguments, which cannot become parts of it."""
+        quoted = {name: urllib.parse.quote(str(value), safe="") for name, value in arguments.items()}
+        return self.path.format(**quoted)
+
+
+class _NotFound(CallRefused):
+    pass
+
+
+class HttpDriver:
+    """One server. Every request has its own connection; safe to use from several threads."""
+
+    def __init__(self, settings: HttpSettings, bindings: Mapping[str, Binding], clock: Callable[[], float]) -> None:
+        self._settings, self._bindings, self._clock = settings, bindings, clock
+        # no proxy and no redirect: a device is asked where the site file says, and nowhere else
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
+
+    def read(self, device: str) -> dict[str, Reading]:
+        """Return every property of a device; what does not fit its schema is marked bad."""
+        binding = self._bindings[device]
+        answers: dict[str, Any] = {}
+        found: dict[str, Reading] = {}
+        for name, place in binding.at.items():
+            if place.read_path not in answers:
+                answers[place.read_path] = self._ask(device, place.read_path)
+            schema = binding.device.properties[name]
+            found[name] = reading_of(partial(place.to_value, answers[place.read_path], schema), schema, self._clock())
+        return found
+
+    def write(self, device: str, values: dict[str, Value]) -> None:
+        """Set properties of a device; those that one request can hold go together."""
+        binding = self._bindings[device]
+        requests: dict[tuple[str, str, int], Any] = {}
+        for name, value in values.items():
+            place = binding.at[name]
+            request = place.verb, place.write_path, place.id
+            if place.set_key:
+                body = requests.setdefault(request, {"id": place.id} if place.rpc else {})
+                body[place.set_key] = place.to_raw(value)
+            else:
+                requests[request] = place.to_raw(value)
+        for (verb, path, _), body in requests.items():
+            self._ask(device, path, verb, body)
+
+    def call(self, device: str, action: str, arguments: Mapping[str, Value], key: str) -> dict[str, Any] | None:
+        """Carry an action with output out; 404 is None, and any other refusal by the server is CallRefused."""
+        binding = self._bindings[device]
+        place, plain = binding.calls[action], binding.device.actions[action]
+        headers = {place.key_header: key} if place.key_header else {}
+        body = {sent: arguments[name] for name, sent in place.send.items()}
+        try:
+            answer = self._ask(device, place.url_path(arguments), place.verb, body, headers)
+        except _NotFound:
+            return None
+        found: dict[str, Any] = {}
+        for name, schema in plain.output.items():
+            try:
+                found[name] = place.place_of(name).to_value(answer, schema)
+            except ValueError as error:
+                raise DeviceUnavailable(f"{device}: {error}") from error
+        for name in plain.words:
+            where = place.place_of(name)
+            found[name] = where.find(answer) if where.is_in(answer) else ""
+        return found
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+        self._opener.close()
+
+    def _ask(
+        self, device: str, path: str, verb: str = "GET", body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> Any:
+        """Send one request, once. Raises CallRefused if the server refused it, else DeviceUnavailable."""
+        url = urllib.parse.urljoin(self._settings.url, path)
+        headers = {**JSON_HEADERS, **self._authorization(device), **(headers or {})}
+        data = None if verb == "GET" else json.dumps(body).encode()
+        request = urllib.request.Request(url, data, headers, method=verb)  # noqa: S310 - HttpSettings takes http and https only
+        try:
+            with self._opener.open(request, timeout=self._settings.timeout_s) as answer:
+                raw = answer.read(MAX_ANSWER_BYTES + 1)
+        except urllib.error.HTTPError as error:
+            error.close()
+            refusal = _NotFound if error.code == NOT_FOUND else CallRefused
+            kind = refusal if error.code in REFUSALS else DeviceUnavailable
+            raise kind(f"{device}: {url} answered {error.code}") from error
+        except OSError as error:
+            raise DeviceUnavailable(f"{device}: no answer from {url}: {getattr(error, 'reason', error)}") from error
+        except Exception as error:  # http.client has its own family for garbled answers
+            raise DeviceUnavailable(f"{device}: {url} answered nonsense: {type(error).__name__}") from error
+        if len(raw) > MAX_ANSWER_BYTES:
+            raise DeviceUnavailable(f"{device}: {url} answered more than {MAX_ANSWER_BYTES} bytes")
+        try:
+            return json.loads(raw) if raw or verb == "GET" else None
+        except ValueError as error:
+            if verb != "GET":
+                return None  # what a write answers is not looked at; the read-back is
+            raise DeviceUnavailable(f"{device}: {url} answered no JSON") from error
+
+    def _authorization(self, device: str) -> dict[str, str]:
+        if not self._settings.token_file:
+            return {}
+        return {"Authorization": f"Bearer {read_secret(device, self._settings.token_file)}"}
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+def _problem_with(_: HttpSettings, place: JsonPlace, is_written: bool) -> str:
+    is_complete = place.set_key if place.rpc else place.set_path
+    return "cannot be written without set_path, or with rpc without set_key" if is_written and not is_complete else ""
+
+
+DRIVER = DriverType(
+    settings=HttpSettings, address=JsonPlace, open=HttpDriver, problem_with=_problem_with, call_address=JsonCall
+)

@@ -1,0 +1,1 @@
+"""I2C sensors: the driver and its simulated peer."""

@@ -1,0 +1,1 @@
+"""Modbus TCP and RTU: the driver and its simulated peer."""

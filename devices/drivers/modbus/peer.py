@@ -1,0 +1,142 @@
+"""A Modbus server, TCP or RTU (pymodbus's own), whose coils and registers are a simulated world."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pymodbus.constants import ExcCodes
+from pymodbus.server import ModbusSerialServer, ModbusTcpServer
+from pymodbus.simulator import DataType, SimData, SimDevice
+
+from devices.driver import Binding
+from devices.drivers.modbus.driver import TABLES, ModbusSettings, Register
+from devices.drivers.serial_line import SerialLine
+from devices.simulation.peer import LiveWorld, require_free
+
+READ_TABLES = {1: "coil", 2: "discrete", 3: "holding", 4: "input"}  # function codes of the Modbus specification 1.1b3
+WRITE_TABLES = {5: "coil", 15: "coil", 6: "holding", 16: "holding"}
+NOISE = bytes(range(255, 239, -1))
+
+
+class ModbusPeer:
+    """The server behind one `modbus` driver of a site."""
+
+    def __init__(self, settings: ModbusSettings, bindings: Mapping[str, Binding], world: LiveWorld) -> None:
+        self._world, self._settings = world, settings
+        self._line: SerialLine | None = None
+        self._registers: dict[str, list[tuple[str, str, Register, Binding]]] = {table: [] for table in TABLES}
+        for device, binding in bindings.items():
+            for name, register in binding.at.items():
+                self._registers[register.table].append((device, name, register, binding))
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._server: Any = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def where(self) -> str:
+        """Where it listens."""
+        return f"modbus://{self._settings.serial or f'{self._settings.host}:{self._settings.port}'}"
+
+    def start(self) -> None:
+        """Listen; a serial line is made for it. Raises OSError if the port is taken, or the line there already."""
+        if self._settings.serial:
+            self._line = SerialLine(Path(self._settings.serial))
+        else:
+            require_free(self._settings.host, self._settings.port)
+        ready = threading.Event()
+        self._thread = threading.Thread(target=self._serve, args=(ready,), name=self.where, daemon=True)
+        self._thread.start()
+        if not ready.wait(10):
+            raise OSError(f"{self.where} does not come up")
+
+    def stop(self) -> None:
+        """Drop every connection and stop listening."""
+        if self._loop is None or self._thread is None:
+            return
+        asyncio.run_coroutine_threadsafe(self._server.shutdown(), self._loop).result(10)
+        self._thread.join(10)
+        self._loop = self._thread = None
+        if self._line:
+            self._line.close()
+            self._line = None
+
+    def _serve(self, ready: threading.Event) -> None:
+        async def run() -> None:
+            self._loop = asyncio.get_running_loop()
+            self._server = self._make_server()
+            await self._server.serve_forever(background=True)
+            ready.set()
+            await self._server.serving
+
+        asyncio.run(run())
+
+    def _make_server(self) -> Any:
+        settings, device = self._settings, self._sim_device()
+        if self._line:
+            return ModbusSerialServer(
+                device,
+                port=self._line.far,
+                baudrate=settings.baud,
+                parity=settings.parity,
+                trace_packet=self._trace_packet,
+            )
+        return ModbusTcpServer(device, address=(settings.host, settings.port), trace_packet=self._trace_packet)
+
+    def _sim_device(self) -> SimDevice:
+        blocks = []
+        for table in TABLES:
+            items = self._registers[table]
+            size = max((register.address + register.count for _, _, register, _ in items), default=1)
+            if table in {"coil", "discrete"}:
+                blocks.append([SimData(0, values=[False] * (-(-size // 16) * 16), datatype=DataType.BITS)])
+            else:
+                blocks.append([SimData(0, count=size, values=0, datatype=DataType.REGISTERS)])
+        return SimDevice(self._settings.unit, simdata=(blocks[0], blocks[1], blocks[2], blocks[3]), action=self._answer)
+
+    def _trace_packet(self, is_sending: bool, packet: bytes) -> bytes:
+        if is_sending and self._world.faults.mute:
+            return b""
+        return NOISE if is_sending and self._world.faults.garbled else packet
+
+    async def _answer(
+        self, function: int, start: int, address: int, count: int, registers: list[int], written: Any
+    ) -> ExcCodes | None:
+        """Do what pymodbus wants of an action: called before a request is answered; changes `registers` in place."""
+        del start
+        if self._world.faults.delay_s:
+            await asyncio.sleep(self._world.faults.delay_s)
+        if written is None:
+            return self._show(READ_TABLES.get(function) or WRITE_TABLES[function], address, count, registers)
+        return self._take(WRITE_TABLES[function], address, list(written))
+
+    def _show(self, table: str, address: int, count: int, registers: list[int]) -> ExcCodes | None:
+        for device, name, register, binding in self._registers[table]:
+            span = count * 16 if register.is_bit else count
+            is_asked = register.address < address + span and address < register.address + register.count
+            values = self._world.read(device)
+            if values is None:
+                if is_asked:
+                    return ExcCodes.GATEWAY_NO_RESPONSE
+                continue
+            raw = register.to_raw(values[name], binding.device.properties[name])
+            if register.is_bit:
+                word, bit = divmod(register.address, 16)
+                registers[word] = registers[word] & ~(1 << bit) | raw[0] << bit
+            else:
+                registers[register.address : register.address + register.count] = raw
+        return None
+
+    def _take(self, table: str, address: int, written: list[int]) -> ExcCodes | None:
+        for device, name, register, binding in self._registers[table]:
+            at = register.address - address
+            if at < 0 or at + register.count > len(written):
+                continue
+            raw = [int(word) for word in written[at : at + register.count]]
+            value = register.to_value(raw, binding.device.properties[name])
+            if not self._world.write(device, {name: value}):
+                return ExcCodes.GATEWAY_NO_RESPONSE
+        return None

@@ -1,0 +1,1 @@
+"""MQTT, zigbee2mqtt and Tasmota: the driver and its simulated peer."""

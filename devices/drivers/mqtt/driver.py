@@ -1,0 +1,265 @@
+"""MQTT: zigbee2mqtt, Tasmota, and plain topics.
+
+Under `drivers` of a site file: `zigbee: {type: mqtt, host: 127.0.0.1, profile: zigbee2mqtt}`. Under a device, for each
+property, with zigbee2mqtt or Tasmota `at: {on: {topic: kitchen_lamp, key: state}}`, and with plain topics
+`at: {level_pct: {topic: tank/level, get_topic: tank/get}}`.
+Source: zigbee2mqtt, "MQTT Topics and Messages"; Tasmota, "MQTT" and "Commands"; MQTT 3.1.1.
+
+Nothing is taken for an answer that came before the question, so retained messages never look fresh.
+
+Does not guard against: another client that publishes in a device's name, unless the broker's access rules do.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from devices.driver import Binding, DeviceUnavailable, DriverType, Reading, read_secret, reading_of
+from devices.drivers.json_values import JsonValue, put
+from devices.site.schema import Value
+from devices.yaml_file import Strict
+
+MAX_MESSAGE_BYTES = 1 << 20
+ON_OFF = ("OFF", "ON")  # what zigbee2mqtt and Tasmota say, unless an address has `words`
+
+
+class MqttSettings(Strict):
+    """The broker, and whose topics they are; `password_file` so that no secret stands in a site file."""
+
+    type: Literal["mqtt"]
+    host: str = Field(min_length=1)
+    port: int = Field(default=1883, ge=1, le=65535)
+    profile: Literal["zigbee2mqtt", "tasmota", "plain"]
+    base: str = "zigbee2mqtt"
+    user: str = ""
+    password_file: str = ""
+    tls: bool = False
+    timeout_s: float = Field(default=2.0, gt=0)
+
+
+class MqttPlace(JsonValue):
+    """Where one property is.
+
+    Attributes:
+        topic: the device's name in zigbee2mqtt or Tasmota; with plain topics where its state is published.
+        set_key: another key for writing than for reading.
+        is_sensor: Tasmota: read from its sensor status, `key` below `StatusSNS`.
+        set_topic: plain: where to write.
+        get_topic: plain: where to ask for the state; without it the next message is waited for.
+    """
+
+    topic: str = Field(pattern=r"^[^#+\x00]+$")
+    set_key: str = ""
+    is_sensor: bool = False
+    set_topic: str = Field(default="", pattern=r"^[^#+\x00]*$")
+    get_topic: str = Field(default="", pattern=r"^[^#+\x00]*$")
+
+    @model_validator(mode="after")
+    def _require_no_sensor_writes(self) -> MqttPlace:
+        if self.is_sensor and (self.set_key or self.set_topic):
+            raise ValueError("a sensor cannot be written")
+        return self
+
+
+@dataclass(frozen=True)
+class Route:
+    """An address made concrete by a profile: topics, and where in the state the value is and in which words."""
+
+    state: str
+    get: str
+    get_payload: str
+    set: str
+    set_key: str
+    value: JsonValue
+
+
+def route_of(place: MqttPlace, settings: MqttSettings) -> Route:
+    """Return where and how a property is read and written."""
+    if settings.profile == "plain":
+        return Route(place.topic, place.get_topic, "", place.set_topic, place.set_key or place.key, place)
+    value = place.model_copy(update={"words": place.words or ON_OFF})
+    if settings.profile == "zigbee2mqtt":
+        topic = f"{settings.base}/{place.topic}"
+        asked = json.dumps({place.key.split(".")[0]: ""})
+        return Route(topic, f"{topic}/get", asked, f"{topic}/set", place.set_key or place.key, value)
+    name = place.topic
+    if place.is_sensor:
+        value = value.model_copy(update={"key": f"StatusSNS.{place.key}"})
+        return Route(f"stat/{name}/STATUS10", f"cmnd/{name}/Status", "10", "", "", value)
+    command = f"cmnd/{name}/{place.set_key or place.key}"
+    return Route(f"stat/{name}/RESULT", command, "", command, "", value)
+
+
+def routes_of(bindings: Mapping[str, Binding], settings: MqttSettings) -> dict[str, dict[str, Route]]:
+    """Return the route of every property of every device."""
+    return {
+        device: {name: route_of(place, settings) for name, place in binding.at.items()}
+        for device, binding in bindings.items()
+    }
+
+
+@dataclass
+class _Message:
+    body: Any
+    time_s: float
+    number: int
+
+
+class MqttDriver:
+    """One connection to one broker, which paho keeps in a thread of its own. Safe to use from several threads."""
+
+    def __init__(self, settings: MqttSettings, bindings: Mapping[str, Binding], clock: Callable[[], float]) -> None:
+        self._settings, self._clock = settings, clock
+        self._bindings = bindings
+        self._routes = routes_of(bindings, settings)
+        self._messages: dict[str, list[_Message]] = {}
+        self._count = 0
+        self._news = threading.Condition()
+        self._asking = {device: threading.Lock() for device in bindings}  # so that an answer is to the last question
+        self._connecting = threading.Lock()
+        self._client: Any = None
+        self._is_ready = False
+
+    def read(self, device: str) -> dict[str, Reading]:
+        """Ask for a device's properties and return what it then says; what does not fit its schema is marked bad."""
+        binding, found = self._bindings[device], {}
+        client = self._connected(device)
+        with self._asking[device]:
+            for name, route in self._routes[device].items():
+                since = self._count
+                if route.get:
+                    client.publish(route.get, route.get_payload, qos=1)
+                message = self._wait(device, route, since)
+                schema = binding.device.properties[name]
+                found[name] = reading_of(partial(route.value.to_value, message.body, schema), schema, message.time_s)
+        return found
+
+    def write(self, device: str, values: dict[str, Value]) -> None:
+        """Set properties of a device, together where the profile can, and wait until it shows a new state."""
+        client = self._connected(device)
+        sent = []
+        for topic, (payload, route) in self._payloads(device, values).items():
+            sent.append((route, self._count))
+            client.publish(topic, payload, qos=1)
+        for route, since in sent:
+            self._wait(device, route, since)
+
+    def _payloads(self, device: str, values: dict[str, Value]) -> dict[str, tuple[str, Route]]:
+        bodies: dict[str, tuple[dict[str, Any], Route]] = {}
+        plain: dict[str, tuple[str, Route]] = {}
+        for name, value in values.items():
+            route = self._routes[device][name]
+            raw = route.value.to_raw(value)
+            if route.set_key:
+                body, _ = bodies.setdefault(route.set, ({}, route))
+                put(body, route.set_key, raw)
+            else:
+                plain[route.set] = (raw if isinstance(raw, str) else json.dumps(raw), route)
+        return plain | {topic: (json.dumps(body), route) for topic, (body, route) in bodies.items()}
+
+    def close(self) -> None:
+        """Leave the broker."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.disconnect()
+            client.loop_stop()
+
+    def _wait(self, device: str, route: Route, since: int) -> _Message:
+        """Return the first message on a route's topic that has its key and came after message number `since`."""
+        deadline = time.monotonic() + self._settings.timeout_s
+        with self._news:
+            while True:
+                for message in self._messages.get(route.state, []):
+                    if message.number > since and route.value.is_in(message.body):
+                        return message
+                left_s = deadline - time.monotonic()
+                if left_s <= 0 or not self._news.wait(left_s):
+                    raise DeviceUnavailable(
+                        f"{device}: nothing on {route.state} within {self._settings.timeout_s:g} s of asking"
+                    )
+
+    def _connected(self, device: str) -> Any:
+        with self._connecting:
+            if self._client is None:
+                self._client = self._connect(device)
+            client = self._client
+        deadline = time.monotonic() + self._settings.timeout_s
+        with self._news:
+            while not self._is_ready:
+                left_s = deadline - time.monotonic()
+                if left_s <= 0 or not self._news.wait(left_s):
+                    raise DeviceUnavailable(f"{device}: no connection to {self._where()}")
+        return client
+
+    def _connect(self, device: str) -> Any:
+        from paho.mqtt.client import Client
+        from paho.mqtt.enums import CallbackAPIVersion
+
+        client = Client(CallbackAPIVersion.VERSION2)
+        client.reconnect_delay_set(1, 30)
+        client.connect_timeout = self._settings.timeout_s
+        if self._settings.tls:
+            client.tls_set()
+        if self._settings.user:
+            path = self._settings.password_file
+            client.username_pw_set(self._settings.user, read_secret(device, path) if path else None)
+        client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
+        client.on_subscribe, client.on_message = self._on_subscribe, self._on_message
+        try:
+            client.connect(self._settings.host, self._settings.port, keepalive=15)
+        except (OSError, ValueError) as error:
+            raise DeviceUnavailable(f"{device}: no connection to {self._where()}: {error}") from error
+        client.loop_start()
+        return client
+
+    def _on_connect(self, client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+        if not reason.is_failure:
+            topics = {route.state for routes in self._routes.values() for route in routes.values()}
+            client.subscribe([(topic, 1) for topic in sorted(topics)])
+
+    def _on_subscribe(self, *_: Any) -> None:
+        with self._news:
+            self._is_ready = True
+            self._news.notify_all()
+
+    def _on_disconnect(self, *_: Any) -> None:
+        with self._news:
+            self._is_ready = False
+
+    def _on_message(self, _client: Any, _data: Any, message: Any) -> None:
+        if message.retain or len(message.payload) > MAX_MESSAGE_BYTES:
+            return
+        try:
+            body = json.loads(message.payload)
+        except ValueError:
+            body = message.payload.decode("utf-8", errors="replace")
+        with self._news:
+            self._count += 1
+            kept = self._messages.setdefault(message.topic, [])
+            kept.append(_Message(body, self._clock(), self._count))
+            del kept[:-8]
+            self._news.notify_all()
+
+    def _where(self) -> str:
+        return f"mqtt://{self._settings.host}:{self._settings.port}"
+
+
+def _problem_with(settings: MqttSettings, place: MqttPlace, is_written: bool) -> str:
+    if settings.profile != "plain" and not place.key:
+        return f"needs a key in the profile {settings.profile}"
+    if not is_written:
+        return ""
+    if place.is_sensor:
+        return "cannot be written, being a sensor"
+    return "cannot be written without set_topic" if settings.profile == "plain" and not place.set_topic else ""
+
+
+DRIVER = DriverType(settings=MqttSettings, address=MqttPlace, open=MqttDriver, problem_with=_problem_with)

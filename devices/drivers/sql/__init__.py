@@ -1,0 +1,1 @@
+"""Read-only SQL: the driver and its simulated peer."""

@@ -1,0 +1,226 @@
+"""Sites: what devices there are, what they can do, and what guards them. Parsed from one YAML file.
+
+Vocabulary: W3C Web of Things Thing Description 1.1 (properties, actions, data schemas, units);
+`kind` is a Home Assistant domain. YAML 1.2, so that the key `on` is a word and not a boolean.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from devices.errors import UsageError
+from devices.site.action import Action
+from devices.site.schema import DataSchema, Name, Plain, Value
+from devices.yaml_file import Strict, YamlFile, plain_values, read_yaml
+
+SITES_FOLDER = Path(__file__).parents[1] / "sites"
+MODELS_FILE = Path(__file__).parent / "models.yaml"
+
+
+class Device(Strict):
+    """A device with its model's properties and actions filled in; `records` is what it knows in the simulated world."""
+
+    name: Name
+    kind: Name
+    title: Plain
+    aliases: tuple[Plain, ...] = Field(default=(), strict=False)
+    properties: dict[Name, DataSchema]
+    actions: dict[Name, Action] = Field(default_factory=dict)
+    initial: dict[str, Value] = Field(default_factory=dict)
+    records: tuple[dict[str, Value], ...] = Field(default=(), strict=False)
+    driver: str = ""
+    at: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _require_known_properties(self) -> Device:
+        for name, action in self.actions.items():
+            for other in action.wait_after:
+                _require_known(other, self.actions, f"action {name} waits after the action")
+            ends = action.ends.writes if action.ends else {}
+            for written in [*action.writes, *ends]:
+                _require_known(written, self.properties, f"action {name} writes the property")
+        for name in self.at:
+            _require_known(name, self.properties, "at has the property")
+        for name, value in self.initial.items():
+            _require_known(name, self.properties, "initial sets the property")
+            if problem := self.properties[name].problem_with(value):
+                raise ValueError(f"initial {name}: {problem}")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Everything that the device is called: title, aliases, and its key in the site file."""
+        return tuple(dict.fromkeys((self.title, *self.aliases, self.name)))
+
+
+class WorldRule(Strict):
+    """One rule of the simulated world: drift `toward` a value or property, or change `per_hour`."""
+
+    property: str
+    toward: float | str | None = None
+    hours: float | None = Field(default=None, gt=0)
+    per_hour: float | None = None
+    while_: str | None = Field(default=None, alias="while")
+
+    @model_validator(mode="after")
+    def _require_one_form(self) -> WorldRule:
+        if (self.toward is None) == (self.per_hour is None):
+            raise ValueError("a world rule needs either toward (with hours) or per_hour")
+        if self.toward is not None and self.hours is None:
+            raise ValueError("toward needs hours, the time constant")
+        return self
+
+
+class Site(Strict):
+    """All devices of one place. Source of tools, conversations, grammar, simulator and policy."""
+
+    name: Name
+    title: Plain
+    devices: dict[str, Device]
+    world: tuple[WorldRule, ...] = Field(default=(), strict=False)
+    drivers: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _require_known_references(self) -> Site:
+        for device in self.devices.values():
+            if device.driver:
+                _require_known(device.driver, self.drivers, f"{device.name} names the driver")
+            for action_name, action in device.actions.items():
+                for requirement in action.requires:
+                    self._require_property(requirement.property, f"{device.name}.{action_name} requires")
+        for rule in self.world:
+            for reference in (rule.property, rule.toward, rule.while_):
+                if isinstance(reference, str):
+                    self._require_property(reference, "a world rule names")
+        return self
+
+    def _require_property(self, reference: str, what: str) -> None:
+        device_name, _, property_name = reference.partition(".")
+        _require_known(device_name, self.devices, f"{what} the device")
+        _require_known(property_name, self.devices[device_name].properties, f"{what} the property {device_name}.")
+
+    def schema_of(self, reference: str) -> DataSchema:
+        """Return the schema of `device.property`."""
+        device_name, _, property_name = reference.partition(".")
+        return self.devices[device_name].properties[property_name]
+
+
+def _require_known(name: str, known: dict[str, Any], what: str) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1, 0.4)
+        raise ValueError(f"{what} {name!r}, which does not exist" + (f"; did you mean {near[0]!r}?" if near else ""))
+
+
+def find_name(typed: str, known: Collection[str]) -> str | None:
+    """Return which of the names is meant: as typed, or in other capitals if only one has these letters; else None."""
+    if typed in known:
+        return typed
+    alike = [name for name in known if name.lower() == typed.lower()]
+    return alike[0] if len(alike) == 1 else None
+
+
+def shared_names(site: Site) -> dict[str, list[str]]:
+    """Return each name, in small letters, that several devices have, with these: nobody can tell which is meant."""
+    called: dict[str, list[str]] = {}
+    for device in site.devices.values():
+        for name in dict.fromkeys(name.lower() for name in device.names):
+            called.setdefault(name, []).append(device.name)
+    return {name: devices for name, devices in called.items() if len(devices) > 1}
+
+
+def list_sites() -> list[str]:
+    """Return the names of the sites that ship with Edgewright."""
+    return sorted(path.stem for path in SITES_FOLDER.glob("*.yaml"))
+
+
+def site_path(name_or_path: str | Path) -> Path:
+    """Return the file of a site that ships with Edgewright, by name, or the path as it is.
+
+    Raises:
+        UsageError: no shipped site has the name; a path is not checked here.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in {".yaml", ".yml"}:
+        path = SITES_FOLDER / f"{name_or_path}.yaml"
+        if not path.is_file():
+            near = difflib.get_close_matches(str(name_or_path), list_sites(), 1, 0.4)
+            hint = f"did you mean {near[0]}?" if near else f"sites: {', '.join(list_sites())}; or give a .yaml file"
+            raise UsageError(f"no site is called {str(name_or_path)!r}", hint=hint)
+    return path
+
+
+def load_site(name_or_path: str | Path) -> Site:
+    """Load a site that ships with Edgewright by name, or any other by path.
+
+    Raises:
+        UsageError: no such site, not YAML, or a wrong key or value; the message has file and line. What drivers want
+            of a site is checked when they are opened, and by `edgewright devices check`.
+    """
+    path = site_path(name_or_path)
+    source = read_yaml(path, "site file")
+    if not isinstance(source.root, dict):
+        raise UsageError(f"{path}: a site file is a mapping with schema, name, title and devices")
+    if source.root.get("schema") != "site/v1":
+        raise source.fail(("schema",), f"schema is {source.root.get('schema')!r}", "this version reads site/v1")
+    return _build_site(source)
+
+
+@cache
+def load_models() -> dict[str, Any]:
+    """Return the thing models that every site may use, as plain mappings by name; not to be changed."""
+    models: dict[str, Any] = plain_values(read_yaml(MODELS_FILE).root)
+    return models
+
+
+def _build_site(source: YamlFile) -> Site:
+    root = source.root
+    allowed = ["schema", "name", "title", "models", "drivers", "devices", "world"]
+    for key in root:
+        if key not in allowed:
+            near = difflib.get_close_matches(str(key), allowed, 1, 0.4)
+            raise source.fail((key,), f"unknown key {key!r}", f"nearest valid key: {near[0]}" if near else "")
+    if not isinstance(root.get("devices"), dict) or not root["devices"]:
+        raise source.fail(("devices",), "devices must be a mapping of at least one device")
+    models = load_models() | dict(root.get("models") or {})
+    devices = {name: _build_device(source, name, entry, models) for name, entry in root["devices"].items()}
+    rest = {key: root[key] for key in ("name", "title", "world", "drivers") if key in root}
+    try:
+        return Site(devices=devices, **plain_values(rest))
+    except ValidationError as error:
+        raise source.explain((), error, Site) from error
+
+
+def _build_device(source: YamlFile, name: str, entry: Any, models: dict[str, Any]) -> Device:
+    keys = ("devices", name)
+    if not isinstance(entry, dict):
+        raise source.fail(keys, f"device {name} must be a mapping with a model")
+    merged = dict(entry)
+    model_name = merged.pop("model", None)
+    if model_name is not None:
+        if model_name not in models:
+            near = difflib.get_close_matches(str(model_name), models, 1, 0.4)
+            hint = f"did you mean {near[0]}?" if near else f"models: {', '.join(models)}"
+            raise source.fail((*keys, "model"), f"device {name}: no model is called {model_name!r}", hint)
+        merged = merge_mappings(models[model_name], merged)
+    merged.setdefault("title", str(name).replace("_", " "))
+    try:
+        return Device(name=name, **plain_values(merged))
+    except ValidationError as error:
+        raise source.explain(keys, error, Device) from error
+    except TypeError as error:
+        raise source.fail(keys, f"device {name}: {error}") from error
+
+
+def merge_mappings(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Return `base` with the values of `over` laid over it, mapping by mapping."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge_mappings(merged[key], value) if both else value
+    return merged

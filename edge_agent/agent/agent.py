@@ -1,0 +1,248 @@
+"""The agent loop: ask, think, propose calls, let the broker decide and act, answer from what was read back.
+
+The loop itself has no engine: `turn` is a generator that yields a Request and is sent a Completion, so that
+one engine call can serve many cases at once (evaluation) or one (the box).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+
+from devices.broker.broker import Broker, Outcome
+from devices.site.schema import Value
+from devices.site.tools import Command, command_of
+from edge_agent.engine.engine import Completion, ContextFull, Engine, Limits, Request
+from edge_agent.grammar.grammar import Grammar
+from edge_agent.wire.wire import (
+    Answer,
+    Contract,
+    Message,
+    Reply,
+    ToolCalls,
+    Unusable,
+    before_request,
+    facts_of,
+    parse_reply,
+    result_message,
+    user_message,
+)
+
+NO_ANSWER = "I could not work that out, so I stopped."
+NOT_SURE = "I am not sure what you want, so I did not do it."
+
+
+@dataclass(frozen=True)
+class ActionRecord:
+    """A proposed command and what came of it."""
+
+    device: str
+    action: str
+    input: dict[str, Value]
+    status: str  # done, refused, needs_confirmation, failed, unknown
+    report: str  # the broker's own sentence, from the read-back
+
+
+@dataclass(frozen=True)
+class TurnResult:
+    """What one request led to.
+
+    `answer` is what the person sees: made from read-backs where something was proposed, else the model's.
+    `model_answer` is the model's own last words ("" if it had none). `has_forgotten` says that the context was full and
+    the oldest turns of the conversation were dropped.
+    """
+
+    ask: str
+    answer: str
+    model_answer: str
+    thought: str
+    actions: tuple[ActionRecord, ...]
+    replies: tuple[Reply, ...]
+    completions: tuple[Completion, ...]
+    stop_reason: str  # answer, unsure, unusable, step_limit, time_limit
+    has_forgotten: bool = False
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether every reply could be parsed and fitted the schemas."""
+        return not any(isinstance(reply, Unusable) for reply in self.replies)
+
+
+@dataclass(frozen=True)
+class TurnLimits:
+    """What one request may cost."""
+
+    model_replies: int = 6
+    reply_tokens: int = 240
+    timeout_s: float = 60.0
+    remembered_messages: int = 16
+
+
+class Agent:
+    """Works one site through its broker, and remembers the conversation.
+
+    Args:
+        contract: template, system prompt and tools; the same as in training.
+        broker: decides and acts.
+        grammar: what a reply may look like; there is no running without one.
+        clock_text: local time as HH:MM, for the prompt.
+        limits: steps, tokens and time of a turn.
+    """
+
+    def __init__(
+        self,
+        contract: Contract,
+        broker: Broker,
+        grammar: Grammar,
+        *,
+        clock_text: Callable[[], str],
+        limits: TurnLimits = TurnLimits(),
+    ) -> None:
+        self.contract = contract
+        self.broker = broker
+        self._grammar = grammar
+        self._clock_text = clock_text
+        self._limits = limits
+        self._history: list[Message] = []
+
+    @property
+    def prefix(self) -> str:
+        """The static prompt, which every request starts with."""
+        return self.contract.template.render([self._system], add_generation_prompt=False)
+
+    @property
+    def _system(self) -> Message:
+        return Message("system", self.contract.system_text)
+
+    def ahead(self) -> str:
+        """Return how the next prompt begins unless a device changes until then, for an engine that has time."""
+        messages = [self._system, *self._remembered(), user_message("", self.broker.state(), self._clock_text())]
+        return before_request(self.contract.template.render(messages, add_generation_prompt=False))
+
+    def turn(self, ask: str) -> Generator[Request, Completion, TurnResult]:
+        """Work one request: yields what the engine must complete, is sent the completion, returns the result.
+
+        Thrown ContextFull, it forgets its oldest turns, whole ones, and asks again.
+        """
+        started_s = time.monotonic()
+        turn = _Turn(ask)
+        state = self.broker.state()
+        messages = [*self._remembered(), user_message(ask, state, self._clock_text(), self.contract.words)]
+        grammar = self._grammar.with_facts(facts_of(state))
+        for _ in range(self._limits.model_replies):
+            left_s = self._limits.timeout_s - (time.monotonic() - started_s)
+            if left_s <= 0:
+                turn.stop_reason = "time_limit"
+                break
+            while True:
+                prompt = self.contract.template.render([self._system, *messages], add_generation_prompt=True)
+                try:
+                    completion = yield Request(prompt, grammar, Limits(self._limits.reply_tokens, left_s))
+                    break
+                except ContextFull:
+                    if len(shorter := without_oldest_turn(messages)) == len(messages):
+                        raise
+                    messages, turn.has_forgotten = shorter, True
+            reply = parse_reply(completion.text, self.contract.tools)
+            turn.take(completion, reply)
+            is_cut = completion.stop_reason != "end_of_turn"  # more was to come, and its end was not asked about
+            if isinstance(reply, Unusable) or (is_cut and isinstance(reply, ToolCalls)):
+                turn.stop_reason = "time_limit" if completion.stop_reason == "timeout" else "unusable"
+                break
+            if isinstance(reply, Answer):
+                turn.model_answer, turn.stop_reason = reply.text, "answer"
+                messages.append(Message("assistant", reply.text, reply.thought))
+                break
+            if completion.overruled_tokens:  # 35 degrees must not become the 15 that the grammar has room for
+                turn.stop_reason = "unsure"
+                break
+            outcomes = [self._execute(turn, call) for call in self._commands(reply)]
+            messages.append(Message("assistant", "", reply.thought, reply.calls))
+            messages.append(result_message([outcome.result for outcome in outcomes]))
+            grammar = self._grammar  # the state that was shown is not the state any more
+        if turn.stop_reason == "answer":
+            self._history = messages
+        return turn.result()
+
+    def ask(self, engine: Engine, text: str) -> TurnResult:
+        """Work one request with one engine."""
+        turn = self.turn(text)
+        try:
+            request = next(turn)
+            while True:
+                try:
+                    completion = engine.generate([request])[0]
+                except ContextFull as error:
+                    request = turn.throw(error)
+                else:
+                    request = turn.send(completion)
+        except StopIteration as stop:
+            result: TurnResult = stop.value
+            return result
+
+    def _remembered(self) -> list[Message]:
+        """Return the last messages, whole turns only."""
+        kept = self._history[-self._limits.remembered_messages :]
+        first = next((number for number, message in enumerate(kept) if message.role == "user"), len(kept))
+        return kept[first:]
+
+    def _commands(self, reply: ToolCalls) -> list[Command]:
+        commands = [command_of(call, list(self.contract.tools)) for call in reply.calls]
+        return [command for command in commands if isinstance(command, Command)]
+
+    def _execute(self, turn: _Turn, command: Command) -> Outcome:
+        """Carry out a command, unless the same one was done in this turn: a model that loops repeats nothing."""
+        outcome = next((done for done in turn.outcomes if done.command == command), None)
+        if outcome is None or outcome.status != "done":
+            outcome = self.broker.execute(command)
+            turn.outcomes.append(outcome)
+        return outcome
+
+
+def without_oldest_turn(messages: list[Message]) -> list[Message]:
+    """Return messages from the second user's message on; all of them if there is only one."""
+    starts = [number for number, message in enumerate(messages) if message.role == "user"]
+    return messages[starts[1] :] if len(starts) > 1 else messages
+
+
+class _Turn:
+    """What a turn has gathered so far."""
+
+    def __init__(self, ask: str) -> None:
+        self.ask = ask
+        self.thoughts: list[str] = []
+        self.replies: list[Reply] = []
+        self.completions: list[Completion] = []
+        self.outcomes: list[Outcome] = []
+        self.model_answer = ""
+        self.stop_reason = "step_limit"
+        self.has_forgotten = False
+
+    def take(self, completion: Completion, reply: Reply) -> None:
+        self.completions.append(completion)
+        self.replies.append(reply)
+        if not isinstance(reply, Unusable):
+            self.thoughts.append(reply.thought)
+
+    def result(self) -> TurnResult:
+        reports = " ".join(outcome.report for outcome in self.outcomes)
+        if self.stop_reason != "answer":
+            answer = f"{reports} {NOT_SURE if self.stop_reason == 'unsure' else NO_ANSWER}".strip()
+        else:
+            answer = reports or self.model_answer
+        actions = tuple(
+            ActionRecord(item.command.device, item.command.action, item.command.input, item.status, item.report)
+            for item in self.outcomes
+        )
+        return TurnResult(
+            self.ask,
+            answer,
+            self.model_answer,
+            " ".join(self.thoughts),
+            actions,
+            tuple(self.replies),
+            tuple(self.completions),
+            self.stop_reason,
+            self.has_forgotten,
+        )

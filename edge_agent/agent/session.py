@@ -1,0 +1,227 @@
+"""Run a bundle on a site's devices, real or simulated: one request, a file of them, or a conversation."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from devices.broker.broker import Mode
+from devices.broker.journal import JOURNAL_IN_BOX, Journal
+from devices.broker.runtime import Confirm, Place, default_journal, live_place, simulated_place, warn
+from devices.drivers.registry import require_drivers
+from devices.errors import UnavailableError, UsageError
+from devices.simulation.world import World
+from devices.site.site import Site, load_site
+from edge_agent.agent.agent import TurnResult
+from edge_agent.agent.simulation import Simulation
+from edge_agent.bundle import BUNDLES, Bundle, hold_bundle
+from edge_agent.engine.autotune import kept_tuning
+from edge_agent.engine.machine import this_machine
+from edge_agent.engine.process import EngineProcess, EngineSettings
+
+FORGOTTEN = "(This conversation has become too long for me: I have forgotten its beginning.)"
+ROOM_BYTES = 4 << 30  # of address space, for the engine beside the model, which it maps and packs anew
+MORNING_S = 8 * 3600.0  # where a simulated clock stands for requests that nobody waits for, so that they repeat
+
+
+@dataclass
+class Runner:
+    """A model at work: the engine is loaded and primed. Simulated worlds are fresh, real devices are what they are."""
+
+    site: Site
+    simulation: Simulation
+    engine: EngineProcess
+    journal: Journal
+    says_yes: bool
+    mode: Mode
+    is_live: bool
+
+    def answers(self, asks: Iterable[str]) -> Iterator[dict[str, Any]]:
+        """Yield what came of each request, each in a fresh copy of the simulated world, or all on the real devices."""
+        confirm: Confirm | None = (lambda effect: True) if self.says_yes else None
+        if self.is_live:
+            with self._place(confirm, warn) as place:
+                yield from (self._answer(place, ask) for ask in asks)
+                place.wait_for_endings(warn)
+            return
+        for ask in asks:
+            with self._place(confirm, warn) as place:
+                yield self._answer(place, ask)
+
+    def _answer(self, place: Place, ask: str) -> dict[str, Any]:
+        agent = self.simulation.agent_with(place.broker, lambda: place.clock_text)
+        started_s = time.perf_counter()
+        result = agent.ask(self.engine, ask)
+        return to_json(result, place, time.perf_counter() - started_s)
+
+    def converse(self, read: Callable[[], str | None], write: Callable[[str], None], confirm: Confirm) -> None:
+        """Talk with a person until `read` returns None; a simulated world's clock is the wall clock."""
+        now = time.localtime()
+        clock_s = now.tm_hour * 3600 + now.tm_min * 60
+        with self._place(confirm if not self.says_yes else lambda effect: True, write, clock_s) as place:
+            agent = self.simulation.agent_with(place.broker, lambda: place.clock_text)
+            seen_s = time.monotonic()
+            self.engine.look_ahead(agent.ahead())  # while the person thinks
+            while (ask := read()) is not None:
+                place.advance(time.monotonic() - seen_s)
+                seen_s = time.monotonic()
+                if ask.strip():
+                    result = agent.ask(self.engine, ask.strip())
+                    for action in result.actions:
+                        values = "".join(f" {name}={value}" for name, value in action.input.items())
+                        write(f"  {action.device} {action.action}{values}: {action.status.replace('_', ' ')}")
+                    write(result.answer)
+                    if result.has_forgotten:
+                        write(FORGOTTEN)
+                self.engine.look_ahead(agent.ahead())
+
+    @contextmanager
+    def _place(
+        self, confirm: Confirm | None, tell: Callable[[str], None], clock_s: float = MORNING_S
+    ) -> Iterator[Place]:
+        if self.is_live:
+            place = live_place(self.site, self.journal, confirm, self.mode)
+            place.keep_time(tell)
+        else:
+            place = simulated_place(self.site, self.journal, confirm, mode=self.mode, time_s=clock_s)
+        try:
+            yield place
+        finally:
+            for problem in place.close():
+                tell(problem)
+
+
+@contextmanager
+def open_runner(
+    path: Path,
+    site: str,
+    *,
+    journal: Path | None = None,
+    says_yes: bool = False,
+    mode: Mode = "auto",
+    is_live: bool = False,
+    gpu_layers: int = 0,
+    threads: int | None = None,
+) -> Iterator[Runner]:
+    """Open a bundle or a box, verify it, check that it was trained for the site, load and prime the model.
+
+    Args:
+        path: a bundle, or a box's root.
+        site: name or file of the site; the bundle's policy can only narrow its own.
+        journal: where actions are recorded; a box has its own by default, a bundle the site's if live, else none.
+        says_yes: whether the person has confirmed beforehand whatever needs confirmation.
+        mode: what the broker carries out; see Broker.
+        is_live: real devices through the site's drivers, and not a simulated world.
+        gpu_layers: layers on the GPU; -1 for all of them.
+        threads: of the engine; None lets it choose.
+
+    Raises:
+        UsageError: no such site or bundle, or a device without a driver.
+        RefusedError: the bundle was changed, or was trained for another contract.
+        UnavailableError: the journal cannot be written, or llama.cpp failed.
+    """
+    own = load_site(site)
+    if is_live:
+        require_drivers(own)
+    with hold_bundle(path) as bundle:
+        here = bundle.narrow(own)
+        simulation = Simulation(here, bundle.template)
+        state = state_folder(path, bundle)
+        with EngineProcess(engine_settings(bundle, simulation, state, gpu_layers, threads), warn) as engine:
+            engine.prime(simulation.agent(World(here)).prefix)
+            in_box = state / JOURNAL_IN_BOX.name if state else None
+            events = Journal(journal or in_box or (default_journal(here) if is_live else None))
+            try:
+                yield Runner(here, simulation, engine, events, says_yes, mode, is_live)
+            finally:
+                events.close()
+
+
+def prime_box(box: Path) -> bool:
+    """Evaluate what every prompt on a box begins with and keep it in the box, so that its first start is a quick one.
+
+    A box with another version of llama.cpp or settings of its own does it anew at its first start. The bundle's files
+    are not compared again: a flash has just done it.
+
+    Returns:
+        Whether that had been kept already.
+
+    Raises:
+        UsageError, UnavailableError: there is no box, or the engine failed; the box works all the same.
+    """
+    with hold_bundle(box, is_read=False) as bundle:
+        simulation = Simulation(bundle.site, bundle.template)
+        with EngineProcess(engine_settings(bundle, simulation, _state_of(box))) as engine:
+            return engine.prime(simulation.agent(World(bundle.site)).prefix)
+
+
+def engine_settings(
+    bundle: Bundle, simulation: Simulation, state: Path | None, gpu_layers: int = 0, threads: int | None = None
+) -> EngineSettings:
+    """Return how an engine runs a bundle here; a box's state folder has its measured settings and what is kept."""
+    tuning = kept_tuning(state, measured_for(bundle))
+    return EngineSettings(
+        bundle.model_path,
+        adapter=bundle.adapter_path,
+        kept=state,
+        identity=bundle.model_identity,
+        context_tokens=simulation.context_tokens,
+        gpu_layers=gpu_layers,
+        tuning=replace(tuning, threads=threads or tuning.threads),
+        memory_bytes=None if gpu_layers else 3 * bundle.model_path.stat().st_size + ROOM_BYTES,
+    )
+
+
+def state_folder(path: Path, bundle: Bundle) -> Path | None:
+    """Return where a box keeps what it knows: its journal and the engine's primed state; None for a mere bundle."""
+    return None if bundle.path.parent.name != BUNDLES or bundle.path == path.resolve() else _state_of(path)
+
+
+def _state_of(box: Path) -> Path:
+    folder = (box / JOURNAL_IN_BOX).parent
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UnavailableError(f"cannot keep a journal in the box: {error}", hint="give --journal FILE") from error
+    return folder
+
+
+def measured_for(bundle: Bundle) -> dict[str, str]:
+    """Return what an engine's settings are measured for: the model and this machine's processor."""
+    return {"model": bundle.model_identity, "processor": this_machine()["processor"]}
+
+
+def to_json(result: TurnResult, place: Place, total_s: float) -> dict[str, Any]:
+    """Return a turn as plain data, with every property after it. Times in seconds."""
+    completions = result.completions
+    return {
+        "ask": result.ask,
+        "answer": result.answer,
+        "thought": result.thought,
+        "actions": [
+            {"device": item.device, "action": item.action, "input": item.input, "status": item.status}
+            for item in result.actions
+        ],
+        "state": place.state(),
+        "timings": {
+            "total_s": round(total_s, 4),
+            "prefill_s": round(sum(item.prefill_s for item in completions), 4),
+            "decode_s": round(sum(item.decode_s for item in completions), 4),
+            "model_steps": sum(item.model_steps for item in completions),
+            "tokens": sum(len(item.token_ids) for item in completions),
+        },
+    }
+
+
+def read_asks(path: Path) -> list[str]:
+    """Return the lines of a file, or of standard input for `-`; blank lines are left out."""
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the requests {path}: {error}") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]

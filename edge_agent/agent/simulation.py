@@ -1,0 +1,52 @@
+"""An agent in a simulated world: for evaluation, for trying a bundle out, and for the demo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from devices.broker.broker import Broker
+from devices.broker.runtime import simulated_broker
+from devices.simulation.world import World
+from devices.site.site import Site
+from edge_agent.agent.agent import Agent, TurnLimits
+from edge_agent.engine.engine import CONTEXT_TOKENS
+from edge_agent.grammar.grammar import Grammar
+from edge_agent.grammar.reply_grammar import reply_grammar
+from edge_agent.wire.wire import ChatTemplate, Contract, contract_of, user_message
+
+STATES, ROOM_TOKENS, CONTEXT_STEP = 2, 1024, 512  # the state of two turns, and what is said in them
+
+
+@dataclass
+class Simulation:
+    """Makes agents for one site, each in a world of its own.
+
+    Args:
+        site: devices, policy and the rules of the world.
+        template: the model's chat template.
+        limits: of each turn.
+    """
+
+    site: Site
+    template: ChatTemplate
+    limits: TurnLimits = field(default_factory=TurnLimits)
+
+    def __post_init__(self) -> None:
+        self.contract: Contract = contract_of(self.site, self.template)
+        self.grammar: Grammar = reply_grammar(self.contract.tools)
+
+    @property
+    def context_tokens(self) -> int:
+        """The room that prompts of this site need, in any vocabulary: their tokens have two bytes and more."""
+        state = user_message("", World(self.site).snapshot(), "00:00").text
+        needed = len(self.contract.system_text.encode()) // 2 + STATES * len(state.encode()) // 2 + ROOM_TOKENS
+        return max(CONTEXT_TOKENS, -(-needed // CONTEXT_STEP) * CONTEXT_STEP)
+
+    def agent(self, world: World, confirm: Callable[[str], bool] | None = None) -> Agent:
+        """Return an agent that works the devices of a world through a broker of its own."""
+        return self.agent_with(simulated_broker(world, confirm=confirm), lambda: world.clock)
+
+    def agent_with(self, broker: Broker, clock_text: Callable[[], str]) -> Agent:
+        """Return an agent that works through a broker, on whatever devices that has."""
+        return Agent(self.contract, broker, self.grammar, clock_text=clock_text, limits=self.limits)

@@ -1,0 +1,254 @@
+"""Evaluate several models on the same cases, each in a process of its own, so that memory is its own too."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
+
+from devices.errors import UnavailableError, UsageError
+from devices.simulation.world import World
+from devices.site.site import Site
+from edge_agent.bundle import CONTRACT_KEY, CURRENT, MANIFEST, TEMPLATE_KEY, open_bundle
+from edge_agent.engine.gguf_header import require_gguf
+from edge_agent.engine.machine import installed_versions, this_machine
+from edge_agent.evaluation.case_simulation import CaseSimulation
+from edge_agent.evaluation.cases import Case, read_cases, write_cases
+from edge_agent.evaluation.evaluation import LATENCY_CASES, CaseOutcome, Evaluation, evaluate, measure_latency, spread
+from edge_agent.evaluation.report import EngineRun, Provenance, Role, build_report
+from edge_agent.wire.wire import contract_of, load_template, require_contract
+
+BATCH_SIZE = 64
+SEQUENCES, SMALL_MODEL_BYTES = 16, 50_000_000
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model to evaluate.
+
+    Attributes:
+        label: as the report calls it.
+        role: what it is compared with.
+        path: GGUF file, or what the opener takes.
+        opener: "module:function" for an engine this package may not import; "" for llama.cpp.
+        template: name of its chat template; "" is that of the models beside it.
+        adapter: GGUF file of a LoRA adapter to lay over a GGUF file; "" for none.
+    """
+
+    label: str
+    role: Role
+    path: str
+    opener: str = ""
+    template: str = ""
+    adapter: str = ""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where engines run: `device` is cpu or cuda, `gpu_layers` is llama.cpp's count (-1 for all)."""
+
+    device: str = "cpu"
+    gpu_layers: int = 0
+    load_in_4bit: bool = False
+
+
+def find_model(name: str, site: Site, openers: Mapping[str, str]) -> Model:
+    """Return what a command line argument stands for: GGUF file, bundle, box, run, Hugging Face folder or hub name.
+
+    Raises:
+        UsageError: it is none of them.
+        ContractChanged: it was trained for another site, template or prompt.
+    """
+    path = Path(name)
+    if path.suffix == ".gguf":
+        header = require_gguf(path)
+        template = str(header.metadata.get(TEMPLATE_KEY, ""))
+        if trained_for := header.metadata.get(CONTRACT_KEY):
+            require_contract(str(trained_for), contract_of(site, load_template(template)).digest, str(path))
+        quant = path.stem.removeprefix("model-")
+        return Model(quant, "f16" if quant == "F16" else "quant", name, template=template)
+    if (path / MANIFEST).is_file() or (path / CURRENT).is_symlink():
+        bundle = open_bundle(path)
+        bundle.require_site(site)
+        label = f"{bundle.manifest.quant} (bundle)"
+        adapter = str(bundle.adapter_path or "")
+        return Model(label, "quant", str(bundle.model_path), template=bundle.template.name, adapter=adapter)
+    if (path / "run.json").is_file():
+        run = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        template = str(run.get("template"))
+        require_contract(str(run.get("contract")), contract_of(site, load_template(template)).digest, f"run {path}")
+        return Model("tuned", "tuned", name, openers["huggingface"], template)
+    is_mistyped = not path.exists() and path.parent != Path() and path.parent.is_dir()  # no name on the hub
+    if is_mistyped or (path.exists() and not (path / "config.json").is_file()):
+        raise UsageError(
+            f"{path} is no model", hint="give a .gguf file, a bundle, a box, a run or a Hugging Face folder"
+        )
+    return Model("base", "base", name, openers["huggingface"])
+
+
+def grade(
+    models: Sequence[Model],
+    site: Site,
+    cases: Sequence[Case],
+    placement: Placement,
+    *,
+    latency_cases: int = LATENCY_CASES,
+) -> list[EngineRun]:
+    """Return every model's evaluation, in the order given; each model runs alone, in a fresh process.
+
+    Raises:
+        UnavailableError: a model's process died; the message names the model.
+    """
+    runs = []
+    for model in models:
+        sequences = _sequences(model)
+        timed = 0 if sequences > 1 else latency_cases
+        evaluation = _alone(model, _evaluate, model, site, tuple(cases), placement, sequences, timed)
+        if timed != latency_cases:  # one by one, as on a box, with the memory of one
+            one_by_one = tuple(spread(cases, latency_cases))
+            latency, memory_bytes = _alone(model, _time, model, site, one_by_one, placement)
+            evaluation = replace(evaluation, latency=latency, memory_bytes=memory_bytes)
+        size = Path(model.path).stat().st_size if Path(model.path).is_file() else None
+        runs.append(EngineRun(model.label, model.role, evaluation, size))
+    return runs
+
+
+def _alone(model: Model, work: Callable[..., Any], *given: Any) -> Any:
+    """Return what a function gives in a fresh process. Raises UnavailableError if the process died."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(work, *given).result()
+        except BrokenProcessPool as error:
+            raise UnavailableError(f"the process that evaluated {model.label} died", hint="out of memory?") from error
+
+
+def _sequences(model: Model) -> int:
+    """Return how many replies a model makes at once: a small one gains nothing from several."""
+    is_large = not model.opener and Path(model.path).stat().st_size > SMALL_MODEL_BYTES
+    return SEQUENCES if is_large else 1
+
+
+def _evaluate(
+    model: Model, site: Site, cases: Sequence[Case], placement: Placement, sequences: int, latency_cases: int
+) -> Evaluation:
+    simulation = CaseSimulation(site, load_template(model.template))
+    with closing(_open(model, placement, simulation.context_tokens, sequences)) as engine:
+        engine.prime(simulation.agent(World(site)).prefix)
+        return evaluate(
+            engine,
+            cases,
+            simulation.start_turn,
+            batch_size=sequences if sequences > 1 else BATCH_SIZE,
+            latency_cases=latency_cases,
+            progress=_Progress(model.label),
+        )
+
+
+def _time(model: Model, site: Site, cases: Sequence[Case], placement: Placement) -> tuple[tuple[CaseOutcome, ...], int]:
+    """Return cases one by one and the memory that took, in bytes."""
+    simulation = CaseSimulation(site, load_template(model.template))
+    with closing(_open(model, placement, simulation.context_tokens)) as engine:
+        engine.prime(simulation.agent(World(site)).prefix)
+        outcomes = measure_latency(engine, cases, simulation.start_turn)
+        return tuple(outcomes), engine.memory_bytes()
+
+
+def _open(model: Model, placement: Placement, context_tokens: int, sequences: int = 1) -> Any:
+    if model.opener:
+        return resolve_name(model.opener)(
+            model.path, template=model.template, device=placement.device, load_in_4bit=placement.load_in_4bit
+        )
+    from edge_agent.engine.llama_cpp_engine import LlamaEngine
+
+    adapter = Path(model.adapter) if model.adapter else None
+    return LlamaEngine(
+        Path(model.path),
+        adapter=adapter,
+        context_tokens=context_tokens,
+        gpu_layers=placement.gpu_layers,
+        sequences=sequences,
+    )
+
+
+class _Progress:
+    """One line that grows on a terminal; without one, a line for every quarter."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._shown = (-1, "")
+        self._started_s = time.monotonic()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        seconds = time.monotonic() - self._started_s
+        text = f"{self._label}: {stage} {done}/{total}, {seconds:.0f} s"
+        if sys.stderr.isatty():
+            end = "\n" if done == total else ""
+            print(f"\r\x1b[K{text}", end=end, file=sys.stderr, flush=True)
+        elif (now := (4 * done // max(total, 1), stage)) != self._shown:
+            self._shown = now
+            print(text, file=sys.stderr, flush=True)
+
+
+def load_or_make_cases(
+    path: Path | None, maker: Callable[[], Any], site: Site, count: int, seed: int, keep: Path
+) -> list[Case]:
+    """Return the cases of a file, or make held-out ones and keep them beside the report.
+
+    Raises:
+        UsageError: the file cannot be read, or has no case.
+    """
+    if path is None:
+        write_cases(keep, maker()(site, count, seed))
+        path = keep
+    cases = read_cases(path)
+    if not cases:
+        raise UsageError(f"{path} has no cases")
+    return cases
+
+
+def evaluate_models(
+    names: Sequence[str],
+    site: Site,
+    cases: Sequence[Case],
+    placement: Placement,
+    openers: Mapping[str, str],
+    *,
+    command: str,
+    stage_times_s: Mapping[str, float],
+    renamed: Site | None = None,
+) -> dict[str, Any]:
+    """Return the report over all models named; they are all found and checked before the first one runs.
+
+    Args:
+        names: of models, trained for `site`.
+        site: what their contract must be.
+        cases: of the site, or of `renamed`.
+        placement: where they run.
+        openers: of engines that this package may not import.
+        command: for the report.
+        stage_times_s: for the report.
+        renamed: the site with other names of tools, on which they are evaluated instead.
+    """
+    found = [find_model(name, site, openers) for name in names]
+    template = next((model.template for model in found if model.template), "chatml")
+    models = [model if model.template else replace(model, template=template) for model in found]
+    started_s = time.monotonic()
+    runs = grade(models, renamed or site, cases, placement)
+    times = dict(stage_times_s)
+    if times:
+        times["evaluate"] = round(time.monotonic() - started_s, 1)
+    today = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    provenance = Provenance(today, command, this_machine(), installed_versions())
+    return build_report(
+        runs, provenance, title=f"{site.name}, tools renamed" if renamed else site.name, stage_times_s=times
+    )

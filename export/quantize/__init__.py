@@ -1,0 +1,6 @@
+"""Which type each tensor gets, the importance matrix, and what fits which box.
+
+In: shapes, sample conversations, a target's name.
+Out: plans of tensor types, an importance matrix.
+May import: trained and the files beside the rooms.
+"""

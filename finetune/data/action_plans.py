@@ -1,0 +1,127 @@
+"""Plans in which something is to be done: one action, several, a group; allowed, guarded, confirmed or failing.
+
+Each maker returns None where the site or its state offers no such exchange.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from devices.site.action import Action
+from devices.site.schema import Value
+from devices.site.site import Device
+from devices.site.tools import Command, action_of
+from edge_agent.wire.wire import devices_text
+from finetune.data import phrases
+from finetune.data.scene import THEN, Plan, Scene, is_plain, needed_action, wanted_text
+
+
+def _act(scene: Scene, kind: str, keep: Callable[[Device, Action], bool], is_confirmed: bool = False) -> Plan | None:
+    command = needed_action(scene, keep)
+    return plan_command(scene, kind, command, is_confirmed=is_confirmed) if command else None
+
+
+def plan_command(scene: Scene, kind: str, command: Command, *, is_confirmed: bool = False) -> Plan:
+    """One request for one command."""
+    device, action = action_of(scene.site, command)
+    said = scene.say(device, action, command.input)
+    ask, templates = scene.finish(said.request, said.template)
+    thought = wanted_text(scene, said.name, command) + "."
+    return Plan(kind, ask, templates, thought, ((command,),), is_confirmed=is_confirmed)
+
+
+def plan_call(scene: Scene) -> Plan | None:
+    """One action that changes something."""
+    return _act(scene, "call", is_plain)
+
+
+def plan_interlocked(scene: Scene) -> Plan | None:
+    """An action under an interlock: it is proposed, and the broker decides."""
+    return _act(scene, "policy", lambda device, action: bool(action.requires))
+
+
+def plan_already(scene: Scene) -> Plan | None:
+    """A request for what is already so: it is proposed all the same, and the broker finds out."""
+    choices = []
+    for device, name, action in scene.actions():
+        state = scene.state[device.name]
+        arguments = {key: _whole(state[key]) for key in action.input if key in state}
+        fits = all(key in arguments and not schema.problem_with(arguments[key]) for key, schema in action.input.items())
+        if state and fits and action.is_already_so(state, arguments):
+            choices.append(Command(device.name, name, arguments))
+    return plan_command(scene, "already", scene.rng.choice(choices)) if choices else None
+
+
+def _whole(value: Value) -> Value:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def plan_confirmed(scene: Scene) -> Plan | None:
+    """An action that needs a person's yes, with and without it."""
+    return _act(scene, "confirmation", lambda device, action: action.risk == "confirm", scene.rng.random() < 0.5)
+
+
+def plan_failed(scene: Scene) -> Plan | None:
+    """An action whose device is stuck or does not answer."""
+    plan = _act(scene, "failure", is_plain)
+    if plan is None:
+        return None
+    command = plan.steps[0][0]
+    if scene.rng.random() >= 0.7:
+        return replace(plan, broken=(command.device,))
+    if scene.site.devices[command.device].actions[command.action].ends and scene.state[command.device].get("open"):
+        return None
+    return replace(plan, stuck=(command.device,))
+
+
+def _two_commands(scene: Scene) -> list[Command] | None:
+    first, second = needed_action(scene, is_plain), needed_action(scene, is_plain)
+    return None if first is None or second is None or first.device == second.device else [first, second]
+
+
+def plan_several(scene: Scene) -> Plan | None:
+    """Two actions in one request, proposed together."""
+    return _join(scene, "several", phrases.AND, in_steps=False)
+
+
+def plan_in_order(scene: Scene) -> Plan | None:
+    """Two actions, the second only after the first."""
+    return _join(scene, "in_order", phrases.THEN, in_steps=True)
+
+
+def _join(scene: Scene, kind: str, joints: tuple[str, ...], *, in_steps: bool) -> Plan | None:
+    commands = _two_commands(scene)
+    if commands is None:
+        return None
+    said = [scene.say(*action_of(scene.site, command), command.input) for command in commands]
+    joint = scene.rng.choice(phrases.side(joints, scene.held_out))
+    request = scene.worded(joint).format(said[0].request, said[1].request)
+    ask, templates = (phrases.punctuate(request, scene.rng), ()) if in_steps else scene.finish(request)
+    thoughts = [wanted_text(scene, one.name, command) for one, command in zip(said, commands, strict=True)]
+    steps = tuple((command,) for command in commands) if in_steps else (tuple(commands),)
+    link = THEN if in_steps else "; "
+    return Plan(kind, ask, (joint, said[0].template, said[1].template, *templates), link.join(thoughts) + ".", steps)
+
+
+def plan_group(scene: Scene) -> Plan | None:
+    """One action on every device that has it; the broker finds out which of them are already so."""
+    choices = []
+    for tool in scene.tools:
+        kind = scene.site.devices[tool.devices[0]].kind
+        singular, plural, verbs = PLURALS.get(kind, ("", "", {}))
+        if tool.action in verbs and not tool.input and 1 < len(tool.devices) <= 6:
+            choices.append((tool, singular, plural, verbs[tool.action]))
+    if not choices:
+        return None
+    tool, singular, plural, verb = scene.rng.choice(choices)
+    template = scene.rng.choice(phrases.side(phrases.GROUPS, scene.held_out))
+    ask, templates = scene.finish(scene.worded(template).format(verb=verb, singular=singular, plural=plural), template)
+    thought = f"All of {tool.name}({devices_text(tool)})."
+    return Plan("group", ask, templates, thought, (tuple(Command(name, tool.action, {}) for name in tool.devices),))
+
+
+PLURALS = {
+    "light": ("light", "lights", {"on": "turn on", "off": "turn off"}),
+    "cover": ("cover", "covers", {"open": "open", "close": "close"}),
+}

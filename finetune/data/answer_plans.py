@@ -1,0 +1,162 @@
+"""Plans in which nothing is to be done: questions, what cannot be, what is missing, small talk.
+
+Each maker returns None where the site or its state offers no such exchange.
+"""
+
+from __future__ import annotations
+
+from devices.site.describe import describe, number_text, property_title, sentence, value_text
+from devices.site.schema import DataSchema, Value
+from devices.site.site import Device
+from devices.site.tools import Command, call_of
+from edge_agent.wire.wire import facts_text
+from finetune.data import phrases, questions
+from finetune.data.random_sites import NOUNS, random_name
+from finetune.data.scene import Plan, Said, Scene, bounds_text, pick, resolved_text, wanted_text
+
+RECITED = (2, 4)  # devices of a recital
+HALF_KNOWN_SHARE = 0.5  # of the devices that are not here
+
+
+def plan_out_of_range(scene: Scene) -> Plan | None:
+    """A value the device does not take: say the range."""
+    picked = pick(scene, lambda device, action: any(schema.minimum is not None for schema in action.input.values()))
+    if picked is None:
+        return None
+    device, name, action = picked
+    key, schema = next((key, schema) for key, schema in action.input.items() if schema.minimum is not None)
+    assert schema.minimum is not None and schema.maximum is not None
+    low, high, rng = int(schema.minimum), int(schema.maximum), scene.rng
+    span = max(high - low, 5)
+    above, below = rng.randint(high + 1, high + span), rng.randint(max(0, low - span), max(low - 1, 0))
+    value: Value = below if low > 0 and rng.random() < 0.3 else above
+    command = Command(device.name, name, scene.arguments_for(device, action) | {key: value})
+    said = scene.say(device, action, command.input)
+    ask, templates = scene.finish(said.request, said.template)
+    thought = f"{wanted_text(scene, said.name, command)}, {'above' if float(value) > high else 'below'}."
+    unit = f" {schema.unit}" if schema.unit else ""
+    answer = f"The {device.title} takes {low} to {high}{unit}."
+    return Plan("out_of_range", ask, templates, thought, answer=answer, answer_has=((str(low),), (str(high),)))
+
+
+def plan_missing_argument(scene: Scene) -> Plan | None:
+    """A request without its value: ask back."""
+    choices = [item for item in scene.actions() if phrases.side(item[2].say_without, scene.held_out) and item[2].title]
+    if not choices:
+        return None
+    device, name, action = scene.rng.choice(choices)
+    key, schema = next(iter(action.input.items()))
+    sets_property = action.writes.get(key) == f"${key}"
+    changes = (template.replace("{property}", action.title) for template in phrases.CHANGES if sets_property)
+    said = scene.say_as((*action.say_without, *changes), device)
+    ask, templates = scene.finish(said.request, said.template)
+    tool = call_of(Command(device.name, name, {}), scene.tools).name
+    thought = f"{resolved_text(said.name, device)}, {tool} {key} missing{bounds_text(key, schema)}."
+    low, high = number_text(schema.minimum or 0), number_text(schema.maximum or 0)
+    answer = f"Which {action.title} for the {device.title}, {low} to {high}?"
+    return Plan("missing_argument", ask, templates, thought, answer=answer, answer_has=(("?",),))
+
+
+def plan_missing_device(scene: Scene) -> Plan | None:
+    """A request about a device that is not here."""
+    known = [set(called.lower().split()) for device in scene.site.devices.values() for called in device.names]
+    words = list(random_name(scene.rng, scene.rng.choice(list(NOUNS))))
+    if not scene.held_out and scene.rng.random() < HALF_KNOWN_SHARE:  # in training, more often nearly a device's name
+        near = scene.rng.choice(list(scene.site.devices.values())).title.split()
+        at = scene.rng.randrange(2)
+        words[at] = near[-at]
+    name = " ".join(words)
+    picked = pick(scene, lambda device, action: True)
+    if picked is None or set(name.lower().split()) in known:
+        return None
+    other, _, action = picked
+    spoken = scene.with_article(name)
+    if scene.rng.random() < 0.75:
+        template = scene.rng.choice(phrases.side(action.say, scene.held_out))
+        request = scene.worded(template).format(device=spoken, **scene.arguments_for(other, action))
+    else:
+        template = scene.rng.choice(phrases.side(questions.QUESTIONS_STATUS, scene.held_out))
+        request = scene.worded(template).format(device=spoken)
+    ask, templates = scene.finish(request, template)
+    answer, has = f"There is no {name} here.", (("there is no", "not here", "no device"),)
+    return Plan("missing_device", ask, templates, f"{name} is no device.", answer=answer, answer_has=has)
+
+
+def plan_unsupported(scene: Scene) -> Plan | None:
+    """A device that is here but cannot do what is asked."""
+    picked = pick(scene, lambda device, action: not action.input)
+    sensors = [device for device in scene.site.devices.values() if picked and device.kind != picked[0].kind]
+    if picked is None or not sensors:
+        return None
+    device, (other, _, action) = scene.rng.choice(sensors), picked
+    written = set(action.writes)
+    if any(written & set(own.writes) for own in device.actions.values()) or "switch" in {device.kind, other.kind}:
+        return None
+    if any(set(phrases.side(own.say, False)) & set(phrases.side(action.say, False)) for own in device.actions.values()):
+        return None
+    said = scene.say(device, action, {})
+    ask, templates = scene.finish(said.request, said.template)
+    answer = f"The {device.title} cannot do that."
+    thought = f"{resolved_text(said.name, device)}, no such tool."
+    return Plan("unsupported", ask, templates, thought, answer=answer, answer_has=(("cannot", "can't"),))
+
+
+def plan_question(scene: Scene) -> Plan | None:
+    """A question about the state: answered from the prompt, never by acting."""
+    device = scene.rng.choice(list(scene.site.devices.values()))
+    state = scene.state[device.name]
+    if not state:
+        return None
+    if scene.rng.random() < 0.25:
+        said = scene.say_as(questions.QUESTIONS_STATUS, device)
+        return _question(scene, device, said, list(state))
+    key = scene.rng.choice(list(device.properties))
+    schema = device.properties[key]
+    if isinstance(state[key], bool):
+        label = schema.labels.get(scene.rng.random() < 0.5, "on")
+        return _question(scene, device, scene.say_as(questions.QUESTIONS_YES_NO, device, label=label), [key])
+    said = scene.say_as(questions.QUESTIONS_VALUE, device, property=property_title(key, schema))
+    return _question(scene, device, said, [key])
+
+
+def _question(scene: Scene, device: Device, said: Said, keys: list[str]) -> Plan:
+    """Return a question about properties: the thought has all of the device's, the answer those asked for."""
+    state = scene.state[device.name]
+    thought = _facts_text(scene, said.name, device) + "."
+    answer = sentence(*(describe(device, key, state[key]) for key in keys))
+    has = tuple(_words_for(device.properties[key], state[key]) for key in keys)
+    plain = (phrases.punctuate(said.request, scene.rng), (said.template,))
+    ask, templates = scene.finish(said.request, said.template) if scene.is_loose() else plain
+    return Plan("question", ask, templates, thought, answer=answer, answer_has=has)
+
+
+def plan_recital(scene: Scene) -> Plan | None:
+    """The state of several devices at once, in training only: practice in finding each line by its name."""
+    devices = [device for device in scene.site.devices.values() if scene.state[device.name]]
+    if scene.held_out or len(devices) < RECITED[1]:
+        return None
+    chosen = scene.rng.sample(devices, scene.rng.randint(*RECITED))
+    names = [scene.name_for(device) for device in chosen]
+    *spoken, last = map(scene.with_article, names)
+    template = scene.rng.choice(phrases.side(questions.QUESTIONS_STATUS, held_out=False))
+    ask, templates = scene.finish(template.format(device=f"{', '.join(spoken)} and {last}"), template)
+    thoughts = [_facts_text(scene, name, device) for name, device in zip(names, chosen, strict=True)]
+    answer = sentence(*(describe(device, *next(iter(scene.state[device.name].items()))) for device in chosen))
+    return Plan("recital", ask, templates, "; ".join(thoughts) + ".", answer=answer)
+
+
+def _facts_text(scene: Scene, name: str, device: Device) -> str:
+    """Return the thought that finds a device's line in the state."""
+    return f"{resolved_text(name, device)}:{facts_text(scene.state[device.name])}"
+
+
+def _words_for(schema: DataSchema, value: Value) -> tuple[str, ...]:
+    text = value_text(schema, value)
+    return tuple(f" {text}{end}" for end in (" ", ".", ","))
+
+
+def plan_small_talk(scene: Scene) -> Plan | None:
+    """Talk that wants no action."""
+    answer = scene.rng.choice(list(questions.SMALL_TALK))
+    template = scene.rng.choice(phrases.side(questions.SMALL_TALK[answer], scene.held_out))
+    return Plan("small_talk", phrases.punctuate(template, scene.rng), (template,), "Small talk.", answer=answer)

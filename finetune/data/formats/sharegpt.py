@@ -1,0 +1,75 @@
+"""ShareGPT: `{"conversations": [{"from": "human", "value": …}, …], "system", "tools"}`; Hermes' data is of that form.
+
+Written in three ways: tags and a `tools` key; text with tools and calls in lines; as Hermes does, tools in the prompt.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from edge_agent.wire.wire import Message
+from finetune.data.formats.declared import with_lines, with_tags
+from finetune.data.formats.errors import Unreadable
+from finetune.data.formats.reply_text import call_of, lined, tagged
+from finetune.data.formats.schemas import read_tools
+from finetune.data.formats.turns import make_row, read_turn, split_results, system_of
+from finetune.data.rows import Row
+
+NAMES = {"system": "system", "user": "human", "assistant": "gpt", "tool": "tool"}
+
+
+def read(plain: dict[str, Any]) -> Row:
+    """Return the row of one conversation. Raises Unreadable."""
+    turns = [Message("system", plain["system"])] if plain.get("system") else []
+    for turn in plain["conversations"]:
+        if not isinstance(turn, dict):
+            raise Unreadable("a turn is no object")
+        name, text = turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))
+        if name == "function_call":
+            turns.append(_calls(text))
+        else:
+            turns.append(read_turn(name, text))
+    return make_row(turns, read_tools(plain.get("tools")))
+
+
+def _calls(text: Any) -> Message:
+    try:
+        plain = json.loads(text)
+    except (ValueError, TypeError) as error:
+        raise Unreadable(f"a function_call is not JSON: {str(text)[:80]!r}") from error
+    return Message(
+        "assistant", "", "", tuple(call_of(call) for call in (plain if isinstance(plain, list) else [plain]))
+    )
+
+
+def write(row: Row) -> dict[str, Any]:
+    """Return a row with tags, tools beside it."""
+    turns = [_turn(message, tagged, "{}") for message in split_results(row.messages)]
+    tools = {"tools": json.dumps(list(row.tools), ensure_ascii=False)} if row.tools else {}
+    return {"conversations": turns} | tools
+
+
+def write_text(row: Row) -> dict[str, Any]:
+    """Return a row as text: tools and calls in lines. Raises Unwritable."""
+    system, messages = system_of(row, with_lines)
+    return {"conversations": _system(system) + [_turn(message, lined, "{}") for message in split_results(messages)]}
+
+
+def write_hermes(row: Row) -> dict[str, Any]:
+    """Return a row as Hermes' function calling data has it."""
+    system, messages = system_of(row, with_tags)
+    response = "<tool_response>\n{}\n</tool_response>"
+    return {
+        "conversations": _system(system) + [_turn(message, tagged, response) for message in split_results(messages)]
+    }
+
+
+def _system(text: str) -> list[dict[str, str]]:
+    return [{"from": "system", "value": text}] if text else []
+
+
+def _turn(message: Message, reply: Callable[[Message], str], response: str) -> dict[str, str]:
+    text = reply(message) if message.role == "assistant" else message.text
+    return {"from": NAMES[message.role], "value": response.replace("{}", text) if message.role == "tool" else text}

@@ -1,0 +1,81 @@
+"""The table of docs/formats.md: every format under every template, tried with one conversation.
+
+python -m finetune.data.formats.table > docs/formats.md
+"""
+
+from __future__ import annotations
+
+from devices.site.tools import ToolCall
+from edge_agent.wire.wire import END_OF_TURN, ChatTemplate, Message, load_template
+from finetune.data.formats.errors import Unwritable
+from finetune.data.formats.schemas import parse_signature
+from finetune.data.formats.sources import WRITERS, read_row
+from finetune.data.rows import Row
+
+REFUND = Row(
+    (),
+    (
+        Message("system", "You are a support agent."),
+        Message("user", "I was charged twice for TXN9982, 50 dollars."),
+        Message(
+            "assistant",
+            "",
+            "The person wants a refund of TXN9982.",
+            (ToolCall("refund_transaction", {"transaction_id": "TXN9982", "amount": 50.0}),),
+        ),
+        Message("tool", '{"status": "success", "refund_id": "REF_7712"}'),
+        Message("assistant", "I refunded 50.00, reference REF_7712.", "It went through."),
+    ),
+    (parse_signature("refund_transaction(transaction_id: str, amount: float)"),),
+)
+ANSWERED = Row((), (*REFUND.messages[:2], Message("assistant", "It was.", "A question.")), REFUND.tools)
+CALLED = Row((), (REFUND.messages[1], Message("assistant", "", "", REFUND.messages[2].calls)), REFUND.tools)
+TRIED = {"all of it": REFUND, "request, thought, answer": ANSWERED, "request and call": CALLED}
+TEXT = """# Formats of conversations
+
+`edgewright data convert SOURCE --to FORMAT --out FILE` reads a file (`.jsonl`, `.json`, `.parquet`), a folder of them
+or a Hub id such as `org/name:train`. Each row's format is found by its keys, or named with `--from`. A row that
+cannot be read or written goes to `FILE.rejects.jsonl` with its place and the reason; `--strict` stops at the first
+one.
+
+Roles are mapped, never passed through. Tools declared in a system text (`- refund(amount: float)`, or Hermes'
+`<tools>`) become JSON Schema; calls in text (`call: refund(amount=50.00)`, `<tool_call>`) become calls. Text beside
+calls becomes the thought.
+
+Each cell below says what of the conversation "refund" (system text with a tool, request, thought, call, result,
+thought, answer) was written in that format, read back the same, and rendered under that template to the same text,
+every reply trained to its end. This page is printed by `python -m finetune.data.formats.table`; a test compares.
+
+"""
+NOTES = """
+What formats have no place for: `alpaca` results of calls; `xlam` all but one request and its calls; `sharegpt-text`,
+`alpaca` and `hermes` ids of calls, and the first two bounds, patterns and nested properties of tools (types, enums,
+defaults and descriptions stay). `openai` and `trl` number the ids of calls anew. `hermes` is read as `sharegpt`,
+whose form it has.
+"""
+
+
+def table() -> str:
+    """Return docs/formats.md."""
+    names = list(END_OF_TURN)
+    lines = [f"| format | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    lines += [f"| `{name}` | {' | '.join(held(name, load_template(one)) for one in names)} |" for name in WRITERS]
+    return TEXT + "\n".join(lines) + "\n" + NOTES
+
+
+def held(name: str, template: ChatTemplate) -> str:
+    """Return what of the conversation a format holds under a template; "nothing" if none of TRIED."""
+    for words, row in TRIED.items():
+        try:
+            again = read_row(WRITERS[name](row))
+        except Unwritable:
+            continue
+        rendered = [template.render(one.messages, add_generation_prompt=False) for one in (row, again)]
+        trained = [part.text for part in template.segments(again.messages) if part.is_trained]
+        if again == row and rendered[0] == rendered[1] and all(text.endswith(template.end_of_turn) for text in trained):
+            return words
+    return "nothing"
+
+
+if __name__ == "__main__":
+    print(table(), end="")

@@ -1,0 +1,211 @@
+"""Conversations and evaluation cases: plans carried out by the real broker in a simulated world."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from random import Random
+
+from devices.broker.broker import Outcome
+from devices.broker.journal import Journal
+from devices.broker.runtime import pass_time, simulated_broker
+from devices.errors import UsageError
+from devices.simulation.world import World
+from devices.site.schema import Value
+from devices.site.site import Site
+from devices.site.tools import Tool, call_of
+from edge_agent.evaluation.cases import Case
+from edge_agent.wire.spelling import SiteWords
+from edge_agent.wire.wire import Message, contract_of, load_template, result_message, user_message
+from finetune.data.plan_kinds import MAKERS
+from finetune.data.rows import Row
+from finetune.data.scene import THEN, Plan, Scene
+from finetune.data.tool_variety import Variety
+
+USUAL_SHARE = 0.7
+EXCHANGES_PER_ROW = (1, 4)
+BRANCHES, LONG_ROWS = 48, 2  # of a site's rows: of one exchange each from one state, and after them of several
+DRAWS = 1000  # of a kind, before it is given up that the site offers one
+DONE, NOT_DONE = "Done.", "Not done."
+
+
+def generate_rows(
+    site: Site, count: int, seed: int, variety: Variety | None = None, kinds: Mapping[str, float] | None = None
+) -> Iterator[Row]:
+    """Yield conversations of one site, on the training side of the split; the same for the same seed.
+
+    Those that start in one state follow each other, so that training evaluates their start once.
+
+    Args:
+        site: where they are held.
+        count: how many.
+        seed: decides all.
+        variety: how many start where the tools are others; none if left out.
+        kinds: weights of kinds of exchanges (plan_kinds.py) that are not to be the usual ones.
+
+    Raises:
+        UsageError: with these weights nothing can be drawn.
+    """
+    rng = Random(f"rows-{seed}")
+    plain = Stage.of(site, kinds)
+    while count > 0:
+        varied = variety.vary(site, rng) if variety else site
+        stage = plain if varied is site else Stage.of(varied, kinds)
+        rows = make_branches(stage, rng, BRANCHES) + [make_row(stage, rng) for _ in range(LONG_ROWS)]
+        yield from (replace(row, is_varied=stage is not plain) for row in rows[:count])
+        count -= len(rows)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A site with what all its conversations share: tools, words, the system turn, and the weight of each kind."""
+
+    site: Site
+    tools: tuple[Tool, ...]
+    words: SiteWords
+    system: Message
+    weights: dict[str, float]
+
+    @classmethod
+    def of(cls, site: Site, kinds: Mapping[str, float] | None = None) -> Stage:
+        """Return the stage that a site makes, with the usual weights but for those given."""
+        contract = contract_of(site, load_template("chatml"))
+        weights = {kind: weight for kind, (weight, _) in MAKERS.items()} | dict(kinds or {})
+        return cls(site, contract.tools, contract.words, Message("system", contract.system_text), weights)
+
+
+def make_row(stage: Stage, rng: Random, exchanges: tuple[int, int] = EXCHANGES_PER_ROW) -> Row:
+    """Return one conversation of several exchanges in one world, whose time goes on between them."""
+    world, journal = random_world(stage.site, rng), Journal()
+    messages, kinds = [stage.system], []
+    for _ in range(rng.randint(*exchanges)):
+        plan = draw_plan(stage, world, rng, held_out=False)
+        messages += carry_out(plan, stage, world, journal)[0]
+        kinds.append(plan.kind)
+        pass_time(simulated_broker(world, journal=journal), world, rng.choice([5, 60, 600, 3600]))
+        if rng.random() < 0.3:
+            world.state = random_world(stage.site, rng).state
+    return Row(tuple(kinds), tuple(messages))
+
+
+def make_branches(stage: Stage, rng: Random, count: int) -> list[Row]:
+    """Return conversations of one exchange each that start in one and the same state of one world."""
+    world = random_world(stage.site, rng)
+    rows: list[Row] = []
+    while len(rows) < count:
+        plan = draw_plan(stage, world, rng, held_out=False)
+        if not plan.broken:  # a device that does not answer shows in the state
+            copy = World(stage.site, world.snapshot(), world.time_s)
+            rows.append(Row((plan.kind,), (stage.system, *carry_out(plan, stage, copy)[0])))
+    return rows
+
+
+def draw_plan(stage: Stage, world: World, rng: Random, *, held_out: bool) -> Plan:
+    """Return a plan of a kind drawn by its weight, among those that the site and its state offer."""
+    scene = Scene(stage.site, stage.tools, world.snapshot(), rng, held_out)
+    if any(stage.weights.values()):
+        for _ in range(DRAWS):
+            kind = rng.choices(list(stage.weights), list(stage.weights.values()))[0]
+            plan = MAKERS[kind][1](scene)
+            if plan is not None:
+                return plan
+    wanted = [kind for kind, weight in stage.weights.items() if weight]
+    raise UsageError(
+        f"site {stage.site.name} offers no exchange of these kinds: {', '.join(wanted) or 'none is wanted'}"
+    )
+
+
+def random_world(site: Site, rng: Random) -> World:
+    """Return a world in a random state at a random time of the day."""
+    state: dict[str, dict[str, Value]] = {}
+    for name, device in site.devices.items():
+        state[name] = {}
+        for key, schema in device.properties.items():
+            low, high = schema.minimum or 0.0, schema.maximum or 0.0
+            if schema.type == "boolean":
+                state[name][key] = rng.random() < 0.5
+            elif schema.enum:  # most often as it usually is, or nothing could ever be done
+                usual = device.initial.get(key, schema.enum[0])
+                state[name][key] = usual if rng.random() < USUAL_SHARE else rng.choice(schema.enum)
+            elif schema.type == "integer":
+                state[name][key] = int(rng.choice([low, high, rng.randint(int(low), int(high))]))
+            elif schema.unit == "degrees" and low < 0:
+                state[name][key] = round(rng.uniform(5, 30), 1)
+            else:
+                state[name][key] = float(rng.randint(int(low), int(high)))
+        if "on" in state[name] and "brightness" in state[name]:  # a lamp that is off has no brightness
+            bright = device.properties["brightness"]
+            state[name]["brightness"] = (
+                rng.randint(max(1, int(bright.minimum or 0)), int(bright.maximum or 1)) if state[name]["on"] else 0
+            )
+    return World(site, state, time_s=rng.randrange(24 * 60) * 60)
+
+
+def carry_out(
+    plan: Plan, stage: Stage, world: World, journal: Journal | None = None
+) -> tuple[list[Message], list[Outcome]]:
+    """Carry a plan out in the world; return the messages after the system turn, and the broker's outcomes.
+
+    A sequence stops at the first command that is not done. The assistant's last words say only whether all was done:
+    the person hears the broker's report.
+    """
+    world.broken, world.stuck = set(plan.broken), set(plan.stuck)
+    broker = simulated_broker(world, journal=journal, confirm=lambda effect: plan.is_confirmed)
+    messages = [user_message(plan.ask, broker.state(), world.clock, stage.words)]
+    outcomes: list[Outcome] = []
+    thought, answer = plan.thought, plan.answer
+    for number, step in enumerate(plan.steps):
+        done = [broker.execute(command) for command in step]
+        outcomes += done
+        calls = tuple(call_of(command, stage.tools) for command in step)
+        messages.append(Message("assistant", "", thought, calls))
+        messages.append(result_message([outcome.result for outcome in done]))
+        statuses = ", ".join(outcome.status for outcome in done)
+        is_done = all(outcome.status == "done" for outcome in done)
+        thought, answer = f"{statuses}.", DONE if is_done else NOT_DONE
+        if not is_done:
+            break
+        if number + 1 < len(plan.steps):
+            thought = THEN.join([statuses, *plan.thought.split(THEN)[number + 1 :]])
+    messages.append(Message("assistant", answer, thought))
+    world.broken, world.stuck = set(), set()
+    return messages, outcomes
+
+
+def generate_cases(site: Site, count: int, seed: int) -> Iterator[Case]:
+    """Yield held-out cases of one site: no phrasing template of theirs is in any training conversation."""
+    for case, _ in _cases(site, count, f"cases-{seed}", f"{site.name}-{seed}", held_out=True):
+        yield case
+
+
+def generate_practice(site: Site, count: int, seed: int) -> Iterator[tuple[Case, tuple[Message, ...]]]:
+    """Yield cases of one site on the training side of the split, each with the conversation that does it right."""
+    yield from _cases(site, count, f"practice-{seed}", f"{site.name}-practice-{seed}", held_out=False)
+
+
+def _cases(
+    site: Site, count: int, chance: str, name: str, *, held_out: bool
+) -> Iterator[tuple[Case, tuple[Message, ...]]]:
+    rng = Random(chance)
+    stage = Stage.of(site)
+    for number in range(count):
+        world = random_world(site, rng)
+        plan = draw_plan(stage, world, rng, held_out=held_out)
+        before, clock = world.snapshot(), world.clock
+        messages, outcomes = carry_out(plan, stage, world)
+        case = Case(
+            id=f"{name}-{number:04d}",
+            kind=plan.kind,
+            ask=plan.ask,
+            state=before,
+            clock=clock,
+            broken=plan.broken,
+            stuck=plan.stuck,
+            is_confirmed=plan.is_confirmed,
+            commands=tuple(outcome.command for outcome in outcomes),
+            in_order=plan.kind == "in_order",
+            statuses=tuple(outcome.status for outcome in outcomes),
+            state_after=world.snapshot(),
+            answer_has=plan.answer_has,
+        )
+        yield case, (stage.system, *messages)

@@ -1,0 +1,44 @@
+"""The kinds of exchanges, with how often each is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from finetune.data.action_plans import (
+    plan_already,
+    plan_call,
+    plan_confirmed,
+    plan_failed,
+    plan_group,
+    plan_in_order,
+    plan_interlocked,
+    plan_several,
+)
+from finetune.data.answer_plans import (
+    plan_missing_argument,
+    plan_missing_device,
+    plan_out_of_range,
+    plan_question,
+    plan_recital,
+    plan_small_talk,
+    plan_unsupported,
+)
+from finetune.data.scene import Plan, Scene
+
+MAKERS: dict[str, tuple[float, Callable[[Scene], Plan | None]]] = {
+    "call": (0.22, plan_call),
+    "several": (0.09, plan_several),
+    "in_order": (0.09, plan_in_order),
+    "group": (0.05, plan_group),
+    "question": (0.18, plan_question),
+    "recital": (0.14, plan_recital),
+    "already": (0.05, plan_already),
+    "out_of_range": (0.08, plan_out_of_range),
+    "missing_argument": (0.05, plan_missing_argument),
+    "missing_device": (0.05, plan_missing_device),
+    "unsupported": (0.03, plan_unsupported),
+    "policy": (0.03, plan_interlocked),
+    "confirmation": (0.03, plan_confirmed),
+    "failure": (0.04, plan_failed),
+    "small_talk": (0.03, plan_small_talk),
+}

@@ -1,0 +1,167 @@
+"""Random sites for pretraining: other places, devices, tool names and ranges in every conversation."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from random import Random
+from typing import Any
+
+from devices.site.renaming import ACTION_NAMES, KIND_NAMES
+from devices.site.schema import DataSchema, Value
+from devices.site.site import Device, Site, load_models
+
+PLACES = (
+    "kitchen bedroom hall porch attic cellar office lab barn greenhouse garage garden bathroom living workshop"
+    " nursery pantry library stair balcony terrace roof shed stable north south east west upper lower main side"
+    " front back guest dining laundry studio entrance corridor lobby yard pool well field orchard store server"
+    " meeting canteen gym sauna boiler storage loading dock gallery chapel tower bridge cabin boat"
+).split()
+NOUNS = {
+    "light": "light lamp spotlight lantern bulb strip sign beacon".split(),
+    "dimmable_light": "light lamp chandelier spotlight bulb strip panel glow".split(),
+    "switch": "outlet socket heater kettle radio charger plug mixer conveyor projector printer oven".split(),
+    "thermostat": "thermostat heating radiator boiler oven incubator aircon cooler".split(),
+    "blinds": "blinds shutter curtain shade awning screen louver vent".split(),
+    "door": "gate door hatch barrier shutter skylight".split(),
+    "lock": "door gate safe cabinet locker vault hatch drawer".split(),
+    "fan": "fan ventilator extractor blower cooler hood ventilation".split(),
+    "valve": "valve sprinkler tap hydrant hose drip shower irrigation".split(),
+    "pump": "pump compressor feeder stirrer motor blender".split(),
+    "soil_sensor": "soil bed lawn pot planter compost".split(),
+    "level_sensor": "tank barrel cistern silo bin reservoir".split(),
+    "motion_sensor": "motion presence detector camera".split(),
+}
+OTHER_NOUNS = {  # for other models than a building's
+    "robot_arm": "arm robot gripper manipulator crane picker".split(),
+    "light_curtain": "curtain barrier guard".split(),
+    "shop_order": "order delivery parcel booking".split(),
+    "support_ticket": "ticket case complaint".split(),
+    "stock_product": "product article item part".split(),
+    "shop_customer": "customer client member guest".split(),
+}
+RANGES = {
+    "brightness": ((0, 100), (0, 10), (0, 255), (5, 80)),
+    "target_c": ((10, 28), (5, 35), (15, 25), (12, 30), (40, 90)),
+    "position": ((0, 100), (0, 90), (0, 10)),
+    "speed": ((0, 3), (0, 5), (1, 8), (0, 10)),
+    "minutes": ((1, 20), (1, 60), (2, 15), (5, 45)),
+    "seconds": ((5, 120), (1, 30), (10, 90), (5, 300)),
+}
+TITLES = ("a house", "a farm", "a small workshop", "an office", "a greenhouse", "a cabin by the lake", "a school")
+RENAMED_SHARE = 0.15
+INVENTED_SHARE = 0.15  # of places; of nouns half as many
+OTHER_SHARE = 0.12  # of devices
+ALONE_SHARE = 0.1  # of devices are called by their noun alone; of the other models' half
+RECORDS = 6
+STARTS = "b br c ch d dr f fl g gr h j k kl l m n p pl qu r s sh st t tr v w z".split()
+VOWELS = "a ai e ea ee i o oa oo ou u".split()
+ENDS = ["", "", "", *"ck d l ll m n nd ng nt r rd rt s ss st t x".split()]
+
+
+def random_site(rng: Random, devices: tuple[int, int] = (4, 14)) -> Site:
+    """Return a site with a number of devices in the range given; some of them have unusual tool names."""
+    models = load_models()
+    ranges = {name: rng.choice(choices) for name, choices in RANGES.items()}
+    kind_names = {kind: rng.choice(names) for kind, names in KIND_NAMES.items()}
+    action_names = {action: rng.choice(names) for action, names in ACTION_NAMES.items()}
+    is_renamed = rng.random() < RENAMED_SHARE
+    made: dict[str, Device] = {}
+    wanted = rng.randint(*devices)
+    while len(made) < wanted:
+        is_other = rng.random() < OTHER_SHARE
+        model_name = rng.choice(list(OTHER_NOUNS if is_other else NOUNS))
+        place, noun = random_name(rng, model_name)
+        is_alone = rng.random() < (0.5 if is_other else ALONE_SHARE)
+        name = noun if is_alone else f"{place}_{noun}"
+        if name in made or place == noun:
+            continue
+        entry = copy.deepcopy(models[model_name])
+        _set_ranges(entry, ranges)
+        if is_renamed:
+            entry["kind"] = kind_names.get(entry["kind"], entry["kind"])
+            entry["actions"] = {action_names.get(old, old): action for old, action in entry.get("actions", {}).items()}
+        _set_risk(entry, rng)
+        title, alias = (noun, f"{place} {noun}") if is_alone else (f"{place} {noun}", f"{noun} in the {place}")
+        device = Device(name=name, title=title, aliases=(alias,), **entry)
+        made[name] = device.model_copy(update={"records": _random_records(device, rng)})
+    nouns = Counter(name.split("_")[-1] for name in made)
+    for name, device in made.items():
+        noun = name.split("_")[-1]
+        if nouns[noun] == 1 and noun != name:  # the only one of its name is also called by the noun alone
+            made[name] = device.model_copy(update={"aliases": (*device.aliases, noun)})
+    return _with_interlocks(Site(name="random", title=rng.choice(TITLES), devices=made), rng)
+
+
+def random_name(rng: Random, model: str) -> tuple[str, str]:
+    """Return a place and a noun for a device of a model; some are words that mean nothing."""
+    place = _invented_word(rng) if rng.random() < INVENTED_SHARE else rng.choice(PLACES)
+    noun = _invented_word(rng) if rng.random() < INVENTED_SHARE / 2 else rng.choice((NOUNS | OTHER_NOUNS)[model])
+    return place, noun
+
+
+def _random_records(device: Device, rng: Random) -> tuple[dict[str, Value], ...]:
+    """Return what the device knows, if its actions look things up by a number."""
+    records: list[dict[str, Value]] = []
+    for _ in range(RECORDS):
+        record: dict[str, Value] = {}
+        for action in device.actions.values():
+            if action.output:
+                record |= {"number": _random_value(action.input["number"], rng)} | dict.fromkeys(action.words, "")
+                record |= {name: _random_value(schema, rng) for name, schema in action.output.items()}
+        if record:
+            records.append(record)
+    return tuple(records)
+
+
+def _random_value(schema: DataSchema, rng: Random) -> Value:
+    if schema.type == "boolean" or schema.enum:
+        return rng.choice(schema.enum or (False, True))
+    assert schema.minimum is not None and schema.maximum is not None
+    return rng.randint(int(schema.minimum), int(schema.maximum))
+
+
+def _invented_word(rng: Random) -> str:
+    """Return a word of one to three syllables, so that names must be copied and cannot only be recognized."""
+    return "".join(rng.choice(STARTS) + rng.choice(VOWELS) + rng.choice(ENDS) for _ in range(rng.choice((1, 2, 2, 3))))
+
+
+def _set_ranges(entry: dict[str, Any], ranges: dict[str, tuple[int, int]]) -> None:
+    schemas = [entry["properties"], *(action.get("input", {}) for action in entry.get("actions", {}).values())]
+    for schema in schemas:
+        for name, (minimum, maximum) in ranges.items():
+            if name in schema:
+                schema[name] = dict(schema[name]) | {"minimum": minimum, "maximum": maximum}
+    for action in entry.get("actions", {}).values():
+        # "fully open" and "fully bright" are the ends of the range
+        for name, value in action.get("writes", {}).items():
+            if name in ranges and not isinstance(value, str):
+                action["writes"] = dict(action["writes"]) | {name: ranges[name][0 if value == 0 else 1]}
+
+
+def _set_risk(entry: dict[str, Any], rng: Random) -> None:
+    for action in entry.get("actions", {}).values():
+        if rng.random() < 0.1 and not action.get("safe"):
+            action["risk"] = "confirm"
+
+
+def _with_interlocks(site: Site, rng: Random) -> Site:
+    sensors = [
+        (name, key)
+        for name, device in site.devices.items()
+        for key, schema in device.properties.items()
+        if device.kind == "sensor" and schema.type == "number"
+    ]
+    if not sensors:
+        return site
+    devices = dict(site.devices)
+    for name, device in site.devices.items():
+        actions = dict(device.actions)
+        for action_name, action in device.actions.items():
+            if action.risk == "guarded" and rng.random() < 0.7:
+                sensor, key = rng.choice(sensors)
+                bound = {rng.choice(["above", "below"]): float(rng.randrange(5, 80, 5))}
+                plain = action.model_dump() | {"requires": [{"property": f"{sensor}.{key}"} | bound]}
+                actions[action_name] = type(action)(**plain)
+        devices[name] = device.model_copy(update={"actions": actions})
+    return site.model_copy(update={"devices": devices})

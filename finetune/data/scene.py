@@ -1,0 +1,176 @@
+"""Plans of exchanges, and the scenes in which they are made: a site, its state, chance, a side of the split.
+
+A plan holds no outcome: that comes from the real broker when the plan is carried out (conversations.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from random import Random
+
+from devices.site.action import Action
+from devices.site.schema import DataSchema, Value
+from devices.site.site import Device, Site
+from devices.site.tools import Command, Tool, call_of
+from edge_agent.evaluation.cases import State
+from edge_agent.wire.wire import argument_text, json_value
+from finetune.data import phrases
+
+KNOWN_SHARE = 0.8
+LOOSE_SHARE = 0.45  # of the templates of a training conversation
+THEN = "; then "  # in a thought, between commands of which one waits for the other
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What should happen.
+
+    Attributes:
+        kind: what the exchange practises.
+        ask: what the person says.
+        templates: the phrasing templates used.
+        thought: the assistant's first thought.
+        steps: the commands of each reply in turn; none means that the answer comes at once.
+        answer: the answer when there are no steps.
+        answer_has: what any good answer contains; each entry lists alternatives.
+        broken: devices that do not answer.
+        stuck: devices that answer and do not move.
+        is_confirmed: whether the person says yes when asked.
+    """
+
+    kind: str
+    ask: str
+    templates: tuple[str, ...]
+    thought: str
+    steps: tuple[tuple[Command, ...], ...] = ()
+    answer: str = ""
+    answer_has: tuple[tuple[str, ...], ...] = ()
+    broken: tuple[str, ...] = ()
+    stuck: tuple[str, ...] = ()
+    is_confirmed: bool = False
+
+
+@dataclass(frozen=True)
+class Said:
+    """A request without its frame, the template used, and the name that the device is called by in it."""
+
+    request: str
+    template: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Where a plan is made: the site with its tools, its state now, chance, and the side of the split."""
+
+    site: Site
+    tools: tuple[Tool, ...]
+    state: State
+    rng: Random
+    held_out: bool
+
+    def actions(self) -> list[tuple[Device, str, Action]]:
+        """Return every action that has phrasings on this side of the split."""
+        return [
+            (device, name, action)
+            for device in self.site.devices.values()
+            for name, action in device.actions.items()
+            if phrases.side(action.say, self.held_out)
+        ]
+
+    def name_for(self, device: Device) -> str:
+        """Return a name people use for a device."""
+        return self.rng.choice([device.title, device.title, *device.aliases])
+
+    def with_article(self, name: str) -> str:
+        """Return a name as people put it into a sentence."""
+        return self.rng.choice(["the {}", "the {}", "the {}", "{}", "my {}"]).format(name)
+
+    def value_for(self, schema: DataSchema) -> Value:
+        """Return an allowed value, round numbers more often."""
+        if schema.type == "boolean":
+            return self.rng.random() < 0.5
+        if schema.enum:
+            return self.rng.choice(schema.enum)
+        assert schema.minimum is not None and schema.maximum is not None
+        low, high = int(schema.minimum), int(schema.maximum)
+        value = self.rng.randint(low, high)
+        return min(max(round(value, -1), low), high) if high - low > 50 and self.rng.random() < 0.6 else value
+
+    def arguments_for(self, device: Device, action: Action) -> dict[str, Value]:
+        """Return allowed values for every argument; most often those of something that the device knows."""
+        record = self.rng.choice(device.records) if device.records and self.rng.random() < KNOWN_SHARE else {}
+        return {name: record.get(name, self.value_for(schema)) for name, schema in action.input.items()}
+
+    def say(self, device: Device, action: Action, arguments: Mapping[str, object]) -> Said:
+        """Return a request for an action."""
+        return self.say_as(action.say, device, **arguments)
+
+    def say_as(self, templates: Iterable[str], device: Device, **holes: object) -> Said:
+        """Return a request made from one of the templates of this side of the split."""
+        template, name = self.rng.choice(phrases.side(templates, self.held_out)), self.name_for(device)
+        return Said(self.worded(template).format(device=self.with_article(name), **holes), template, name)
+
+    def worded(self, template: str) -> str:
+        """Return a template as it is said: in training sometimes with fillers, which no held-out case has."""
+        return phrases.loosen(template, self.rng) if self.is_loose() else template
+
+    def is_loose(self) -> bool:
+        """Return whether to vary what is said beyond what the cases do."""
+        return not self.held_out and self.rng.random() < LOOSE_SHARE
+
+    def finish(self, request: str, *templates: str) -> tuple[str, tuple[str, ...]]:
+        """Put frame and punctuation around a request, in training sometimes two; return it with all templates used."""
+        framed, frames = phrases.frame(request, self.rng, self.held_out)
+        if self.is_loose():
+            framed, more = phrases.frame(framed, self.rng, self.held_out)
+            frames += more
+        return phrases.punctuate(framed, self.rng), (*templates, *frames)
+
+
+def resolved_text(name: str, device: Device) -> str:
+    """Return the start of a thought: which device is meant by a name."""
+    return f"{name} is {device.name}"
+
+
+def wanted_text(scene: Scene, name: str, command: Command) -> str:
+    """Return the thought before a call: which device is meant, its tool, and each value with its range."""
+    device = scene.site.devices[command.device]
+    return f"{resolved_text(name, device)}, {call_text(scene.site, scene.tools, command)}"
+
+
+def call_text(site: Site, tools: Iterable[Tool], command: Command) -> str:
+    """Return a call as thoughts write it: `light_brightness brightness=40, brightness: 0..100 percent`."""
+    schemas = site.devices[command.device].actions[command.action].input
+    values = [f" {key}={json_value(value)}{bounds_text(key, schemas[key])}" for key, value in command.input.items()]
+    return call_of(command, tools).name + "".join(values)
+
+
+def bounds_text(name: str, schema: DataSchema) -> str:
+    """Return an argument's bounds as the tool's signature writes them, so that they need only be copied; "" if none."""
+    return "" if schema.minimum is None else f", {argument_text(name, schema)}"
+
+
+def pick(scene: Scene, keep: Callable[[Device, Action], bool]) -> tuple[Device, str, Action] | None:
+    """Return an action that `keep` takes, or None if there is none."""
+    choices = [item for item in scene.actions() if keep(item[0], item[2])]
+    return scene.rng.choice(choices) if choices else None
+
+
+def is_plain(device: Device, action: Action) -> bool:
+    """Return whether nobody has to be asked and no interlock can refuse."""
+    return action.risk != "confirm" and not action.requires
+
+
+def needed_action(scene: Scene, keep: Callable[[Device, Action], bool]) -> Command | None:
+    """Return a command that would change something."""
+    for _ in range(8):
+        picked = pick(scene, keep)
+        if picked is None:
+            return None
+        device, name, action = picked
+        arguments = scene.arguments_for(device, action)
+        if scene.state[device.name] and not action.is_already_so(scene.state[device.name], arguments):
+            return Command(device.name, name, arguments)
+    return None

@@ -1,1 +1,0 @@
-"""Conversations in the forms that others keep them in: one file for each, all to and from `finetune.rows.Row`."""

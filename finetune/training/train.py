@@ -1,0 +1,338 @@
+"""A training run from recipe to run folder: check, train, write down. Training itself is in adapter_trainer.py."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from devices.errors import GateError, UnavailableError, UsageError
+from devices.site.site import load_site
+from edge_agent.evaluation.cases import CASES, CASES_SEED, read_cases
+from edge_agent.wire.wire import Contract, contract_of, load_template, require_contract
+from finetune.data.encoded_rows import EncodedRows, RowEncoder, encode_rows, spans
+from finetune.data.generator import generate_cases
+from finetune.data.leakage import find_leaks, require_no_leaks
+from finetune.data.preference_pairs import both_replies, encode_pairs, read_pairs
+from finetune.data.rows import Row, read_rows
+from finetune.progress_bar import StepProgress
+from finetune.recipe import General, Recipe
+from finetune.training.free_memory import is_out_of_memory
+from finetune.training.general import GeneralRows, encode_general
+from finetune.training.metrics import HELD_OUT_LOSS, Metrics
+from finetune.training.processor import keep_freed_memory, prepare_processor
+from finetune.training.quantized_base import (
+    Machine,
+    choose_device,
+    choose_dtype,
+    choose_optimizer,
+    count_parameters,
+    is_sharded,
+    load_config,
+    load_tokenizer,
+)
+from finetune.training.run_folder import (
+    BEST,
+    METRICS,
+    DataFacts,
+    GeneralFacts,
+    RunFacts,
+    base_sha256,
+    file_sha256,
+    finish_run,
+    last_checkpoint,
+    open_run,
+    part_of,
+    run_contract,
+    tool_versions,
+)
+from finetune.training.run_report import run_page
+
+if TYPE_CHECKING:
+    from finetune.training.plan import Plan, Planner
+
+
+class Interrupted(UnavailableError):
+    """The run stopped before its end; its last checkpoint is usable."""
+
+
+def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | None = None) -> RunFacts:
+    """Train an adapter as the recipe says and leave a run folder (run_folder.py) at recipe.out.
+
+    Under `accelerate launch` each process trains on its share of every step's rows, which are then training.batch_rows
+    times the processes; the first one writes the folder.
+
+    Args:
+        recipe: everything that decides the run.
+        resume: go on from the last checkpoint of an interrupted run of the same recipe and data.
+        progress: where notes and steps are shown; stderr if None.
+
+    Raises:
+        UsageError: the recipe, the base or a row does not fit; found before training starts.
+        UnavailableError: the hub is out of reach, or memory ran out.
+        Interrupted: stopped by Ctrl-C.
+        GateError: the data has seen evaluation cases; or the run is finished, and the loss on general rows rose by
+            more than the recipe allows.
+    """
+    from accelerate import PartialState
+
+    from finetune.training.adapter_trainer import build_trainer
+    from finetune.training.plan import free_for
+
+    is_first = is_first_process()
+    progress = progress or StepProgress(sys.stderr if is_first else io.StringIO())
+    contract = contract_of(load_site(recipe.site), load_template(recipe.template))
+    machine = _choose_machine(recipe, progress)
+    if is_sharded() and (recipe.training.share_prefix or recipe.preference):
+        raise UsageError(
+            "with FSDP the layers run once a step, for share_prefix and preference they would twice",
+            hint="training.share_prefix=false, or launch without FSDP",
+        )
+    if machine.device == "cpu":
+        prepare_processor()
+    processes = PartialState(cpu=machine.device == "cpu")
+    tokenizer = load_tokenizer(recipe)
+    data = _load_data(recipe, contract, tokenizer, progress)
+    rows = data.trained
+    out = Path(recipe.out)
+    planner = _planner(recipe, machine, data)
+    fitted = planner.fit(recipe, free := free_for(machine))
+    _require_fit(planner.shortage(fitted, free))
+    if machine.device == "cpu":
+        keep_freed_memory(planner.has_plenty(fitted, free))
+    if is_first:
+        open_run(recipe, out, resume=resume)
+    processes.wait_for_everyone()
+    checkpoint = last_checkpoint(part_of(out)) if resume else None
+
+    trainer = None
+    try:
+        if recipe.preference:
+            from finetune.training.preference_trainer import build_preference_trainer
+
+            trainer = build_preference_trainer(fitted, recipe.preference, machine, tokenizer, data.pairs, progress)
+        else:
+            trainer = build_trainer(fitted, machine, tokenizer, rows, data.held_out, progress)
+        trained, total = count_parameters(trainer.model)
+        progress.note(f"trained parameters {trained:,} of {total:,} ({trained / total:.2%})")
+        general_before = _measure_general(trainer, data.general)  # of a fresh adapter: the base
+        progress.note(f"at most {fitted.training.batch_tokens} tokens through the layers at once")
+        started_s = time.monotonic()
+        _train(trainer, checkpoint, part_of(out), progress)
+    except (MemoryError, OSError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        traceback.clear_frames(error.__traceback__)  # what they hold is needed to say what helps
+        where = f"at step {trainer.state.global_step}" if trainer else "loading the base"
+        name = "GPU memory" if machine.device == "cuda" else "memory"
+        raise UnavailableError(f"out of {name} {where}", hint=planner.hint(fitted)) from error
+    seconds = time.monotonic() - started_s
+
+    processes.wait_for_everyone()
+    if (best := part_of(out) / BEST).exists():
+        trainer.load_adapter(best)
+    trainer.save_adapter(part_of(out) / "adapter")
+    general = _general_facts(recipe.general, data.general, general_before, trainer, progress)
+    metrics = Metrics(part_of(out) / METRICS, trainer.state.global_step)
+    facts = RunFacts(
+        base=recipe.base_path_or_name,
+        base_sha256=base_sha256(recipe.base_path_or_name),
+        site=recipe.site,
+        template=recipe.template,
+        contract=contract.digest,
+        data=DataFacts(
+            path=recipe.data,
+            sha256=file_sha256(Path(recipe.data)),
+            rows=len(data.site.token_ids),
+            tokens=data.site.tokens,
+            trained_tokens=data.site.trained_tokens,
+            dropped=data.site.dropped,
+        ),
+        versions=tool_versions(),
+        device=machine.device,
+        dtype=machine.dtype_name,
+        optimizer=machine.optimizer,
+        trained_parameters=trained,
+        all_parameters=total,
+        losses=metrics.series("loss"),
+        held_out_losses=metrics.series(HELD_OUT_LOSS),
+        general=general,
+        seconds=round(seconds, 1),
+        tokens_per_s=round(trainer.all_seen_tokens / seconds, 1),
+        seed=recipe.seed,
+        processes=processes.num_processes,
+    )
+    processes.wait_for_everyone()
+    if is_first:
+        finish_run(out, facts, run_page(facts))
+    most = recipe.general.max_rise if recipe.general else None
+    if general and most is not None and (rise := general.loss_after - general.loss_before) > most:
+        raise GateError(
+            f"{out}: the loss on {general.held_out_rows} general rows rose by {rise:.3f} nats a token",
+            hint=f"general.max_rise is {most}; raise general.share, or train less",
+        )
+    return facts
+
+
+def is_first_process() -> bool:
+    """Return whether this is the one process, or the first of several, which says and writes what all have done."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run trains on and measures on; `trained` are the site's rows and the general ones.
+
+    Of preference pairs, rows are the preferred conversations, and `pairs` is what trl takes.
+    """
+
+    site: EncodedRows
+    held_out: EncodedRows
+    general: GeneralRows | None
+    trained: EncodedRows
+    pairs: list[dict[str, list[int]]]
+
+
+def _load_data(recipe: Recipe, contract: Contract, tokenizer: Any, progress: StepProgress) -> TrainingData:
+    _require_unseen(recipe)
+    limit = recipe.training.max_tokens
+    if recipe.preference:
+        start = Path(recipe.preference.start_from)
+        require_contract(run_contract(start), contract.digest, f"run {start}")
+        encoder = RowEncoder(contract.template, tokenizer, limit)
+        pairs, rows = encode_pairs(Path(recipe.data), contract.system_text, encoder)
+        progress.note(f"{len(pairs)} pairs, going on from {start}")
+        return TrainingData(rows, EncodedRows((), (), 0), None, rows, pairs)
+    site, held_out = encode_rows(Path(recipe.data), contract, tokenizer, limit).split(recipe.training.held_out_rows)
+    trained, general = site, None
+    if recipe.general:
+        encoder = RowEncoder(contract.template, tokenizer, limit)
+        general = encode_general(recipe.general, len(site.token_ids), encoder, recipe.seed)
+        mixed = general.mixed
+        trained = EncodedRows(site.token_ids + mixed.token_ids, site.labels + mixed.labels, site.dropped)
+        share = len(mixed.token_ids) / len(trained.token_ids)
+        progress.note(
+            f"{len(mixed.token_ids)} general rows, {share:.0%} of all (asked for {recipe.general.share:.0%}); "
+            f"{general.rejected} could not be used"
+        )
+    progress.note(
+        f"{len(trained.token_ids)} rows ({trained.dropped} longer than {limit} tokens dropped), "
+        f"{trained.tokens:,} tokens an epoch, {trained.trained_tokens:,} of them trained"
+    )
+    return TrainingData(site, held_out, general, trained, [])
+
+
+def _require_unseen(recipe: Recipe) -> None:
+    """Raise GateError if the data has requests of the evaluation's: of the recipe's cases, or the site's own."""
+    site, data = load_site(recipe.site), Path(recipe.data)
+    cases = read_cases(Path(recipe.cases)) if recipe.cases else generate_cases(site, CASES, CASES_SEED)
+    rows = (Row((), pair.prompt) for _, pair in read_pairs(data)) if recipe.preference else read_rows(data)
+    require_no_leaks(find_leaks(rows, cases, site), recipe.data)
+
+
+def _measure_general(trainer: Any, general: GeneralRows | None) -> tuple[float, int]:
+    """Return the mean loss on held-out general rows, and how many short replies are exact."""
+    return (trainer.mean_loss(general.held_out), trainer.count_exact(general.short)) if general else (0.0, 0)
+
+
+def _general_facts(
+    recipe: General | None, rows: GeneralRows | None, before: tuple[float, int], trainer: Any, progress: StepProgress
+) -> GeneralFacts | None:
+    if recipe is None or rows is None:
+        return None
+    after, short = _measure_general(trainer, rows), len(rows.short.token_ids)
+    losses = f"{before[0]:.4f} before, {after[0]:.4f} after"
+    progress.note(
+        f"loss on {len(rows.held_out.token_ids)} general rows: {losses}; "
+        f"of {short} short replies {before[1]} exact before, {after[1]} after"
+    )
+    return GeneralFacts(
+        data=recipe.data,
+        rows=len(rows.mixed.token_ids),
+        rejected=rows.rejected,
+        held_out_rows=len(rows.held_out.token_ids),
+        loss_before=round(before[0], 5),
+        loss_after=round(after[0], 5),
+        short=short,
+        exact_before=before[1],
+        exact_after=after[1],
+    )
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a run would take, and examples of what it would see: stretches of text, and whether each is trained.
+
+    `shortage` is how training would end before its first step for want of memory, and the hint; two "" if it would not.
+    """
+
+    plan: Plan
+    rows: int
+    dropped: int
+    largest_tokens: int
+    examples: tuple[list[tuple[str, bool]], ...]
+    shortage: tuple[str, str]
+
+
+def dry_run(recipe: Recipe, progress: StepProgress | None = None) -> DryRun:
+    """Check all that training checks before it starts, and plan it; loads no weights and writes nothing.
+
+    Raises:
+        UsageError, UnavailableError, GateError: as train_run.
+    """
+    import finetune.training.adapter_trainer  # noqa: F401  # what training has loaded is counted
+    from finetune.training.plan import free_for
+
+    progress = progress or StepProgress()
+    machine = _choose_machine(recipe, progress)
+    contract = contract_of(load_site(recipe.site), load_template(recipe.template))
+    tokenizer = load_tokenizer(recipe)
+    data = _load_data(recipe, contract, tokenizer, progress)
+    rows = data.trained
+    planner = _planner(recipe, machine, data)
+    plan = planner.plan(recipe, free := free_for(machine))
+    shortage = planner.shortage(planner.fit(recipe, free), free)
+    count = len(rows.token_ids)
+    examples = tuple(spans(rows.token_ids[at], rows.labels[at], tokenizer) for at in sorted({0, count // 2, count - 1}))
+    return DryRun(plan, count, rows.dropped, max(map(len, rows.token_ids)), examples, shortage)
+
+
+def _choose_machine(recipe: Recipe, progress: StepProgress) -> Machine:
+    device = choose_device(recipe.device)
+    optimizer, reason = choose_optimizer(recipe.training.optimizer, device)
+    machine = Machine(device, choose_dtype(recipe.compute_dtype, device), optimizer)
+    progress.note(f"device {machine.device}, computing in {machine.dtype_name}, base in {recipe.quantization}")
+    if reason:
+        progress.note(f"optimizer {optimizer} for {recipe.training.optimizer}: {reason}")
+    return machine
+
+
+def _train(trainer: Any, checkpoint: Path | None, part: Path, progress: StepProgress) -> None:
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except KeyboardInterrupt as error:
+        raise Interrupted(
+            f"stopped after step {trainer.state.global_step}; checkpoints are in {part / 'checkpoints'}",
+            hint="the same command with --resume goes on from the last one",
+        ) from error
+    finally:
+        progress.close()
+
+
+def _require_fit(shortage: tuple[str, str]) -> None:
+    message, hint = shortage
+    if message:
+        raise UnavailableError(message, hint=hint)
+
+
+def _planner(recipe: Recipe, machine: Machine, data: TrainingData) -> Planner:
+    from finetune.training.plan import Planner
+
+    if recipe.preference:
+        return Planner(machine, both_replies(data.pairs), load_config(recipe), replies=2)
+    return Planner(machine, data.trained, load_config(recipe))

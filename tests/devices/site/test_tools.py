@@ -1,0 +1,62 @@
+"""Tools: grouped by kind and action, and the way between calls and commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from devices.site.site import load_site
+from devices.site.tools import Command, ToolCall, call_of, command_of, tools_of
+from tests.devices.site.test_site import write_site
+
+TOOLS = tools_of(load_site("home"))
+TWO_THERMOSTATS = """\
+schema: site/v1
+name: two
+title: two rooms
+devices:
+  warm: {model: thermostat}
+  hot:
+    model: thermostat
+    actions: {set: {input: {target_c: {minimum: 40, maximum: 90}}}}
+"""
+
+
+def test_one_tool_for_each_kind_and_action() -> None:
+    lights = next(tool for tool in TOOLS if tool.name == "light_on")
+    assert lights.devices == ("kitchen_light", "bedroom_lamp", "porch_light")
+    assert len({tool.name for tool in TOOLS}) == len(TOOLS)
+
+
+def test_every_command_has_a_call_that_stands_for_it() -> None:
+    for device in load_site("home").devices.values():
+        for name, action in device.actions.items():
+            command = Command(device.name, name, {key: schema.minimum for key, schema in action.input.items()})  # type: ignore[misc]
+            assert command_of(call_of(command, TOOLS), TOOLS) == command
+
+
+def test_schema_accepts_what_command_of_accepts() -> None:
+    tool = next(tool for tool in TOOLS if tool.name == "light_brightness")
+    for arguments, fits in [
+        ({"device": "kitchen_light", "brightness": 40}, True),
+        ({"device": "kitchen_light", "brightness": 101}, False),
+        ({"device": "kitchen_light", "brightness": True}, False),
+        ({"device": "porch_light", "brightness": 40}, False),
+        ({"device": "kitchen_light"}, False),
+        ({"device": "kitchen_light", "brightness": 40, "speed": 1}, False),
+    ]:
+        assert jsonschema.Draft202012Validator(tool.json_schema()).is_valid(arguments) is fits
+        assert isinstance(command_of(ToolCall(tool.name, arguments), TOOLS), Command) is fits
+
+
+def test_devices_with_other_ranges_get_a_tool_of_their_own(tmp_path: Path) -> None:
+    tools = tools_of(load_site(write_site(tmp_path, TWO_THERMOSTATS)))
+    assert [(tool.name, tool.devices) for tool in tools] == [("climate_set", ("warm",)), ("climate_set_hot", ("hot",))]
+
+
+def test_unknown_tool_says_so() -> None:
+    with pytest.raises(KeyError):
+        call_of(Command("kitchen_light", "explode", {}), TOOLS)
+    assert command_of(ToolCall("explode", {}), TOOLS) == "no tool is called explode"

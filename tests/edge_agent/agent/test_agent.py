@@ -1,0 +1,207 @@
+"""The agent loop: steps, limits, and what a person is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from devices.simulation.world import World
+from devices.site.site import load_site
+from devices.site.tools import ToolCall
+from edge_agent.agent.agent import NO_ANSWER, NOT_SURE, Agent, TurnLimits, TurnResult
+from edge_agent.agent.simulation import Simulation
+from edge_agent.engine.engine import Completion, ContextFull, Limits, Request, StopReason
+from edge_agent.wire.wire import Message, body_of, load_template
+
+SITE = load_site("home")
+
+
+def completion(text: str, overruled: int = 0, stop_reason: StopReason = "end_of_turn") -> Completion:
+    return Completion(text, (), stop_reason, 0, 0, 0, 0, overruled, 0.0, 0.0)
+
+
+def calls(*items: tuple[str, dict[str, object]]) -> str:
+    return body_of(Message("assistant", "", "t", tuple(ToolCall(name, values) for name, values in items)))  # type: ignore[arg-type]
+
+
+def answer(text: str) -> str:
+    return body_of(Message("assistant", text, "t"))
+
+
+def play(agent: Agent, ask: str, *replies: str, overruled: int = 0) -> tuple[TurnResult, list[Request]]:
+    """Run one turn on scripted replies; a missing or unused reply fails."""
+    turn, requests, unused = agent.turn(ask), [], list(replies)
+    try:
+        request = next(turn)
+        while True:
+            requests.append(request)
+            assert unused, f"no reply left for: {request.prompt[-80:]!r}"
+            reply = unused.pop(0)
+            request = turn.send(completion(reply, 0 if unused else overruled))
+    except StopIteration as stop:
+        assert not unused
+        return stop.value, requests
+
+
+def make(limits: TurnLimits | None = None) -> tuple[Agent, World]:
+    world = World(SITE)
+    simulation = Simulation(SITE, load_template("chatml"), limits or TurnLimits())
+    return simulation.agent(world), world
+
+
+LIGHT_ON = ("light_on", {"device": "kitchen_light"})
+LIGHT_OFF = ("light_off", {"device": "kitchen_light"})
+LOCK = ("lock_unlock", {"device": "front_door"})
+
+
+def test_what_is_said_comes_from_the_read_back_and_not_from_the_model() -> None:
+    agent, world = make()
+    world.stuck.add("kitchen_light")
+    result, _ = play(agent, "light", calls(LIGHT_ON), answer("The kitchen light is on."))
+    assert result.actions[0].status == "failed"
+    assert "did not change" in result.answer and "is on." not in result.answer
+    assert result.model_answer == "The kitchen light is on."
+
+
+def test_two_steps_see_each_others_results() -> None:
+    agent, world = make()
+    result, requests = play(agent, "on then off", calls(LIGHT_ON), calls(LIGHT_OFF), answer("Done."))
+    assert [item.status for item in result.actions] == ["done", "done"]
+    assert '"status":"done","device":"kitchen_light","on":true' in requests[1].prompt
+    assert requests[2].prompt.startswith(requests[1].prompt)
+    assert world.state["kitchen_light"]["on"] is False
+
+
+def test_a_model_that_loops_repeats_nothing() -> None:
+    agent, _ = make(TurnLimits(model_replies=3))
+    result, _ = play(agent, "on", *[calls(LIGHT_ON)] * 3)
+    assert len(result.actions) == 1 and result.stop_reason == "step_limit"
+    assert result.answer == f"The kitchen light is on. {NO_ANSWER}"
+
+
+def test_without_a_yes_nothing_guarded_happens() -> None:
+    agent, world = make()
+    result, _ = play(agent, "unlock", calls(LOCK), answer("It is unlocked."))
+    assert result.actions[0].status == "needs_confirmation" and world.state["front_door"]["locked"] is True
+    assert result.answer.startswith("Please confirm")
+
+
+def test_an_unusable_reply_does_nothing_and_is_not_remembered() -> None:
+    agent, world = make()
+    before = world.snapshot()
+    result, _ = play(agent, "forget me", "<think>broken")
+    assert result.stop_reason == "unusable" and result.answer == NO_ANSWER and not result.is_usable
+    assert world.snapshot() == before
+    _, requests = play(agent, "second", answer("Hello."))
+    assert "forget me" not in requests[0].prompt
+
+
+def test_a_call_that_the_grammar_changed_is_not_carried_out() -> None:
+    agent, world = make()
+    before = world.snapshot()
+    result, _ = play(agent, "on", calls(LIGHT_ON), overruled=1)
+    assert (result.stop_reason, result.answer, result.actions) == ("unsure", NOT_SURE, ())
+    assert world.snapshot() == before
+    result, _ = play(agent, "on then off", calls(LIGHT_ON), calls(LIGHT_OFF), overruled=1)
+    assert result.answer == f"The kitchen light is on. {NOT_SURE}"
+    assert world.state["kitchen_light"]["on"] is True
+    result, _ = play(agent, "hi", answer("Hello."), overruled=1)
+    assert (result.stop_reason, result.answer) == ("answer", "Hello.")
+
+
+@pytest.mark.parametrize(("cut", "reason"), [("length", "unusable"), ("timeout", "time_limit")])
+def test_calls_of_a_reply_that_was_cut_are_not_carried_out(cut: StopReason, reason: str) -> None:
+    """What is forced after the last choice was not held against the model then, and a call may be missing."""
+    agent, world = make()
+    before, turn = world.snapshot(), agent.turn("on")
+    next(turn)
+    with pytest.raises(StopIteration) as stop:
+        turn.send(completion(calls(LIGHT_ON), stop_reason=cut))
+    assert (stop.value.value.stop_reason, stop.value.value.answer) == (reason, NO_ANSWER)
+    assert world.snapshot() == before
+
+
+def test_the_conversation_is_remembered_and_only_appended_to() -> None:
+    agent, _ = make()
+    _, first = play(agent, "one", calls(LIGHT_ON), answer("Done."))
+    _, second = play(agent, "two", answer("Hello."))
+    assert second[0].prompt.startswith(first[-1].prompt)
+    assert second[0].prompt.startswith(agent.prefix)
+
+
+def test_old_turns_are_dropped_whole_and_the_prefix_stays() -> None:
+    agent, _ = make(TurnLimits(remembered_messages=5))
+    for number in range(4):
+        _, requests = play(agent, f"ask {number}", calls(LIGHT_ON), answer("Done."))
+    prompt = requests[0].prompt
+    assert prompt.startswith(agent.prefix) and "ask 2" in prompt and "ask 1" not in prompt
+    assert prompt[len(agent.prefix) :].split("<|im_end|>")[0].endswith("\nRequest: ask 2")
+
+
+def test_time_limit() -> None:
+    agent, _ = make(TurnLimits(timeout_s=0.0))
+    result, _ = play(agent, "on")
+    assert result.stop_reason == "time_limit" and result.answer == NO_ANSWER
+
+
+def test_every_request_has_the_grammar_and_a_limit() -> None:
+    agent, _ = make(TurnLimits(reply_tokens=99, timeout_s=5.0))
+    _, requests = play(agent, "hi", answer("Hello."))
+    assert requests[0].grammar is not None
+    assert requests[0].limits.reply_tokens == 99 and 0 < (requests[0].limits.timeout_s or 0) <= 5
+    assert requests[0].limits != Limits()
+
+
+def test_thoughts_cite_the_state_that_was_shown_until_something_was_done() -> None:
+    agent, world = make()
+    world.broken.add("hall_motion")
+    _, requests = play(agent, "on", calls(LIGHT_ON), answer("Done."))
+    first, second = (request.grammar for request in requests)
+    assert first is not None and second is not None
+    for name, text in first.facts:
+        assert f"\n {name}:{text}\n" in requests[0].prompt
+    assert len(first.facts) == len(SITE.devices) and ("hall_motion", " unavailable") in first.facts
+    assert second.facts == () and second.lark == first.lark
+
+
+class SmallEngine:
+    """Answers at once, and has room for so many characters of prompt only."""
+
+    def __init__(self, room: int, *replies: str) -> None:
+        self.room, self._replies, self.prompts = room, list(replies), list[str]()
+
+    def prime(self, prefix: str) -> bool:
+        del prefix
+        return False
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        (request,) = requests
+        if len(request.prompt) > self.room:
+            raise ContextFull("full")
+        self.prompts.append(request.prompt)
+        return [completion(self._replies.pop(0))]
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_full_context_forgets_the_oldest_turns_and_acts_once() -> None:
+    agent, _ = make()
+    first, _ = play(agent, "first wish", answer("No."))
+    assert first.stop_reason == "answer" and not first.has_forgotten
+    play(agent, "second wish", answer("No."))
+    everything = len(next(agent.turn("third wish")).prompt)
+    engine = SmallEngine(everything - 1, calls(LIGHT_ON), answer("Done."))
+    result = agent.ask(engine, "third wish")
+    assert [item.status for item in result.actions] == ["done"] and result.stop_reason == "answer"
+    assert result.has_forgotten
+    assert "first wish" not in engine.prompts[0] and "third wish" in engine.prompts[0]
+    assert all(prompt.startswith(agent.prefix) for prompt in engine.prompts)
+    assert "second wish" in engine.prompts[0]  # only as much is forgotten as has to be
+
+
+def test_a_request_that_alone_is_too_long_is_said_so() -> None:
+    agent, _ = make()
+    with pytest.raises(ContextFull):
+        agent.ask(SmallEngine(10), "anything")

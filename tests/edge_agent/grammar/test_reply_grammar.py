@@ -1,0 +1,303 @@
+"""The grammar lets every correct reply pass and nothing else."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from llguidance import LLMatcher
+from llguidance.hf import from_tokenizer
+
+from devices.errors import UnavailableError, UsageError
+from devices.site.schema import DataSchema
+from devices.site.site import load_site
+from devices.site.tools import Tool, ToolCall, tools_of
+from edge_agent.engine.llama_cpp_vocabulary import GrammarVocabulary, TokenTable
+from edge_agent.grammar.grammar import Grammar
+from edge_agent.grammar.reply_grammar import reply_grammar
+from edge_agent.grammar.token_mask import TEXT_SLICES, Matcher, Vocabulary
+from edge_agent.wire.markers import MARKERS
+from edge_agent.wire.wire import Answer, Message, ToolCalls, body_of, facts_of, parse_reply
+from finetune.pretraining.starter_model import train_tokenizer
+from tests.made_vocabularies import NAMES
+from tests.tiny_base import TINY_VOCABULARY, tiny_texts
+from tests.vocabularies import Find, open_vocabulary
+
+LEVEL = DataSchema(type="number", minimum=-5, maximum=28.5)
+MODE = DataSchema(type="string", enum=("eco", "full power", "hé"))
+MODE = MODE.model_copy(update={"enum": ("eco", "full power", 'say "hé"')})  # more than a site file may have
+TOOLS = [
+    *tools_of(load_site("home")),
+    Tool(
+        "heater_set",
+        "set",
+        ("heater_1", "heater_2"),
+        {"level_c": LEVEL, "mode": MODE, "is_loud": DataSchema(type="boolean")},
+    ),
+]
+ARGUMENTS = {"device": "heater_1", "level_c": 21.5, "mode": 'say "hé"', "is_loud": False}
+
+
+@pytest.fixture(scope="module")
+def starter() -> Vocabulary:
+    tokenizer = train_tokenizer(tiny_texts(), TINY_VOCABULARY)
+    tokens = from_tokenizer(tokenizer, slices=TEXT_SLICES)
+    return Vocabulary(tokens, len(tokenizer))
+
+
+def accepts(vocabulary: Vocabulary, text: str, tools: list[Tool] = TOOLS) -> bool:
+    """Whether the grammar takes the whole text, token by token, and lets the turn end there."""
+    matcher = Matcher(vocabulary, reply_grammar(tools))
+    ids = vocabulary.tokenizer.tokenize_str(text, parse_special=True)
+    try:
+        return all(matcher.accept(token) for token in ids) and not matcher.accept(vocabulary.tokenizer.eos_token)
+    except UnavailableError:
+        return False
+
+
+def reply(*calls: ToolCall, text: str = "", thought: str = "The request names it.") -> str:
+    return body_of(Message("assistant", text, thought, calls))
+
+
+def heater(**changes: Any) -> str:
+    return reply(ToolCall("heater_set", ARGUMENTS | changes))
+
+
+def random_call(choices: random.Random) -> ToolCall:
+    tool = choices.choice(TOOLS)
+    arguments: dict[str, Any] = {"device": choices.choice(tool.devices)}
+    for name, schema in tool.input.items():
+        if schema.type == "boolean":
+            arguments[name] = choices.random() < 0.5
+        elif schema.type == "string":
+            arguments[name] = choices.choice(schema.enum or ())
+        else:
+            assert schema.minimum is not None and schema.maximum is not None
+            value = choices.uniform(schema.minimum, schema.maximum)
+            arguments[name] = int(value) if schema.type == "integer" else round(value, 1) + 0.0  # no -0.0
+    return ToolCall(tool.name, arguments)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_every_correct_reply_is_accepted(starter: Vocabulary, seed: int) -> None:
+    choices = random.Random(seed)
+    calls = [random_call(choices) for _ in range(choices.randint(1, 12))]
+    assert accepts(starter, reply(*calls))
+    assert accepts(starter, reply(*calls, thought=""))
+    assert accepts(starter, reply(text="Es ist 21.5 °C, „ja“ & 7 % mehr!"))
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_whatever_the_grammar_allows_parses_and_fits_its_schema(starter: Vocabulary, seed: int) -> None:
+    text = random_walk(starter, random.Random(seed))
+    decision = parse_reply(text, TOOLS)
+    assert isinstance(decision, ToolCalls | Answer), (text, decision)
+    for call in decision.calls if isinstance(decision, ToolCalls) else ():
+        tool = next(tool for tool in TOOLS if tool.name == call.name)
+        jsonschema.validate(call.arguments, tool.json_schema())
+        assert list(call.arguments) == ["device", *tool.input]
+        for name, value in call.arguments.items():
+            assert not isinstance(value, float) or round(value, 1) == value, name
+
+
+def random_walk(vocabulary: Vocabulary, choices: random.Random) -> str:
+    """Return a reply made of random allowed tokens; markers are favoured, so that thoughts end and calls come."""
+    matcher = Matcher(vocabulary, reply_grammar(TOOLS))
+    end = vocabulary.tokenizer.eos_token
+    text: list[int] = []
+    while True:
+        text += matcher.take_forced()
+        if matcher.is_over:
+            break
+        allowed = [int(token) for token in matcher.allowed()]
+        special = [token for token in allowed if vocabulary.tokenizer.is_special_token(token)]
+        token = choices.choice(special if special and choices.random() < 0.4 else allowed)
+        if not matcher.accept(token):
+            assert token == end
+            break
+        text.append(token)
+    return vocabulary.text_of(text)
+
+
+@pytest.mark.parametrize("level_c", [-5, 28, 28.5, 0.5, -0.5, 10.0, 9])
+def test_numbers_in_range_are_accepted(starter: Vocabulary, level_c: float) -> None:
+    assert accepts(starter, heater(level_c=level_c))
+
+
+@pytest.mark.parametrize("changes", [
+    {"level_c": -5.1}, {"level_c": 28.6}, {"level_c": 300}, {"level_c": 21.25}, {"level_c": True}, {"level_c": "21"},
+    {"device": "heater_3"}, {"device": "kitchen_light"}, {"mode": "max"}, {"is_loud": 1}, {"extra": 1},
+], ids=str)  # fmt: skip
+def test_wrong_arguments_are_impossible(starter: Vocabulary, changes: dict[str, Any]) -> None:
+    assert accepts(starter, heater())
+    assert not accepts(starter, heater(**changes))
+
+
+@pytest.mark.parametrize(("old", "new"), [
+    (":", ": "), (",", ", "), ("heater_set", "heater_sat"), ("21.5", "2.15e1"), ("21.5", "021.5"), ("}}", ' }}'),
+    ('"device":"heater_1",', ""), ("</think>", "</think> "), ("<think>", ""), ("</tool_call>", "</tool_call> "),
+    ("</tool_call>", "</tool_call>Done."), ("The", "<The"), ("The", "\n"), ("false", "False"),
+])  # fmt: skip
+def test_other_spellings_are_impossible(starter: Vocabulary, old: str, new: str) -> None:
+    assert not accepts(starter, heater().replace(old, new))
+
+
+def test_integers_have_no_point_and_calls_an_end(starter: Vocabulary) -> None:
+    dim = ToolCall("light_brightness", {"device": "bedroom_lamp", "brightness": 100})
+    assert accepts(starter, reply(*[dim] * 12))
+    assert not accepts(starter, reply(*[dim] * 13))
+    assert not accepts(starter, reply(dim).replace("100", "101"))
+    assert not accepts(starter, reply(dim).replace("100", "10.0"))
+    assert not accepts(starter, reply(dim).replace("100", "-1"))
+
+
+def test_without_tools_only_an_answer_is_possible(starter: Vocabulary) -> None:
+    assert accepts(starter, reply(text="It is on."), tools=[])
+    assert not accepts(starter, heater(), tools=[])
+    assert not accepts(starter, reply(text=" "), tools=[])
+
+
+def test_markers_must_be_the_tokens_where_the_vocabulary_has_them(starter: Vocabulary) -> None:
+    assert starter.marker_tokens == frozenset(MARKERS)
+    matcher = Matcher(starter, reply_grammar(TOOLS))
+    first_character = starter.tokenizer.tokenize_str("<")[0]
+    with pytest.raises(UnavailableError, match="the grammar failed"):
+        matcher.accept(first_character)
+
+
+def test_a_grammar_fits_any_vocabulary() -> None:
+    plain, tokens = reply_grammar(TOOLS, single_token_markers=False), reply_grammar(TOOLS)
+    assert tokens.for_vocabulary(()) == plain and plain.for_vocabulary(MARKERS) == tokens
+    mixed = plain.for_vocabulary({"<tool_call>", "</tool_call>"}).lark
+    assert "\nopen_call: <tool_call>\n" in mixed and '\nthink: "<think>"\n' in mixed
+
+
+STOCK = [pytest.param(("made", name), id=f"made-{name}") for name in NAMES]
+STOCK += [pytest.param(("published", name), id=f"published-{name}") for name in ("phi-3", "llama-spm")]
+STOCK += [
+    pytest.param(("published", name), id=f"published-{name}", marks=pytest.mark.slow)  # over 100,000 tokens
+    for name in ("llama-bpe", "qwen2")
+]
+
+
+@pytest.fixture(scope="module", params=STOCK)
+def stock(request: pytest.FixtureRequest, vocabularies: Find) -> Iterator[Vocabulary]:
+    source, name = request.param
+    with open_vocabulary(vocabularies(source), name) as vocab:
+        first, second = GrammarVocabulary(), GrammarVocabulary()
+        first.loaded(vocab)
+        made, table = first.make()
+        kept, again = second.make(TokenTable.unpack(memoryview(table.pack())))  # it does not wait for the model
+        assert again == table and table.probes
+        second.loaded(vocab)
+        for text in ("turn it on", " <think> brightness=40", "\x01", "äöü 中"):
+            assert made.tokenizer.tokenize_str(text) == kept.tokenizer.tokenize_str(text)
+        yield kept
+
+
+def test_stock_vocabularies_spell_the_markers(stock: Vocabulary) -> None:
+    assert stock.marker_tokens == frozenset()
+    dim = ToolCall("light_brightness", {"device": "bedroom_lamp", "brightness": 40})
+    assert accepts(stock, heater()) and accepts(stock, reply(dim, dim)) and accepts(stock, reply(text="It is on."))
+    assert not accepts(stock, heater(level_c=29)) and not accepts(stock, reply(dim).replace("40", "101"))
+    cited = after(stock, "<think> heating is hall_thermostat:", reply_grammar(TOOLS).with_facts(facts_of(STATE)))
+    assert cited == " target_c=18 temperature_c=26.6"
+    text = random_walk(stock, random.Random(7))
+    assert isinstance(parse_reply(text, TOOLS), ToolCalls | Answer)
+
+
+def unchecked(**fields: Any) -> DataSchema:
+    return DataSchema.model_construct(**({"minimum": None, "maximum": None, "enum": None, "unit": ""} | fields))
+
+
+@pytest.mark.parametrize(("schema", "names"), [
+    (unchecked(type="array"), "type 'array'"),
+    (unchecked(type="string"), "needs 'enum'"),
+    (unchecked(type="integer", minimum=1), "needs 'maximum'"),
+    (unchecked(type="boolean", enum=("a",)), "cannot enforce 'enum'"),
+    (unchecked(type="integer", minimum=5, maximum=1), "cannot be built"),
+    (unchecked(type="string", enum=("a</tool_call>",)), "marker"),
+])  # fmt: skip
+def test_what_cannot_be_enforced_is_refused(schema: DataSchema, names: str) -> None:
+    with pytest.raises(UsageError, match=names):
+        reply_grammar([Tool("pump_set", "set", ("pump",), {"level": schema})])
+
+
+@pytest.mark.parametrize("tools", [
+    [Tool("a", "a", (), {})],
+    [Tool("a", "a", ("d",), {}), Tool("a", "b", ("d",), {})],
+    [Tool("a", "a", ("d",), {"device": MODE})],
+])  # fmt: skip
+def test_tools_that_make_no_sense_are_refused(tools: list[Tool]) -> None:
+    with pytest.raises(UsageError):
+        reply_grammar(tools)
+
+
+STATE: dict[str, dict[str, bool | int | float | str]] = {
+    "kitchen_light": {"on": True, "brightness": 40},
+    "hall_thermostat": {"target_c": 18, "temperature_c": 26.6},
+    "light": {"on": False},
+    "well_pump": {},
+}
+
+
+def after(vocabulary: Vocabulary, text: str, grammar: Grammar) -> str:
+    """Return what is forced after a text."""
+    matcher = Matcher(vocabulary, grammar)
+    said, forced = "", matcher.take_forced()
+    for token in vocabulary.tokenizer.tokenize_str(text, parse_special=True)[len(forced) :]:
+        said += vocabulary.text_of(matcher.take_forced())
+        matcher.accept(token)
+    return vocabulary.text_of(matcher.take_forced())
+
+
+@pytest.mark.parametrize(
+    ("thought", "forced"),
+    [
+        (" heating is hall_thermostat:", " target_c=18 temperature_c=26.6"),
+        (" light in the kitchen is kitchen_light:", " on=true brightness=40"),
+        (" it is light:", " on=false"),
+        (" the pump is well_pump:", " unavailable"),
+        (" it is other_light:", ""),
+        (" kitchen_light, light_brightness brightness=40, brightness:", ""),
+        (" kitchen_light", ""),
+        (" " + "x" * 375 + " kitchen_light:", ""),  # no room is left for it
+    ],
+)
+def test_a_thought_that_names_a_device_goes_on_as_the_state_has_it(
+    starter: Vocabulary, thought: str, forced: str
+) -> None:
+    grammar = reply_grammar(TOOLS).with_facts(facts_of(STATE))
+    assert after(starter, "<think>" + thought, grammar) == forced
+    assert after(starter, "<think>" + thought, reply_grammar(TOOLS)) == ""
+
+
+def test_after_the_thought_nothing_is_forced_by_the_state(starter: Vocabulary) -> None:
+    grammar = reply_grammar(TOOLS).with_facts(facts_of(STATE))
+    assert after(starter, "<think> Hm.</think>It is kitchen_light:", grammar) == ""
+
+
+@pytest.mark.parametrize("values", ["on=true brightness=40", "on=true brightness=4", "on=false brightness=40"])
+def test_a_reply_with_other_values_is_not_what_the_grammar_gives(starter: Vocabulary, values: str) -> None:
+    text = f"<think> lamp is kitchen_light: {values}.</think>It is so."
+    ids = starter.tokenizer.tokenize_str(text, parse_special=True)
+    assert starter.would_give(reply_grammar(TOOLS), ids)
+    citing = reply_grammar(TOOLS).with_facts(facts_of(STATE))
+    assert starter.would_give(citing, ids) == (values == "on=true brightness=40")
+
+
+def test_a_grammar_error_never_means_free_text(starter: Vocabulary) -> None:
+    with pytest.raises(UnavailableError, match="unknown special token"):
+        Matcher(starter, Grammar("start: <nothing>\n"))
+
+
+def test_llguidance_would_ignore_what_we_refuse() -> None:
+    lark = 'start: %json {"type": "string", "contentEncoding": "base64"}'
+    assert not LLMatcher.validate_grammar(LLMatcher.grammar_from_lark(lark))

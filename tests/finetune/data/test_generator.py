@@ -1,0 +1,218 @@
+"""Conversations and cases: what is in them, that they are the same again, and that the split holds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from devices.errors import UsageError
+from devices.simulation.world import World
+from devices.site.site import Site, load_models, load_site
+from edge_agent.wire.wire import Answer, ToolCalls, body_of, contract_of, load_template, parse_reply
+from edgewright import main
+from finetune.data import phrases, questions
+from finetune.data.generator import (
+    Stage,
+    carry_out,
+    draw_plan,
+    generate_cases,
+    generate_rows,
+    make_branches,
+    random_world,
+)
+from finetune.data.plan_kinds import MAKERS
+from finetune.data.random_sites import random_site
+from finetune.data.rows import read_rows
+from finetune.data.scene import Scene
+from finetune.recipe import RECIPES_FOLDER
+
+SITE = load_site("home")
+STAGE = Stage.of(SITE)
+
+
+def drawn_templates(site: Site, held_out: bool, count: int, seed: int) -> set[str]:
+    rng, stage, used = Random(seed), Stage.of(site), set()
+    for _ in range(count):
+        world = random_world(site, rng)
+        used |= set(draw_plan(stage, world, rng, held_out=held_out).templates)
+    return used
+
+
+def test_every_kind_is_there() -> None:
+    kinds = Counter(kind for row in generate_rows(SITE, 300, 1) for kind in row.kinds)
+    assert set(kinds) == set(MAKERS)
+    assert Counter(case.kind for case in generate_cases(SITE, 400, 1)).keys() == set(MAKERS) - {"recital"}
+
+
+def test_same_seed_same_rows_other_seed_other_rows() -> None:
+    first, again, other = ([row.to_json() for row in generate_rows(SITE, 20, seed)] for seed in (7, 7, 8))
+    assert first == again and not set(first) & set(other)
+
+
+def test_held_out_and_training_share_no_template() -> None:
+    trained = drawn_templates(SITE, False, 1500, 1)
+    held_out = drawn_templates(SITE, True, 1500, 2)
+    assert trained and held_out and not trained & held_out
+    for number in range(20):
+        assert not drawn_templates(random_site(Random(number)), False, 50, number) & held_out
+
+
+def test_every_list_of_phrasings_has_both_sides() -> None:
+    lists = [
+        templates
+        for model in load_models().values()
+        for action in model.get("actions", {}).values()
+        for templates in (action["say"], action.get("say_without", []))
+        if templates
+    ]
+    lists += [phrases.FRAMES, phrases.VERB_FRAMES, phrases.AND, phrases.THEN, phrases.GROUPS]
+    lists += [
+        questions.QUESTIONS_YES_NO,
+        questions.QUESTIONS_VALUE,
+        questions.QUESTIONS_STATUS,
+        *questions.SMALL_TALK.values(),
+    ]
+    for templates in lists:
+        assert phrases.side(templates, False) and phrases.side(templates, True), templates
+
+
+def test_fillers_leave_the_words_of_a_template_as_they_were() -> None:
+    rng, template = Random(2), "set {device} to {value} percent"
+    loose = {phrases.loosen(template, rng) for _ in range(300)}
+    assert len(loose) > 200
+    for text in loose:
+        words = iter(text.split(" "))
+        assert all(word in words for word in template.split(" "))
+
+
+def test_no_held_out_case_has_fillers(monkeypatch: pytest.MonkeyPatch) -> None:
+    asks = [case.ask for case in generate_cases(SITE, 60, 3)]
+    trained = [row.messages[1].text for row in generate_rows(SITE, 60, 3)]
+    monkeypatch.setattr("finetune.data.scene.LOOSE_SHARE", 0.0)
+    assert asks == [case.ask for case in generate_cases(SITE, 60, 3)]
+    assert trained != [row.messages[1].text for row in generate_rows(SITE, 60, 3)]
+
+
+def test_arguments_names_do_not_move_a_template_to_the_other_side() -> None:
+    assert phrases.is_held_out("set {device} to {brightness}") == phrases.is_held_out("set {device} to {speed}")
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_every_reply_in_training_is_one_that_the_parser_takes(number: int) -> None:
+    rng = Random(number)
+    site = SITE if number == 0 else random_site(rng)
+    tools = contract_of(site, load_template("chatml")).tools
+    for row in generate_rows(site, 15, number):
+        for message in row.messages:
+            if message.role == "assistant":
+                assert isinstance(parse_reply(body_of(message), tools), ToolCalls | Answer), body_of(message)
+        for first, second in pairwise(row.messages):
+            assert (second.role == "tool") == bool(first.calls)
+
+
+def test_questions_and_talk_never_act_and_change_nothing() -> None:
+    rng = Random(3)
+    seen = set()
+    for _ in range(600):
+        world = random_world(SITE, rng)
+        plan = draw_plan(STAGE, world, rng, held_out=False)
+        before = world.snapshot()
+        messages, outcomes = carry_out(plan, STAGE, world)
+        if not plan.steps:
+            seen.add(plan.kind)
+            assert not outcomes and world.snapshot() == before and len(messages) == 2
+            text = messages[-1].text.lower()
+            assert all(any(word in text for word in words) for words in plan.answer_has), (plan, text)
+    assert {"question", "small_talk", "unsupported", "out_of_range", "missing_argument", "missing_device"} <= seen
+
+
+def test_a_device_that_is_not_here_is_no_device_in_other_capitals() -> None:
+    titles = {name: device.title.title() for name, device in SITE.devices.items()}
+    devices = {
+        name: device.model_copy(update={"title": titles[name], "aliases": ()}) for name, device in SITE.devices.items()
+    }
+    stage, rng, seen = Stage.of(SITE.model_copy(update={"devices": devices}), {"missing_device": 1.0}), Random(1), 0
+    for _ in range(3000):
+        plan = MAKERS["missing_device"][1](Scene(stage.site, stage.tools, World(stage.site).snapshot(), rng, False))
+        if plan is not None:
+            seen += 1
+            assert {plan.thought.removesuffix(" is no device.").lower()}.isdisjoint(map(str.lower, titles.values()))
+    assert seen > 1000
+
+
+def test_a_sequence_stops_where_a_step_is_not_done() -> None:
+    rng = Random(5)
+    while True:
+        world = random_world(SITE, rng)
+        plan = draw_plan(STAGE, world, rng, held_out=False)
+        if plan.kind == "in_order":
+            break
+    stuck = type(plan)(**{**plan.__dict__, "stuck": (plan.steps[0][0].device,)})
+    messages, outcomes = carry_out(stuck, STAGE, world)
+    assert [outcome.status for outcome in outcomes] == ["failed"]
+    assert [message.role for message in messages] == ["user", "assistant", "tool", "assistant"]
+
+
+def test_what_is_already_so_and_a_whole_group_are_left_to_the_broker() -> None:
+    rng, seen = Random(6), Counter()
+    while seen["already"] < 20 or seen["group"] < 20:
+        world = random_world(SITE, rng)
+        plan = draw_plan(STAGE, world, rng, held_out=False)
+        before = world.snapshot()
+        _, outcomes = carry_out(plan, STAGE, world)
+        seen[plan.kind] += 1
+        if plan.kind == "already":
+            assert [outcome.status for outcome in outcomes] == ["done"] and world.snapshot() == before
+        if plan.kind == "group":
+            tool = next(tool for tool in STAGE.tools if tool.name in plan.thought)
+            assert tuple(command.device for command in plan.steps[0]) == tool.devices
+
+
+def test_branches_start_in_one_state() -> None:
+    rows = make_branches(STAGE, Random(8), 30)
+    starts = {row.messages[1].text.partition("Request: ")[0] for row in rows}
+    assert len(rows) == 30 and len(starts) == 1
+
+
+def test_cases_carry_the_reference_outcome() -> None:
+    for case in generate_cases(SITE, 200, 4):
+        assert len(case.statuses) == len(case.commands)
+        if not case.commands:
+            assert case.state == case.state_after
+        if case.kind == "confirmation":
+            assert case.statuses[0] == ("done" if case.is_confirmed else "needs_confirmation")
+
+
+def test_kinds_have_the_weights_that_are_asked_for() -> None:
+    rows = list(generate_rows(SITE, 60, 1, kinds={"small_talk": 50.0, "call": 0.0}))
+    kinds = Counter(kind for row in rows for kind in row.kinds)
+    assert kinds["small_talk"] > 50 and not kinds["call"]
+    site = SITE.model_copy(update={"devices": {"hall_motion": SITE.devices["hall_motion"]}})
+    nothing = dict.fromkeys(MAKERS, 0.0)
+    with pytest.raises(UsageError, match="site home offers no exchange of these kinds: group"):
+        next(generate_rows(site, 1, 1, kinds=nothing | {"group": 1.0}))
+    with pytest.raises(UsageError, match="none is wanted"):
+        next(generate_rows(SITE, 1, 1, kinds=nothing))
+
+
+def test_a_recipe_makes_its_own_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (RECIPES_FOLDER / "home.yaml").read_text(encoding="utf-8")
+    data = tmp_path / "rows.jsonl"
+    changes = {"data/home/train.jsonl": str(data), "rows: 11000": "rows: 20", "kinds: {}": "kinds: {small_talk: 9}"}
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(text, encoding="utf-8")
+    assert main(["data", "generate", "--recipe", str(recipe)]) == 0
+    assert list(read_rows(data)) == list(generate_rows(SITE, 20, 1, kinds={"small_talk": 9.0}))
+    assert main(["data", "generate", "--recipe", str(recipe), "-n", "3", "--site", "greenhouse"]) == 0
+    assert list(read_rows(data)) == list(generate_rows(load_site("greenhouse"), 3, 1, kinds={"small_talk": 9.0}))
+    assert main(["data", "generate", "-n", "3"]) == 2 and "give --out" in capsys.readouterr().err
+    recipe.write_text(text.replace("small_talk", "smalltalk"), encoding="utf-8")
+    assert main(["data", "generate", "--recipe", str(recipe)]) == 2
+    assert "no kind of exchange is called 'smalltalk'" in capsys.readouterr().err
