@@ -171,13 +171,11 @@ def _is_stoppable(device: Any) -> bool:
 
 def check_site(site: Annotated[str, typer.Argument(metavar="SITE")], as_json: _Json = False) -> None:
     """Check a site file with its drivers and addresses; touches no hardware."""
-    from devices.drivers.registry import check_bindings
-    from devices.site.site import load_site, shared_names, site_path
+    from devices.drivers.registry import load_checked_site
+    from devices.site.site import shared_names
     from devices.site.tools import tools_of
-    from devices.yaml_file import read_yaml
 
-    loaded = load_site(site)  # the check: every problem raises
-    check_bindings(loaded, read_yaml(site_path(site)))
+    loaded = load_checked_site(site)  # every problem raises
     if shared := shared_names(loaded):
         name, called = next(iter(shared.items()))
         hint = "give each a title and aliases of its own; capitals make no difference"
@@ -238,7 +236,7 @@ def import_site(
 
 def _write_site(out: Path, imported: Any) -> None:
     from devices.broker.runtime import warn
-    from devices.site.site import load_site
+    from devices.drivers.registry import load_checked_site
 
     text = imported.site_file(out.stem)
     try:
@@ -250,7 +248,7 @@ def _write_site(out: Path, imported: Any) -> None:
         raise UnavailableError(f"cannot write {out}: {error.strerror}") from error
     for one in imported.left_out:
         warn(f"left out: {one}")
-    print(f"{out}: {len(load_site(out).devices)} devices; set `risk`, interlocks and aliases before you use it")
+    print(f"{out}: {len(load_checked_site(out).devices)} devices; set `risk`, interlocks and aliases before you use it")
 
 
 def export_site(

@@ -6,6 +6,7 @@ import difflib
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
@@ -23,8 +24,8 @@ from devices.driver import (
 )
 from devices.errors import UsageError
 from devices.site.schema import Value
-from devices.site.site import Device, Site
-from devices.yaml_file import YamlFile, first_problem
+from devices.site.site import Device, Site, load_site, site_path
+from devices.yaml_file import YamlFile, first_problem, read_yaml
 
 BUILT_IN = {
     "command": "devices.drivers.command.driver:DRIVER",
@@ -68,18 +69,16 @@ def load_driver_type(name: str) -> DriverType:
     )
 
 
-def check_bindings(site: Site, source: YamlFile) -> None:
-    """Check every driver's settings and every property's address, without touching hardware.
-
-    Args:
-        site: its `drivers`, and `driver` and `at` of its devices.
-        source: the site's file, for lines in messages.
+def load_checked_site(name_or_path: str | Path) -> Site:
+    """Load a site, and check every driver's settings and every property's address, without touching hardware.
 
     Raises:
-        UsageError: an unknown type or key, a wrong value, a property without an address, or one at which the
-            property cannot be read, or not be written although an action does.
+        UsageError: as load_site; or an unknown type or key, a wrong value, a property without an address, or one at
+            which the property cannot be read, or not be written although an action does. With file and line.
     """
-    _Bindings(site, source)
+    site = load_site(name_or_path)
+    _Bindings(site, read_yaml(site_path(name_or_path), "site file"))
+    return site
 
 
 def open_driver(site: Site, clock: Callable[[], float] = time.time) -> SiteDriver:

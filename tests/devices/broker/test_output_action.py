@@ -216,8 +216,9 @@ def test_a_query_that_finds_no_number_is_bad_and_a_missing_file_is_unavailable(d
     ],
 )
 def test_a_wrong_call_is_found_without_a_server(old: str, new: str, message: str, tmp_path: Path) -> None:
+    site = copy_of("support", tmp_path, **{old: new})
     with pytest.raises(UsageError, match=message):
-        copy_of("support", tmp_path, **{old: new})
+        open_driver(site)
 
 
 @pytest.mark.parametrize(

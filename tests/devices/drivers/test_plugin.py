@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from devices.drivers.registry import driver_types, open_driver
+from devices.drivers.registry import driver_types, load_checked_site, open_driver
 from devices.errors import UsageError
 from devices.site.site import load_site
 from edgewright import main
@@ -90,4 +91,6 @@ def test_a_plug_in_is_checked_and_worked_like_ours(site_file: Path, capsys: pyte
 def test_a_wrong_plug_in_is_said_in_one_line(kind: str, message: str, site_file: Path) -> None:
     site_file.write_text(SITE.replace("TYPE", kind), encoding="utf-8")
     with pytest.raises(UsageError, match=message):
-        load_site(site_file)
+        open_driver(load_site(site_file))
+    with pytest.raises(UsageError, match=rf"{re.escape(str(site_file))}:\d+: .*{message}"):
+        load_checked_site(site_file)
