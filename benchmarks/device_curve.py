@@ -70,7 +70,7 @@ def run(model: Path, template_name: str, devices: int) -> dict[str, Any]:
             replies.append(reply)
         ahead = []
         for prompt in prompts[1 : AHEAD_CALLS + 1]:
-            engine.look_ahead(before_request(prompt))
+            engine.prefill_idle(before_request(prompt))
             started_s = time.perf_counter()
             engine.generate([Request(prompt, grammar, Limits(120))])
             ahead.append(time.perf_counter() - started_s)

@@ -27,10 +27,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from devices.broker.broker import Broker
 from devices.broker.journal import Journal, read_events, verify_events
-from devices.broker.runtime import Place
+from devices.broker.runtime import SiteRuntime
 from devices.drivers.registry import open_driver
 from devices.simulated_peers import make_peer
-from devices.simulation.peer import LiveWorld
+from devices.simulation.peer import RealTimeWorld
 from devices.site.schema import Value
 from devices.site.site import Site, load_site
 from devices.site.tools import Command
@@ -127,7 +127,7 @@ class Bench:
         text = f"schema: site/v1\nname: bench\ntitle: a bench{SITES[name]}".replace("PORT", str(free_port()))
         file.write_text(text.replace("FOLDER", str(folder)).replace("SECONDS", str(TIMEOUT_S)), encoding="utf-8")
         self.site: Site = load_site(file)
-        self.world = LiveWorld(self.site)
+        self.world = RealTimeWorld(self.site)
         self.peer = make_peer(self.site, "it", self.world)
         self.arrived: dict[str, list[tuple[float, dict[str, Value]]]] = defaultdict(list)
         self._watch_writes()
@@ -138,9 +138,9 @@ class Bench:
         self.journal = SlowJournal(self.journal_file)
         driver = open_driver(self.site, self.clock)
         self.broker = Broker(self.site, driver, self.journal, clock=self.clock, confirm=self._confirm)
-        self.place = Place(self.broker, driver, None)
+        self.runtime = SiteRuntime(self.broker, driver, None)
         self.told: list[str] = []
-        self.place.keep_time(self.told.append)
+        self.runtime.keep_time(self.told.append)
 
     def clock(self) -> float:
         """Return seconds; `ahead_s` puts it forward."""
@@ -171,7 +171,7 @@ class Bench:
 
     def close(self) -> list[str]:
         """End everything; return what is not as it should be then."""
-        problems = self.place.close()
+        problems = self.runtime.close()
         problems += [f"{device} is still on" for device, safe in STOPPABLE.items() if self.shown(device) != safe]
         self.peer.stop()
         verify_events(read_events(self.journal_file))

@@ -73,19 +73,19 @@ def read_devices(
 ) -> None:
     """Read properties of devices, simulated ones unless --live."""
     from devices.broker.journal import Journal
-    from devices.broker.runtime import live_place, simulated_place
+    from devices.broker.runtime import live_runtime, simulated_runtime
     from devices.site.describe import describe, sentence
     from devices.site.site import load_site
 
     loaded = load_site(site)
     devices = [_require_device(name, list(loaded.devices)) for name in devices or []]
-    place = live_place(loaded, Journal()) if live else simulated_place(loaded)
-    state = {name: values for name, values in place.broker.state().items() if not devices or name in devices}
-    place.close()
+    runtime = live_runtime(loaded, Journal()) if live else simulated_runtime(loaded)
+    state = {name: values for name, values in runtime.broker.state().items() if not devices or name in devices}
+    runtime.close()
     if as_json:
         print(json.dumps(state))
     else:
-        print(f"{'live' if live else 'simulated world'}, {place.clock_text}")
+        print(f"{'live' if live else 'simulated world'}, {runtime.clock_text}")
         for name, values in state.items():
             facts = [describe(loaded.devices[name], key, value) for key, value in values.items()]
             print(sentence(*facts) if facts else f"The {loaded.devices[name].title} does not answer.")
@@ -106,7 +106,7 @@ def call_device(
 ) -> None:
     """Carry out one action through the broker, in the simulated world unless --live; stays until a timed one ends."""
     from devices.broker.journal import Journal
-    from devices.broker.runtime import default_journal, live_place, parse_arguments, simulated_place, warn
+    from devices.broker.runtime import default_journal, live_runtime, parse_arguments, simulated_runtime, warn
     from devices.site.site import find_name, load_site
     from devices.site.tools import Command
 
@@ -120,20 +120,22 @@ def call_device(
     command = Command(device, action, parse_arguments(known[action], arguments or []))
     confirm = (lambda effect: True) if yes else None
     if live:
-        place = live_place(loaded, Journal(journal or default_journal(loaded)), confirm, mode)
-        place.keep_time(warn)
+        runtime = live_runtime(loaded, Journal(journal or default_journal(loaded)), confirm, mode)
+        runtime.keep_time(warn)
     else:
-        place = simulated_place(loaded, confirm=confirm, mode=mode)
+        runtime = simulated_runtime(loaded, confirm=confirm, mode=mode)
     try:
-        outcome = place.broker.execute(command)
+        outcome = runtime.broker.execute(command)
         if as_json:
-            print(json.dumps({"status": outcome.status, "report": outcome.report, "state": place.state()}), flush=True)
+            print(
+                json.dumps({"status": outcome.status, "report": outcome.report, "state": runtime.state()}), flush=True
+            )
         else:
             print(f"{outcome.status.replace('_', ' ')}: {outcome.report}", flush=True)
         if live:
-            place.wait_for_endings(warn)
+            runtime.wait_for_endings(warn)
     finally:
-        for problem in place.close():
+        for problem in runtime.close():
             warn(problem)
     if outcome.status in {"refused", "needs_confirmation"}:
         hint = "add --yes to confirm" if outcome.status == "needs_confirmation" else ""
@@ -145,7 +147,7 @@ def call_device(
 def stop_devices(site: _Site = "home") -> None:
     """Close and stop now what can be on a real site: past model, policy and a controller that runs."""
     from devices.broker.journal import Journal
-    from devices.broker.runtime import default_journal, live_place, warn
+    from devices.broker.runtime import default_journal, live_runtime, warn
     from devices.errors import EdgeError
     from devices.site.site import load_site
 
@@ -155,9 +157,9 @@ def stop_devices(site: _Site = "home") -> None:
     except EdgeError as error:  # another controller has it, or the disk is full
         warn(f"not journalled: {error}")
         journal = Journal()
-    place = live_place(loaded, journal)
-    problems = place.broker.stop()
-    problems += place.close()
+    runtime = live_runtime(loaded, journal)
+    problems = runtime.broker.stop()
+    problems += runtime.close()
     for problem in problems:
         warn(problem)
     if problems:
@@ -276,10 +278,10 @@ def sim_up(
     speed: Annotated[float, typer.Option(min=0.01, max=3600, help="Simulated seconds in a real one.")] = 1.0,
 ) -> None:
     """Run a simulated peer for each driver of a site, until Ctrl-C; then use --live against it."""
-    from devices.simulated_peers import run_stage
+    from devices.simulated_peers import run_peers
     from devices.site.site import load_site
 
-    run_stage(load_site(site), speed, lambda text: print(text, flush=True))
+    run_peers(load_site(site), speed, lambda text: print(text, flush=True))
 
 
 def sim_fault(

@@ -14,7 +14,7 @@ from pkgutil import resolve_name
 from devices.broker.runtime import state_folder
 from devices.drivers.registry import settings_of
 from devices.errors import EdgeError, UnavailableError, UsageError
-from devices.simulation.peer import Faults, LiveWorld, Peer
+from devices.simulation.peer import Faults, Peer, RealTimeWorld
 from devices.simulation.socket_peer import PeerServer, ask
 from devices.site.site import Site
 
@@ -56,7 +56,7 @@ class Stage:
         """
         if not site.drivers:
             raise UsageError(f"the site {site.name} has no drivers", hint="its devices are simulated without any peer")
-        self.site, self.world = site, LiveWorld(site, speed=speed)
+        self.site, self.world = site, RealTimeWorld(site, speed=speed)
         self.peers: list[Peer] = [make_peer(site, name, self.world) for name in site.drivers]
         self._start()
 
@@ -116,7 +116,7 @@ class Stage:
         return f"{device}: {FAULTS[name].removeprefix('a device ')}"
 
 
-def make_peer(site: Site, driver: str, world: LiveWorld) -> Peer:
+def make_peer(site: Site, driver: str, world: RealTimeWorld) -> Peer:
     """Return the peer for one of a site's drivers, not listening yet. Raises UsageError if nothing stands in for it."""
     kind = str(site.drivers[driver]["type"])
     if kind not in PEERS:
@@ -191,7 +191,7 @@ def send_fault(site: Site, words: list[str]) -> str:
     return str(answer["told"])
 
 
-def run_stage(site: Site, speed: float, tell: Callable[[str], None]) -> None:
+def run_peers(site: Site, speed: float, tell: Callable[[str], None]) -> None:
     """Run a site's peers until interrupted."""
     stage = Stage(site, speed=speed)
     try:

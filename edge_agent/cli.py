@@ -105,12 +105,12 @@ def run(
 
     with started_early():
         from devices.errors import UsageError
-        from edge_agent.agent.session import open_runner, read_asks
+        from edge_agent.agent.session import open_session, read_asks
 
         if ask is not None and ask_file is not None:
             raise UsageError("--ask and --ask-file are both given", hint="give one of them")
         asks = [ask] if ask is not None else read_asks(ask_file) if ask_file else None
-        with open_runner(
+        with open_session(
             path, site, journal=journal, says_yes=yes, mode=mode, is_live=live, gpu_layers=gpu_layers, threads=threads
         ) as runner:
             if asks is None:

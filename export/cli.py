@@ -85,14 +85,14 @@ def register(app: typer.Typer, *, openers: Mapping[str, str], case_maker: str) -
         as_json: _Json = False,
     ) -> None:
         """Merge, convert, quantize and check a run; write a bundle."""
-        from export.pipeline import MergeBase, Wishes, export_run, planned_sizes, quant_for
+        from export.pipeline import ExportOptions, MergeBase, export_run, planned_sizes, quant_for
         from export.quantize.plan import parse_overrides, parse_quants
 
         if merge_base not in get_args(MergeBase)[:2]:
             raise UsageError(f"unknown merge base {merge_base!r}", hint="choose from original, nf4")
-        quants = [quant_for(target, run, base, _say)] if target else parse_quants(quant)
+        quants = [quant_for(target, run, base, _log)] if target else parse_quants(quant)
         gate_tasks = None if dry_run else _tasks(run, tasks, cases, openers["huggingface"], case_maker)
-        wishes = Wishes(
+        options = ExportOptions(
             "better" if measure_merge else cast(MergeBase, merge_base),
             save_merged,
             unmerged,
@@ -102,7 +102,7 @@ def register(app: typer.Typer, *, openers: Mapping[str, str], case_maker: str) -
             gate_tasks,
         )
         if dry_run:
-            _show_plans(planned_sizes(run, quants, base, name or out.name, wishes), as_json)
+            _show_plans(planned_sizes(run, quants, base, name or out.name, options), as_json)
             return
         result = export_run(
             run,
@@ -112,9 +112,9 @@ def register(app: typer.Typer, *, openers: Mapping[str, str], case_maker: str) -
             base=base,
             smoke=_smoke(run, smoke, gate_tasks, case_maker),
             name=name,
-            wishes=wishes,
-            say=_say,
-            bar=_bar,
+            options=options,
+            log=_log,
+            progress_bar=_progress_bar,
         )
         print(json.dumps(result, indent=2, ensure_ascii=False) if as_json else out)
 
@@ -158,11 +158,11 @@ def flash(
         report = flashing.rollback(paths[-1], dry_run=dry_run)
     else:
         selftest = selftest_for(paths[-1]) if test else None
-        report = flashing.flash(*paths, dry_run=dry_run, bar=_bar, selftest=selftest)
+        report = flashing.flash(*paths, dry_run=dry_run, progress_bar=_progress_bar, selftest=selftest)
     for step in report.steps:
-        _say(f"would {step}" if dry_run else step)
+        _log(f"would {step}" if dry_run else step)
     if not test and not rollback:
-        _say("self-test left out: run `edgewright selftest` with the box's folder on the box itself")
+        _log("self-test left out: run `edgewright selftest` with the box's folder on the box itself")
     if prime and not dry_run:
         _prime(paths[-1])
     print(json.dumps(asdict(report)) if as_json else report.id)
@@ -174,12 +174,12 @@ def _prime(box: Path) -> None:
 
     try:
         was_known = prime_box(box)
-        _say(f"what every prompt begins with is {'there already, evaluated' if was_known else 'evaluated and kept'}")
+        _log(f"what every prompt begins with is {'there already, evaluated' if was_known else 'evaluated and kept'}")
     except EdgeError as error:
-        _say(f"not primed, its first start takes longer: {error}")
+        _log(f"not primed, its first start takes longer: {error}")
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     print(line, file=sys.stderr)
 
 
@@ -228,10 +228,10 @@ def _show_plans(plans: list[tuple[Plan, int]], as_json: bool) -> None:
 
 
 @contextmanager
-def _bar(label: str, size_bytes: int) -> Iterator[Callable[[int], object]]:
+def _progress_bar(label: str, size_bytes: int) -> Iterator[Callable[[int], object]]:
     """Show a progress bar on a terminal, and nothing elsewhere."""
     if not sys.stderr.isatty():
         yield lambda more: None
         return
-    with typer.progressbar(length=size_bytes, label=label, file=sys.stderr) as bar:
-        yield bar.update
+    with typer.progressbar(length=size_bytes, label=label, file=sys.stderr) as progress_bar:
+        yield progress_bar.update

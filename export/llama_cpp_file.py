@@ -95,7 +95,7 @@ class LlamaFile:
     def __init__(self, path: Path, context_tokens: int = BATCH_TOKENS, adapter: Path | None = None) -> None:
         import llama_cpp
 
-        from edge_agent.engine.llama_cpp_parameters import lay_over, model_parameters
+        from edge_agent.engine.llama_cpp_parameters import apply_adapter, model_parameters
 
         require_gguf(path)
         self._llama, self._context_tokens = llama_cpp, context_tokens
@@ -109,7 +109,7 @@ class LlamaFile:
                 parameters.n_ctx = -(-context_tokens // 256) * 256
                 parameters.n_batch = parameters.n_ubatch = BATCH_TOKENS
                 self._context = llama_cpp.llama_init_from_model(self._model, parameters)
-            is_whole = bool(self._context) and (adapter is None or lay_over(self._model, self._context, adapter))
+            is_whole = bool(self._context) and (adapter is None or apply_adapter(self._model, self._context, adapter))
         if not is_whole:
             self.close()
             raise UnavailableError(f"llama.cpp cannot load {adapter or path}: {' '.join(errors)}")

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 Progress = Callable[[int], object]
-Bar = Callable[[str, int], AbstractContextManager[Progress]]
+ProgressBar = Callable[[str, int], AbstractContextManager[Progress]]
 
 
-def no_bar(label: str, size_bytes: int) -> AbstractContextManager[Progress]:
+def no_progress_bar(label: str, size_bytes: int) -> AbstractContextManager[Progress]:
     """Show nothing."""
     del label, size_bytes
     return nullcontext(lambda more_bytes: None)

@@ -223,7 +223,7 @@ def load_recipe(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Reci
     root = plain_values(source.root)
     given = [_parse_override(text) for text in overrides]
     for keys, value, text in given:
-        _lay_over(root, keys, value, text)
+        _override(root, keys, value, text)
     try:
         return Recipe.model_validate(root)
     except ValidationError as error:
@@ -242,7 +242,7 @@ def _parse_override(text: str) -> tuple[tuple[str, ...], Any, str]:
     return tuple(dotted.split(".")), parse_value(written, f"override {text}"), text
 
 
-def _lay_over(root: dict[str, Any], keys: tuple[str, ...], value: Any, text: str) -> None:
+def _override(root: dict[str, Any], keys: tuple[str, ...], value: Any, text: str) -> None:
     """Set a nested value; epochs and steps replace each other, as only one of them may be given."""
     node = root
     for key in keys[:-1]:

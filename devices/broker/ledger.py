@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from devices.broker.journal import Event, Journal
-from devices.broker.timed_outputs import Ending, Endings
+from devices.broker.timed_outputs import Ending, TimedOutputs
 
 
 class Ledger:
@@ -21,7 +21,7 @@ class Ledger:
 
     def __init__(self, journal: Journal, clock: Callable[[], float]) -> None:
         self._journal, self._clock = journal, clock
-        self._endings = Endings(journal.stream())
+        self._endings = TimedOutputs(journal.stream())
         self._writing = threading.Lock()  # held while the disk is written, so that both see events in one order
         self._looking = threading.Lock()  # never held while anything waits
         self._at_work: set[int] = set()

@@ -26,7 +26,7 @@ ROUNDING_S = 1e-6  # of a simulated clock
 Confirm = Callable[[str], bool]
 
 
-class Place:
+class SiteRuntime:
     """A broker with what belongs to it. Close it: what timed actions still owe on real devices is paid then.
 
     Attributes:
@@ -39,11 +39,11 @@ class Place:
         self._driver = driver
         self._closing = threading.Event()
         self._ticker: threading.Thread | None = None
-        self._told: dict[int, str] = {}  # problems by command, each told once
+        self._reported: dict[int, str] = {}  # problems by command, each told once
 
     @property
     def clock_text(self) -> str:
-        """Local time as HH:MM; a simulated place has a clock of its own."""
+        """Local time as HH:MM; a simulated site has a clock of its own."""
         return self.world.clock if self.world else time.strftime("%H:%M")
 
     def state(self) -> dict[str, dict[str, Value]]:
@@ -70,9 +70,9 @@ class Place:
 
     def _end(self, ending: Ending, tell: Callable[[str], None]) -> None:
         problem = self.broker.end(ending)
-        if problem and self._told.get(ending.command) != problem:
+        if problem and self._reported.get(ending.command) != problem:
             tell(problem)
-        self._told[ending.command] = problem
+        self._reported[ending.command] = problem
 
     def wait_for_endings(self, tell: Callable[[str], None]) -> None:
         """Return when nothing is owed any more; `tell` hears that there is something to wait for."""
@@ -99,18 +99,18 @@ class Place:
             pass_time(self.broker, self.world, seconds)
 
 
-def simulated_place(
+def simulated_runtime(
     site: Site,
     journal: Journal | None = None,
     confirm: Confirm | None = None,
     *,
     mode: Mode = "auto",
     time_s: float = 8 * 3600,
-) -> Place:
-    """Return a place with a fresh simulated world. Args: time_s: seconds since midnight there."""
+) -> SiteRuntime:
+    """Return the runtime of a fresh simulated world. Args: time_s: seconds since midnight there."""
     world = World(site, time_s=time_s)
     driver = SimulatedDriver(world)
-    return Place(simulated_broker(world, driver, journal, confirm, mode), driver, world)
+    return SiteRuntime(simulated_broker(world, driver, journal, confirm, mode), driver, world)
 
 
 def simulated_broker(
@@ -156,12 +156,12 @@ def pass_time(broker: Broker, world: World, seconds: float) -> list[str]:
     return problems
 
 
-def live_place(site: Site, journal: Journal, confirm: Confirm | None = None, mode: Mode = "auto") -> Place:
-    """Return a place on the site's real devices. Raises UsageError if one has no driver."""
+def live_runtime(site: Site, journal: Journal, confirm: Confirm | None = None, mode: Mode = "auto") -> SiteRuntime:
+    """Return the runtime of the site's real devices. Raises UsageError if one has no driver."""
     from devices.drivers.registry import open_driver
 
     driver = open_driver(site)
-    return Place(Broker(site, driver, journal, confirm=confirm, mode=mode), driver, None)
+    return SiteRuntime(Broker(site, driver, journal, confirm=confirm, mode=mode), driver, None)
 
 
 def warn(text: str) -> None:

@@ -41,7 +41,7 @@ class Ending:
         return now_s >= self.due_s or now_s < self.started_s
 
 
-class Endings:
+class TimedOutputs:
     """The endings owed, kept up to date event by event."""
 
     def __init__(self, events: Iterable[Event] = ()) -> None:

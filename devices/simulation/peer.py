@@ -35,7 +35,7 @@ class Faults:
     delay_s: float = 0.0
 
 
-class LiveWorld:
+class RealTimeWorld:
     """A world whose time passes by itself, for peers in several threads."""
 
     def __init__(self, site: Site, *, speed: float = 1.0) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from devices.broker.broker import Mode
 from devices.broker.journal import JOURNAL_IN_BOX, Journal
-from devices.broker.runtime import Confirm, Place, default_journal, live_place, simulated_place, warn
+from devices.broker.runtime import Confirm, SiteRuntime, default_journal, live_runtime, simulated_runtime, warn
 from devices.drivers.registry import require_drivers
 from devices.errors import UnavailableError, UsageError
 from devices.simulation.world import World
@@ -20,7 +20,7 @@ from devices.site.site import Site, load_site
 from edge_agent.agent.agent import TurnResult
 from edge_agent.agent.simulation import Simulation
 from edge_agent.bundle import BUNDLES, Bundle, hold_bundle
-from edge_agent.engine.autotune import kept_tuning
+from edge_agent.engine.autotune import load_tuning
 from edge_agent.engine.machine import this_machine
 from edge_agent.engine.process import EngineProcess, EngineSettings
 
@@ -30,7 +30,7 @@ MORNING_S = 8 * 3600.0  # where a simulated clock stands for requests that nobod
 
 
 @dataclass
-class Runner:
+class AgentSession:
     """A model at work: the engine is loaded and primed. Simulated worlds are fresh, real devices are what they are."""
 
     site: Site
@@ -45,30 +45,30 @@ class Runner:
         """Yield what came of each request, each in a fresh copy of the simulated world, or all on the real devices."""
         confirm: Confirm | None = (lambda effect: True) if self.says_yes else None
         if self.is_live:
-            with self._place(confirm, warn) as place:
-                yield from (self._answer(place, ask) for ask in asks)
-                place.wait_for_endings(warn)
+            with self._runtime(confirm, warn) as runtime:
+                yield from (self._answer(runtime, ask) for ask in asks)
+                runtime.wait_for_endings(warn)
             return
         for ask in asks:
-            with self._place(confirm, warn) as place:
-                yield self._answer(place, ask)
+            with self._runtime(confirm, warn) as runtime:
+                yield self._answer(runtime, ask)
 
-    def _answer(self, place: Place, ask: str) -> dict[str, Any]:
-        agent = self.simulation.agent_with(place.broker, lambda: place.clock_text)
+    def _answer(self, runtime: SiteRuntime, ask: str) -> dict[str, Any]:
+        agent = self.simulation.agent_with(runtime.broker, lambda: runtime.clock_text)
         started_s = time.perf_counter()
         result = agent.ask(self.engine, ask)
-        return to_json(result, place, time.perf_counter() - started_s)
+        return to_json(result, runtime, time.perf_counter() - started_s)
 
     def converse(self, read: Callable[[], str | None], write: Callable[[str], None], confirm: Confirm) -> None:
         """Talk with a person until `read` returns None; a simulated world's clock is the wall clock."""
         now = time.localtime()
         clock_s = now.tm_hour * 3600 + now.tm_min * 60
-        with self._place(confirm if not self.says_yes else lambda effect: True, write, clock_s) as place:
-            agent = self.simulation.agent_with(place.broker, lambda: place.clock_text)
+        with self._runtime(confirm if not self.says_yes else lambda effect: True, write, clock_s) as runtime:
+            agent = self.simulation.agent_with(runtime.broker, lambda: runtime.clock_text)
             seen_s = time.monotonic()
-            self.engine.look_ahead(agent.ahead())  # while the person thinks
+            self.engine.prefill_idle(agent.ahead())  # while the person thinks
             while (ask := read()) is not None:
-                place.advance(time.monotonic() - seen_s)
+                runtime.advance(time.monotonic() - seen_s)
                 seen_s = time.monotonic()
                 if ask.strip():
                     result = agent.ask(self.engine, ask.strip())
@@ -78,26 +78,26 @@ class Runner:
                     write(result.answer)
                     if result.has_forgotten:
                         write(FORGOTTEN)
-                self.engine.look_ahead(agent.ahead())
+                self.engine.prefill_idle(agent.ahead())
 
     @contextmanager
-    def _place(
+    def _runtime(
         self, confirm: Confirm | None, tell: Callable[[str], None], clock_s: float = MORNING_S
-    ) -> Iterator[Place]:
+    ) -> Iterator[SiteRuntime]:
         if self.is_live:
-            place = live_place(self.site, self.journal, confirm, self.mode)
-            place.keep_time(tell)
+            runtime = live_runtime(self.site, self.journal, confirm, self.mode)
+            runtime.keep_time(tell)
         else:
-            place = simulated_place(self.site, self.journal, confirm, mode=self.mode, time_s=clock_s)
+            runtime = simulated_runtime(self.site, self.journal, confirm, mode=self.mode, time_s=clock_s)
         try:
-            yield place
+            yield runtime
         finally:
-            for problem in place.close():
+            for problem in runtime.close():
                 tell(problem)
 
 
 @contextmanager
-def open_runner(
+def open_session(
     path: Path,
     site: str,
     *,
@@ -107,7 +107,7 @@ def open_runner(
     is_live: bool = False,
     gpu_layers: int = 0,
     threads: int | None = None,
-) -> Iterator[Runner]:
+) -> Iterator[AgentSession]:
     """Open a bundle or a box, verify it, check that it was trained for the site, load and prime the model.
 
     Args:
@@ -137,7 +137,7 @@ def open_runner(
             in_box = state / JOURNAL_IN_BOX.name if state else None
             events = Journal(journal or in_box or (default_journal(here) if is_live else None))
             try:
-                yield Runner(here, simulation, engine, events, says_yes, mode, is_live)
+                yield AgentSession(here, simulation, engine, events, says_yes, mode, is_live)
             finally:
                 events.close()
 
@@ -164,7 +164,7 @@ def engine_settings(
     bundle: Bundle, simulation: Simulation, state: Path | None, gpu_layers: int = 0, threads: int | None = None
 ) -> EngineSettings:
     """Return how an engine runs a bundle here; a box's state folder has its measured settings and what is kept."""
-    tuning = kept_tuning(state, measured_for(bundle))
+    tuning = load_tuning(state, measured_for(bundle))
     return EngineSettings(
         bundle.model_path,
         adapter=bundle.adapter_path,
@@ -196,7 +196,7 @@ def measured_for(bundle: Bundle) -> dict[str, str]:
     return {"model": bundle.model_identity, "processor": this_machine()["processor"]}
 
 
-def to_json(result: TurnResult, place: Place, total_s: float) -> dict[str, Any]:
+def to_json(result: TurnResult, runtime: SiteRuntime, total_s: float) -> dict[str, Any]:
     """Return a turn as plain data, with every property after it. Times in seconds."""
     completions = result.completions
     return {
@@ -207,7 +207,7 @@ def to_json(result: TurnResult, place: Place, total_s: float) -> dict[str, Any]:
             {"device": item.device, "action": item.action, "input": item.input, "status": item.status}
             for item in result.actions
         ],
-        "state": place.state(),
+        "state": runtime.state(),
         "timings": {
             "total_s": round(total_s, 4),
             "prefill_s": round(sum(item.prefill_s for item in completions), 4),

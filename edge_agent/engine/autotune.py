@@ -115,13 +115,13 @@ def time_calls(answer: Callable[[str], object], asks: Sequence[str]) -> float:
     return statistics.median(times[WARM_ASKS:] or times)
 
 
-def keep_tuning(folder: Path, tuning: Tuning, measured_for: Mapping[str, str]) -> None:
+def save_tuning(folder: Path, tuning: Tuning, measured_for: Mapping[str, str]) -> None:
     """Write the settings into a box's state folder."""
     plain = {"schema": "engine/v1", "measured_for": dict(measured_for), "tuning": asdict(tuning)}
     write_file(folder / TUNING_FILE, (json.dumps(plain, indent=2) + "\n").encode())
 
 
-def kept_tuning(folder: Path | None, measured_for: Mapping[str, str]) -> Tuning:
+def load_tuning(folder: Path | None, measured_for: Mapping[str, str]) -> Tuning:
     """Return the settings that were kept for this model and machine; the usual ones if there are none."""
     if folder is None:
         return Tuning()

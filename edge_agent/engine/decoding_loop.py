@@ -32,11 +32,11 @@ Likeliest = Callable[[int, NDArray[np.intp] | None], int]
 """Gives the likeliest token after one of pending and draft, by its index, of all or of some: ids in rising order. Of
 equally likely ones it is the first."""
 GRAM = 3  # tokens that must have been said before in the same order, for what followed them to be guessed
-LONGEST_GUESS = 16
+LONGEST_DRAFT = 16
 REMEMBERED_GRAMS = 20_000  # of earlier replies; a few megabytes
 
 
-class ReplyRun:
+class DecodingLoop:
     """A reply from its prompt to its end.
 
     Attributes:
@@ -53,7 +53,7 @@ class ReplyRun:
         reused: int,
         matcher: Matcher,
         draft_tokens: int = 0,
-        earlier: EarlierReplies | None = None,
+        earlier: NgramCache | None = None,
     ) -> None:
         """Begin.
 
@@ -78,10 +78,10 @@ class ReplyRun:
         self._forced = self._overruled = self._steps = 0
         self._first_logits_s: float | None = None
         self._ended_s = 0.0
-        self._guesser = _Guesser(self._prompt, draft_tokens, earlier or EarlierReplies()) if draft_tokens else None
+        self._drafter = _NgramDrafter(self._prompt, draft_tokens, earlier or NgramCache()) if draft_tokens else None
         self.pending: list[int] = self._prompt[reused:] + self._take_forced()
         self.first_wanted = len(self._prompt) - reused - 1
-        self.draft: list[int] = self._guess()
+        self.draft: list[int] = self._propose()
 
     def is_late(self) -> bool:
         """Return whether its time is up."""
@@ -90,8 +90,8 @@ class ReplyRun:
     def end(self, stop_reason: StopReason) -> None:
         """End it."""
         self.stop_reason, self._ended_s = stop_reason, time.monotonic()
-        if self._guesser:
-            self._guesser.note(self._reply)
+        if self._drafter:
+            self._drafter.note(self._reply)
 
     def take(self, count: int, likeliest: Likeliest) -> int:
         """Note that so many of pending and draft were evaluated; if those are all pending ones, go on with the reply.
@@ -133,7 +133,7 @@ class ReplyRun:
             at += same
             if same < len(said):
                 self.pending, self.first_wanted = said[same:], 0
-                self.draft = self._guess()
+                self.draft = self._propose()
                 return at + 1
 
     def completion(self, text_of: Callable[[list[int]], str]) -> Completion:
@@ -179,11 +179,11 @@ class ReplyRun:
         """Count what the model wanted where a stretch is forced, if it is other text."""
         self._overruled += self._matcher.vocabulary.spells_other(wanted, forced)
 
-    def _guess(self) -> list[int]:
-        return self._guesser.guess(self._reply) if self._guesser and self.stop_reason is None else []
+    def _propose(self) -> list[int]:
+        return self._drafter.draft(self._reply) if self._drafter and self.stop_reason is None else []
 
 
-class EarlierReplies:
+class NgramCache:
     """What came after each few tokens when they were last said in a reply."""
 
     def __init__(self) -> None:
@@ -194,7 +194,7 @@ class EarlierReplies:
         for at in range(GRAM, len(reply)):
             gram = tuple(reply[at - GRAM : at])
             self._after.pop(gram, None)  # so that it becomes the newest
-            self._after[gram] = tuple(reply[at : at + LONGEST_GUESS])
+            self._after[gram] = tuple(reply[at : at + LONGEST_DRAFT])
         while len(self._after) > REMEMBERED_GRAMS:
             del self._after[next(iter(self._after))]
 
@@ -203,23 +203,23 @@ class EarlierReplies:
         return list(self._after.get(gram, ()))
 
 
-class _Guesser:
+class _NgramDrafter:
     """Guesses how a reply goes on: as an earlier reply did after the same few tokens, or else this prompt or reply."""
 
-    def __init__(self, prompt: Sequence[int], count: int, earlier: EarlierReplies) -> None:
+    def __init__(self, prompt: Sequence[int], count: int, earlier: NgramCache) -> None:
         self._tokens, self._count, self._earlier = list(prompt), count, earlier
         self._after: dict[tuple[int, ...], int] = {}
         self._indexed, self._prompt_tokens = GRAM, len(prompt)
 
-    def guess(self, reply: Sequence[int]) -> list[int]:
+    def draft(self, reply: Sequence[int]) -> list[int]:
         """Return up to `count` tokens."""
         self._tokens += reply[len(self._tokens) - self._prompt_tokens :]
         while self._indexed < len(self._tokens):  # all but the last few tokens, of which nothing follows yet
             self._after[tuple(self._tokens[self._indexed - GRAM : self._indexed])] = self._indexed
             self._indexed += 1
         gram = tuple(self._tokens[-GRAM:])
-        if guess := self._earlier.after(gram):
-            return guess[: self._count]
+        if draft := self._earlier.after(gram):
+            return draft[: self._count]
         place = self._after.get(gram)
         return [] if place is None else self._tokens[place : place + self._count]
 

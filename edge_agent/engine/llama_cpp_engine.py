@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from devices.errors import UnavailableError, UsageError
 from edge_agent.engine.autotune import USUAL, Tuning
-from edge_agent.engine.decoding_loop import EarlierReplies, Likeliest, ReplyRun
+from edge_agent.engine.decoding_loop import DecodingLoop, Likeliest, NgramCache
 from edge_agent.engine.engine import (
     CONTEXT_TOKENS,
     Completion,
@@ -37,7 +37,7 @@ from edge_agent.engine.engine import (
     require_room,
 )
 from edge_agent.engine.gguf_header import require_gguf
-from edge_agent.engine.llama_cpp_parameters import lay_over, model_parameters
+from edge_agent.engine.llama_cpp_parameters import apply_adapter, model_parameters
 from edge_agent.engine.llama_cpp_vocabulary import GrammarVocabulary, TokenTable
 from edge_agent.grammar.grammar import Grammar
 from edge_agent.grammar.token_mask import Matcher
@@ -103,7 +103,7 @@ class LlamaEngine:
         self._batch: Any = None
         self._model: Any = None
         self._vocab: Any = None
-        self._is_cancelled, self._tuning, self._earlier = False, tuning, EarlierReplies()
+        self._is_cancelled, self._tuning, self._earlier = False, tuning, NgramCache()
         require_gguf(model_path)
         self._grammar_vocabulary = GrammarVocabulary()
         try:
@@ -115,7 +115,7 @@ class LlamaEngine:
             self._set_up(context_tokens, gpu_layers, sequences)
             if adapter:
                 _log_lines.clear()
-                if not lay_over(self._model, self._context, adapter):
+                if not apply_adapter(self._model, self._context, adapter):
                     raise UsageError(f"llama.cpp cannot lay {adapter} over the model{_log_tail()}")
         except BaseException:
             self.close()
@@ -181,7 +181,7 @@ class LlamaEngine:
             self._evaluate([(home, missing[: self._tuning.batch_tokens], [])])
         return False
 
-    def look_ahead(self, prompt: str) -> None:
+    def prefill_idle(self, prompt: str) -> None:
         """Evaluate how the next prompt begins, a few tokens at a time, until `cancel`; nothing if it does not fit."""
         tokens, home = self._tokenize(prompt), self._home
         if len(tokens) < self.context_tokens:
@@ -224,7 +224,8 @@ class LlamaEngine:
         prompts = [self._tokenize(request.prompt) for request in requests]
         for prompt, request in zip(prompts, requests, strict=True):
             require_room(len(prompt), request.limits, self.context_tokens)
-        waiting, going = deque(enumerate(zip(requests, prompts, strict=True))), dict[int, tuple[ReplyRun, _Sequence]]()
+        waiting = deque(enumerate(zip(requests, prompts, strict=True)))
+        going: dict[int, tuple[DecodingLoop, _Sequence]] = {}
         completions: dict[int, Completion] = {}
         free = list(self._sequences)
         while waiting or going:
@@ -245,7 +246,7 @@ class LlamaEngine:
         """Return whether the grammar would have changed nothing about this free reply; evaluation asks."""
         return self._vocabulary.would_give(grammar, token_ids)
 
-    def _begin(self, request: Request, prompt: list[int], free: list[_Sequence]) -> tuple[ReplyRun, _Sequence]:
+    def _begin(self, request: Request, prompt: list[int], free: list[_Sequence]) -> tuple[DecodingLoop, _Sequence]:
         """Take the free sequence that has most of a prompt, or give it the prefix's states; begin the reply in it."""
         matcher = Matcher(self._vocabulary, request.grammar)
         # the last token is evaluated again, for its logits, if the whole prompt is known
@@ -257,11 +258,11 @@ class LlamaEngine:
             sequence.evaluated = prompt[:shared]
         self._forget(sequence, common_length(sequence.evaluated, prompt[:-1]))
         known = len(sequence.evaluated)
-        return ReplyRun(request, prompt, known, matcher, self._tuning.draft_tokens, self._earlier), sequence
+        return DecodingLoop(request, prompt, known, matcher, self._tuning.draft_tokens, self._earlier), sequence
 
-    def _step(self, going: Sequence[tuple[ReplyRun, _Sequence]]) -> None:
+    def _step(self, going: Sequence[tuple[DecodingLoop, _Sequence]]) -> None:
         """Evaluate what replies wait for, together as far as a batch goes, and let the model decide for each."""
-        room, parts = self._tuning.batch_tokens, list[tuple[ReplyRun, _Sequence, int, int]]()
+        room, parts = self._tuning.batch_tokens, list[tuple[DecodingLoop, _Sequence, int, int]]()
         for run, sequence in going:
             count = min(room, len(run.pending) + len(run.draft))
             if count:

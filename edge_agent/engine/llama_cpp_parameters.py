@@ -37,7 +37,7 @@ def model_parameters(gpu_layers: int, tuning: Tuning = USUAL) -> Any:
     return parameters
 
 
-def lay_over(model: Any, context: Any, adapter: Path) -> bool:
+def apply_adapter(model: Any, context: Any, adapter: Path) -> bool:
     """Lay a LoRA adapter's file over a model; return whether llama.cpp could. It is freed with the model."""
     laid = llama_cpp.llama_adapter_lora_init(model, os.fsencode(adapter))
     one, whole = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(laid), (ctypes.c_float * 1)(1.0)

@@ -114,7 +114,7 @@ class EngineProcess:
         """
         self._settings, self._tell = settings, tell
         self._prefix: str | None = None
-        self._has_new_state = self._looks_ahead = False
+        self._has_new_state = self._is_prefilling = False
         self._process: subprocess.Popen[bytes] | None = None
         self._start()
 
@@ -156,12 +156,12 @@ class EngineProcess:
             self._keep({"state": STATE_FILE, "words": WORDS_FILE})
         return was_known
 
-    def look_ahead(self, prompt: str) -> None:
+    def prefill_idle(self, prompt: str) -> None:
         """Have the process evaluate how the next prompt begins, until it is asked for something; does not wait."""
         with suppress(OSError, _Stopped):  # the process is gone: whoever asks next finds out
-            self._end_look_ahead()
-            send(self._pipe, {"do": "look_ahead", "prompt": prompt})
-            self._looks_ahead = True
+            self._end_idle_prefill()
+            send(self._pipe, {"do": "prefill_idle", "prompt": prompt})
+            self._is_prefilling = True
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Return one greedy completion for each request, in order.
@@ -234,7 +234,7 @@ class EngineProcess:
         if not self._is_open:
             self._receive(None)
             self._is_open = True
-        self._end_look_ahead()
+        self._end_idle_prefill()
         self._is_busy = True  # until its answer is read
         try:
             send(self._pipe, message)
@@ -242,9 +242,9 @@ class EngineProcess:
             raise self._stopped() from error
         return self._receive(limit_s)
 
-    def _end_look_ahead(self) -> None:
-        if self._looks_ahead:
-            self._looks_ahead = False
+    def _end_idle_prefill(self) -> None:
+        if self._is_prefilling:
+            self._is_prefilling = False
             self.cancel()
             with suppress(EdgeError):  # the request that comes now fails of the same reason, or does not
                 self._receive(GRACE_S)

@@ -59,7 +59,7 @@ _CALLS = {
 }
 
 
-def confine() -> bool:
+def enter_sandbox() -> bool:
     """Confine this process for good; return whether that could be done."""
     calls = _CALLS.get(platform.machine()) if sys.platform == "linux" else None
     if calls is None:

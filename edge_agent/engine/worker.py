@@ -6,7 +6,7 @@ many bytes of JSON:
     {"do": "open", "model": PATH, "adapter": PATH or null, "kept": FOLDER or null, "key": TEXT,
      "context_tokens", "gpu_layers": number, "memory_bytes": number or null, "tuning": {...}}
     {"do": "prime", "prefix": TEXT}
-    {"do": "look_ahead", "prompt": TEXT}    evaluate how the next prompt begins, until SIGUSR1
+    {"do": "prefill_idle", "prompt": TEXT}    evaluate how the next prompt begins, until SIGUSR1
     {"do": "generate", "requests": [{"prompt": TEXT, "grammar": {"lark", "facts"} or null, "limits": {...}}]}
     {"do": "state"}    what was evaluated last, as base64, to be kept
     {"do": "words"}    the table of tokens, as base64, to be kept
@@ -64,7 +64,7 @@ class _Worker:
         self.engine: Any = None
 
     def answer(self, message: dict[str, Any]) -> Any:
-        handlers = {"open": self._open, "prime": self._prime, "look_ahead": self._look_ahead,
+        handlers = {"open": self._open, "prime": self._prime, "prefill_idle": self._prefill_idle,
                     "generate": self._generate, "state": self._state, "words": self._words,
                     "memory": self._memory}  # fmt: skip
         return handlers[message["do"]](message)
@@ -76,7 +76,7 @@ class _Worker:
         from edge_agent.engine.cache_file import STATE_FILE, WORDS_FILE, kept
         from edge_agent.engine.llama_cpp_engine import LlamaEngine
         from edge_agent.engine.llama_cpp_vocabulary import TokenTable
-        from edge_agent.engine.sandbox import confine
+        from edge_agent.engine.sandbox import enter_sandbox
 
         folder = Path(message["kept"]) if message["kept"] else None
         words = kept(folder / WORDS_FILE, message["key"]) if folder else None
@@ -92,15 +92,15 @@ class _Worker:
         if state:
             self.engine.restore(state)
         if not message["gpu_layers"]:  # a GPU's driver opens files while it works
-            confine()
+            enter_sandbox()
         signal.signal(signal.SIGUSR1, lambda *_: self.engine.cancel())
 
     def _prime(self, message: dict[str, Any]) -> bool:
         was_known: bool = self.engine.prime(message["prefix"])
         return was_known
 
-    def _look_ahead(self, message: dict[str, Any]) -> None:
-        self.engine.look_ahead(message["prompt"])
+    def _prefill_idle(self, message: dict[str, Any]) -> None:
+        self.engine.prefill_idle(message["prompt"])
 
     def _state(self, message: dict[str, Any]) -> str:
         del message

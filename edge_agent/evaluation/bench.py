@@ -16,7 +16,7 @@ from devices.site.site import Site, load_site
 from edge_agent.agent.session import measured_for, state_folder
 from edge_agent.agent.simulation import Simulation
 from edge_agent.bundle import open_bundle
-from edge_agent.engine.autotune import Trial, Tuning, keep_tuning, kept_tuning, time_calls, tune
+from edge_agent.engine.autotune import Trial, Tuning, load_tuning, save_tuning, time_calls, tune
 from edge_agent.engine.engine import Completion, Request
 from edge_agent.engine.process import EngineProcess, EngineSettings
 
@@ -61,7 +61,7 @@ def bench(path: Path, site_name: str, *, is_tuning: bool, tell: Callable[[Trial]
 
     facts = measured_for(bundle)
     if not is_tuning:
-        trial = measure(kept_tuning(folder, facts))
+        trial = measure(load_tuning(folder, facts))
         tell(trial)
         return asdict(trial)
     trials: list[Trial] = []
@@ -72,7 +72,7 @@ def bench(path: Path, site_name: str, *, is_tuning: bool, tell: Callable[[Trial]
 
     best = tune(measure, len(os.sched_getaffinity(0)), note)
     assert folder is not None
-    keep_tuning(folder, best, facts)
+    save_tuning(folder, best, facts)
     return asdict(next(trial for trial in trials if trial.tuning == best)) | {"trials": [asdict(one) for one in trials]}
 
 

@@ -28,7 +28,7 @@ LATENCY_CASES = 30
 Item = TypeVar("Item")
 
 
-class GradingEngine(Engine, Protocol):
+class EvaluationEngine(Engine, Protocol):
     """An engine that can also say whether a free reply is what its own grammar would have given.
 
     `accepts` is an addition to the Engine protocol; only evaluation needs it.
@@ -86,7 +86,7 @@ class Evaluation:
 
 
 def evaluate(
-    engine: GradingEngine,
+    engine: EvaluationEngine,
     cases: Sequence[Case],
     start_turn: StartTurn,
     *,
@@ -143,7 +143,7 @@ def spread(cases: Sequence[Item], count: int) -> list[Item]:
 
 
 def measure_latency(
-    engine: GradingEngine,
+    engine: EvaluationEngine,
     cases: Sequence[Case],
     start_turn: StartTurn,
     *,
@@ -166,7 +166,7 @@ class _OpenTurn:
 
 
 def run_cases(
-    engine: GradingEngine,
+    engine: EvaluationEngine,
     cases: Sequence[Case],
     start_turn: StartTurn,
     *,
@@ -239,7 +239,7 @@ def _advance(open_turn: _OpenTurn, completion: Completion) -> CaseOutcome | None
     return None
 
 
-def _fits(engine: GradingEngine, request: Request, completion: Completion) -> bool:
+def _fits(engine: EvaluationEngine, request: Request, completion: Completion) -> bool:
     # A reply that was cut (length, timeout) may be cut elsewhere under a grammar: run it again.
     if request.grammar is None:
         return True

@@ -17,7 +17,7 @@ from edge_agent.engine.engine import Engine
 from edge_agent.engine.process import EngineProcess
 from edge_agent.evaluation.case_simulation import CaseSimulation
 from edge_agent.evaluation.cases import Case
-from edge_agent.evaluation.evaluation import CaseOutcome, GradingEngine, run_cases
+from edge_agent.evaluation.evaluation import CaseOutcome, EvaluationEngine, run_cases
 from edge_agent.evaluation.smoke import SelfTest, SmokeReply, compare, read_smoke
 from edge_agent.wire.wire import ChatTemplate
 
@@ -42,7 +42,7 @@ def play(
     """
     simulation = CaseSimulation(site, template)
     engine.prime(simulation.agent(World(site)).prefix)
-    grading = cast(GradingEngine, engine)  # `accepts` is asked in free passes only
+    grading = cast(EvaluationEngine, engine)  # `accepts` is asked in free passes only
     return run_cases(grading, cases, simulation.start_turn, batch_size=1, progress=progress)
 
 

@@ -41,7 +41,7 @@ from edge_agent.bundle import (
     require_content,
     verify_files,
 )
-from export.progress import Bar, Progress, no_bar
+from export.progress import Progress, ProgressBar, no_progress_bar
 
 INCOMING = ".incoming-"
 MARGIN_BYTES = 1 << 20  # for folders and links
@@ -98,7 +98,12 @@ class _Plan:
 
 
 def flash(
-    bundle: Path, target: Path, *, dry_run: bool = False, bar: Bar = no_bar, selftest: SelfTest | None = None
+    bundle: Path,
+    target: Path,
+    *,
+    dry_run: bool = False,
+    progress_bar: ProgressBar = no_progress_bar,
+    selftest: SelfTest | None = None,
 ) -> FlashReport:
     """Verify a bundle, copy it to a box's root and make it current.
 
@@ -106,7 +111,7 @@ def flash(
         bundle: a bundle's folder, or another box's root.
         target: the box's root, on a disk that has symbolic links; made if its parent exists.
         dry_run: verify and check the space, and change nothing.
-        bar: opens a progress bar for what is copied.
+        progress_bar: opens a progress bar for what is copied.
         selftest: runs the bundle on the box before it is made current, and raises if it must not be.
 
     Raises:
@@ -116,11 +121,16 @@ def flash(
         Exception: what `selftest` raised; `current` is as it was.
     """
     with hold_bundle(bundle, is_read=False) as held:
-        return install(held, target, dry_run=dry_run, bar=bar, selftest=selftest)
+        return install(held, target, dry_run=dry_run, progress_bar=progress_bar, selftest=selftest)
 
 
 def install(
-    bundle: Bundle, target: Path, *, dry_run: bool = False, bar: Bar = no_bar, selftest: SelfTest | None = None
+    bundle: Bundle,
+    target: Path,
+    *,
+    dry_run: bool = False,
+    progress_bar: ProgressBar = no_progress_bar,
+    selftest: SelfTest | None = None,
 ) -> FlashReport:
     """Do what `flash` does, with a bundle that is open; its files' contents are compared here."""
     with _explained(target):
@@ -137,7 +147,7 @@ def install(
             _clean(target, keep=bundle.manifest.id)
             plan = _plan(bundle, target)
             try:
-                on_box = _put(bundle, plan, bar)
+                on_box = _put(bundle, plan, progress_bar)
                 tested = selftest(on_box) if selftest else ""
                 if plan.previous == plan.old and plan.old:
                     _switch(target, PREVIOUS, plan.old)
@@ -248,7 +258,7 @@ def _require_space(target: Path, size_bytes: int) -> None:
         )
 
 
-def _put(bundle: Bundle, plan: _Plan, bar: Bar) -> Bundle:
+def _put(bundle: Bundle, plan: _Plan, progress_bar: ProgressBar) -> Bundle:
     """Return the bundle on the box, durable and whole, after comparing every file of the source with its manifest."""
     if plan.present:
         verify_files(bundle.path)
@@ -256,7 +266,7 @@ def _put(bundle: Bundle, plan: _Plan, bar: Bar) -> Bundle:
     final = plan.final
     aside = final.with_name(INCOMING + final.name)
     aside.mkdir()
-    with bar("copying", plan.size_bytes) as progress:
+    with progress_bar("copying", plan.size_bytes) as progress:
         _copy(bundle, aside, plan.known, progress)
     sync(aside)
     copy = read_bundle(aside, trusted=plan.known)  # those were compared where they are

@@ -92,7 +92,7 @@ class Endings:
     replies: int
 
 
-class Yardstick:
+class F16Reference:
     """What a merged model's F16 file says of the samples: every other file, and the reference, is held against it."""
 
     def __init__(self, f16: Path, samples: Sequence[Sample]) -> None:
@@ -195,15 +195,15 @@ def check_texts(base: Path, template: ChatTemplate, gguf_path: Path, samples: Se
     return TokenReport(len(texts) + len(NASTY_TEXTS), tokens)
 
 
-def check_logits(reference: Reference, yardstick: Yardstick, limits: GateLimits) -> Distance:
+def check_logits(reference: Reference, f16_reference: F16Reference, limits: GateLimits) -> Distance:
     """Return how far the F16 file is from the model that was trained. Raises GateError over the limits."""
     return _require_same(
-        "logits", yardstick.compare(reference.log_probs(yardstick.rows), is_expected=True)[None], limits
+        "logits", f16_reference.compare(reference.log_probs(f16_reference.rows), is_expected=True)[None], limits
     )
 
 
 def check_beyond(
-    reference: Reference, f16: Path, yardstick: Yardstick, original_context: int, limits: GateLimits
+    reference: Reference, f16: Path, f16_reference: F16Reference, original_context: int, limits: GateLimits
 ) -> Distance:
     """Return how far the F16 file is from the model that was trained, beyond the original context of scaled positions.
 
@@ -212,7 +212,7 @@ def check_beyond(
     """
     ids: list[int] = []
     while len(ids) < original_context + BEYOND_TOKENS:
-        for row in yardstick.rows:
+        for row in f16_reference.rows:
             ids += row.token_ids
     ids = ids[: original_context + BEYOND_TOKENS]
     positions = list(range(len(ids) - BEYOND_POSITIONS, len(ids)))
@@ -222,9 +222,9 @@ def check_beyond(
     return _require_same("beyond context", compare(reference.log_probs([row]), actual), limits)
 
 
-def check_adapter(yardstick: Yardstick, base: Path, adapter: Path, limits: GateLimits) -> Distance:
+def check_adapter(f16_reference: F16Reference, base: Path, adapter: Path, limits: GateLimits) -> Distance:
     """Return how far a base's file with an adapter's laid over it is from the merged file. Raises as check_logits."""
-    return _require_same(f"adapter: {adapter.name}", yardstick.distance(base, adapter)[None], limits)
+    return _require_same(f"adapter: {adapter.name}", f16_reference.distance(base, adapter)[None], limits)
 
 
 def _require_same(gate: str, found: Distance, limits: GateLimits) -> Distance:
@@ -236,10 +236,10 @@ def _require_same(gate: str, found: Distance, limits: GateLimits) -> Distance:
 
 
 def check_quantized(
-    yardstick: Yardstick, path: Path, limits: GateLimits, adapter: Path | None = None
+    f16_reference: F16Reference, path: Path, limits: GateLimits, adapter: Path | None = None
 ) -> dict[Part | None, Distance]:
     """Return how far a quantized file is from the F16 file, by part of replies. Raises GateError if it is too far."""
-    found = yardstick.distance(path, adapter)
+    found = f16_reference.distance(path, adapter)
     bounds: tuple[tuple[Part | None, float], ...] = ((None, limits.quant_kl), ("call", limits.call_kl))
     hint = "use a quantization with more bits, or keep some tensors in a larger type with --tensor"
     for part, limit in bounds:

@@ -16,7 +16,7 @@ from edge_agent.evaluation.gate_limits import GateLimits
 from edge_agent.evaluation.metrics import EngineMetrics, compare, measure
 from edge_agent.evaluation.model_processes import Model, Placement, grade
 from edge_agent.wire.wire import ChatTemplate
-from export.gates.parity import Yardstick
+from export.gates.parity import F16Reference
 from export.trained.samples import Sample
 
 
@@ -105,7 +105,7 @@ def better_base(
     """
     measured: dict[str, dict[str, Any]] = {}
     for name, path in files.items():
-        measured[name] = {"loss": Yardstick(path, samples).loss()}
+        measured[name] = {"loss": F16Reference(path, samples).loss()}
     if tasks:
         models = [Model(name, "f16", str(path), template=template.name) for name, path in files.items()]
         runs = grade(models, tasks.site, tasks.cases, tasks.placement, latency_cases=0)

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
-from edge_agent.engine.decoding_loop import ReplyRun
+from edge_agent.engine.decoding_loop import DecodingLoop
 
 DROP_SHARE = 8  # done rows leave when they are one in so many: dropping copies the cache once
 PADDING = 0  # any token: what stands there is masked
 States = list[tuple[Tensor, Tensor]]  # keys and values by layer, each (row, head, position, width)
 
 
-class RoomyLayer(DynamicLayer):
+class PreallocatedLayer(DynamicLayer):
     """One layer's keys and values in a buffer with room for all that will come, so that no step copies them."""
 
     def __init__(self, capacity: int) -> None:
@@ -56,7 +56,7 @@ class RoomyLayer(DynamicLayer):
 
 def new_cache(prefix: States, layers: int, rows: int, capacity: int) -> Cache:
     """Return a cache with room for `capacity` positions, the prefix (states of one row) already in every row."""
-    cache = Cache(layers=[RoomyLayer(capacity) for _ in range(layers)])
+    cache = Cache(layers=[PreallocatedLayer(capacity) for _ in range(layers)])
     for layer, states in zip(cache.layers, prefix, strict=False):
         keys, values = (part.expand(rows, -1, -1, -1) for part in states)
         layer.update(keys, values)
@@ -66,7 +66,7 @@ def new_cache(prefix: States, layers: int, rows: int, capacity: int) -> Cache:
 class ReplyBatch:
     """Rows over one cache. Call `step` while `has_work`."""
 
-    def __init__(self, model: Any, runs: Sequence[ReplyRun], prefix: States, layers: int) -> None:
+    def __init__(self, model: Any, runs: Sequence[DecodingLoop], prefix: States, layers: int) -> None:
         """Args: prefix: the states of the tokens that all rows share, before what they have pending."""
         self._model, self._runs = model, list(runs)
         self._length = prefix[0][0].shape[-2] if prefix else 0

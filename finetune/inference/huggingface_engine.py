@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils.logging import disable_progress_bar
 
 from devices.errors import UnavailableError, UsageError
-from edge_agent.engine.decoding_loop import ReplyRun
+from edge_agent.engine.decoding_loop import DecodingLoop
 from edge_agent.engine.engine import Completion, Limits, Request, common_length, peak_resident_bytes, require_room
 from edge_agent.grammar.grammar import Grammar
 from edge_agent.grammar.token_mask import TEXT_SLICES, Matcher, Vocabulary
@@ -126,7 +126,7 @@ class HuggingFaceEngine:
         shared = reduce(lambda known, prompt: known[: common_length(known, prompt)], prompts)
         shared = shared[: min(map(len, prompts)) - 1]  # every row's last token is evaluated, for its logits
         runs = [
-            ReplyRun(request, prompt, len(shared), Matcher(self._vocabulary, request.grammar))
+            DecodingLoop(request, prompt, len(shared), Matcher(self._vocabulary, request.grammar))
             for request, prompt in part.values()
         ]
         reused = [self._know(shared)] + [len(shared)] * (len(runs) - 1)  # the first pays for what was not known yet

@@ -89,7 +89,7 @@ def random_rows(seed: str) -> Iterator[Row]:
 
 def random_trees(recipe: PretrainRecipe, tokenizer: Any, worker: int = 0) -> Iterator[Any]:
     """Yield a worker's share of the trees that the recipe needs, each of a site of its own, small sites first."""
-    from finetune.training.prefix_tree import plant
+    from finetune.training.prefix_tree import build_tree
 
     rng = Random(f"trees-{recipe.seed}" + (f"-{worker}" if worker else ""))
     template = load_template(TEMPLATE)
@@ -103,7 +103,7 @@ def random_trees(recipe: PretrainRecipe, tokenizer: Any, worker: int = 0) -> Ite
         else:
             rows = make_branches(stage, rng, 3 * SLOTS)
             size = SLOTS, SLOT_TOKENS
-        tree = plant([encode(row.messages, template, tokenizer) for row in rows], *size)
+        tree = build_tree([encode(row.messages, template, tokenizer) for row in rows], *size)
         if tree is not None:
             yield tree
             made += 1

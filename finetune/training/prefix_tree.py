@@ -26,7 +26,7 @@ EMPTY = -1
 
 
 @dataclass(frozen=True)
-class Tree:
+class PrefixTree:
     """A trunk and its slots, flat: the trunk's tokens, then slot after slot.
 
     Attributes:
@@ -52,14 +52,14 @@ class Tree:
         """Tokens of the trunk."""
         return len(self.trunk_labels)
 
-    def to(self, device: str) -> Tree:
+    def to(self, device: str) -> PrefixTree:
         """Return the tree on a device."""
         moved = (self.token_ids, self.positions, self.labels, self.trunk_labels, self.branch_of)
         token_ids, positions, labels, trunk_labels, branch_of = (tensor.to(device) for tensor in moved)
-        return Tree(token_ids, positions, labels, trunk_labels, branch_of, self.branches, self.tokens)
+        return PrefixTree(token_ids, positions, labels, trunk_labels, branch_of, self.branches, self.tokens)
 
 
-def plant(rows: Sequence[tuple[list[int], list[int]]], slots: int, width: int) -> Tree | None:
+def build_tree(rows: Sequence[tuple[list[int], list[int]]], slots: int, width: int) -> PrefixTree | None:
     """Return the tree of rows that start alike, untrained: as many of them, in their order, as there is room for.
 
     Args:
@@ -101,7 +101,7 @@ def plant(rows: Sequence[tuple[list[int], list[int]]], slots: int, width: int) -
     if not count:
         return None
     head = torch.tensor(first[:trunk])
-    return Tree(
+    return PrefixTree(
         token_ids=torch.cat([head, token_ids.flatten()]),
         positions=torch.cat([torch.arange(trunk), positions.flatten()]),
         labels=torch.cat([torch.full((trunk,), IGNORED), labels.flatten()]),
@@ -112,7 +112,7 @@ def plant(rows: Sequence[tuple[list[int], list[int]]], slots: int, width: int) -
     )
 
 
-def tree_losses(body: Any, head: Any, tree: Tree) -> tuple[Tensor, Tensor]:
+def tree_losses(body: Any, head: Any, tree: PrefixTree) -> tuple[Tensor, Tensor]:
     """Return the mean cross-entropy of the trained tokens, and that of the trunk's.
 
     Args:

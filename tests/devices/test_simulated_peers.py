@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from devices.errors import UnavailableError, UsageError
-from devices.simulated_peers import FAULTS, Stage, run_stage, send_fault, serve, socket_path
+from devices.simulated_peers import FAULTS, Stage, run_peers, send_fault, serve, socket_path
 from devices.simulation.socket_peer import is_up
 from devices.site.site import Site, load_site
 from edgewright import main
@@ -135,6 +135,6 @@ devices:
 def test_nothing_to_stand_in_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     with pytest.raises(UsageError, match="has no drivers"):
-        run_stage(load_site("home"), 1.0, print)
+        run_peers(load_site("home"), 1.0, print)
     with pytest.raises(UnavailableError, match="no simulated home is up"):
         send_fault(load_site("home"), ["clear"])

@@ -43,8 +43,8 @@ class Tiny:
         return [sample.text for sample in self.samples]
 
     @property
-    def yardstick(self) -> parity.Yardstick:
-        return parity.Yardstick(self.f16, self.samples)
+    def f16_reference(self) -> parity.F16Reference:
+        return parity.F16Reference(self.f16, self.samples)
 
     def check(self, gguf: Path, nf4_dtype: str = "") -> parity.Distance:
         """Hold an F16 file against this base with its adapter, through every gate."""
@@ -56,7 +56,7 @@ def check_all(
 ) -> parity.Distance:
     """Hold an F16 file against a base with its adapter, through every gate."""
     parity.check_texts(base, template, gguf, samples)
-    return parity.check_logits(Reference(base, adapter, nf4_dtype), parity.Yardstick(gguf, samples), GateLimits())
+    return parity.check_logits(Reference(base, adapter, nf4_dtype), parity.F16Reference(gguf, samples), GateLimits())
 
 
 @pytest.fixture(scope="session")

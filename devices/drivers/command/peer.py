@@ -13,7 +13,7 @@ from typing import Any
 from devices.driver import Binding
 from devices.drivers.command.driver import VALUE, CommandPlace, CommandSettings
 from devices.drivers.json_values import put
-from devices.simulation.peer import LiveWorld
+from devices.simulation.peer import RealTimeWorld
 from devices.simulation.socket_peer import PeerServer
 
 NOISE = bytes(range(255, 239, -1)).decode("latin-1")
@@ -31,7 +31,7 @@ sys.exit(code)
 class CommandPeer:
     """The programs behind one `command` driver of a site; those that are there already are left as they are."""
 
-    def __init__(self, settings: CommandSettings, bindings: Mapping[str, Binding], world: LiveWorld) -> None:
+    def __init__(self, settings: CommandSettings, bindings: Mapping[str, Binding], world: RealTimeWorld) -> None:
         self._world, self._bindings = world, bindings
         self._programs = [Path(program) for program in settings.allow]
         self._made: list[Path] = []

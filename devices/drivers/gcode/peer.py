@@ -17,7 +17,7 @@ from pathlib import Path
 from devices.driver import Binding
 from devices.drivers.gcode.driver import AXES, COOLANT, GcodePlace, GcodeSettings
 from devices.drivers.serial_line import SerialLine
-from devices.simulation.peer import LiveWorld
+from devices.simulation.peer import RealTimeWorld
 from devices.site.schema import Value
 
 TICK_S = 0.005
@@ -28,7 +28,7 @@ NOISE = b"\xff\xfe\x80\n"
 class GcodePeer:
     """The board behind one `gcode` driver of a site."""
 
-    def __init__(self, settings: GcodeSettings, bindings: Mapping[str, Binding], world: LiveWorld) -> None:
+    def __init__(self, settings: GcodeSettings, bindings: Mapping[str, Binding], world: RealTimeWorld) -> None:
         self._settings, self._bindings, self._world = settings, bindings, world
         self._line: SerialLine | None = None
         self._closing = threading.Event()

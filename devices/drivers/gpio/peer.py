@@ -8,14 +8,14 @@ from pathlib import Path
 
 from devices.driver import Binding
 from devices.drivers.gpio.driver import GpioSettings, Pin
-from devices.simulation.peer import LiveWorld
+from devices.simulation.peer import RealTimeWorld
 from devices.simulation.socket_peer import PeerServer
 
 
 class GpioPeer:
     """The wires behind one `gpio` driver of a site, whose `factory` is a path."""
 
-    def __init__(self, settings: GpioSettings, bindings: Mapping[str, Binding], world: LiveWorld) -> None:
+    def __init__(self, settings: GpioSettings, bindings: Mapping[str, Binding], world: RealTimeWorld) -> None:
         self._settings, self._world = settings, world
         self._wired: dict[int, tuple[str, str, Pin]] = {
             number: (device, name, pin)

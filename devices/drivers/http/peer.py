@@ -15,14 +15,14 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from devices.driver import Binding
 from devices.drivers.http.driver import HttpSettings, JsonPlace
 from devices.drivers.json_values import put
-from devices.simulation.peer import LiveWorld
+from devices.simulation.peer import RealTimeWorld
 from devices.site.schema import DataSchema, Value
 
 
 class HttpPeer:
     """The server behind one `http` driver of a site."""
 
-    def __init__(self, settings: HttpSettings, bindings: Mapping[str, Binding], world: LiveWorld) -> None:
+    def __init__(self, settings: HttpSettings, bindings: Mapping[str, Binding], world: RealTimeWorld) -> None:
         parts = urlsplit(settings.url)
         self.world, self.bindings = world, bindings
         self._address = (parts.hostname or "127.0.0.1", parts.port or 80)

@@ -19,7 +19,7 @@ from devices.drivers.i2c.driver import (
     Sensor,
     sht3x_crc,
 )
-from devices.simulation.peer import LiveWorld
+from devices.simulation.peer import RealTimeWorld
 from devices.simulation.socket_peer import PeerServer
 
 NOISE = b"\xff"
@@ -28,7 +28,7 @@ NOISE = b"\xff"
 class I2cPeer:
     """The chips behind one `i2c` driver of a site, whose `bus` is a path."""
 
-    def __init__(self, settings: I2cSettings, bindings: Mapping[str, Binding], world: LiveWorld) -> None:
+    def __init__(self, settings: I2cSettings, bindings: Mapping[str, Binding], world: RealTimeWorld) -> None:
         self._settings, self._bindings, self._world = settings, bindings, world
         self._asked: dict[int, bytes] = {}
         self._channels: dict[int, int] = {}

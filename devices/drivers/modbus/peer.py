@@ -15,7 +15,7 @@ from pymodbus.simulator import DataType, SimData, SimDevice
 from devices.driver import Binding
 from devices.drivers.modbus.driver import TABLES, ModbusSettings, Register
 from devices.drivers.serial_line import SerialLine
-from devices.simulation.peer import LiveWorld, require_free
+from devices.simulation.peer import RealTimeWorld, require_free
 
 READ_TABLES = {1: "coil", 2: "discrete", 3: "holding", 4: "input"}  # function codes of the Modbus specification 1.1b3
 WRITE_TABLES = {5: "coil", 15: "coil", 6: "holding", 16: "holding"}
@@ -25,7 +25,7 @@ NOISE = bytes(range(255, 239, -1))
 class ModbusPeer:
     """The server behind one `modbus` driver of a site."""
 
-    def __init__(self, settings: ModbusSettings, bindings: Mapping[str, Binding], world: LiveWorld) -> None:
+    def __init__(self, settings: ModbusSettings, bindings: Mapping[str, Binding], world: RealTimeWorld) -> None:
         self._world, self._settings = world, settings
         self._line: SerialLine | None = None
         self._registers: dict[str, list[tuple[str, str, Register, Binding]]] = {table: [] for table in TABLES}

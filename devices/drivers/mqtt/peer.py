@@ -18,7 +18,7 @@ from amqtt.broker import Broker
 from devices.driver import Binding
 from devices.drivers.json_values import JsonValue, put
 from devices.drivers.mqtt.driver import MqttSettings, Route, routes_of
-from devices.simulation.peer import LiveWorld, require_free
+from devices.simulation.peer import RealTimeWorld, require_free
 from devices.site.schema import Value
 
 NOISE = b"\xff\xfe{ no JSON"
@@ -28,7 +28,7 @@ SHUTDOWN_S = 2.0
 class MqttPeer:
     """Broker and devices behind one `mqtt` driver of a site: a bridge such as zigbee2mqtt, or Tasmota's firmware."""
 
-    def __init__(self, settings: MqttSettings, bindings: Mapping[str, Binding], world: LiveWorld) -> None:
+    def __init__(self, settings: MqttSettings, bindings: Mapping[str, Binding], world: RealTimeWorld) -> None:
         self._settings, self._bindings, self._world = settings, bindings, world
         self._routes = routes_of(bindings, settings)
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from devices.driver import Binding
 from devices.drivers.sql.driver import SqlSettings
-from devices.simulation.peer import LiveWorld
+from devices.simulation.peer import RealTimeWorld
 
 
 class SqlPeer:
     """The file behind one `sql` driver of a site; it shows the world as it was when it was made."""
 
-    def __init__(self, settings: SqlSettings, bindings: Mapping[str, Binding], world: LiveWorld) -> None:
+    def __init__(self, settings: SqlSettings, bindings: Mapping[str, Binding], world: RealTimeWorld) -> None:
         self._path, self._bindings, self._world = Path(settings.file), bindings, world
         self._is_ours = False  # a database that was there before is never touched
 

@@ -12,7 +12,7 @@ import pytest
 
 from devices.broker.broker import Broker, Outcome
 from devices.broker.journal import Journal
-from devices.broker.runtime import simulated_place
+from devices.broker.runtime import simulated_runtime
 from devices.driver import DeviceUnavailable
 from devices.drivers.http.driver import HttpDriver
 from devices.drivers.http.peer import HttpPeer
@@ -20,7 +20,7 @@ from devices.drivers.registry import open_driver, settings_of
 from devices.drivers.sql.driver import SqlDriver
 from devices.errors import UnavailableError, UsageError
 from devices.simulated_peers import Stage, make_peer
-from devices.simulation.peer import LiveWorld
+from devices.simulation.peer import RealTimeWorld
 from devices.simulation.world import SimulatedDriver, World
 from devices.site.schema import Value
 from devices.site.site import SITES_FOLDER, Site, load_site
@@ -45,9 +45,9 @@ def copy_of(name: str, folder: Path, **changes: str) -> Site:
 
 
 @pytest.fixture
-def shop(tmp_path: Path) -> Iterator[tuple[Broker, HttpPeer, LiveWorld]]:
+def shop(tmp_path: Path) -> Iterator[tuple[Broker, HttpPeer, RealTimeWorld]]:
     site = copy_of("support", tmp_path, **{"8085": str(free_port())})
-    world = LiveWorld(site)
+    world = RealTimeWorld(site)
     peer = make_peer(site, "shop", world)
     assert isinstance(peer, HttpPeer)
     peer.start()
@@ -58,7 +58,7 @@ def shop(tmp_path: Path) -> Iterator[tuple[Broker, HttpPeer, LiveWorld]]:
 
 
 @pytest.mark.allow_hosts(["127.0.0.1"])
-def test_a_shop_is_asked_and_refunds_once(shop: tuple[Broker, HttpPeer, LiveWorld]) -> None:
+def test_a_shop_is_asked_and_refunds_once(shop: tuple[Broker, HttpPeer, RealTimeWorld]) -> None:
     broker, _, world = shop
     outcome = broker.execute(FIND)
     assert outcome.status == "done" and outcome.result["stage"] == ORDER["stage"]
@@ -77,7 +77,7 @@ def test_a_shop_is_asked_and_refunds_once(shop: tuple[Broker, HttpPeer, LiveWorl
 
 
 @pytest.mark.allow_hosts(["127.0.0.1"])
-def test_a_key_is_carried_out_once_and_each_command_has_its_own(shop: tuple[Broker, HttpPeer, LiveWorld]) -> None:
+def test_a_key_is_carried_out_once_and_each_command_has_its_own(shop: tuple[Broker, HttpPeer, RealTimeWorld]) -> None:
     broker, peer, _ = shop
     for _ in range(3):
         assert broker.driver.call("order", "refund", REFUND.input, "one-key")  # type: ignore[attr-defined]
@@ -88,7 +88,7 @@ def test_a_key_is_carried_out_once_and_each_command_has_its_own(shop: tuple[Brok
 
 
 @pytest.mark.allow_hosts(["127.0.0.1"])
-def test_an_argument_cannot_become_a_part_of_a_path(shop: tuple[Broker, HttpPeer, LiveWorld]) -> None:
+def test_an_argument_cannot_become_a_part_of_a_path(shop: tuple[Broker, HttpPeer, RealTimeWorld]) -> None:
     broker, _, _ = shop
     settings, bindings = settings_of(broker.site, "shop")
     driver = HttpDriver(settings, bindings, lambda: 0.0)
@@ -99,7 +99,7 @@ def test_an_argument_cannot_become_a_part_of_a_path(shop: tuple[Broker, HttpPeer
 
 def test_a_refund_needs_a_yes_and_has_a_cap() -> None:
     asked: list[str] = []
-    place = simulated_place(SUPPORT, confirm=lambda effect: bool(asked.append(effect)))
+    place = simulated_runtime(SUPPORT, confirm=lambda effect: bool(asked.append(effect)))
     assert place.broker.execute(REFUND).status == "needs_confirmation"
     assert asked == [f"order: refund: number = {NUMBER}, euros = 20"]
     too_much = Command("order", "refund", {"number": NUMBER, "euros": 51})
@@ -144,7 +144,7 @@ def test_what_customers_write_is_for_people_in_quotes_and_never_for_the_model() 
 def database(tmp_path: Path) -> tuple[Site, Path]:
     file = tmp_path / "shop.sqlite"
     site = copy_of("database", tmp_path, **{"/tmp/edgewright-shop.sqlite": str(file)})
-    make_peer(site, "shop", LiveWorld(site)).start()
+    make_peer(site, "shop", RealTimeWorld(site)).start()
     return site, file
 
 

@@ -10,7 +10,7 @@ import pytest
 from devices.broker.broker import Broker
 from devices.broker.explain import explain
 from devices.broker.journal import Journal
-from devices.broker.runtime import simulated_place
+from devices.broker.runtime import simulated_runtime
 from devices.driver import DeviceUnavailable
 from devices.errors import UsageError
 from devices.exchange.imports import import_file
@@ -122,14 +122,14 @@ def test_plain_text_is_one_printable_line_without_markers(attack: str) -> None:
 )
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_what_stands_in_a_row_is_for_people_only(name: str, device: str, attack: str) -> None:
-    place = simulated_place(load_site(name))
-    assert place.world is not None
-    words = place.world.site.devices[device].actions["find"].words
-    for record in place.world.records[device]:
+    runtime = simulated_runtime(load_site(name))
+    assert runtime.world is not None
+    words = runtime.world.site.devices[device].actions["find"].words
+    for record in runtime.world.records[device]:
         record |= dict.fromkeys(words, attack)
-    number = place.world.records[device][0]["number"]
-    outcome = place.broker.execute(Command(device, "find", {"number": number}))
-    told = result_message([outcome.result]).text + user_message("and now?", place.broker.state(), "12:00").text
+    number = runtime.world.records[device][0]["number"]
+    outcome = runtime.broker.execute(Command(device, "find", {"number": number}))
+    told = result_message([outcome.result]).text + user_message("and now?", runtime.broker.state(), "12:00").text
     assert outcome.status == "done"
     assert not any(line in told for line in attack.splitlines())
     assert outcome.report.isprintable() and "<|" not in outcome.report

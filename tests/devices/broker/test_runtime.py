@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from devices.broker.journal import Journal, read_events
-from devices.broker.runtime import live_place, parse_arguments
+from devices.broker.runtime import live_runtime, parse_arguments
 from devices.simulated_peers import make_peer
-from devices.simulation.peer import LiveWorld, Peer
+from devices.simulation.peer import Peer, RealTimeWorld
 from devices.site.action import Action
 from devices.site.site import load_site, site_path
 from devices.site.tools import Command
@@ -22,19 +22,19 @@ pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 
 
 @pytest.fixture
-def greenhouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, LiveWorld, Peer]]:
+def greenhouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, RealTimeWorld, Peer]]:
     """The greenhouse's site file on a free port, with its PLC running."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     file = greenhouse_file(tmp_path)
     site = load_site(file)
-    world = LiveWorld(site)
+    world = RealTimeWorld(site)
     peer = make_peer(site, "plc", world)
     peer.start()
     yield file, world, peer
     peer.stop()
 
 
-Greenhouse = tuple[Path, LiveWorld, Peer]
+Greenhouse = tuple[Path, RealTimeWorld, Peer]
 
 
 def test_names_of_arguments_and_values_may_have_any_capitals() -> None:
@@ -71,18 +71,18 @@ def test_leaving_ends_what_is_on_and_a_death_is_made_good(greenhouse: Greenhouse
     file, world, _ = greenhouse
     site = load_site(file)
     command = Command("feed_pump", "run", {"seconds": 60})
-    place = live_place(site, Journal(tmp_path / "journal.sqlite"))
-    assert place.broker.execute(command).status == "done" and world.read("feed_pump") == {"running": True}
-    assert place.close() == [] and world.read("feed_pump") == {"running": False}
+    runtime = live_runtime(site, Journal(tmp_path / "journal.sqlite"))
+    assert runtime.broker.execute(command).status == "done" and world.read("feed_pump") == {"running": True}
+    assert runtime.close() == [] and world.read("feed_pump") == {"running": False}
 
-    dead = live_place(site, Journal(tmp_path / "journal.sqlite"))
+    dead = live_runtime(site, Journal(tmp_path / "journal.sqlite"))
     dead.broker.execute(command)
     dead.broker.driver.close()
     dead.broker.journal.close()  # as if killed: nothing is ended
     assert world.read("feed_pump") == {"running": True}
-    place = live_place(site, Journal(tmp_path / "journal.sqlite"))
-    assert len(place.broker.owed()) == 1
-    assert place.close() == [] and world.read("feed_pump") == {"running": False}
+    runtime = live_runtime(site, Journal(tmp_path / "journal.sqlite"))
+    assert len(runtime.broker.owed()) == 1
+    assert runtime.close() == [] and world.read("feed_pump") == {"running": False}
 
 
 def test_a_silent_plc_is_one_line(greenhouse: Greenhouse, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from devices.driver import Driver
 from devices.drivers.registry import open_driver
 from devices.simulated_peers import make_peer
-from devices.simulation.peer import LiveWorld, Peer
+from devices.simulation.peer import Peer, RealTimeWorld
 from devices.site.schema import Value
 from devices.site.site import Site, load_site
 from tests.ports import free_port
@@ -23,7 +23,7 @@ class Rig:
     """A site's driver, its peer and the world behind it; what to read and write there."""
 
     site: Site
-    world: LiveWorld
+    world: RealTimeWorld
     peer: Peer
     open: Callable[[], Driver]
     written: tuple[str, dict[str, Value]]
@@ -223,7 +223,7 @@ def make_rig(name: str, folder: Path) -> Rig:
     text = f"schema: site/v1\nname: rig\ntitle: a rig{SITES[name]}".replace("PORT", str(free_port()))
     file.write_text(text.replace("FOLDER", str(folder)), encoding="utf-8")
     site = load_site(file)
-    world = LiveWorld(site)
+    world = RealTimeWorld(site)
     return Rig(
         site,
         world,
@@ -235,7 +235,7 @@ def make_rig(name: str, folder: Path) -> Rig:
     )
 
 
-def spread(world: LiveWorld, site: Site) -> None:
+def spread(world: RealTimeWorld, site: Site) -> None:
     """Give every number of a site a value of its own and every other switch a "true", so that a mix-up is seen."""
     used, switches = set[int](), count()
     with world.now() as now:

@@ -14,7 +14,7 @@ from devices.drivers.i2c.driver import sht3x_crc
 from devices.drivers.registry import open_driver
 from devices.errors import UsageError
 from devices.simulated_peers import make_peer
-from devices.simulation.peer import LiveWorld
+from devices.simulation.peer import RealTimeWorld
 from devices.site.site import Site, load_site
 
 HEAD = "schema: site/v1\nname: rig\ntitle: a rig\n"
@@ -36,7 +36,7 @@ devices:
   lamp: {{model: dimmable_light, driver: pins, at: {{"on": {{output: 6}}, brightness: {{pwm: 12}}}}}}
 """
     site = site_of(text, tmp_path)
-    peer = make_peer(site, "pins", LiveWorld(site))
+    peer = make_peer(site, "pins", RealTimeWorld(site))
     peer.start()
     driver = open_driver(site)
     yield driver, chip

@@ -16,7 +16,7 @@ from devices.exchange.discovery import local_ports, zigbee_devices
 from devices.exchange.exports import home_assistant_discovery, thing_descriptions
 from devices.exchange.imports import import_file, plain_name
 from devices.simulated_peers import make_peer
-from devices.simulation.peer import LiveWorld
+from devices.simulation.peer import RealTimeWorld
 from devices.site.site import list_sites, load_site
 from edgewright import main
 from tests.devices.drivers.rigs import make_rig
@@ -206,7 +206,7 @@ def test_home_assistant_hears_the_topics_that_the_devices_use(tmp_path: Path) ->
 @pytest.mark.allow_hosts(["127.0.0.1"])
 def test_discover_asks_a_real_broker(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rig = make_rig("mqtt, zigbee2mqtt", tmp_path)
-    peer = make_peer(rig.site, "it", LiveWorld(rig.site))
+    peer = make_peer(rig.site, "it", RealTimeWorld(rig.site))
     peer.start()
     port = int(rig.site.drivers["it"]["port"])
     try:

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from devices.broker.broker import Broker
 from devices.broker.journal import Journal
-from devices.broker.runtime import simulated_place
+from devices.broker.runtime import simulated_runtime
 from devices.drivers.registry import open_driver
 from devices.simulated_peers import make_peer
-from devices.simulation.peer import LiveWorld
+from devices.simulation.peer import RealTimeWorld
 from devices.site.site import SITES_FOLDER, load_site
 from devices.site.tools import Command
 from devices.site.zone import Zone
@@ -58,7 +58,7 @@ def test_a_way_crosses_a_zone_if_and_only_if_one_of_its_points_is_inside(
     ],
 )
 def test_the_keep_out_zones_hold(command: Command, why: str) -> None:
-    place = simulated_place(SITE)
+    place = simulated_runtime(SITE)
     outcome = place.broker.execute(command)
     assert outcome.status == "refused" and why in outcome.report
     assert place.broker.execute(move(150, 150, 200)).status == "done"  # the way round
@@ -66,7 +66,7 @@ def test_the_keep_out_zones_hold(command: Command, why: str) -> None:
 
 
 def test_nothing_moves_through_an_interrupted_curtain_or_out_of_an_alarm() -> None:
-    place = simulated_place(SITE)
+    place = simulated_runtime(SITE)
     assert place.world is not None
     place.world.state["curtain"]["clear"] = False
     outcome = place.broker.execute(move(0, 100, 100))
@@ -77,13 +77,13 @@ def test_nothing_moves_through_an_interrupted_curtain_or_out_of_an_alarm() -> No
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[tuple[Broker, LiveWorld]]:
+def bench(tmp_path: Path) -> Iterator[tuple[Broker, RealTimeWorld]]:
     """The arm over its real protocol, on a clock of its own."""
     file = tmp_path / "bench.yaml"
     text = (SITES_FOLDER / "bench_arm.yaml").read_text(encoding="utf-8")
     file.write_text(text.replace("/tmp/edgewright-bench-arm", str(tmp_path / "line")), encoding="utf-8")
     site = load_site(file)
-    world = LiveWorld(site)
+    world = RealTimeWorld(site)
     peer = make_peer(site, "board", world)
     peer.start()
     driver = open_driver(site)
@@ -92,7 +92,7 @@ def bench(tmp_path: Path) -> Iterator[tuple[Broker, LiveWorld]]:
     peer.stop()
 
 
-def test_a_move_is_done_when_it_has_got_there(bench: tuple[Broker, LiveWorld]) -> None:
+def test_a_move_is_done_when_it_has_got_there(bench: tuple[Broker, RealTimeWorld]) -> None:
     broker, world = bench
     outcome = broker.execute(move(-5, 145, 118))
     assert (outcome.status, outcome.report) == (
@@ -110,7 +110,7 @@ def wait_for(is_so: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize("cause", ["stop", "curtain"])
-def test_a_move_ends_at_once(cause: str, bench: tuple[Broker, LiveWorld]) -> None:
+def test_a_move_ends_at_once(cause: str, bench: tuple[Broker, RealTimeWorld]) -> None:
     broker, world = bench
     outcomes = []
     thread = threading.Thread(target=lambda: outcomes.append(broker.execute(move(-200, -200, 10))))
@@ -129,13 +129,13 @@ def test_a_move_ends_at_once(cause: str, bench: tuple[Broker, LiveWorld]) -> Non
     assert world.read("arm") == seen
 
 
-def test_only_a_stop_can_be_written_to_moving(bench: tuple[Broker, LiveWorld]) -> None:
+def test_only_a_stop_can_be_written_to_moving(bench: tuple[Broker, RealTimeWorld]) -> None:
     broker, _ = bench
     with pytest.raises(Exception, match="moving can only be made false"):
         broker.driver.write("arm", {"moving": True})
 
 
-def test_an_arm_that_moves_without_a_controller_is_stopped_by_the_next_one(bench: tuple[Broker, LiveWorld]) -> None:
+def test_an_arm_that_moves_without_a_controller_is_stopped_by_the_next_one(bench: tuple[Broker, RealTimeWorld]) -> None:
     broker, world = bench
     number = broker.journal.append("PROPOSED", {"device": "arm", "action": "move", "input": {"x": -200}}, 0.0)
     broker.journal.append("STARTED", {"effect": {"x": -200, "y": -200, "z": 10}}, 0.0, number)

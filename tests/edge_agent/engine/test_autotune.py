@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.engine.autotune import TUNING_FILE, Trial, Tuning, keep_tuning, kept_tuning, time_calls, tune
+from edge_agent.engine.autotune import TUNING_FILE, Trial, Tuning, load_tuning, save_tuning, time_calls, tune
 
 HERE = {"model": "one", "processor": "this"}
 
@@ -26,10 +26,10 @@ def test_the_quickest_of_each_setting_is_taken() -> None:
 
 def test_they_are_kept_for_one_model_and_machine(tmp_path: Path) -> None:
     tuning = Tuning(threads=3, flash_attention=False, draft_tokens=4)
-    keep_tuning(tmp_path, tuning, HERE)
-    assert kept_tuning(tmp_path, HERE) == tuning
-    assert kept_tuning(tmp_path, HERE | {"model": "two"}) == Tuning()
-    assert kept_tuning(tmp_path / "none", HERE) == kept_tuning(None, HERE) == Tuning()
+    save_tuning(tmp_path, tuning, HERE)
+    assert load_tuning(tmp_path, HERE) == tuning
+    assert load_tuning(tmp_path, HERE | {"model": "two"}) == Tuning()
+    assert load_tuning(tmp_path / "none", HERE) == load_tuning(None, HERE) == Tuning()
 
 
 @pytest.mark.parametrize("change", [
@@ -37,11 +37,11 @@ def test_they_are_kept_for_one_model_and_machine(tmp_path: Path) -> None:
     {"flash_attention": 3}, {"mmap": 1}, {"mlock": None}, {"draft_tokens": -1}, {"threads": True}, {"more": 1},
 ])  # fmt: skip
 def test_a_file_that_says_nonsense_is_not_used(tmp_path: Path, change: dict[str, object]) -> None:
-    keep_tuning(tmp_path, Tuning(), HERE)
+    save_tuning(tmp_path, Tuning(), HERE)
     plain = json.loads((tmp_path / TUNING_FILE).read_text(encoding="utf-8"))
     plain["tuning"] |= {"threads": 2} | change
     (tmp_path / TUNING_FILE).write_text(json.dumps(plain), encoding="utf-8")
-    assert kept_tuning(tmp_path, HERE) == Tuning()
+    assert load_tuning(tmp_path, HERE) == Tuning()
 
 
 def test_calls_are_timed_once_each() -> None:

@@ -14,7 +14,7 @@ from llguidance import LLTokenizer, TokenizerWrapper
 from numpy.typing import NDArray
 
 from devices.errors import UnavailableError
-from edge_agent.engine.decoding_loop import GRAM, EarlierReplies, ReplyRun
+from edge_agent.engine.decoding_loop import GRAM, DecodingLoop, NgramCache
 from edge_agent.engine.engine import Completion, Limits, Request, StopReason
 from edge_agent.grammar.grammar import Grammar
 from edge_agent.grammar.token_mask import Matcher, Vocabulary
@@ -24,7 +24,7 @@ END, CALL = "<|end|>", "<call>"
 PIECES = [bytes([byte]) for byte in range(256)] + [word.encode() for word in (*WORDS, END, CALL)]
 ID_OF = {piece: number for number, piece in enumerate(PIECES)}
 ALL_AT_ONCE = 10**6
-Wishes = Callable[[int], Sequence[int]]  # tokens by place in the reply, the likeliest first
+ExportOptions = Callable[[int], Sequence[int]]  # tokens by place in the reply, the likeliest first
 
 
 class _Pieces:
@@ -64,11 +64,11 @@ EVERY_WAY = [How(*how) for how in product((1, 2, 3, ALL_AT_ONCE), (0, 4, len(PRO
 
 
 def work(
-    vocabulary: Vocabulary, grammar: Grammar | None, wishes: Wishes, limit: int, how: How, earlier: EarlierReplies
+    vocabulary: Vocabulary, grammar: Grammar | None, options: ExportOptions, limit: int, how: How, earlier: NgramCache
 ) -> Completion:
     """Make a reply as an engine does, and hold each question and what is kept against the text so far."""
     request = Request("", grammar, Limits(limit))
-    run = ReplyRun(request, PROMPT, how.reused, Matcher(vocabulary, grammar), how.draft_tokens, earlier)
+    run = DecodingLoop(request, PROMPT, how.reused, Matcher(vocabulary, grammar), how.draft_tokens, earlier)
     evaluated = PROMPT[: how.reused]
     while run.stop_reason is None:
         known, first, before = run.pending + run.draft, run.first_wanted, len(evaluated)
@@ -78,7 +78,7 @@ def work(
             index: int, among: NDArray[np.intp] | None, first: int = first, before: int = before, count: int = count
         ) -> int:
             assert first <= index < count, "an engine has these logits only"
-            wanted = wishes(before + index + 1 - len(PROMPT))
+            wanted = options(before + index + 1 - len(PROMPT))
             if among is None:
                 return wanted[0]
             assert (np.diff(among) > 0).all()
@@ -104,7 +104,7 @@ class Case:
     limit: int = 50
     facts: tuple[tuple[str, str], ...] = ()
 
-    def wishes(self, place: int) -> list[int]:
+    def options(self, place: int) -> list[int]:
         words = self.says[place]
         assert words is not None, f"asked at place {place}"
         return [ID_OF[word.encode()] for word in words]
@@ -153,11 +153,11 @@ CASES = {
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_what_counts_as_overruled(vocabulary: Vocabulary, case: Case) -> None:
     for how in EVERY_WAY:
-        earlier = EarlierReplies()
+        earlier = NgramCache()
         if how.draft_tokens:  # guesses are right
             earlier.note([*PROMPT[-GRAM:], *vocabulary.tokenizer.tokenize_str(case.text)])
         grammar = Grammar(case.lark + "\n", case.facts)
-        found = work(vocabulary, grammar, case.wishes, case.limit, how, earlier)
+        found = work(vocabulary, grammar, case.options, case.limit, how, earlier)
         assert (found.text, found.stop_reason, found.overruled_tokens) == (
             case.text,
             case.stop_reason,
@@ -172,32 +172,32 @@ tail: " on" ("_door" | "_light" | /[0-9]{1,3}/ " kitchen") /!{0,2}/
 """
 
 
-def wishes_of(seed: int) -> Wishes:
+def wishes_of(seed: int) -> ExportOptions:
     """A model that wants at each place what chance says, mostly pieces that this grammar has."""
 
     @cache
-    def wishes(place: int) -> list[int]:
+    def options(place: int) -> list[int]:
         chance = random.Random(f"{seed}-{place}")
         likely, rest = [ID_OF[word.encode()] for word in (*WORDS, END, *"! k1235ny")], list(range(len(PIECES)))
         chance.shuffle(likely)
         chance.shuffle(rest)
         return likely + rest
 
-    return wishes
+    return options
 
 
-def by_the_rule(vocabulary: Vocabulary, wishes: Wishes, limit: int) -> tuple[tuple[int, ...], int]:
+def by_the_rule(vocabulary: Vocabulary, options: ExportOptions, limit: int) -> tuple[tuple[int, ...], int]:
     """Return a reply to LONG and its count, worked out one token at a time with nothing but a matcher."""
     matcher, reply, count = Matcher(vocabulary, Grammar(LONG)), list[int](), 0
     while True:
         forced = matcher.take_forced()
         is_last = matcher.is_over or len(reply) + len(forced) >= limit
         for index in range(0 if is_last else len(forced)):
-            count += vocabulary.spells_other(wishes(len(reply))[0], forced[index:])
+            count += vocabulary.spells_other(options(len(reply))[0], forced[index:])
             reply.append(forced[index])
         if is_last:
             return tuple((reply + forced)[:limit]), count
-        wanted, allowed = wishes(len(reply)), set(matcher.allowed().tolist())
+        wanted, allowed = options(len(reply)), set(matcher.allowed().tolist())
         count += wanted[0] not in allowed
         token = next(one for one in wanted if one in allowed)
         if not matcher.accept(token):
@@ -206,13 +206,13 @@ def by_the_rule(vocabulary: Vocabulary, wishes: Wishes, limit: int) -> tuple[tup
 
 
 def test_the_count_is_the_same_however_a_reply_is_worked_out(vocabulary: Vocabulary) -> None:
-    earlier, counts, steps = EarlierReplies(), set[int](), {0: 0, 1: 0, 5: 0}
+    earlier, counts, steps = NgramCache(), set[int](), {0: 0, 1: 0, 5: 0}
     for seed in range(40):
-        wishes, limit = wishes_of(seed), (8, 60)[seed % 2]
-        reply, count = by_the_rule(vocabulary, wishes, limit)
+        options, limit = wishes_of(seed), (8, 60)[seed % 2]
+        reply, count = by_the_rule(vocabulary, options, limit)
         counts.add(count)
         for how in EVERY_WAY:
-            found = work(vocabulary, Grammar(LONG), wishes, limit, how, earlier)
+            found = work(vocabulary, Grammar(LONG), options, limit, how, earlier)
             assert (found.token_ids, found.overruled_tokens) == (reply, count), (seed, how)
             steps[how.draft_tokens] += found.model_steps
     assert len(counts) > 5 and steps[5] < steps[1] < steps[0]
@@ -221,13 +221,13 @@ def test_the_count_is_the_same_however_a_reply_is_worked_out(vocabulary: Vocabul
 def test_without_a_grammar_nothing_is_overruled(vocabulary: Vocabulary) -> None:
     case = Case("", (("knife",), ("on",), (CALL,), (END,)), f"knifeon{CALL}", 0, 4)
     for how in EVERY_WAY:
-        found = work(vocabulary, None, case.wishes, 50, how, EarlierReplies())
+        found = work(vocabulary, None, case.options, 50, how, NgramCache())
         assert (found.text, found.overruled_tokens, found.forced_tokens) == (case.text, 0, 0)
 
 
 def test_a_place_where_no_token_may_come_is_an_error(vocabulary: Vocabulary) -> None:
     matcher = Matcher(vocabulary, Grammar(CHOICE + "\n"))
-    run = ReplyRun(Request("", Grammar(CHOICE + "\n")), PROMPT, 0, matcher)
+    run = DecodingLoop(Request("", Grammar(CHOICE + "\n")), PROMPT, 0, matcher)
     matcher.mask[:] = 0
     with pytest.raises(UnavailableError, match="allows no token"):
         run.take(len(PROMPT), lambda index, among: 0)

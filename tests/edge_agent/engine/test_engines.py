@@ -104,7 +104,7 @@ def one(engine: Engine, text: str, grammar: Grammar | None, limits: Limits | Non
     return completion
 
 
-def guesses(engine: Engine) -> bool:
+def drafted(engine: Engine) -> bool:
     return isinstance(engine, LlamaEngine) and engine._tuning.draft_tokens > 0
 
 
@@ -116,7 +116,7 @@ def test_a_reply_follows_its_grammar(shared_engine: Engine) -> None:
         assert 0 < completion.forced_tokens < len(completion.token_ids)
         chosen = len(completion.token_ids) - completion.forced_tokens
         assert 0 < completion.model_steps <= chosen + 1  # and the end of the turn
-        assert completion.model_steps >= chosen or guesses(shared_engine)
+        assert completion.model_steps >= chosen or drafted(shared_engine)
 
 
 def test_the_text_has_markers_and_no_end_of_turn(shared_engine: Engine) -> None:
@@ -164,7 +164,7 @@ def test_a_batch_gives_the_same_as_one_by_one(make_engine: Callable[[], Engine])
     for one_in_batch, alone in zip(batch, single, strict=True):
         assert one_in_batch.text == alone.text and one_in_batch.stop_reason == alone.stop_reason
         assert one_in_batch.prompt_tokens == alone.prompt_tokens
-        assert one_in_batch.model_steps == alone.model_steps or guesses(engine)  # from the replies before, too
+        assert one_in_batch.model_steps == alone.model_steps or drafted(engine)  # from the replies before, too
         assert one_in_batch.overruled_tokens == alone.overruled_tokens
     assert engine.generate([]) == []
 

@@ -130,9 +130,9 @@ def test_looking_ahead_leaves_little_to_evaluate_and_changes_no_reply(
         engine.prime(agent.prefix)
         for ask in asks:
             if looks_ahead:
-                engine.look_ahead(agent.ahead())
+                engine.prefill_idle(agent.ahead())
                 assert engine.memory_bytes()  # asked meanwhile, it ends the look-ahead
-                engine.look_ahead(agent.ahead())
+                engine.prefill_idle(agent.ahead())
                 assert select.select([engine._pipe], [], [], 60)[0]  # its answer: it has looked as far as it could
             results.append(agent.ask(engine, ask))
             first = results[-1].completions[0]
@@ -149,12 +149,12 @@ def test_killed_while_it_looks_ahead_it_starts_again(
 ) -> None:
     expected, ahead = replies(mortal.generate(requests[:1])), simulation.agent(World(SITE)).ahead()
     moments.next("evaluate 2")
-    mortal.look_ahead(ahead)
+    mortal.prefill_idle(ahead)
     require_ended(mortal.pid)
-    mortal.look_ahead(ahead)
+    mortal.prefill_idle(ahead)
     assert replies(mortal.generate(requests[:1])) == expected
     assert moments.told == KILLED
-    mortal.look_ahead("word " * 4000)  # does not fit: nothing happens
+    mortal.prefill_idle("word " * 4000)  # does not fit: nothing happens
     assert replies(mortal.generate(requests[:1])) == expected
     assert moments.told == KILLED
 

@@ -23,7 +23,7 @@ from export.convert.gguf_writer import convert
 from export.flash.flash import flash
 from export.gates import parity
 from export.llama_cpp_file import LlamaFile
-from export.pipeline import Wishes, export_run
+from export.pipeline import ExportOptions, export_run
 from tests.export.conftest import Tiny
 from tests.tiny_base import make_tiny_run
 from tests.tiny_bundle import rewrite_manifest
@@ -49,8 +49,8 @@ def test_laid_over_the_base_it_is_the_merged_model(
     convert(tiny.base, adapter, tmp_path / "merged.gguf", template=tiny.template, name="m", metadata={})
     size_bytes = write_adapter(shape, adapter, tmp_path / "adapter.gguf", "tiny", {})
     assert size_bytes < plain.stat().st_size / 2
-    yardstick = parity.Yardstick(tmp_path / "merged.gguf", tiny.samples)
-    report = parity.check_adapter(yardstick, plain, tmp_path / "adapter.gguf", GateLimits())
+    f16_reference = parity.F16Reference(tmp_path / "merged.gguf", tiny.samples)
+    report = parity.check_adapter(f16_reference, plain, tmp_path / "adapter.gguf", GateLimits())
     assert report.mean_kl < 1e-4
 
 
@@ -60,7 +60,7 @@ def test_rows_in_another_order_are_stopped(
     monkeypatch.setattr(layout, "permute", lambda weight, heads: weight)
     write_adapter(shape, tiny.adapter, tmp_path / "adapter.gguf", "tiny", {})
     with pytest.raises(GateError, match=r"gate adapter: adapter\.gguf"):
-        parity.check_adapter(tiny.yardstick, plain, tmp_path / "adapter.gguf", GateLimits())
+        parity.check_adapter(tiny.f16_reference, plain, tmp_path / "adapter.gguf", GateLimits())
 
 
 def test_what_cannot_be_laid_over_is_refused(tiny: Tiny, shape: Shape, plain: Path, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def two(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     other = make_tiny_run(folder / "other", tiny.base, use_rslora=True)
     for number, run in enumerate((tiny.run, other)):
         bundle = folder / f"bundle-{number}"
-        export = export_run(run, ["Q8_0"], bundle, wishes=Wishes(is_unmerged=True))
+        export = export_run(run, ["Q8_0"], bundle, options=ExportOptions(is_unmerged=True))
         assert export["gates"]["adapter"]["mean_kl"] < 1e-4
         bundles.append(bundle)
     return bundles

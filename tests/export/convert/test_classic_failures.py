@@ -25,7 +25,7 @@ from export.convert.gguf_writer import convert
 from export.convert.tokenizer import Vocabulary, read_vocabulary
 from export.gates import parity
 from export.llama_cpp_file import LlamaFile
-from export.pipeline import Wishes, export_run
+from export.pipeline import ExportOptions, export_run
 from export.quantize.plan import plan
 from export.trained.nf4 import as_nf4
 from export.trained.run import read_run
@@ -121,7 +121,7 @@ def test_04_a_second_bos(tiny: Tiny, tmp_path: Path, monkeypatch: Patch) -> None
 def test_05_a_stop_token_that_was_not_learnt(tiny: Tiny, tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(parity, "REPLY_TOKENS", 2)
     with pytest.raises(GateError, match=r"gate endings: model-Q8_0.gguf: 0 of 3 replies end with <\|im_end\|>"):
-        export_run(tiny.run, ["Q8_0"], tmp_path / "bundle", wishes=Wishes(gates=["endings=0.5"]))
+        export_run(tiny.run, ["Q8_0"], tmp_path / "bundle", options=ExportOptions(gates=["endings=0.5"]))
     assert not (tmp_path / "bundle").exists()
 
 
@@ -298,9 +298,9 @@ def test_14_damage_to_arguments(tmp_path: Path, monkeypatch: Patch) -> None:
     samples = [sample_of(template, row.messages) for row in rows if any(turn.calls for turn in row.messages)][:8]
     f16, limits = tmp_path / "f16.gguf", GateLimits()
     convert(STARTER_FOLDER, None, f16, template=template, name="starter", metadata={})
-    yardstick = parity.Yardstick(f16, samples)
+    f16_reference = parity.F16Reference(f16, samples)
     elsewhere, in_calls = set[int](), set[int]()
-    for row in yardstick.rows:
+    for row in f16_reference.rows:
         scored = dict(zip(row.positions, row.parts, strict=True))
         for place, token in enumerate(row.token_ids):
             (in_calls if scored.get(place - 1) == "call" else elsewhere).add(token)
@@ -319,13 +319,13 @@ def test_14_damage_to_arguments(tmp_path: Path, monkeypatch: Patch) -> None:
         monkeypatch.setattr(converting, "encode", encode)
         convert(STARTER_FOLDER, None, tmp_path / f"{name}.gguf", template=template, name="starter", metadata={},
                 planned=planned)  # fmt: skip
-    parity.check_quantized(yardstick, tmp_path / "right.gguf", limits)
-    found = yardstick.distance(tmp_path / "damaged.gguf")
+    parity.check_quantized(f16_reference, tmp_path / "right.gguf", limits)
+    found = f16_reference.distance(tmp_path / "damaged.gguf")
     assert found[None].mean_kl < limits.quant_kl < 10 * found["call"].mean_kl
     with pytest.raises(GateError, match=r"gate quantized: damaged.gguf: mean KL .* nats on calls"):
-        parity.check_quantized(yardstick, tmp_path / "damaged.gguf", limits)
+        parity.check_quantized(f16_reference, tmp_path / "damaged.gguf", limits)
     with pytest.raises(GateError, match="first choices on calls agree"):
-        parity.check_quantized(yardstick, tmp_path / "damaged.gguf", GateLimits(call_kl=99.0))
+        parity.check_quantized(f16_reference, tmp_path / "damaged.gguf", GateLimits(call_kl=99.0))
 
 
 def test_15_drift_of_versions(tiny: Tiny, monkeypatch: Patch) -> None:

@@ -102,10 +102,10 @@ def test_tokens_and_logits_are_those_of_hugging_face(converted: Converted, tmp_p
     assert report.mean_kl < 1e-4 and report.top1_agreement >= 0.99
     header = require_gguf(converted.gguf)
     assert ("output.weight" in header.tensor_types) == (converted.name not in {"llama-3.2", "qwen2.5", "qwen3"})
-    yardstick, kinds = parity.Yardstick(converted.gguf, converted.samples), ("Q8_0", "Q4_K_M")
+    f16_reference, kinds = parity.F16Reference(converted.gguf, converted.samples), ("Q8_0", "Q4_K_M")
     for kind in kinds:
         converted.convert(tmp_path / f"{kind}.gguf", kind)
-        assert yardstick.distance(tmp_path / f"{kind}.gguf")[None].mean_kl < 1.0
+        assert f16_reference.distance(tmp_path / f"{kind}.gguf")[None].mean_kl < 1.0
 
 
 @over(EACH_VOCABULARY, published=EACH_VOCABULARY)
@@ -134,8 +134,8 @@ def test_the_adapter_s_own_file_is_laid_over_the_base_s(converted: Converted, tm
     convert(converted.base, None, tmp_path / "base.gguf", template=converted.template, name="base", metadata={})
     shape = layout.read_shape(read_config(converted.base))
     write_adapter(shape, converted.adapter, tmp_path / "adapter.gguf", "tiny", {})
-    yardstick = parity.Yardstick(converted.gguf, converted.samples[:2])
-    report = parity.check_adapter(yardstick, tmp_path / "base.gguf", tmp_path / "adapter.gguf", GateLimits())
+    f16_reference = parity.F16Reference(converted.gguf, converted.samples[:2])
+    report = parity.check_adapter(f16_reference, tmp_path / "base.gguf", tmp_path / "adapter.gguf", GateLimits())
     assert report.mean_kl < 1e-4
 
 

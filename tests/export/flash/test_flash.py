@@ -98,17 +98,17 @@ def test_a_dry_run_changes_nothing(three: list[Bundle], tmp_path: Path) -> None:
 
 
 def test_progress_counts_every_byte(three: list[Bundle], tmp_path: Path) -> None:
-    told: list[int] = []
+    summary: list[int] = []
     sizes: list[int] = []
 
-    def bar(label: str, size_bytes: int) -> AbstractContextManager[Progress]:
+    def progress_bar(label: str, size_bytes: int) -> AbstractContextManager[Progress]:
         del label
         sizes.append(size_bytes)
-        return nullcontext(told.append)
+        return nullcontext(summary.append)
 
-    report = flash(three[0].path, tmp_path, bar=bar)
-    assert report.copied_bytes == sum(told) and sizes == [sum(told)]
-    flash(three[0].path, tmp_path, bar=bar)  # nothing to copy
+    report = flash(three[0].path, tmp_path, progress_bar=progress_bar)
+    assert report.copied_bytes == sum(summary) and sizes == [sum(summary)]
+    flash(three[0].path, tmp_path, progress_bar=progress_bar)  # nothing to copy
     assert len(sizes) == 1
 
 

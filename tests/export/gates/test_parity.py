@@ -55,7 +55,7 @@ def test_the_limits_separate_right_from_wrong(tiny: Tiny) -> None:
 
 def test_no_texts_is_a_usage_error(tiny: Tiny) -> None:
     with pytest.raises(UsageError, match="at least one text"):
-        parity.Yardstick(tiny.f16, [])
+        parity.F16Reference(tiny.f16, [])
 
 
 def test_llama_cpp_stays_quiet(tiny: Tiny, capfd: pytest.CaptureFixture[str]) -> None:

@@ -22,10 +22,10 @@ from export.architectures import Rope
 from export.bundle.model_card import card_in
 from export.bundle.stamp import copy_stamped
 from export.convert.gguf_writer import convert
-from export.gates.parity import Yardstick, check_beyond
+from export.gates.parity import F16Reference, check_beyond
 from export.gates.tasks import Tasks, check_tasks
 from export.llama_cpp_file import LlamaFile
-from export.pipeline import Wishes, export_run
+from export.pipeline import ExportOptions, export_run
 from export.trained.reference import Reference
 from export.trained.run import gate_limits, read_run
 from finetune.data.generator import generate_cases
@@ -83,7 +83,7 @@ def test_limits_come_from_the_recipe_and_the_command_line(tiny: Tiny, tmp_path: 
         with pytest.raises(UsageError, match=message):
             gate_limits(run, [wrong])
     with pytest.raises(GateError, match="gate quantized"):
-        export_run(tiny.run, ["Q4_K_M"], tmp_path / "b", wishes=Wishes(gates=["call_kl=1e-6"]))
+        export_run(tiny.run, ["Q4_K_M"], tmp_path / "b", options=ExportOptions(gates=["call_kl=1e-6"]))
     assert not (tmp_path / "b").exists()
 
 
@@ -98,7 +98,7 @@ def test_the_better_base_is_kept(tiny: Tiny, tmp_path: Path) -> None:
     (run / "recipe.yaml").write_text(recipe + "quantization: nf4\n", encoding="utf-8")
     plain = json.loads((run / "run.json").read_text(encoding="utf-8")) | {"dtype": "float32"}
     (run / "run.json").write_text(json.dumps(plain), encoding="utf-8")
-    export = export_run(run, ["Q8_0"], tmp_path / "b", wishes=Wishes(merge_base="better"))
+    export = export_run(run, ["Q8_0"], tmp_path / "b", options=ExportOptions(merge_base="better"))
     losses = {kind: found["loss"] for kind, found in export["gates"]["merge_base"].items()}
     assert export["merge_base"] == min(losses, key=lambda kind: losses[kind]) and len(set(losses.values())) == 2
     assert [path.name for path in (tmp_path / "gguf").iterdir()] == ["model-Q8_0.gguf"]
@@ -112,9 +112,9 @@ def test_far_positions_are_compared(tiny: Tiny, tmp_path: Path, monkeypatch: pyt
     real = layout.read_shape
     monkeypatch.setattr(layout, "read_shape", lambda config: replace_rope(real(config)))
     convert(base, run / "adapter", tmp_path / "m.gguf", template=tiny.template, name="tiny", metadata={})
-    reference, yardstick = Reference(base, run / "adapter"), Yardstick(tmp_path / "m.gguf", tiny.samples)
+    reference, f16_reference = Reference(base, run / "adapter"), F16Reference(tmp_path / "m.gguf", tiny.samples)
     with pytest.raises(GateError, match="gate beyond context: mean KL"):
-        check_beyond(reference, tmp_path / "m.gguf", yardstick, 128, GateLimits())
+        check_beyond(reference, tmp_path / "m.gguf", f16_reference, 128, GateLimits())
 
 
 def replace_rope(shape: Any) -> Any:
@@ -148,7 +148,7 @@ def test_a_file_that_does_fewer_tasks_is_stopped(tiny: Tiny, tmp_path: Path) -> 
 def test_the_parts_of_a_reply_are_told_apart(tiny: Tiny) -> None:
     from transformers import AutoTokenizer
 
-    tokenizer, row = AutoTokenizer.from_pretrained(tiny.base), tiny.yardstick.rows[0]
+    tokenizer, row = AutoTokenizer.from_pretrained(tiny.base), tiny.f16_reference.rows[0]
     words = {"thought": "", "call": "", "answer": ""}
     for place, part in zip(row.positions, row.parts, strict=True):
         words[part] += tokenizer.decode([row.token_ids[place + 1]])

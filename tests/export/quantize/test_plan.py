@@ -154,12 +154,12 @@ def test_sizes_are_those_of_published_files() -> None:
 
 
 def test_fewer_bits_are_smaller_and_further_off(tiny: Tiny, tmp_path: Path) -> None:
-    yardstick, shape, sizes, distances = tiny.yardstick, shape_of(tiny.base), [], []
+    f16_reference, shape, sizes, distances = tiny.f16_reference, shape_of(tiny.base), [], []
     for quant in QUANTS[1:]:
         made = convert(tiny.base, tiny.adapter, tmp_path / f"{quant}.gguf", template=tiny.template, name="tiny",
                        metadata={}, planned=plan(shape, quant))  # fmt: skip
         sizes.append(made.size_bytes)
-        distances.append(yardstick.distance(made.path)[None].mean_kl)
+        distances.append(f16_reference.distance(made.path)[None].mean_kl)
     assert sizes == sorted(sizes, reverse=True)
     assert distances[:4] == sorted(distances[:4]) and max(distances[4:]) > distances[3]  # the last three are close
 

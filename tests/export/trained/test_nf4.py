@@ -9,7 +9,7 @@ import pytest
 
 from devices.errors import GateError, UsageError
 from export.convert.gguf_writer import convert
-from export.pipeline import Wishes, export_run
+from export.pipeline import ExportOptions, export_run
 from export.trained.nf4 import as_nf4, is_quantized
 from tests.export.conftest import Tiny
 
@@ -43,4 +43,4 @@ def test_merged_into_it_the_file_is_the_model_that_was_trained(tiny: Tiny, tmp_p
 def test_only_a_run_on_an_nf4_base_is_merged_into_it(tiny: Tiny, tmp_path: Path) -> None:
     run = Path(shutil.copytree(tiny.run, tmp_path / "run"))
     with pytest.raises(UsageError, match="was not trained on an NF4 base"):
-        export_run(run, ["Q8_0"], tmp_path / "bundle", wishes=Wishes(merge_base="nf4"))
+        export_run(run, ["Q8_0"], tmp_path / "bundle", options=ExportOptions(merge_base="nf4"))

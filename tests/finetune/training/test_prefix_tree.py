@@ -15,8 +15,8 @@ from finetune.training.prefix_tree import (
     ATTENTION,
     EMPTY,
     TRUNK_STEP,
+    build_tree,
     masked_attention,
-    plant,
     tree_attention,
     tree_losses,
 )
@@ -50,7 +50,7 @@ def test_losses_and_gradients_are_those_of_the_rows_one_by_one(lengths: list[int
     torch.manual_seed(0)
     model = LlamaForCausalLM(starter_config(VOCABULARY, layers=2))
     rows = rows_on_a_trunk(2 * TRUNK_STEP + 3, lengths)
-    tree = plant(rows, slots=3, width=32)
+    tree = build_tree(rows, slots=3, width=32)
     assert tree and tree.branches == len(rows) and tree.trunk % TRUNK_STEP == 0
     assert tree.tokens == tree.trunk + sum(len(ids) - tree.trunk for ids, _ in rows)
 
@@ -77,7 +77,7 @@ def test_attention_in_parts_is_attention_with_a_mask() -> None:
 
 def test_a_tree_takes_rows_until_one_has_no_room_and_leaves_out_what_fits_no_slot() -> None:
     rows = rows_on_a_trunk(TRUNK_STEP, [20, 40, 12, 20, 20])
-    tree = plant(rows, slots=2, width=32)
+    tree = build_tree(rows, slots=2, width=32)
     assert tree and tree.branches == 3  # 20 and 12 in one slot, 20 in the other; 40 fits none; the last has no room
     assert (tree.branch_of == EMPTY).sum() == 12
-    assert plant(rows, slots=2, width=8) is None
+    assert build_tree(rows, slots=2, width=8) is None
