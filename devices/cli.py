@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
     group.command("import")(import_site)
     group.command("export")(export_site)
     app.add_typer(group, name="devices")
-    sim = typer.Typer(no_args_is_help=True, help="Stand-ins for a site's devices, over their real protocols.")
+    sim = typer.Typer(no_args_is_help=True, help="Simulated peers of a site's devices, over their real protocols.")
     sim.command("up")(sim_up)
     sim.command("fault")(sim_fault)
     app.add_typer(sim, name="sim")

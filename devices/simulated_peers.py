@@ -1,4 +1,4 @@
-"""Stand-ins for a site's devices, run by hand: `edgewright sim up SITE`, and faults made while they run.
+"""Simulated peers of a site's devices, run by hand: `edgewright sim up SITE`, and faults made while they run.
 
 `sim up` listens on a Unix socket beside the site's journal; `sim fault` sends it one line and prints the answer.
 """
@@ -51,7 +51,7 @@ class Stage:
             speed: simulated seconds in a real one.
 
         Raises:
-            UsageError: the site has no drivers, or one that nothing stands in for.
+            UsageError: the site has no drivers, or one that has no simulated peer.
             UnavailableError: a port is taken.
         """
         if not site.drivers:
@@ -117,10 +117,12 @@ class Stage:
 
 
 def make_peer(site: Site, driver: str, world: RealTimeWorld) -> Peer:
-    """Return the peer for one of a site's drivers, not listening yet. Raises UsageError if nothing stands in for it."""
+    """Return the peer for one of a site's drivers, not listening yet. Raises UsageError if there is none."""
     kind = str(site.drivers[driver]["type"])
     if kind not in PEERS:
-        raise UsageError(f"nothing stands in for a driver of the type {kind!r}", hint=f"peers: {', '.join(PEERS)}")
+        raise UsageError(
+            f"there is no simulated peer for a driver of the type {kind!r}", hint=f"peers: {', '.join(PEERS)}"
+        )
     try:
         peer: Peer = resolve_name(PEERS[kind])(*settings_of(site, driver), world)
     except ModuleNotFoundError as error:

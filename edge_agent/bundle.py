@@ -118,7 +118,7 @@ class Bundle:
 
     @property
     def adapter_path(self) -> Path | None:
-        """The LoRA adapter to lay over the model, if it is not merged in."""
+        """The LoRA adapter to apply to the model, if it is not merged in."""
         return self.path / ADAPTER if ADAPTER in self.manifest.files else None
 
     @property

@@ -127,7 +127,7 @@ def bench(
     site: _Site = "home",
     is_tuning: Annotated[
         bool,
-        typer.Option("--tune", help="Try threads, attention, batches and guessing; keep what is quickest."),
+        typer.Option("--tune", help="Try threads, attention, batches and speculative decoding; keep what is quickest."),
     ] = False,
     as_json: _Json = False,
 ) -> None:

@@ -85,7 +85,7 @@ class LlamaFile:
 
     Args:
         context_tokens: the longest text that log_probs takes.
-        adapter: a LoRA file to lay over it.
+        adapter: a LoRA file to apply to it.
 
     Raises:
         BadGguf: the header is unsound.

@@ -1,1 +1,1 @@
-"""Drivers over real protocols, one file each, and the peers that stand in for the devices in tests and by hand."""
+"""Drivers over real protocols, a folder for each with the simulated peer that answers it in tests and by hand."""

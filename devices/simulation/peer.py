@@ -1,4 +1,4 @@
-"""What stands in for devices on the far side of a real protocol: one world in real time, and faults made on purpose.
+"""Simulated peers: one world in real time behind real protocols, and faults made on purpose.
 
 A peer is a server of the protocol itself, so that the driver that is tried is the one that ships.
 """

@@ -1,4 +1,4 @@
-"""How a stand-in is reached that has no network of its own: a question in JSON over a Unix socket, and its answer.
+"""How simulated peers without a network of their own are reached: questions and answers in JSON over a Unix socket.
 
 Both are one line each; a connection carries one question. Who may open the socket's file may ask.
 """

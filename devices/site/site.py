@@ -218,7 +218,7 @@ def _build_device(source: YamlFile, name: str, entry: Any, models: dict[str, Any
 
 
 def merge_mappings(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Return `base` with the values of `over` laid over it, mapping by mapping."""
+    """Return `base` with the values of `over` in it, mapping by mapping."""
     merged = dict(base)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)

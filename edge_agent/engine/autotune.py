@@ -37,7 +37,7 @@ class Tuning:
         mmap: whether weights are mapped from their file and not read into memory.
         mlock: whether they are held there, as far as the system lets; never tried, for machines that swap.
         kv_type: of keys and values; "q8_0" halves their memory and rounds them.
-        draft_tokens: how many tokens are guessed at once from what was said before.
+        draft_tokens: length of a draft, made from what was said before (n-gram lookup).
     """
 
     threads: int | None = None
@@ -106,7 +106,7 @@ def tune(measure: Callable[[Tuning], Trial], cores: int, tell: Callable[[Trial],
 
 
 def time_calls(answer: Callable[[str], object], asks: Sequence[str]) -> float:
-    """Return the median time of requests, in seconds, each asked once: what was said before can be guessed."""
+    """Return the median time of requests, in seconds, each asked once: a second time, the draft would be perfect."""
     times = []
     for ask in asks:
         started_s = time.perf_counter()

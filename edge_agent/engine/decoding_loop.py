@@ -1,8 +1,8 @@
 """One reply being made: which tokens must be evaluated next, and what the model's logits then decide.
 
 Every engine's decoding loop. It knows no engine: an engine evaluates `pending` and `draft`, and says which tokens are
-likeliest after them. Greedy; tokens that the grammar forces are never asked for, and guessed ones (the draft) only stay
-if the model says them itself.
+likeliest after them. Greedy; tokens that the grammar forces are never asked for, and draft tokens (speculative
+decoding) only stay if the model says them itself.
 
 What an overruled token is, is said and counted here alone (`Completion.overruled_tokens`); the agent carries out no
 call of a reply that has one. Wherever the model is asked, what it wants is the likeliest of all tokens (of equals the
@@ -13,7 +13,7 @@ one with the lowest id), and it is overruled
   The same text in other pieces is no other text; a marker or an end-of-turn token is no text but itself.
 
 Not asked, so never counted: what is forced after the last choice, with which a reply ends or is cut. How many tokens
-are evaluated at once, where a prompt was resumed and what was guessed change no count.
+are evaluated at once, where a prompt was resumed and what was drafted change no count.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from edge_agent.grammar.token_mask import Matcher
 Likeliest = Callable[[int, NDArray[np.intp] | None], int]
 """Gives the likeliest token after one of pending and draft, by its index, of all or of some: ids in rising order. Of
 equally likely ones it is the first."""
-GRAM = 3  # tokens that must have been said before in the same order, for what followed them to be guessed
+GRAM = 3  # tokens that must have been said before in the same order, for what followed them to be drafted
 LONGEST_DRAFT = 16
 REMEMBERED_GRAMS = 20_000  # of earlier replies; a few megabytes
 
@@ -42,7 +42,7 @@ class DecodingLoop:
     Attributes:
         pending: tokens to evaluate next, in order.
         first_wanted: after which of them, and all later ones, the likeliest token is wanted.
-        draft: guessed tokens to evaluate after them.
+        draft: proposed tokens to evaluate after them.
         stop_reason: why it ended; None while it goes on.
     """
 
@@ -62,8 +62,8 @@ class DecodingLoop:
             prompt: its tokens.
             reused: how many of them need not be evaluated; not the last one.
             matcher: at the start of the reply.
-            draft_tokens: how many tokens are guessed at once.
-            earlier: guesses are made from these too, and this reply becomes one of them.
+            draft_tokens: longest draft.
+            earlier: drafts are made from these too, and this reply becomes one of them.
 
         Raises:
             UnavailableError: the grammar failed.
@@ -114,7 +114,7 @@ class DecodingLoop:
         return self._decide(self.draft[: count - len(self.pending)], likeliest)
 
     def _decide(self, draft: list[int], likeliest: Likeliest) -> int:
-        """Choose tokens for as long as the model says what was guessed; return how many of those evaluated stay."""
+        """Choose tokens for as long as the model says what was drafted; return how many of those evaluated stay."""
         self._steps += 1
         self._first_logits_s = self._first_logits_s or time.monotonic()
         known, at = self.pending + draft, len(self.pending) - 1  # at: the last token that is part of the text
@@ -126,7 +126,7 @@ class DecodingLoop:
             self._reply.append(token)
             said = [token, *self._take_forced()]
             same = common_length(said, known[at + 1 :])
-            if self.stop_reason is not None:  # what was forced after the last choice is not asked about, guessed or not
+            if self.stop_reason is not None:  # what was forced after the last choice is not asked about, drafted or not
                 return at + 1 + same
             for index in range(1, min(same + 1, len(said))):
                 self._compare(likeliest(at + index, None), said[index:])
@@ -204,7 +204,7 @@ class NgramCache:
 
 
 class _NgramDrafter:
-    """Guesses how a reply goes on: as an earlier reply did after the same few tokens, or else this prompt or reply."""
+    """Drafts how a reply goes on: as an earlier reply did after the same few tokens, or else this prompt or reply."""
 
     def __init__(self, prompt: Sequence[int], count: int, earlier: NgramCache) -> None:
         self._tokens, self._count, self._earlier = list(prompt), count, earlier

@@ -86,7 +86,7 @@ class LlamaEngine:
 
         Args:
             model_path: a GGUF file.
-            adapter: a LoRA adapter's GGUF file to lay over it.
+            adapter: a LoRA adapter's GGUF file to apply to it.
             context_tokens: room for prompt and reply, at most the model's; None takes CONTEXT_TOKENS.
             gpu_layers: how many layers to put on the GPU; more than the model has puts all.
             tuning: how it computes.

@@ -45,7 +45,7 @@ class EngineSettings:
 
     Attributes:
         model: a GGUF file.
-        adapter: a LoRA adapter's to lay over it.
+        adapter: a LoRA adapter's to apply to it.
         kept: a folder for what makes the next start quick: the state after the prompt that was last, and the tokens'
             bytes; None keeps nothing.
         identity: what the model's files are, such as their digests; what was kept under another is not used.

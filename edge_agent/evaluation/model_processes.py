@@ -42,7 +42,7 @@ class Model:
         path: GGUF file, or what the opener takes.
         opener: "module:function" for an engine this package may not import; "" for llama.cpp.
         template: name of its chat template; "" is that of the models beside it.
-        adapter: GGUF file of a LoRA adapter to lay over a GGUF file; "" for none.
+        adapter: GGUF file of a LoRA adapter to apply to a GGUF file; "" for none.
     """
 
     label: str

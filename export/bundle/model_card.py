@@ -27,7 +27,7 @@ def card_of(export: Mapping[str, Any], site_title: str) -> str:
     rows = [
         ("base model", f"`{Path(export['base']['path']).name}`, {_hashes(export['base']['sha256'])}"),
         ("adapter", _hashes(export["adapter"]["sha256"])),
-        ("laid over" if export["is_unmerged"] else "merged into", merged),
+        ("applied to" if export["is_unmerged"] else "merged into", merged),
         ("training data", f"{run['data'].get('rows', '?')} rows, SHA-256 `{run['data'].get('sha256', '?')}`"),
         ("chat template", f"{run['template']}"),
         ("contract", f"`{export['contract']}` (template, system prompt and tools)"),

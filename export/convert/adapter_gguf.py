@@ -1,4 +1,4 @@
-"""A LoRA adapter as a GGUF file that llama.cpp lays over a base's file: an update of megabytes.
+"""A LoRA adapter as a GGUF file that llama.cpp applies to a base's file, so that an update is megabytes.
 
 The scale (alpha / rank, or alpha / sqrt(rank) for rsLoRA, by module) is multiplied into each B, and llama.cpp told of
 none. Source: llama.cpp 0c1e57098 src/llama-adapter.cpp, src/llama-adapter.h (get_scale), convert_lora_to_gguf.py.

@@ -113,7 +113,7 @@ class F16Reference:
         return sum(lost) / len(lost)
 
     def distance(self, path: Path, adapter: Path | None = None) -> dict[Part | None, Distance]:
-        """Return how far a file, with an adapter's laid over it if there is one, is from the F16 file.
+        """Return how far a file, with an adapter's applied if there is one, is from the F16 file.
 
         Returns:
             by part of replies, and over all under None.
@@ -223,7 +223,7 @@ def check_beyond(
 
 
 def check_adapter(f16_reference: F16Reference, base: Path, adapter: Path, limits: GateLimits) -> Distance:
-    """Return how far a base's file with an adapter's laid over it is from the merged file. Raises as check_logits."""
+    """Return how far a base's file with an adapter's applied is from the merged file. Raises as check_logits."""
     return _require_same(f"adapter: {adapter.name}", f16_reference.distance(base, adapter)[None], limits)
 
 

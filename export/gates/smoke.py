@@ -84,7 +84,7 @@ def record_smoke(
 
     Args:
         model: a GGUF file.
-        adapter: GGUF file of an adapter to lay over it.
+        adapter: GGUF file of an adapter to apply to it.
         site: of the cases.
         template: of the model.
         cases: in the order in which they are asked, here and on a box.

@@ -49,7 +49,7 @@ def check_tasks(
         run: the run's folder.
         base: the base model's folder.
         files: GGUF files by name.
-        adapter: GGUF file of an adapter to lay over each.
+        adapter: GGUF file of an adapter to apply to each.
         template: of the run.
         limits: how far a share may fall.
 

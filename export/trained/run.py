@@ -97,7 +97,7 @@ def read_run(path: Path, base: Path | None = None) -> Run:
 
 
 def gate_limits(run: Run, overrides: Sequence[str] = ()) -> GateLimits:
-    """Return the limits in a run's recipe, with NAME=VALUE laid over them.
+    """Return the limits in a run's recipe, with NAME=VALUE in their place.
 
     Raises:
         UsageError: no such limit, or a value that it cannot have.

@@ -32,7 +32,7 @@ BARELY = 1e-6  # lgpio cuts a duty ratio down to whole percents: 0.29 * 100 must
 
 
 class GpioSettings(Strict):
-    """Which of gpiozero's pin factories, by name, and which chip of lgpio's; or the path of a stand-in's socket."""
+    """A pin factory of gpiozero by name, and which chip of lgpio's; or the path of a simulated peer's socket."""
 
     type: Literal["gpio"]
     factory: str = "lgpio"

@@ -34,7 +34,7 @@ class GpioPeer:
     def start(self) -> None:
         """Wire the pins. Raises OSError if they are real ones, or the path is taken."""
         if "/" not in self._settings.factory:
-            raise OSError(errno.ENOTSUP, "they are real; the factory of a stand-in is the path of a socket")
+            raise OSError(errno.ENOTSUP, "they are real; the factory of a simulated peer is the path of a socket")
         self._server.start()
 
     def stop(self) -> None:

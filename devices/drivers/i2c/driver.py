@@ -37,7 +37,7 @@ WORDS = {"int8": "b", "uint8": "B", "int16": "h", "uint16": "H"}
 
 
 class I2cSettings(Strict):
-    """Which bus: its number, as in /dev/i2c-1, or the path of a stand-in's socket."""
+    """Which bus: its number, as in /dev/i2c-1, or the path of a simulated peer's socket."""
 
     type: Literal["i2c"]
     bus: int | str

@@ -42,7 +42,7 @@ class I2cPeer:
     def start(self) -> None:
         """Offer the bus. Raises OSError if it is a real one, or its path is taken."""
         if not isinstance(self._settings.bus, str):
-            raise OSError(errno.ENOTSUP, "it is real; the bus of a stand-in is the path of a socket")
+            raise OSError(errno.ENOTSUP, "it is real; the bus of a simulated peer is the path of a socket")
         self._server.start()
 
     def stop(self) -> None:

@@ -59,12 +59,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     return Files(base, gguf, adapter, merged)
 
 
-@pytest.fixture(scope="module", params=["llama.cpp", "three at once", "guessing", "process", "huggingface"])
+@pytest.fixture(scope="module", params=["llama.cpp", "three at once", "speculative", "process", "huggingface"])
 def make_engine(request: pytest.FixtureRequest, starter: Path) -> Iterator[Callable[[], Engine]]:
     makers: dict[str, Callable[[], Engine]] = {
         "llama.cpp": lambda: LlamaEngine(starter),
         "three at once": lambda: LlamaEngine(starter, sequences=3),
-        "guessing": lambda: LlamaEngine(starter, tuning=Tuning(draft_tokens=4)),
+        "speculative": lambda: LlamaEngine(starter, tuning=Tuning(draft_tokens=4)),
         "process": lambda: EngineProcess(EngineSettings(starter)),
         "huggingface": lambda: HuggingFaceEngine(STARTER_FOLDER),
     }
@@ -188,7 +188,7 @@ def alone(starter: Path) -> list[tuple[Completion, ...]]:
 
 
 @pytest.mark.parametrize(
-    "name", ["five at once", "guessing", "five at once, guessing", "in small parts", "huggingface"]
+    "name", ["five at once", "speculative", "five at once, speculative", "in small parts", "huggingface"]
 )
 def test_every_way_says_and_counts_what_one_alone_does(
     starter: Path, alone: list[tuple[Completion, ...]], name: str
@@ -196,8 +196,8 @@ def test_every_way_says_and_counts_what_one_alone_does(
     """Matrices of other shapes round otherwise: in one turn a near-tie may fall the other way."""
     makers: dict[str, Callable[[], Engine]] = {
         "five at once": lambda: LlamaEngine(starter, sequences=5),
-        "guessing": lambda: LlamaEngine(starter, tuning=Tuning(draft_tokens=6)),
-        "five at once, guessing": lambda: LlamaEngine(starter, sequences=5, tuning=Tuning(draft_tokens=6)),
+        "speculative": lambda: LlamaEngine(starter, tuning=Tuning(draft_tokens=6)),
+        "five at once, speculative": lambda: LlamaEngine(starter, sequences=5, tuning=Tuning(draft_tokens=6)),
         "in small parts": lambda: LlamaEngine(starter, tuning=Tuning(batch_tokens=8, draft_tokens=6)),
         "huggingface": lambda: HuggingFaceEngine(STARTER_FOLDER),
     }
@@ -216,8 +216,8 @@ def test_every_way_says_and_counts_what_one_alone_does(
         assert (one.overruled_tokens, one.forced_tokens) == (other.overruled_tokens, other.forced_tokens)
         assert (one.stop_reason, one.prompt_tokens) == (other.stop_reason, other.prompt_tokens)
         assert other.reused_tokens > 150
-        assert other.model_steps == one.model_steps or "guessing" in name or "parts" in name
-    if "guessing" in name or "parts" in name:
+        assert other.model_steps == one.model_steps or "speculative" in name or "parts" in name
+    if "speculative" in name or "parts" in name:
         assert sum(other.model_steps for _, other in same) < sum(one.model_steps for one, _ in same)
 
 

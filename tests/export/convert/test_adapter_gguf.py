@@ -1,4 +1,4 @@
-"""An adapter's own file, laid over the base's by llama.cpp, is the merged model."""
+"""An adapter's own file, applied to the base's by llama.cpp, is the merged model."""
 
 from __future__ import annotations
 

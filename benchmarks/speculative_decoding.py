@@ -1,8 +1,8 @@
-"""Whether guessing pays: the same replies with and without drafts from the prompt and from earlier replies.
+"""Whether speculative decoding pays: the same replies with and without drafts from the prompt and from earlier replies.
 
-    python -m benchmarks.guessing --model runs/demo/gguf/model-Q4_K_M.gguf --vocabularies VOCABULARIES --shape 1b
+    python -m benchmarks.speculative_decoding --model model-Q4_K_M.gguf --vocabularies VOCABULARIES --shape 1b
 
-The model is a trained one, so that what is said, and how often a guess is right, is natural: the first replies to the
+The model is a trained one, so that what is said, and how often a draft is right, is natural: the first replies to the
 home's held-out cases, one at a time. A shape (1b, 3b) has random weights; it is made to say what the trained model
 said, token by token of its own vocabulary, so that its times are those of natural replies. Replies must be the same.
 """
@@ -93,7 +93,7 @@ def measure(
             figures, said = run(model, template, cases, draft_tokens, texts)
             expected = expected or said
             if said != expected:
-                raise AssertionError(f"other replies with {draft_tokens} guessed tokens")
+                raise AssertionError(f"other replies with {draft_tokens} draft tokens")
             before = found.get(str(draft_tokens), figures)
             found[str(draft_tokens)] = min(before, figures, key=lambda one: float(one["seconds"]))
             print(model.name, draft_tokens, figures, file=sys.stderr, flush=True)
@@ -118,7 +118,7 @@ def main() -> int:
             model = make_shape(shape, given.vocabularies, Path(folder))
             models[shape], _ = measure(model, "llama3", given.cases, given.rounds, texts)
     shapes = "".join(f" --shape {shape}" for shape in given.shape)
-    result = {"command": f"python -m benchmarks.guessing --model MODEL --cases {given.cases}{shapes}",
+    result = {"command": f"python -m benchmarks.speculative_decoding --model MODEL --cases {given.cases}{shapes}",
               "machine": this_machine(), "versions": installed_versions(), "models": models}  # fmt: skip
     save(result, given.out)
     print(json.dumps(models, indent=1))
