@@ -50,7 +50,8 @@ from edge_agent.evaluation.intervals import quantile
 from edge_agent.grammar.enforced_schema import enforced
 from edge_agent.grammar.grammar import Grammar
 from edge_agent.grammar.reply_grammar import NO_BLANKS
-from edge_agent.wire.wire import Message, load_template, user_message
+from edge_agent.wire.chat_template import load_template
+from edge_agent.wire.messages import Message, user_message
 
 CONTEXT_TOKENS = 2048
 REPLY_TOKENS = 120

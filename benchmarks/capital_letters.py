@@ -83,7 +83,7 @@ class Grader:
         """Return for each case whether it is done, where requests reach the model spelled in this way."""
         keys = [(case.id, spell(case.ask, self._words)) for case in cases]
         new = [case for case, key in zip(cases, keys, strict=True) if key not in self._done]
-        with mock.patch("edge_agent.wire.wire.usual_spelling", spell):
+        with mock.patch("edge_agent.wire.messages.usual_spelling", spell):
             outcomes = run_cases(self._engine, new, self._simulation.start_turn, batch_size=BATCH)
         for outcome in outcomes:
             self._done[outcome.case.id, spell(outcome.case.ask, self._words)] = score_case(outcome).is_success

@@ -35,7 +35,7 @@ from unittest import mock
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from devices.errors import EdgeError, GateError, UnavailableError, UsageError
 from edge_agent.engine.machine import installed_versions, this_machine
-from edge_agent.wire.wire import load_template
+from edge_agent.wire.chat_template import load_template
 from export.convert.gguf_writer import convert
 from export.gates.parity import NASTY_TEXTS
 from export.llama_cpp_file import LlamaFile

@@ -28,7 +28,8 @@ from edge_agent.agent.simulation import Simulation
 from edge_agent.engine.engine import Limits, Request
 from edge_agent.engine.llama_cpp_engine import LlamaEngine
 from edge_agent.engine.machine import installed_versions, this_machine
-from edge_agent.wire.wire import Message, before_request, load_template, user_message
+from edge_agent.wire.chat_template import load_template
+from edge_agent.wire.messages import Message, before_request, user_message
 
 SIZES = (5, 25, 100, 300)
 CALLS, AHEAD_CALLS = 4, 2

@@ -73,7 +73,7 @@ adapted.save_pretrained(folder + "/adapter")
 OURS = """
 import sys
 from pathlib import Path
-from edge_agent.wire.wire import load_template
+from edge_agent.wire.chat_template import load_template
 from export.convert.gguf_writer import convert, read_config
 from export.architectures import read_shape
 from export.quantize.plan import plan
@@ -193,7 +193,7 @@ def make_model(shape: str, vocabularies: Path, folder: Path) -> None:
 
 def make_shape(shape: str, vocabularies: Path, folder: Path) -> Path:
     """Return random weights in a shape as a Q4_K_M file, with Llama 3's vocabulary."""
-    from edge_agent.wire.wire import load_template
+    from edge_agent.wire.chat_template import load_template
     from export.architectures import read_shape
     from export.convert.gguf_writer import convert, read_config
     from export.quantize.plan import plan

@@ -25,7 +25,7 @@ from edge_agent.evaluation.case_simulation import CaseSimulation
 from edge_agent.evaluation.evaluation import CaseOutcome, run_cases
 from edge_agent.grammar.grammar import Grammar
 from edge_agent.grammar.token_mask import Matcher
-from edge_agent.wire.wire import load_template
+from edge_agent.wire.chat_template import load_template
 from finetune.data.generator import generate_cases
 
 SEED, GOAL = 7000, 0.995

@@ -28,7 +28,7 @@ from edge_agent.engine.autotune import Tuning
 from edge_agent.engine.machine import installed_versions, this_machine
 from edge_agent.evaluation.case_simulation import CaseSimulation
 from edge_agent.grammar.token_mask import Matcher
-from edge_agent.wire.wire import load_template
+from edge_agent.wire.chat_template import load_template
 from finetune.data.generator import generate_cases
 
 SEED = 6500

@@ -26,7 +26,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.runs import in_fresh_process
 from devices.site.site import load_site
 from edge_agent.engine.machine import this_machine
-from edge_agent.wire.wire import contract_of, load_template
+from edge_agent.wire.chat_template import load_template
+from edge_agent.wire.contract import contract_of
 from finetune.data.generator import generate_rows
 from finetune.data.rows import write_rows
 from finetune.recipe import Recipe, load_recipe

@@ -32,7 +32,8 @@ from devices.site.tools import Tool
 from devices.yaml_file import Strict
 from edge_agent.engine.engine import Limits
 from edge_agent.engine.gguf_header import GgufHeader, require_gguf
-from edge_agent.wire.wire import ChatTemplate, contract_of, require_contract
+from edge_agent.wire.chat_template import ChatTemplate
+from edge_agent.wire.contract import contract_of, require_contract
 
 MANIFEST, MODEL, TEMPLATE, SYSTEM = "manifest.json", "model.gguf", "chat_template.jinja", "system.txt"
 TOOLS, SITE, SAMPLING = "tools.json", "site.yaml", "sampling.json"

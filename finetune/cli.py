@@ -92,7 +92,7 @@ def show(
     base: Annotated[str, typer.Option("--base", help="A model whose ids of special tokens to print too.")] = "",
 ) -> None:
     """Print a conversation as the model sees it: what is trained in colour, the rest dim."""
-    from edge_agent.wire.wire import load_template
+    from edge_agent.wire.chat_template import load_template
     from finetune.data.formats.sources import nth_row
     from finetune.data.formats.turns import declared_messages
 
@@ -153,7 +153,7 @@ def report(
 ) -> None:
     """Write a page about conversations: lengths, kinds, tools, what repeats, and examples."""
     from devices.errors import UsageError
-    from edge_agent.wire.wire import load_template
+    from edge_agent.wire.chat_template import load_template
     from finetune.data.data_report import make_report, page_of
     from finetune.data.formats.sources import Rejected, read_source
     from finetune.data.rows import write_lines

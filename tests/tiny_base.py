@@ -10,7 +10,9 @@ from typing import Any
 from devices.simulation.world import World
 from devices.site.site import SITES_FOLDER, load_site
 from devices.site.tools import ToolCall
-from edge_agent.wire.wire import ChatTemplate, Message, contract_of, load_template, user_message
+from edge_agent.wire.chat_template import ChatTemplate, load_template
+from edge_agent.wire.contract import contract_of
+from edge_agent.wire.messages import Message, user_message
 from export.trained.samples import Sample, sample_of
 from finetune.data.rows import Row, write_rows
 

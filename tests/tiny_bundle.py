@@ -14,7 +14,8 @@ from edge_agent import bundle
 from edge_agent.bundle import MANIFEST, FileEntry, Manifest
 from edge_agent.evaluation.gate_limits import GateLimits
 from edge_agent.evaluation.smoke import Smoke
-from edge_agent.wire.wire import ChatTemplate, Contract, contract_of, load_template
+from edge_agent.wire.chat_template import ChatTemplate, load_template
+from edge_agent.wire.contract import Contract, contract_of
 from export.bundle.writer import Parts, write_bundle
 
 

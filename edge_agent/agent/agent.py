@@ -15,19 +15,9 @@ from devices.site.schema import Value
 from devices.site.tools import Command, command_of
 from edge_agent.engine.engine import Completion, ContextFull, Engine, Limits, Request
 from edge_agent.grammar.grammar import Grammar
-from edge_agent.wire.wire import (
-    Answer,
-    Contract,
-    Message,
-    Reply,
-    ToolCalls,
-    Unusable,
-    before_request,
-    facts_of,
-    parse_reply,
-    result_message,
-    user_message,
-)
+from edge_agent.wire.contract import Contract
+from edge_agent.wire.messages import Message, before_request, facts_of, result_message, user_message
+from edge_agent.wire.parsing import Answer, Reply, ToolCalls, Unusable, parse_reply
 
 NO_ANSWER = "I could not work that out, so I stopped."
 NOT_SURE = "I am not sure what you want, so I did not do it."

@@ -13,7 +13,9 @@ from edge_agent.agent.agent import Agent, TurnLimits
 from edge_agent.engine.engine import CONTEXT_TOKENS
 from edge_agent.grammar.grammar import Grammar
 from edge_agent.grammar.reply_grammar import reply_grammar
-from edge_agent.wire.wire import ChatTemplate, Contract, contract_of, user_message
+from edge_agent.wire.chat_template import ChatTemplate
+from edge_agent.wire.contract import Contract, contract_of
+from edge_agent.wire.messages import user_message
 
 STATES, ROOM_TOKENS, CONTEXT_STEP = 2, 1024, 512  # the state of two turns, and what is said in them
 

@@ -26,7 +26,8 @@ from edge_agent.evaluation.case_simulation import CaseSimulation
 from edge_agent.evaluation.cases import Case, read_cases, write_cases
 from edge_agent.evaluation.evaluation import LATENCY_CASES, CaseOutcome, Evaluation, evaluate, measure_latency, spread
 from edge_agent.evaluation.report import EngineRun, Provenance, Role, build_report
-from edge_agent.wire.wire import contract_of, load_template, require_contract
+from edge_agent.wire.chat_template import load_template
+from edge_agent.wire.contract import contract_of, require_contract
 
 BATCH_SIZE = 64
 SEQUENCES, SMALL_MODEL_BYTES = 16, 50_000_000

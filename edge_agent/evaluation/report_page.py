@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from edge_agent.evaluation.report_plots import latency_plot, percent_text, seconds_text, stage_plot, success_plot
 from edge_agent.wire.markers import CALL, END_CALL, END_THINK, THINK
-from edge_agent.wire.wire import compact_json
+from edge_agent.wire.messages import compact_json
 
 TEMPLATE = "report.html.jinja"
 FAILURES_SHOWN = 40
@@ -105,7 +105,7 @@ def command_text(command: Mapping[str, Any]) -> str:
 
 
 def reply_pieces(text: str) -> list[tuple[str, str]]:
-    """Return a raw reply cut into ("thought" | "call" | "text", piece), for display only; wire.py parses."""
+    """Return a raw reply cut into ("thought" | "call" | "text", piece), for display only; parsing.py parses."""
     pieces = []
     for match in _PIECES.finditer(text[:REPLY_CHARACTERS]):
         kind = match.lastgroup or "text"

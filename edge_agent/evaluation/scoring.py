@@ -17,7 +17,7 @@ from devices.site.schema import Value
 from edge_agent.evaluation.cases import Case
 from edge_agent.evaluation.evaluation import CaseOutcome
 from edge_agent.wire.markers import CALL, END_CALL
-from edge_agent.wire.wire import ToolCalls, Unusable
+from edge_agent.wire.parsing import ToolCalls, Unusable
 
 NUMBER_TOLERANCE = 0.11  # snapshots have one decimal, and two roundings may differ by one step
 

@@ -15,7 +15,8 @@ from devices.site.site import load_site
 from edge_agent import bundle as layout
 from edge_agent.bundle import FileEntry, Manifest, Sampling
 from edge_agent.evaluation.smoke import Smoke, write_smoke
-from edge_agent.wire.wire import ChatTemplate, contract_of
+from edge_agent.wire.chat_template import ChatTemplate
+from edge_agent.wire.contract import contract_of
 from export.bundle.model_card import CARD_KEY, EXPORT_KEY, card_of
 from export.bundle.stamp import copy_stamped
 from export.convert.gguf_writer import METADATA_PREFIX

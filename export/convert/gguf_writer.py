@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from devices.durable import aside_of, finish
 from devices.errors import UsageError
 from edge_agent.engine.gguf_header import TENSOR_TYPES
-from edge_agent.wire.wire import ChatTemplate
+from edge_agent.wire.chat_template import ChatTemplate
 from export import architectures as layout
 from export.architectures import Shape
 from export.convert.lora_merge import Adapter, read_adapter

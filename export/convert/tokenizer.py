@@ -168,12 +168,6 @@ def _byte_level_pre(plain: dict[str, Any], where: Path) -> str:
     return _pre_of(plain.get("pre_tokenizer") or {}, where)
 
 
-def special_texts(vocabulary: Vocabulary) -> list[str]:
-    """Return the text of every added token, in the order of their ids."""
-    added = zip(vocabulary.tokens, vocabulary.types, strict=True)
-    return [text for text, kind in added if kind in (CONTROL, USER_DEFINED)]
-
-
 def _token_text(value: Any) -> str:
     return str(value.get("content", "")) if isinstance(value, dict) else str(value or "")
 

@@ -21,7 +21,8 @@ from devices.errors import GateError, UsageError
 from devices.site.tools import ToolCall
 from edge_agent.engine.gguf_header import require_gguf
 from edge_agent.evaluation.gate_limits import GateLimits
-from edge_agent.wire.wire import ChatTemplate, Message, body_of
+from edge_agent.wire.chat_template import ChatTemplate
+from edge_agent.wire.messages import Message, body_of
 from export.llama_cpp_file import LlamaFile
 from export.trained.reference import Reference
 from export.trained.samples import SCORED_TEXTS, SCORED_TOKENS, Part, Sample, Scored, scored_rows

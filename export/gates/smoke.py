@@ -17,7 +17,8 @@ from edge_agent.evaluation.cases import Case, read_cases
 from edge_agent.evaluation.scoring import score_case
 from edge_agent.evaluation.selftest import play
 from edge_agent.evaluation.smoke import Smoke, SmokeReply
-from edge_agent.wire.wire import ChatTemplate, request_of
+from edge_agent.wire.chat_template import ChatTemplate
+from edge_agent.wire.messages import request_of
 
 SMOKE_CASES = 28  # home has 14 kinds: two of each
 DRAWN_CASES, SMOKE_SEED = 300, 5000  # to choose from; gates and evaluation have seeds of their own

@@ -15,7 +15,7 @@ from edge_agent.evaluation.cases import Case
 from edge_agent.evaluation.gate_limits import GateLimits
 from edge_agent.evaluation.metrics import EngineMetrics, compare, measure
 from edge_agent.evaluation.model_processes import Model, Placement, grade
-from edge_agent.wire.wire import ChatTemplate
+from edge_agent.wire.chat_template import ChatTemplate
 from export.gates.parity import F16Reference
 from export.trained.samples import Sample
 

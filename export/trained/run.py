@@ -17,7 +17,8 @@ from devices.site.site import load_site
 from devices.yaml_file import first_problem, parse_value, plain_values, read_yaml
 from edge_agent.engine.machine import installed_versions
 from edge_agent.evaluation.gate_limits import GateLimits
-from edge_agent.wire.wire import ChatTemplate, contract_of, load_template, require_contract
+from edge_agent.wire.chat_template import ChatTemplate, load_template
+from edge_agent.wire.contract import contract_of, require_contract
 
 TOOLS_USED = ("torch", "transformers", "peft", "bitsandbytes", "safetensors", "gguf", "llama-cpp-python", "numpy")
 _BASE_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "*.safetensors", "*.safetensors.index.json")

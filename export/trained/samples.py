@@ -12,8 +12,9 @@ from typing import Literal, get_args
 from devices.errors import UsageError
 from devices.site.tools import ToolCall
 from edge_agent.engine.engine import common_length
+from edge_agent.wire.chat_template import ChatTemplate
 from edge_agent.wire.markers import CALL, END_THINK
-from edge_agent.wire.wire import ChatTemplate, Message, Role
+from edge_agent.wire.messages import Message, Role
 from export.llama_cpp_file import LlamaFile
 
 Part = Literal["thought", "call", "answer", "prompt"]

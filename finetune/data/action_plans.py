@@ -12,7 +12,7 @@ from devices.site.action import Action
 from devices.site.schema import Value
 from devices.site.site import Device
 from devices.site.tools import Command, action_of
-from edge_agent.wire.wire import devices_text
+from edge_agent.wire.contract import devices_text
 from finetune.data import phrases
 from finetune.data.scene import THEN, Plan, Scene, is_plain, needed_action, wanted_text
 

@@ -9,7 +9,7 @@ from devices.site.describe import describe, number_text, property_title, sentenc
 from devices.site.schema import DataSchema, Value
 from devices.site.site import Device
 from devices.site.tools import Command, call_of
-from edge_agent.wire.wire import facts_text
+from edge_agent.wire.messages import facts_text
 from finetune.data import phrases, questions
 from finetune.data.random_sites import NOUNS, random_name
 from finetune.data.scene import Plan, Said, Scene, bounds_text, pick, resolved_text, wanted_text

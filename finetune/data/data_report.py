@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from edge_agent.wire.wire import ChatTemplate, request_of
+from edge_agent.wire.chat_template import ChatTemplate
+from edge_agent.wire.messages import request_of
 from finetune.data.encoded_rows import spans, trained_count
 from finetune.data.formats.turns import declared_messages
 from finetune.data.rows import Row, encode

@@ -10,7 +10,9 @@ from typing import Any
 
 from devices.errors import UsageError
 from edge_agent.engine.engine import common_length
-from edge_agent.wire.wire import TOOLS_HEADING, ChatTemplate, Contract, Message, body_of
+from edge_agent.wire.chat_template import ChatTemplate
+from edge_agent.wire.contract import TOOLS_HEADING, Contract
+from edge_agent.wire.messages import Message, body_of
 from finetune.data.rows import IGNORED, encode, read_rows
 
 

@@ -15,8 +15,10 @@ from devices.site.schema import Value
 from devices.site.site import Site
 from devices.site.tools import Tool, call_of
 from edge_agent.evaluation.cases import Case
+from edge_agent.wire.chat_template import load_template
+from edge_agent.wire.contract import contract_of
+from edge_agent.wire.messages import Message, result_message, user_message
 from edge_agent.wire.spelling import SiteWords
-from edge_agent.wire.wire import Message, contract_of, load_template, result_message, user_message
 from finetune.data.plan_kinds import MAKERS
 from finetune.data.rows import Row
 from finetune.data.scene import THEN, Plan, Scene

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from devices.errors import GateError
 from devices.site.site import Site
 from edge_agent.evaluation.cases import Case
-from edge_agent.wire.wire import request_of
+from edge_agent.wire.messages import request_of
 from finetune.data.phrases import content_of, words_of
 from finetune.data.rows import Row
 

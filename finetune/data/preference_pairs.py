@@ -16,7 +16,7 @@ from devices.errors import UsageError
 from devices.site.site import Site
 from edge_agent.evaluation.model_processes import Placement, find_model, grade
 from edge_agent.evaluation.scoring import score_case
-from edge_agent.wire.wire import Message, body_of
+from edge_agent.wire.messages import Message, body_of
 from finetune.data.encoded_rows import EncodedRows, RowEncoder
 from finetune.data.generator import generate_practice
 from finetune.data.rows import IGNORED, message_from_dict, message_to_dict, prompt_length

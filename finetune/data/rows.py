@@ -13,7 +13,8 @@ from typing import Any
 from devices.durable import aside_of, finish
 from devices.errors import UsageError
 from devices.site.tools import ToolCall
-from edge_agent.wire.wire import ChatTemplate, Message, Segment
+from edge_agent.wire.chat_template import ChatTemplate, Segment
+from edge_agent.wire.messages import Message
 
 IGNORED = -100  # PyTorch cross_entropy, default of ignore_index
 

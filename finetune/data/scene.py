@@ -14,7 +14,8 @@ from devices.site.schema import DataSchema, Value
 from devices.site.site import Device, Site
 from devices.site.tools import Command, Tool, call_of
 from edge_agent.evaluation.cases import State
-from edge_agent.wire.wire import argument_text, json_value
+from edge_agent.wire.contract import argument_text
+from edge_agent.wire.messages import json_value
 from finetune.data import phrases
 
 KNOWN_SHARE = 0.8

@@ -27,7 +27,7 @@ from edge_agent.engine.decoding_loop import DecodingLoop
 from edge_agent.engine.engine import Completion, Limits, Request, common_length, peak_resident_bytes, require_room
 from edge_agent.grammar.grammar import Grammar
 from edge_agent.grammar.token_mask import TEXT_SLICES, Matcher, Vocabulary
-from edge_agent.wire.wire import END_OF_TURN
+from edge_agent.wire.chat_template import END_OF_TURN
 from finetune.inference.batch_decoding import ReplyBatch, States, new_cache
 from finetune.recipe import path_or_name
 

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from devices.yaml_file import Strict, plain_values, read_yaml
-from edge_agent.wire.wire import load_template
+from edge_agent.wire.chat_template import load_template
 from finetune.data.generator import Stage, make_branches, make_row
 from finetune.data.random_sites import random_site
 from finetune.data.rows import Row, encode

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from random import Random
 
 from devices.errors import UsageError
+from edge_agent.wire.chat_template import Segment
 from edge_agent.wire.markers import END_THINK, THINK
-from edge_agent.wire.wire import Message, Segment
+from edge_agent.wire.messages import Message
 from finetune.data.encoded_rows import EncodedRows, RowEncoder, trained_count
 from finetune.data.formats.sources import Rejected, read_source
 from finetune.data.formats.turns import declared_messages

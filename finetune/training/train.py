@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from devices.errors import GateError, UnavailableError, UsageError
 from devices.site.site import load_site
 from edge_agent.evaluation.cases import CASES, CASES_SEED, read_cases
-from edge_agent.wire.wire import Contract, contract_of, load_template, require_contract
+from edge_agent.wire.chat_template import load_template
+from edge_agent.wire.contract import Contract, contract_of, require_contract
 from finetune.data.encoded_rows import EncodedRows, RowEncoder, encode_rows, spans
 from finetune.data.generator import generate_cases
 from finetune.data.leakage import find_leaks, require_no_leaks

@@ -9,7 +9,7 @@ import pytest
 from devices.site.site import load_site
 from edge_agent.engine.engine import Request
 from edge_agent.evaluation.case_simulation import CaseSimulation
-from edge_agent.wire.wire import load_template
+from edge_agent.wire.chat_template import load_template
 from export.convert.gguf_writer import convert
 from finetune.data.generator import generate_cases
 from finetune.recipe import STARTER_FOLDER

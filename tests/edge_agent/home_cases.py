@@ -17,7 +17,10 @@ from edge_agent.evaluation.cases import Case, State
 from edge_agent.evaluation.evaluation import Turn
 from edge_agent.grammar.grammar import Grammar
 from edge_agent.grammar.reply_grammar import reply_grammar
-from edge_agent.wire.wire import Message, Unusable, body_of, contract_of, load_template, parse_reply
+from edge_agent.wire.chat_template import load_template
+from edge_agent.wire.contract import contract_of
+from edge_agent.wire.messages import Message, body_of
+from edge_agent.wire.parsing import Unusable, parse_reply
 
 SITE = load_site("home")
 CONTRACT = contract_of(SITE, load_template("chatml"))

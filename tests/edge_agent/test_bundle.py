@@ -14,7 +14,7 @@ from devices.site.site import SITES_FOLDER, load_site
 from devices.site.tools import Command
 from edge_agent import bundle as layout
 from edge_agent.bundle import BundleTampered, Manifest, open_bundle, verify_files
-from edge_agent.wire.wire import ContractChanged
+from edge_agent.wire.chat_template import ContractChanged
 from tests.tiny_bundle import make_tiny_bundle, make_tiny_gguf, rewrite_manifest
 
 FILES = (*layout.REQUIRED_FILES, layout.MANIFEST)

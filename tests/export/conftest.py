@@ -10,7 +10,7 @@ import pytest
 
 from edge_agent.bundle import Bundle, open_bundle
 from edge_agent.evaluation.gate_limits import GateLimits
-from edge_agent.wire.wire import ChatTemplate, load_template
+from edge_agent.wire.chat_template import ChatTemplate, load_template
 from export.gates import parity
 from export.trained.reference import Reference
 from export.trained.samples import Sample

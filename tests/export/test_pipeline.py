@@ -14,7 +14,7 @@ from devices.durable import sha256_of
 from devices.errors import GateError, UsageError
 from devices.site.site import load_site
 from edge_agent.bundle import CURRENT, MODEL, open_bundle
-from edge_agent.wire.wire import ContractChanged
+from edge_agent.wire.chat_template import ContractChanged
 from edgewright import CASE_MAKER
 from export import architectures as layout
 from export import cli

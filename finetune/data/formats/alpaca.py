@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edge_agent.wire.wire import Message
+from edge_agent.wire.messages import Message
 from finetune.data.formats.declared import with_lines
 from finetune.data.formats.errors import Unreadable, Unwritable
 from finetune.data.formats.reply_text import parse_reply_text, tagged

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from edge_agent.wire.wire import Message
+from edge_agent.wire.messages import Message
 from finetune.data.formats.errors import Unreadable, Unwritable
 from finetune.data.formats.reply_text import call_of, parse_reply_text
 from finetune.data.formats.schemas import read_tools

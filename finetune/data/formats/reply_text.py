@@ -13,7 +13,7 @@ from typing import Any
 
 from devices.site.tools import ToolCall
 from edge_agent.wire.markers import CALL, END_CALL, END_THINK, THINK
-from edge_agent.wire.wire import Message
+from edge_agent.wire.messages import Message
 from finetune.data.formats.errors import Unreadable, Unwritable
 from finetune.data.formats.schemas import literal
 

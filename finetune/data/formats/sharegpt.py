@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from edge_agent.wire.wire import Message
+from edge_agent.wire.messages import Message
 from finetune.data.formats.declared import with_lines, with_tags
 from finetune.data.formats.errors import Unreadable
 from finetune.data.formats.reply_text import call_of, lined, tagged

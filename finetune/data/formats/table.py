@@ -6,7 +6,8 @@ python -m finetune.data.formats.table > docs/formats.md
 from __future__ import annotations
 
 from devices.site.tools import ToolCall
-from edge_agent.wire.wire import END_OF_TURN, ChatTemplate, Message, load_template
+from edge_agent.wire.chat_template import END_OF_TURN, ChatTemplate, load_template
+from edge_agent.wire.messages import Message
 from finetune.data.formats.errors import Unwritable
 from finetune.data.formats.schemas import parse_signature
 from finetune.data.formats.sources import WRITERS, read_row

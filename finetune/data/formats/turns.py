@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from edge_agent.wire.wire import Message, Role
+from edge_agent.wire.messages import Message, Role
 from finetune.data.formats.declared import take_tools, with_lines
 from finetune.data.formats.errors import Unreadable
 from finetune.data.formats.reply_text import parse_reply_text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from edge_agent.wire.wire import Message
+from edge_agent.wire.messages import Message
 from finetune.data.formats.errors import Unreadable, Unwritable
 from finetune.data.formats.reply_text import call_of
 from finetune.data.formats.schemas import arguments_of, read_tools

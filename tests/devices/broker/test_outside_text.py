@@ -19,7 +19,8 @@ from devices.site.describe import plain_text
 from devices.site.schema import Value
 from devices.site.site import load_site
 from devices.site.tools import Command, tools_of
-from edge_agent.wire.wire import result_message, system_text, user_message
+from edge_agent.wire.contract import system_text
+from edge_agent.wire.messages import result_message, user_message
 from tests.devices.drivers.rigs import make_rig
 
 CHANNELS = ["http, Shelly RPC", "http, plain JSON", "command", "mqtt, zigbee2mqtt", "mqtt, Tasmota", "mqtt, plain"]

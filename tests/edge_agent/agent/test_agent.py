@@ -12,7 +12,8 @@ from devices.site.tools import ToolCall
 from edge_agent.agent.agent import NO_ANSWER, NOT_SURE, Agent, TurnLimits, TurnResult
 from edge_agent.agent.simulation import Simulation
 from edge_agent.engine.engine import Completion, ContextFull, Limits, Request, StopReason
-from edge_agent.wire.wire import Message, body_of, load_template
+from edge_agent.wire.chat_template import load_template
+from edge_agent.wire.messages import Message, body_of
 
 SITE = load_site("home")
 

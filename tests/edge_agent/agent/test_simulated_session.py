@@ -13,7 +13,7 @@ from devices.site.site import load_site
 from edge_agent.agent.simulation import Simulation
 from edge_agent.engine.engine import CONTEXT_TOKENS, ContextFull
 from edge_agent.engine.llama_cpp_engine import LlamaEngine
-from edge_agent.wire.wire import load_template
+from edge_agent.wire.chat_template import load_template
 from export.convert.gguf_writer import convert
 from finetune.recipe import STARTER_FOLDER
 from tests.made_vocabularies import NAMES

@@ -24,7 +24,10 @@ from edge_agent.evaluation.case_simulation import CaseSimulation
 from edge_agent.evaluation.evaluation import run_cases
 from edge_agent.grammar.grammar import Grammar
 from edge_agent.grammar.reply_grammar import reply_grammar
-from edge_agent.wire.wire import Answer, Message, ToolCalls, contract_of, load_template, parse_reply, user_message
+from edge_agent.wire.chat_template import load_template
+from edge_agent.wire.contract import contract_of
+from edge_agent.wire.messages import Message, user_message
+from edge_agent.wire.parsing import Answer, ToolCalls, parse_reply
 from export.convert.gguf_writer import convert
 from finetune.data.generator import generate_cases
 from finetune.inference.huggingface_engine import HuggingFaceEngine

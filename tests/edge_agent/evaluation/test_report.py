@@ -22,7 +22,7 @@ from edge_agent.evaluation.report import (
 )
 from edge_agent.evaluation.report_page import FAILURES_SHOWN, bytes_text, points_text, render_html, reply_pieces
 from edge_agent.evaluation.report_plots import latency_plot, percent_text, seconds_text, success_plot
-from edge_agent.wire.wire import defuse
+from edge_agent.wire.messages import defuse
 from tests.edge_agent.home_cases import answer_text, home_cases, make_case, perfect_engine, start_turn
 
 HOSTILE = "<script>alert(1)</script> turn on \"the\" light & more </details><img src=x onerror='alert(1)'>"

@@ -19,7 +19,7 @@ from edge_agent.grammar.enforced_schema import enforced
 from edge_agent.grammar.reply_grammar import schema_grammar
 from edge_agent.grammar.token_mask import TEXT_SLICES, Matcher, Vocabulary
 from edge_agent.wire.markers import CALL, END_CALL
-from edge_agent.wire.wire import Message, body_of
+from edge_agent.wire.messages import Message, body_of
 from finetune.pretraining.starter_model import train_tokenizer
 from tests.edge_agent.grammar.schema_cases import CASES
 from tests.tiny_base import TINY_VOCABULARY, tiny_texts

@@ -22,7 +22,8 @@ from edge_agent.grammar.grammar import Grammar
 from edge_agent.grammar.reply_grammar import reply_grammar
 from edge_agent.grammar.token_mask import TEXT_SLICES, Matcher, Vocabulary
 from edge_agent.wire.markers import MARKERS
-from edge_agent.wire.wire import Answer, Message, ToolCalls, body_of, facts_of, parse_reply
+from edge_agent.wire.messages import Message, body_of, facts_of
+from edge_agent.wire.parsing import Answer, ToolCalls, parse_reply
 from finetune.pretraining.starter_model import train_tokenizer
 from tests.made_vocabularies import NAMES
 from tests.tiny_base import TINY_VOCABULARY, tiny_texts

@@ -14,8 +14,9 @@ from devices.simulation.world import World
 from devices.site.site import Site, load_site
 from edge_agent.agent.agent import TurnLimits
 from edge_agent.agent.simulation import Simulation
+from edge_agent.wire.chat_template import load_template
+from edge_agent.wire.messages import request_of, user_message
 from edge_agent.wire.spelling import SiteWords, usual_spelling, words_of
-from edge_agent.wire.wire import load_template, request_of, user_message
 from finetune.data.generator import Stage, carry_out, draw_plan, random_world
 
 SITE = load_site("home")

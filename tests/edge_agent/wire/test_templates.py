@@ -11,7 +11,8 @@ import llama_cpp
 import pytest
 
 from devices.errors import UsageError
-from edge_agent.wire.wire import END_OF_TURN, ChatTemplate, Message, body_of, load_template, user_message
+from edge_agent.wire.chat_template import END_OF_TURN, ChatTemplate, load_template
+from edge_agent.wire.messages import Message, body_of, user_message
 from tests.edge_agent.wire.test_wire import CONVERSATION
 from tests.families import save_tokenizer
 from tests.vocabularies import Find, open_vocabulary

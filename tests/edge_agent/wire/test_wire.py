@@ -8,21 +8,11 @@ import pytest
 
 from devices.site.site import load_site
 from devices.site.tools import ToolCall
+from edge_agent.wire.chat_template import ContractChanged, load_template
+from edge_agent.wire.contract import contract_of, require_contract
+from edge_agent.wire.messages import Message, defuse, result_message, user_message
+from edge_agent.wire.parsing import Answer, ToolCalls, Unusable, parse_reply
 from edge_agent.wire.spelling import SiteWords
-from edge_agent.wire.wire import (
-    Answer,
-    ContractChanged,
-    Message,
-    ToolCalls,
-    Unusable,
-    contract_of,
-    defuse,
-    load_template,
-    parse_reply,
-    require_contract,
-    result_message,
-    user_message,
-)
 
 CONTRACT = contract_of(load_site("home"), load_template("chatml"))
 TEMPLATE = CONTRACT.template

@@ -15,7 +15,7 @@ from edge_agent.bundle import ADAPTER, open_bundle
 from edge_agent.engine.engine import Limits, Request
 from edge_agent.engine.llama_cpp_engine import LlamaEngine
 from edge_agent.evaluation.gate_limits import GateLimits
-from edge_agent.wire.wire import ContractChanged
+from edge_agent.wire.chat_template import ContractChanged
 from export import architectures as layout
 from export.architectures import Shape, read_shape
 from export.convert.adapter_gguf import write_adapter

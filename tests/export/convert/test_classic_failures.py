@@ -16,7 +16,7 @@ from devices.site.site import load_site
 from edge_agent.bundle import open_bundle
 from edge_agent.evaluation.gate_limits import GateLimits
 from edge_agent.wire import wire
-from edge_agent.wire.wire import ChatTemplate, ContractChanged, load_template
+from edge_agent.wire.chat_template import ChatTemplate, ContractChanged, load_template
 from export import architectures as layout
 from export.architectures import Shape
 from export.convert import gguf_writer as converting

@@ -22,16 +22,10 @@ from edge_agent.engine.llama_cpp_engine import LlamaEngine
 from edge_agent.evaluation.gate_limits import GateLimits
 from edge_agent.grammar.grammar import Grammar
 from edge_agent.grammar.reply_grammar import reply_grammar
-from edge_agent.wire.wire import (
-    ChatTemplate,
-    Message,
-    ToolCalls,
-    contract_of,
-    defuse,
-    load_template,
-    parse_reply,
-    user_message,
-)
+from edge_agent.wire.chat_template import ChatTemplate, load_template
+from edge_agent.wire.contract import contract_of
+from edge_agent.wire.messages import Message, defuse, user_message
+from edge_agent.wire.parsing import ToolCalls, parse_reply
 from export import architectures as layout
 from export.convert.adapter_gguf import write_adapter
 from export.convert.gguf_writer import convert, read_config
@@ -113,7 +107,7 @@ def test_a_corpus_is_cut_as_hugging_face_cuts_it(converted: Converted) -> None:
     """Code, YAML, Markdown and JSON of this project, every block of Unicode, numbers, and runs of blanks."""
     from transformers import AutoTokenizer
 
-    files = ["edge_agent/wire/wire.py", "devices/sites/home.yaml", "README.md", "benchmarks/results/soak.json"]
+    files = ["edge_agent/wire/messages.py", "devices/sites/home.yaml", "README.md", "benchmarks/results/soak.json"]
     texts = [defuse((ROOT / name).read_text(encoding="utf-8")) for name in files]  # as all text from outside is
     planes = [
         chr(point) for point in [*range(0x20, 0xD800, 7), *range(0xE000, 0x20000, 61)] if chr(point).isprintable()

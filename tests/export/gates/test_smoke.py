@@ -11,7 +11,7 @@ import pytest
 from devices.errors import UsageError
 from devices.site.site import load_site
 from edge_agent.evaluation.cases import write_cases
-from edge_agent.wire.wire import load_template
+from edge_agent.wire.chat_template import load_template
 from export.gates.smoke import SMOKE_CASES, asked_in, choose_cases, read_own_cases, record_smoke, rows_of, words_of
 from finetune.data.generator import generate_cases, generate_rows
 from finetune.data.rows import write_rows

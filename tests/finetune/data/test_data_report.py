@@ -10,7 +10,8 @@ from transformers import AutoTokenizer
 
 import edgewright
 from devices.site.site import load_site
-from edge_agent.wire.wire import Message, load_template
+from edge_agent.wire.chat_template import load_template
+from edge_agent.wire.messages import Message
 from finetune.data.data_report import histogram, make_report, page_of
 from finetune.data.generator import generate_rows
 from finetune.data.rows import IGNORED, Row, encode, write_rows

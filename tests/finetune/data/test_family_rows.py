@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from devices.site.site import load_site
-from edge_agent.wire.wire import load_template
+from edge_agent.wire.chat_template import load_template
 from finetune.data.generator import generate_rows
 from finetune.data.rows import IGNORED, encode
 from tests.families import FAMILIES, save_tokenizer

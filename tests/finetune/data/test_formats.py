@@ -10,7 +10,8 @@ import pytest
 
 from devices.site.site import load_site
 from devices.site.tools import ToolCall
-from edge_agent.wire.wire import END_OF_TURN, Message, load_template
+from edge_agent.wire.chat_template import END_OF_TURN, load_template
+from edge_agent.wire.messages import Message
 from edgewright import main
 from finetune.data.formats.errors import Unreadable, Unwritable
 from finetune.data.formats.reply_text import parse_call

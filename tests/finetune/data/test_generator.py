@@ -12,7 +12,10 @@ import pytest
 from devices.errors import UsageError
 from devices.simulation.world import World
 from devices.site.site import Site, load_models, load_site
-from edge_agent.wire.wire import Answer, ToolCalls, body_of, contract_of, load_template, parse_reply
+from edge_agent.wire.chat_template import load_template
+from edge_agent.wire.contract import contract_of
+from edge_agent.wire.messages import body_of
+from edge_agent.wire.parsing import Answer, ToolCalls, parse_reply
 from edgewright import main
 from finetune.data import phrases, questions
 from finetune.data.generator import (

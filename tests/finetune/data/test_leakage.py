@@ -10,7 +10,7 @@ import pytest
 
 from devices.site.site import list_sites, load_site
 from edge_agent.evaluation.cases import CASES_SEED, write_cases
-from edge_agent.wire.wire import Message
+from edge_agent.wire.messages import Message
 from edgewright import main
 from finetune.data.generator import generate_cases, generate_rows
 from finetune.data.leakage import find_leaks

@@ -10,7 +10,8 @@ from transformers import AutoTokenizer
 
 from devices.errors import UsageError
 from devices.site.site import load_site
-from edge_agent.wire.wire import contract_of, load_template
+from edge_agent.wire.chat_template import load_template
+from edge_agent.wire.contract import contract_of
 from finetune.data.encoded_rows import encode_rows
 from finetune.data.generator import generate_cases, generate_rows
 from finetune.data.random_sites import PLACES

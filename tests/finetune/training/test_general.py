@@ -11,7 +11,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from devices.errors import GateError, UsageError
-from edge_agent.wire.wire import load_template
+from edge_agent.wire.chat_template import load_template
 from finetune.data.encoded_rows import RowEncoder
 from finetune.data.rows import IGNORED, Row, write_rows
 from finetune.progress_bar import StepProgress

@@ -16,7 +16,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaC
 
 from devices.errors import UnavailableError
 from devices.site.site import load_site
-from edge_agent.wire.wire import contract_of, load_template
+from edge_agent.wire.chat_template import load_template
+from edge_agent.wire.contract import contract_of
 from finetune.data.encoded_rows import EncodedRows, encode_rows
 from finetune.data.rows import IGNORED, Row, write_rows
 from finetune.progress_bar import StepProgress

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from devices.errors import RefusedError, UsageError
 from devices.site.site import load_site
 from edge_agent.evaluation.model_processes import Placement
-from edge_agent.wire.wire import body_of
+from edge_agent.wire.messages import body_of
 from finetune.data import generator as conversations
 from finetune.data.generator import draw_plan, generate_practice
 from finetune.data.phrases import is_held_out

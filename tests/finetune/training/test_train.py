@@ -6,7 +6,9 @@ import pytest
 
 from devices.errors import UsageError
 from devices.site.site import load_site
-from edge_agent.wire.wire import Message, contract_of, load_template
+from edge_agent.wire.chat_template import load_template
+from edge_agent.wire.contract import contract_of
+from edge_agent.wire.messages import Message
 from finetune.data.encoded_rows import encode_rows
 from finetune.data.rows import IGNORED, Row, write_rows
 from finetune.progress_bar import StepProgress

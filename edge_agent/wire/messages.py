@@ -1,0 +1,103 @@
+"""Messages, and the text inside a turn: state and request, thought and calls, results.
+
+An assistant turn is `<think>…</think>` and then one or more `<tool_call>{"name":…,"arguments":{…}}</tool_call>`, or the
+plain answer, under every chat template.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from devices.site.schema import Value
+from devices.site.tools import ToolCall
+from edge_agent.wire.markers import CALL, END_CALL, END_THINK, THINK
+from edge_agent.wire.spelling import NO_WORDS, SiteWords, usual_spelling
+
+REQUEST = "Request: "
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn. `thought` and `calls` belong to the assistant only."""
+
+    role: Role
+    text: str
+    thought: str = ""
+    calls: tuple[ToolCall, ...] = ()
+
+
+def user_message(text: str, state: dict[str, dict[str, Value]], clock: str, words: SiteWords = NO_WORDS) -> Message:
+    """Return the user's turn: fresh state and clock, then the request, so that what counts most is nearest the reply.
+
+    Lines about devices and tools, and thoughts, begin with a blank: a word is then the same token wherever it is copied
+    from or to, as tokenizers have a blank as a part of the word after it.
+
+    Args:
+        text: what the person said, in any capitals; it is spelled as usual, and markers in it are defused.
+        state: property values by device.
+        clock: local time as HH:MM.
+        words: of the site, as the contract has them.
+    """
+    lines = [f" {name}:{text}" for name, text in facts_of(state)]
+    return Message(
+        "user", "\n".join(["State:", *lines, f"clock {clock}", REQUEST + defuse(usual_spelling(text, words))])
+    )
+
+
+def request_of(text: str) -> str:
+    """Return what the person said in a user's turn."""
+    return text.rsplit(f"\n{REQUEST}", 1)[-1]
+
+
+def before_request(prompt: str) -> str:
+    """Return what stands in a prompt before the last request."""
+    return prompt[: prompt.rindex(f"\n{REQUEST}")]
+
+
+def facts_of(state: dict[str, dict[str, Value]]) -> list[tuple[str, str]]:
+    """Return each device's name and what stands after it and a colon."""
+    return [(name, facts_text(values)) for name, values in state.items()]
+
+
+def facts_text(values: dict[str, Value]) -> str:
+    """Return what stands after a device's name and a colon, in the state and in thoughts that cite it."""
+    return " " + (" ".join(f"{key}={json_value(value)}" for key, value in values.items()) or "unavailable")
+
+
+def result_message(results: Sequence[dict[str, Value]]) -> Message:
+    """Return the tool turn: one JSON object a line, in the order of the calls."""
+    return Message("tool", "\n".join(defuse(compact_json(result)) for result in results))
+
+
+def body_of(message: Message) -> str:
+    """Return what a template puts between a turn's header and its end-of-turn token."""
+    if message.role != "assistant":
+        return message.text
+    calls = "".join(
+        f"{CALL}{compact_json({'name': call.name, 'arguments': call.arguments})}{END_CALL}" for call in message.calls
+    )
+    return f"{THINK} {message.thought}{END_THINK}{calls or message.text}"
+
+
+def defuse(text: str) -> str:
+    """Return text from outside with everything broken that could read as a marker, a special token or a heading."""
+    for start in ("<|", "</", "<t", "<s>", "[INST", "[/INST", "[TOOL", "###"):
+        text = text.replace(start, f"{start[0]} {start[1:]}")
+    return text.replace("|>", "| >")
+
+
+def compact_json(value: Any) -> str:
+    """Return JSON without blanks, keys in the order given."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def json_value(value: Value) -> str:
+    """Return a value as JSON, numbers with at most one decimal and no trailing zero."""
+    if isinstance(value, float):
+        value = round(value, 1)
+        value = int(value) if value == int(value) else value
+    return compact_json(value)
