@@ -33,7 +33,7 @@ class Tuning:
         batch_tokens: evaluated at once.
         flash_attention: None is llama.cpp's choice on a GPU, and none on a CPU: it makes a long prompt 10 % quicker
             there, and the few tokens of a step up to four times slower.
-        repacks: whether weights are repacked for the processor; None is as llama_parameters.py has it.
+        repacks: whether weights are repacked for the processor; None is as llama_cpp_parameters.py has it.
         mmap: whether weights are mapped from their file and not read into memory.
         mlock: whether they are held there, as far as the system lets; never tried, for machines that swap.
         kv_type: of keys and values; "q8_0" halves their memory and rounds them.

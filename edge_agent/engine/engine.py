@@ -1,4 +1,4 @@
-"""What every engine does: turn a prompt into a reply. Implementations: llama_engine.py, finetune's Hugging Face."""
+"""What every engine does: turn a prompt into a reply. Implementations: llama_cpp_engine.py, finetune's Hugging Face."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class Completion:
         model_steps: how often the model was asked for the next token.
         forced_tokens: tokens that the grammar left no choice about.
         overruled_tokens: how often the grammar, by a choice it left or by what it forced, did not let the model say
-            what it would have said, as reply_run.py counts it; the reply is then the grammar's as much as the model's,
-            and nothing should be moved because of it. How a reply ends that was cut was not all asked about.
+            what it would have said, as decoding_loop.py counts it; the reply is then the grammar's as much as the
+            model's, and nothing should be moved because of it. How a reply ends that was cut was not all asked about.
         prefill_s: time until the first logits.
         decode_s: time from there to the end.
     """

@@ -1,9 +1,9 @@
 """The llama.cpp engine: greedy replies from a GGUF file. Only this file and the other llama_*.py know llama_cpp.
 
 What a prompt has in common with what was evaluated last is never evaluated again, and tokens that the grammar forces
-are evaluated together with the next decision (reply_run.py). Several replies share the primed prefix and each step.
+are evaluated together with the next decision (decoding_loop.py). Several replies share the primed prefix and each step.
 
-Does not guard against: a crash inside llama.cpp. Run the engine in a process of its own (engine_process.py).
+Does not guard against: a crash inside llama.cpp. Run the engine in a process of its own (process.py).
 """
 
 from __future__ import annotations

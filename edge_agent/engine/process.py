@@ -1,6 +1,6 @@
 """An engine in a process of its own: killed, crashed, hung or out of memory, it is started again with its primed state.
 
-The process has no devices, opens no sockets and writes no files; engine_worker.py has the protocol. A request is the
+The process has no devices, opens no sockets and writes no files; worker.py has the protocol. A request is the
 whole prompt, results of what was done included, so that making it once more repeats no action.
 
 Does not guard against: a request that kills the engine each time (the second time is an error).

@@ -4,7 +4,7 @@ A seccomp filter, which the kernel keeps until the process ends; no privileges a
 ARM; elsewhere nothing is done, and `confine` says so.
 
 Does not guard against: reading files that this user may read, using sockets and files that are open already, or using
-up the processor. Memory has its own limit (engine_worker.py).
+up the processor. Memory has its own limit (worker.py).
 
 Source: seccomp(2); linux/filter.h, linux/seccomp.h, asm/unistd_64.h and asm-generic/unistd.h (6.1).
 """

@@ -1,6 +1,6 @@
 """The engine's own process: llama.cpp behind one socket, so that its crash, its memory and its mistakes are its own.
 
-Started by engine_process.py with the number of an open socket. A message is four bytes of length, big-endian, and that
+Started by process.py with the number of an open socket. A message is four bytes of length, big-endian, and that
 many bytes of JSON:
 
     {"do": "open", "model": PATH, "adapter": PATH or null, "kept": FOLDER or null, "key": TEXT,
@@ -14,7 +14,7 @@ many bytes of JSON:
 
 Each is answered by {"ok": VALUE} or by {"error": CLASS, "message", "hint"}. SIGUSR1 ends a reply or a look-ahead at
 the next step of the model. The process ends with its socket. Once the model is loaded it can open no socket and write
-no file (confine.py): what is to be kept it gives to its parent, and reads again at the next start.
+no file (sandbox.py): what is to be kept it gives to its parent, and reads again at the next start.
 """
 
 from __future__ import annotations

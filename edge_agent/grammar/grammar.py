@@ -1,4 +1,4 @@
-"""A grammar as an engine gets it: text in llguidance's Lark dialect. grammar.py makes it of tools.
+"""A grammar as an engine gets it: text in llguidance's Lark dialect. reply_grammar.py makes it of tools.
 
 Imports next to nothing: the engine's process starts with it.
 """

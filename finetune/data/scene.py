@@ -1,6 +1,6 @@
 """Plans of exchanges, and the scenes in which they are made: a site, its state, chance, a side of the split.
 
-A plan holds no outcome: that comes from the real broker when the plan is carried out (conversations.py).
+A plan holds no outcome: that comes from the real broker when the plan is carried out (generator.py).
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class Bus(Protocol):
 
 
 class SimulatedBus:
-    """A bus whose chips are simulated: its messages go to the socket of a peer (i2c_peer.py)."""
+    """A bus whose chips are simulated: its messages go to the socket of a peer (peer.py)."""
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)

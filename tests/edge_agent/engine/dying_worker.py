@@ -27,7 +27,7 @@ def _die_before(owner: Any, name: str, moment: str, file: Path) -> None:
             named = file.read_text(encoding="utf-8")
             _passed[named] += named.startswith(moment)
             if named == f"{moment} {_passed[named]}":
-                signal.raise_signal(signal.SIGKILL)  # os.kill is refused to it (confine.py)
+                signal.raise_signal(signal.SIGKILL)  # os.kill is refused to it (sandbox.py)
         return original(*args, **kwargs)
 
     setattr(owner, name, marked)
