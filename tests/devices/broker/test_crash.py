@@ -12,7 +12,7 @@ from devices.broker.journal import Journal
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 
 
-@pytest.mark.parametrize("driver", ["modbus", "command", "mqtt, plain"])
+@pytest.mark.parametrize("driver", ["modbus", "mqtt, plain"])
 def test_nothing_is_done_twice_and_nothing_is_lost(driver: str, tmp_path: Path) -> None:
     figures = sweep(driver, len(POINTS) + 1, tmp_path)
     assert figures["problems"] == []

@@ -102,7 +102,7 @@ def test_tokens_and_logits_are_those_of_hugging_face(converted: Converted, tmp_p
         assert f16_reference.distance(tmp_path / f"{kind}.gguf")[None].mean_kl < 1.0
 
 
-@over(EACH_VOCABULARY, published=EACH_VOCABULARY)
+@over(EACH_VOCABULARY, slow=EACH_VOCABULARY)
 def test_a_corpus_is_cut_as_hugging_face_cuts_it(converted: Converted) -> None:
     """Code, YAML, Markdown and JSON of this project, every block of Unicode, numbers, and runs of blanks."""
     from transformers import AutoTokenizer

@@ -83,7 +83,10 @@ FORMS: dict[str, dict[str, object]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("changes", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize(
+    "changes",
+    [pytest.param(changes, id=name, marks=[pytest.mark.slow] * ("many" in name)) for name, changes in FORMS.items()],
+)
 def test_the_mix_is_llama_cpp_s(tiny: Tiny, tmp_path: Path, changes: dict[str, object]) -> None:
     base = make_tiny_base(tmp_path / "base", layers=int(str(changes.get("num_hidden_layers", 8))), changes=changes)
     shape, f16 = shape_of(base), tmp_path / "f16.gguf"

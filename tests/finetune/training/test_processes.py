@@ -73,6 +73,7 @@ def launch(*arguments: str, program: tuple[str, ...] = ("-m", "edgewright")) -> 
     return done
 
 
+@pytest.mark.slow
 @pytest.mark.allow_hosts(["127.0.0.1"])
 def test_two_processes_have_the_losses_of_one(folder: Path) -> None:
     done = launch(str(recipe_in(folder, "two", accumulate=1)))
@@ -85,6 +86,7 @@ def test_two_processes_have_the_losses_of_one(folder: Path) -> None:
     assert checkpoints == ["checkpoint-2", "checkpoint-4"]
 
 
+@pytest.mark.slow
 @pytest.mark.allow_hosts(["127.0.0.1"])
 def test_two_processes_that_hold_half_the_weights_each_have_the_losses_of_one(folder: Path) -> None:
     settings = ["training.share_prefix=false", "training.optimizer=adamw"]
