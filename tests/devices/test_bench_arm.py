@@ -24,7 +24,9 @@ from devices.zone import Zone
 SITE = load_site("bench_arm")
 # Training, if this process did some, has set the processor to flush subnormal numbers.
 PLACE = st.fixed_dictionaries({axis: st.floats(-10, 10, allow_subnormal=False) for axis in "xyz"})
-PAIR = st.tuples(st.floats(-8, 8, allow_subnormal=False), st.floats(0.1, 6)).map(lambda pair: (pair[0], pair[0] + pair[1]))
+PAIR = st.tuples(st.floats(-8, 8, allow_subnormal=False), st.floats(0.1, 6)).map(
+    lambda pair: (pair[0], pair[0] + pair[1])
+)
 
 
 def move(x: int, y: int, z: int) -> Command:
