@@ -46,7 +46,7 @@ def make_vocabularies(folder: Path) -> Path:
 
 
 def _texts() -> Iterable[str]:
-    files = [ROOT / "README.md", ROOT / "LICENSE", *ROOT.glob("docs/*.md"), *ROOT.glob("edge_agent/*.py")]
+    files = [ROOT / "README.md", ROOT / "LICENSE", *ROOT.glob("docs/*.md"), *ROOT.glob("edge_agent/**/*.py")]
     return [path.read_text(encoding="utf-8") for path in sorted(files)]
 
 
