@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from devices.errors import RefusedError, UnavailableError, UsageError
+from devices.errors import RefusedError, UnavailableError, UsageError, did_you_mean
 
 _Site = Annotated[str, typer.Option("--site", help="A site that ships with Edgewright, or a .yaml file.")]
 _Journal = Annotated[Path, typer.Argument(help="A box, or a journal file.", metavar="BOX")]
@@ -339,12 +339,9 @@ def explain_command(
 
 
 def _require_device(typed: str, known: list[str]) -> str:
-    import difflib
-
     from devices.site.site import find_name
 
     if (name := find_name(typed, known)) is None:
-        near = difflib.get_close_matches(typed.lower(), known, 1, 0.4)
-        hint = f"did you mean {near[0]}?" if near else f"devices: {', '.join(known)}"
+        hint = did_you_mean(typed.lower(), known, f"devices: {', '.join(known)}")
         raise UsageError(f"the site has no device {typed!r}", hint=hint)
     return name

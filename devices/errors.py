@@ -1,5 +1,8 @@
 """Errors sorted by what the person should do next; every package's own errors derive from these."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class EdgeError(Exception):
     """A failure this project can explain; `hint` is the next thing to try."""
@@ -33,3 +36,9 @@ class GateError(EdgeError):
     """It ran, and the result is not good enough."""
 
     exit_code = 5
+
+
+def did_you_mean(typed: str, known: Iterable[str], otherwise: str = "") -> str:
+    """Return the hint that names the nearest of the known names, or `otherwise` if none is near."""
+    near = difflib.get_close_matches(typed, list(known), 1, 0.4)
+    return f"did you mean {near[0]}?" if near else otherwise

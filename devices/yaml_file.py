@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from devices.errors import UsageError
+from devices.errors import UsageError, did_you_mean
 
 
 class Strict(BaseModel):
@@ -95,8 +94,8 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> tuple[tuple
     first = error.errors()[0]
     location, message = tuple(first["loc"]), first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(location[-1]), valid_keys(model, location[:-1]), 1, 0.4)
-        return location, f"unknown key {location[-1]!r}", f"nearest valid key: {near[0]}" if near else ""
+        hint = did_you_mean(str(location[-1]), valid_keys(model, location[:-1]))
+        return location, f"unknown key {location[-1]!r}", hint
     return location, message, ""
 
 

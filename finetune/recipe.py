@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import io
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 
-from devices.errors import UsageError
+from devices.errors import UsageError, did_you_mean
 from devices.yaml_file import Strict, first_problem, parse_value, plain_values, read_yaml
 from edge_agent.evaluation.gate_limits import GateLimits
 from finetune.data.plan_kinds import MAKERS
@@ -201,8 +200,8 @@ def recipe_path(name_or_path: str | Path) -> Path:
         return path
     path = RECIPES_FOLDER / f"{name_or_path}.yaml"
     if not path.is_file():
-        near = difflib.get_close_matches(str(name_or_path), list_recipes(), 1, 0.4)
-        hint = f"did you mean {near[0]}?" if near else f"recipes: {', '.join(list_recipes())}; or give a .yaml file"
+        others = f"recipes: {', '.join(list_recipes())}; or give a .yaml file"
+        hint = did_you_mean(str(name_or_path), list_recipes(), others)
         raise UsageError(f"no recipe is called {str(name_or_path)!r}", hint=hint)
     return path
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
@@ -22,7 +21,7 @@ from devices.driver import (
     Reading,
     UrgentDriver,
 )
-from devices.errors import UsageError
+from devices.errors import UsageError, did_you_mean
 from devices.site.schema import Value
 from devices.site.site import Device, Site, load_site, site_path
 from devices.yaml_file import YamlFile, first_problem, read_yaml
@@ -62,11 +61,8 @@ def load_driver_type(name: str) -> DriverType:
         if not isinstance(loaded, DriverType):
             raise UsageError(f"the driver plug-in {name} is no DriverType but {type(loaded).__name__}")
         return loaded
-    near = difflib.get_close_matches(name, driver_types(), 1, 0.4)
-    raise UsageError(
-        f"no driver is of the type {name!r}",
-        hint=f"did you mean {near[0]}?" if near else f"types: {', '.join(driver_types())}",
-    )
+    hint = did_you_mean(name, driver_types(), f"types: {', '.join(driver_types())}")
+    raise UsageError(f"no driver is of the type {name!r}", hint=hint)
 
 
 def load_checked_site(name_or_path: str | Path) -> Site:

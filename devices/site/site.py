@@ -6,7 +6,6 @@ Vocabulary: W3C Web of Things Thing Description 1.1 (properties, actions, data s
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection
 from functools import cache
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from devices.errors import UsageError
+from devices.errors import UsageError, did_you_mean
 from devices.site.action import Action
 from devices.site.schema import DataSchema, Name, Plain, Value
 from devices.yaml_file import Strict, YamlFile, plain_values, read_yaml
@@ -113,8 +112,8 @@ class Site(Strict):
 
 def _require_known(name: str, known: dict[str, Any], what: str) -> None:
     if name not in known:
-        near = difflib.get_close_matches(name, known, 1, 0.4)
-        raise ValueError(f"{what} {name!r}, which does not exist" + (f"; did you mean {near[0]!r}?" if near else ""))
+        hint = did_you_mean(name, known)
+        raise ValueError(f"{what} {name!r}, which does not exist" + (f"; {hint}" if hint else ""))
 
 
 def find_name(typed: str, known: Collection[str]) -> str | None:
@@ -149,8 +148,8 @@ def site_path(name_or_path: str | Path) -> Path:
     if path.suffix not in {".yaml", ".yml"}:
         path = SITES_FOLDER / f"{name_or_path}.yaml"
         if not path.is_file():
-            near = difflib.get_close_matches(str(name_or_path), list_sites(), 1, 0.4)
-            hint = f"did you mean {near[0]}?" if near else f"sites: {', '.join(list_sites())}; or give a .yaml file"
+            others = f"sites: {', '.join(list_sites())}; or give a .yaml file"
+            hint = did_you_mean(str(name_or_path), list_sites(), others)
             raise UsageError(f"no site is called {str(name_or_path)!r}", hint=hint)
     return path
 
@@ -183,8 +182,7 @@ def _build_site(source: YamlFile) -> Site:
     allowed = ["schema", "name", "title", "models", "drivers", "devices", "world"]
     for key in root:
         if key not in allowed:
-            near = difflib.get_close_matches(str(key), allowed, 1, 0.4)
-            raise source.fail((key,), f"unknown key {key!r}", f"nearest valid key: {near[0]}" if near else "")
+            raise source.fail((key,), f"unknown key {key!r}", did_you_mean(str(key), allowed))
     if not isinstance(root.get("devices"), dict) or not root["devices"]:
         raise source.fail(("devices",), "devices must be a mapping of at least one device")
     models = load_models() | dict(root.get("models") or {})
@@ -204,8 +202,7 @@ def _build_device(source: YamlFile, name: str, entry: Any, models: dict[str, Any
     model_name = merged.pop("model", None)
     if model_name is not None:
         if model_name not in models:
-            near = difflib.get_close_matches(str(model_name), models, 1, 0.4)
-            hint = f"did you mean {near[0]}?" if near else f"models: {', '.join(models)}"
+            hint = did_you_mean(str(model_name), models, f"models: {', '.join(models)}")
             raise source.fail((*keys, "model"), f"device {name}: no model is called {model_name!r}", hint)
         merged = merge_mappings(models[model_name], merged)
     merged.setdefault("title", str(name).replace("_", " "))

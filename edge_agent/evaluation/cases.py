@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from devices.durable import write_file
-from devices.errors import UsageError
+from devices.json_lines import read_json_lines
 from devices.site.schema import Value
 from devices.site.tools import Command
 
@@ -54,17 +54,7 @@ class Case:
 
 def read_cases(path: Path) -> list[Case]:
     """Return the cases of a JSONL file. Raises UsageError with file and line."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the cases {path}: {error}") from error
-    cases = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            cases.append(_case_from_dict(json.loads(line)))
-        except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{path}:{number}: not a case: {error!r}") from error
-    return cases
+    return [case for _, case in read_json_lines(path, _case_from_dict, "case")]
 
 
 def _case_from_dict(plain: dict[str, Any]) -> Case:

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from devices.errors import GateError
+from devices.errors import GateError, UsageError
+from devices.json_lines import read_json_lines
 from devices.site.tools import Command
 from edge_agent.bundle import SMOKE, SMOKE_RECORD, Bundle, BundleTampered
 from edge_agent.evaluation.cases import Case, State, read_cases, write_cases
@@ -166,9 +167,9 @@ def read_smoke(bundle: Bundle) -> Smoke | None:
         return None
     cases = read_cases(bundle.smoke_path)
     try:
-        record = [_reply(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BundleTampered(f"{path}: not a record of smoke cases: {error!r}") from error
+        record = [reply for _, reply in read_json_lines(path, _reply, "record of a smoke case")]
+    except UsageError as error:
+        raise BundleTampered(str(error)) from error
     if not cases or [one.id for one in cases] != [one.id for one in record]:
         raise BundleTampered(f"{path}: not a record of the cases in {SMOKE}")
     return Smoke(tuple(cases), tuple(record))

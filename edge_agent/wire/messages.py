@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from devices.site.schema import Value
 from devices.site.tools import ToolCall
@@ -101,3 +101,26 @@ def json_value(value: Value) -> str:
         value = round(value, 1)
         value = int(value) if value == int(value) else value
     return compact_json(value)
+
+
+def message_to_dict(message: Message) -> dict[str, Any]:
+    """Return a turn as JSON has it."""
+    plain: dict[str, Any] = {"role": message.role, "text": message.text}
+    if message.role == "assistant":
+        plain["thought"] = message.thought
+    if message.calls:
+        plain["calls"] = [{"name": call.name, "arguments": call.arguments} for call in message.calls]
+    return plain
+
+
+def message_from_dict(plain: dict[str, Any]) -> Message:
+    """Return the turn of such JSON. Raises ValueError, KeyError or TypeError if it is none."""
+    if plain["role"] not in get_args(Role):
+        raise ValueError(f"unknown role {plain['role']!r}")
+    calls = tuple(ToolCall(call["name"], call["arguments"]) for call in plain.get("calls", []))
+    return Message(plain["role"], plain["text"], plain.get("thought", ""), calls)
+
+
+def messages_of(plain: dict[str, Any]) -> list[Message]:
+    """Return the turns of a conversation's JSON, `{"messages": [...]}`. Raises as message_from_dict."""
+    return [message_from_dict(message) for message in plain["messages"]]

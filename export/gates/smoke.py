@@ -10,6 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from devices.errors import UsageError
+from devices.json_lines import read_json_lines
 from devices.site.site import Site
 from edge_agent.engine.process import EngineProcess, EngineSettings
 from edge_agent.evaluation.case_simulation import CaseSimulation
@@ -18,7 +19,7 @@ from edge_agent.evaluation.scoring import score_case
 from edge_agent.evaluation.selftest import play
 from edge_agent.evaluation.smoke import Smoke, SmokeReply
 from edge_agent.wire.chat_template import ChatTemplate
-from edge_agent.wire.messages import request_of
+from edge_agent.wire.messages import messages_of, request_of
 
 SMOKE_CASES = 28  # home has 14 kinds: two of each
 DRAWN_CASES, SMOKE_SEED = 300, 5000  # to choose from; gates and evaluation have seeds of their own
@@ -51,13 +52,8 @@ def asked_in(rows: Path) -> Iterator[str]:
     """Yield `words_of` the requests in a file of conversations; there are none in a file that is gone."""
     if not rows.is_file():
         return
-    with rows.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                messages = json.loads(line).get("messages", [])
-                yield from (words_of(request_of(one["text"])) for one in messages if one["role"] == "user")
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise UsageError(f"{rows}:{number}: not a conversation: {error!r}") from error
+    for _, messages in read_json_lines(rows, messages_of, "conversation"):
+        yield from (words_of(request_of(message.text)) for message in messages if message.role == "user")
 
 
 def rows_of(run: Path) -> list[Path]:

@@ -6,14 +6,13 @@ programs that take more of the box's memory than its profile reserves.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from devices.errors import UsageError
+from devices.errors import UsageError, did_you_mean
 from devices.yaml_file import Strict, plain_values, read_yaml
 from edge_agent.engine.engine import CONTEXT_TOKENS
 from export.architectures import Shape
@@ -72,8 +71,7 @@ def load_target(name: str) -> Target:
     except ValidationError as error:
         raise source.explain((), error, _Targets) from error
     if name not in targets:
-        near = difflib.get_close_matches(name, targets, 1, 0.4)
-        hint = f"did you mean {near[0]}?" if near else f"targets: {', '.join(targets)}"
+        hint = did_you_mean(name, targets, f"targets: {', '.join(targets)}")
         raise UsageError(f"{source.path} has no target {name!r}", hint=hint)
     return targets[name]
 

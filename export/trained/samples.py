@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from devices.errors import UsageError
-from devices.site.tools import ToolCall
+from devices.json_lines import read_json_lines
 from edge_agent.engine.engine import common_length
 from edge_agent.wire.chat_template import ChatTemplate
 from edge_agent.wire.markers import CALL, END_THINK
-from edge_agent.wire.messages import Message, Role
+from edge_agent.wire.messages import Message, messages_of
 from export.llama_cpp_file import LlamaFile
 
 Part = Literal["thought", "call", "answer", "prompt"]
@@ -81,23 +80,8 @@ def scored_rows(model: LlamaFile, samples: Sequence[Sample]) -> list[Scored]:
 
 def read_samples(path: Path, template: ChatTemplate) -> list[Sample]:
     """Return the conversations of a run's sample.jsonl. Raises UsageError with file and line."""
-    samples = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {path}: {error}") from error
-    for number, line in enumerate(lines, start=1):
-        try:
-            messages = [
-                Message(turn["role"], turn["text"], turn.get("thought", ""),
-                        tuple(ToolCall(call["name"], call["arguments"]) for call in turn.get("calls", [])))
-                for turn in json.loads(line)["messages"]
-            ]  # fmt: skip
-            if unknown := {message.role for message in messages} - set(get_args(Role)):
-                raise ValueError(f"no role is called {min(unknown)!r}")
-        except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{path}:{number}: not a conversation: {error!r}") from error
-        samples.append(sample_of(template, messages))
+    read = read_json_lines(path, messages_of, "conversation")
+    samples = [sample_of(template, messages) for _, messages in read]
     if not samples:
         raise UsageError(f"{path} has no conversation to check the export on")
     return samples

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from devices.errors import UsageError
+from devices.json_lines import read_json_lines
 from devices.site.site import Site
 from edge_agent.evaluation.model_processes import Placement, find_model, grade
 from edge_agent.evaluation.scoring import score_case
-from edge_agent.wire.messages import Message, body_of
+from edge_agent.wire.messages import Message, body_of, message_from_dict, message_to_dict
 from finetune.data.encoded_rows import EncodedRows, RowEncoder
 from finetune.data.generator import generate_practice
-from finetune.data.rows import IGNORED, message_from_dict, message_to_dict, prompt_length
+from finetune.data.rows import IGNORED, prompt_length
 
 OPENERS = {"huggingface": "finetune.inference.huggingface_engine:open_engine"}
 
@@ -77,18 +78,7 @@ def read_pairs(path: Path) -> Iterator[tuple[str, Pair]]:
     Raises:
         UsageError: the file cannot be read, or a line is no pair; the message names file and line.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the pairs {path}: {error}") from error
-    for number, line in enumerate(lines, start=1):
-        if line:
-            try:
-                yield f"{path}:{number}", Pair.from_dict(json.loads(line))
-            except (ValueError, KeyError, TypeError) as error:
-                raise UsageError(
-                    f"{path}:{number}: not a pair: {error!r}", hint="edgewright data pairs MODEL --out FILE makes them"
-                ) from error
+    return read_json_lines(path, Pair.from_dict, "pair", "edgewright data pairs MODEL --out FILE makes them")
 
 
 def both_replies(pairs: list[dict[str, list[int]]]) -> EncodedRows:

@@ -12,9 +12,9 @@ from typing import Any
 
 from devices.durable import aside_of, finish
 from devices.errors import UsageError
-from devices.site.tools import ToolCall
+from devices.json_lines import read_json_lines
 from edge_agent.wire.chat_template import ChatTemplate, Segment
-from edge_agent.wire.messages import Message
+from edge_agent.wire.messages import Message, message_to_dict, messages_of
 
 IGNORED = -100  # PyTorch cross_entropy, default of ignore_index
 
@@ -49,18 +49,9 @@ class Row:
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Row:
         """Return the row of such JSON. Raises ValueError, KeyError or TypeError if it is none."""
-        messages = tuple(message_from_dict(message) for message in plain["messages"])
-        return cls(tuple(plain["kinds"]), messages, tuple(plain.get("tools", ())), bool(plain.get("varied")))
-
-
-def message_to_dict(message: Message) -> dict[str, Any]:
-    """Return a turn as JSON has it."""
-    plain: dict[str, Any] = {"role": message.role, "text": message.text}
-    if message.role == "assistant":
-        plain["thought"] = message.thought
-    if message.calls:
-        plain["calls"] = [{"name": call.name, "arguments": call.arguments} for call in message.calls]
-    return plain
+        return cls(
+            tuple(plain["kinds"]), tuple(messages_of(plain)), tuple(plain.get("tools", ())), bool(plain.get("varied"))
+        )
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -69,26 +60,9 @@ def read_rows(path: Path) -> Iterator[Row]:
     Raises:
         UsageError: the file cannot be read, or a line is no row; the message names file and line.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the conversations {path}: {error}") from error
-    for number, line in enumerate(lines, start=1):
-        try:
-            yield Row.from_dict(json.loads(line))
-        except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(
-                f"{path}:{number}: not a conversation: {error!r}",
-                hint='a line is {"kinds": [...], "messages": [{"role": ..., "text": ...}, ...]}',
-            ) from error
-
-
-def message_from_dict(plain: dict[str, Any]) -> Message:
-    """Return the turn of such JSON. Raises ValueError, KeyError or TypeError if it is none."""
-    if plain["role"] not in ("system", "user", "assistant", "tool"):
-        raise ValueError(f"unknown role {plain['role']!r}")
-    calls = tuple(ToolCall(call["name"], call["arguments"]) for call in plain.get("calls", []))
-    return Message(plain["role"], plain["text"], plain.get("thought", ""), calls)
+    hint = 'a line is {"kinds": [...], "messages": [{"role": ..., "text": ...}, ...]}'
+    for _, row in read_json_lines(path, Row.from_dict, "conversation", hint):
+        yield row
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> int:

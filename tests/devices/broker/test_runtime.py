@@ -103,7 +103,7 @@ def test_check_touches_nothing_and_finds_lines(tmp_path: Path, capsys: pytest.Ca
         ("position: {holding: 1}", "position: {holdin: 1}", "holdin"),
         ("position: {holding: 1}", "position: {input: 9}", "position cannot be written: coil and holding can"),
         ("at: {speed: {holding: 3}}", "at: {}", "air_fan has no address for speed"),
-        ("driver: plc\n    at: {speed", "driver: plx\n    at: {speed", "did you mean 'plc'"),
+        ("driver: plc\n    at: {speed", "driver: plx\n    at: {speed", "did you mean plc"),
         ("type: modbus", "type: modbu", "did you mean modbus"),
         ("unit: 1", "unit: 300", "unit"),
     ):
