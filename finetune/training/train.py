@@ -80,13 +80,57 @@ def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | 
         GateError: the data has seen evaluation cases; or the run is finished, and the loss on general rows rose by
             more than the recipe allows.
     """
+    progress = progress or StepProgress(sys.stderr if is_first_process() else io.StringIO())
+    run = _prepare(recipe, progress)
+    if is_first_process():
+        open_run(recipe, run.out, resume=resume)
+    run.processes.wait_for_everyone()
+    fitted = _fit(run, last_checkpoint(part_of(run.out)) if resume else None, progress)
+    run.processes.wait_for_everyone()
+    facts = _save(run, fitted, progress)
+    run.processes.wait_for_everyone()
+    if is_first_process():
+        finish_run(run.out, facts, run_page(facts))
+    _require_little_forgotten(recipe, facts)
+    return facts
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What is known of a run before its first step. `fitted` is the recipe with what `auto` came to."""
+
+    recipe: Recipe
+    fitted: Recipe
+    contract: Contract
+    machine: Machine
+    processes: Any
+    tokenizer: Any
+    data: TrainingData
+    planner: Planner
+
+    @property
+    def out(self) -> Path:
+        return Path(self.recipe.out)
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A trained model: the parameters it trained of all, the general rows' loss before, and how long it took."""
+
+    trainer: Any
+    trained_parameters: int
+    all_parameters: int
+    general_before: tuple[float, int]
+    seconds: float
+
+
+def _prepare(recipe: Recipe, progress: StepProgress) -> _Prepared:
+    """Check and load everything but the model; raise before any weight is loaded if memory will not do."""
     from accelerate import PartialState
 
-    from finetune.training.adapter_trainer import build_trainer
+    import finetune.training.adapter_trainer  # noqa: F401  # what training has loaded is counted
     from finetune.training.plan import free_for
 
-    is_first = is_first_process()
-    progress = progress or StepProgress(sys.stderr if is_first else io.StringIO())
     contract = contract_of(load_site(recipe.site), load_template(recipe.template))
     machine = _choose_machine(recipe, progress)
     if is_sharded() and (recipe.training.share_prefix or recipe.preference):
@@ -99,53 +143,60 @@ def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | 
     processes = PartialState(cpu=machine.device == "cpu")
     tokenizer = load_tokenizer(recipe)
     data = _load_data(recipe, contract, tokenizer, progress)
-    rows = data.trained
-    out = Path(recipe.out)
     planner = _planner(recipe, machine, data)
     fitted = planner.fit(recipe, free := free_for(machine))
     _require_fit(planner.shortage(fitted, free))
     if machine.device == "cpu":
         keep_freed_memory(planner.has_plenty(fitted, free))
-    if is_first:
-        open_run(recipe, out, resume=resume)
-    processes.wait_for_everyone()
-    checkpoint = last_checkpoint(part_of(out)) if resume else None
+    return _Prepared(recipe, fitted, contract, machine, processes, tokenizer, data, planner)
 
+
+def _fit(run: _Prepared, checkpoint: Path | None, progress: StepProgress) -> _Fitted:
+    """Load the base and train; UnavailableError with what would help if memory runs out."""
     trainer = None
     try:
-        if recipe.preference:
-            from finetune.training.preference_trainer import build_preference_trainer
-
-            trainer = build_preference_trainer(fitted, recipe.preference, machine, tokenizer, data.pairs, progress)
-        else:
-            trainer = build_trainer(fitted, machine, tokenizer, rows, data.held_out, progress)
+        trainer = _build_trainer(run, progress)
         trained, total = count_parameters(trainer.model)
         progress.note(f"trained parameters {trained:,} of {total:,} ({trained / total:.2%})")
-        general_before = _measure_general(trainer, data.general)  # of a fresh adapter: the base
-        progress.note(f"at most {fitted.training.batch_tokens} tokens through the layers at once")
+        general_before = _measure_general(trainer, run.data.general)  # of a fresh adapter: the base
+        progress.note(f"at most {run.fitted.training.batch_tokens} tokens through the layers at once")
         started_s = time.monotonic()
-        _train(trainer, checkpoint, part_of(out), progress)
+        _train(trainer, checkpoint, part_of(run.out), progress)
     except (MemoryError, OSError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)  # what they hold is needed to say what helps
         where = f"at step {trainer.state.global_step}" if trainer else "loading the base"
-        name = "GPU memory" if machine.device == "cuda" else "memory"
-        raise UnavailableError(f"out of {name} {where}", hint=planner.hint(fitted)) from error
-    seconds = time.monotonic() - started_s
+        name = "GPU memory" if run.machine.device == "cuda" else "memory"
+        raise UnavailableError(f"out of {name} {where}", hint=run.planner.hint(run.fitted)) from error
+    return _Fitted(trainer, trained, total, general_before, time.monotonic() - started_s)
 
-    processes.wait_for_everyone()
-    if (best := part_of(out) / BEST).exists():
+
+def _build_trainer(run: _Prepared, progress: StepProgress) -> Any:
+    if run.recipe.preference:
+        from finetune.training.preference_trainer import build_preference_trainer
+
+        pairs, preference = run.data.pairs, run.recipe.preference
+        return build_preference_trainer(run.fitted, preference, run.machine, run.tokenizer, pairs, progress)
+    from finetune.training.adapter_trainer import build_trainer
+
+    return build_trainer(run.fitted, run.machine, run.tokenizer, run.data.trained, run.data.held_out, progress)
+
+
+def _save(run: _Prepared, fitted: _Fitted, progress: StepProgress) -> RunFacts:
+    """Write the adapter, the best one if that was kept, and return what the run was."""
+    recipe, data, machine, trainer = run.recipe, run.data, run.machine, fitted.trainer
+    if (best := part_of(run.out) / BEST).exists():
         trainer.load_adapter(best)
-    trainer.save_adapter(part_of(out) / "adapter")
-    general = _general_facts(recipe.general, data.general, general_before, trainer, progress)
-    metrics = Metrics(part_of(out) / METRICS, trainer.state.global_step)
-    facts = RunFacts(
+    trainer.save_adapter(part_of(run.out) / "adapter")
+    general = _general_facts(recipe.general, data.general, fitted.general_before, trainer, progress)
+    metrics = Metrics(part_of(run.out) / METRICS, trainer.state.global_step)
+    return RunFacts(
         base=recipe.base_path_or_name,
         base_sha256=base_sha256(recipe.base_path_or_name),
         site=recipe.site,
         template=recipe.template,
-        contract=contract.digest,
+        contract=run.contract.digest,
         data=DataFacts(
             path=recipe.data,
             sha256=file_sha256(Path(recipe.data)),
@@ -158,26 +209,25 @@ def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | 
         device=machine.device,
         dtype=machine.dtype_name,
         optimizer=machine.optimizer,
-        trained_parameters=trained,
-        all_parameters=total,
+        trained_parameters=fitted.trained_parameters,
+        all_parameters=fitted.all_parameters,
         losses=metrics.series("loss"),
         held_out_losses=metrics.series(HELD_OUT_LOSS),
         general=general,
-        seconds=round(seconds, 1),
-        tokens_per_s=round(trainer.all_seen_tokens / seconds, 1),
+        seconds=round(fitted.seconds, 1),
+        tokens_per_s=round(trainer.all_seen_tokens / fitted.seconds, 1),
         seed=recipe.seed,
-        processes=processes.num_processes,
+        processes=run.processes.num_processes,
     )
-    processes.wait_for_everyone()
-    if is_first:
-        finish_run(out, facts, run_page(facts))
-    most = recipe.general.max_rise if recipe.general else None
+
+
+def _require_little_forgotten(recipe: Recipe, facts: RunFacts) -> None:
+    general, most = facts.general, recipe.general.max_rise if recipe.general else None
     if general and most is not None and (rise := general.loss_after - general.loss_before) > most:
         raise GateError(
-            f"{out}: the loss on {general.held_out_rows} general rows rose by {rise:.3f} nats a token",
+            f"{recipe.out}: the loss on {general.held_out_rows} general rows rose by {rise:.3f} nats a token",
             hint=f"general.max_rise is {most}; raise general.share, or train less",
         )
-    return facts
 
 
 def is_first_process() -> bool:
