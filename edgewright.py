@@ -18,9 +18,6 @@ import typer
 
 from devices.errors import EdgeError, UnavailableError
 
-# Engines that edge_agent may not import: a name for `edgewright eval --engine`, and the function that opens it.
-ENGINE_OPENERS = {"huggingface": "finetune.inference.huggingface_engine:open_engine"}
-CASE_MAKER = "finetune.data.generator:generate_cases"  # held-out cases, for `edgewright eval` without --cases
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 BROKEN_PIPE = 1
 
@@ -43,8 +40,8 @@ def build_app() -> typer.Typer:
     app.callback()(_global_options)
     devices.cli.register(app)
     finetune.cli.register(app)
-    export.cli.register(app, openers=ENGINE_OPENERS, case_maker=CASE_MAKER)
-    edge_agent.cli.register(app, openers=ENGINE_OPENERS, case_maker=CASE_MAKER)
+    export.cli.register(app)
+    edge_agent.cli.register(app)
     edgewright_demo.register(app)
     return app
 

@@ -24,7 +24,6 @@ from edge_agent.evaluation.cases import read_cases
 from edge_agent.evaluation.evaluation import CaseOutcome
 from edge_agent.evaluation.model_processes import Placement, find_model, grade
 from edge_agent.evaluation.report import EngineRun, Provenance, build_report, terminal_table
-from edgewright import ENGINE_OPENERS
 
 RUN_PLACES = {
     "Hugging Face, GPU, 16 bits": Placement("cuda"),
@@ -82,7 +81,7 @@ def main() -> int:
     found, missing = places(given.models)
     runs: list[EngineRun] = []
     for label, name, placement in found:
-        model = replace(find_model(name, site, ENGINE_OPENERS), label=label)
+        model = replace(find_model(name, site), label=label)
         runs += grade([model], site, cases, placement)
     provenance = Provenance("", "python -m benchmarks.placements", machine_with_gpu(), installed_versions())
     report = build_report(runs, provenance, title=f"{site.name} in {len(runs)} places")

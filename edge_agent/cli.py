@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from pkgutil import resolve_name
 from random import Random
 from typing import Annotated, Any
 
@@ -15,70 +14,64 @@ import typer
 from devices.cli import Mode
 from devices.errors import UsageError
 from edge_agent.evaluation.cases import CASES, CASES_SEED
+from edge_agent.plugins import CASE_MAKERS, GENERATOR, load_plugin
 
 _Site = Annotated[str, typer.Option("--site", help="A site that ships with Edgewright, or a .yaml file.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _GpuLayers = Annotated[int, typer.Option("--gpu-layers", help="llama.cpp layers on the GPU; -1 for all.")]
 
 
-def register(app: typer.Typer, *, openers: Mapping[str, str], case_maker: str) -> None:
-    """Add this package's commands.
-
-    Args:
-        app: takes them.
-        openers: "module:function" by name, for engines that this package may not import.
-        case_maker: "module:function" that makes held-out cases: (site, count, seed) -> cases.
-    """
-
-    def evaluate(
-        models: Annotated[list[str], typer.Argument(help="GGUF files, bundles, boxes, runs, folders or hub names.")],
-        out: Annotated[Path, typer.Option("--out", help="Folder for report.html and report.json.")],
-        site: _Site = "home",
-        cases: Annotated[Path | None, typer.Option(help="A file of cases; default: made anew, held out.")] = None,
-        count: Annotated[int, typer.Option("-n", "--count", min=1, help="Cases to make.")] = CASES,
-        seed: Annotated[int, typer.Option("--seed", min=0, help="Of the cases to make.")] = CASES_SEED,
-        device: Annotated[str, typer.Option("--device", help="cpu or cuda, for Hugging Face models.")] = "cpu",
-        gpu_layers: _GpuLayers = 0,
-        names_seed: Annotated[
-            int | None,
-            typer.Option("--renamed", help="Give tools and arguments other names, by this seed; new cases are made."),
-        ] = None,
-        load_in_4bit: Annotated[bool, typer.Option("--nf4", help="Load Hugging Face models as NF4.")] = False,
-        stage_times: Annotated[Path | None, typer.Option(hidden=True)] = None,
-        as_json: _Json = False,
-    ) -> None:
-        """Measure models on the same held-out cases; writes report.html and report.json."""
-        from devices.site.renaming import renamed
-        from devices.site.site import load_site
-        from edge_agent.evaluation.model_processes import Placement, evaluate_models, load_or_make_cases
-        from edge_agent.evaluation.report import terminal_table, write_report
-
-        if names_seed is not None and cases:
-            raise UsageError("--renamed makes its own cases: those of a file have the tools' own names")
-        trained = load_site(site)
-        other = None if names_seed is None else renamed(trained, Random(names_seed))
-        loaded = load_or_make_cases(
-            cases, lambda: resolve_name(case_maker), other or trained, count, seed, out / "cases.jsonl"
-        )
-        placement = Placement(device, gpu_layers, load_in_4bit)
-        times = json.loads(stage_times.read_text(encoding="utf-8")) if stage_times else {}
-        report = evaluate_models(
-            models,
-            trained,
-            loaded,
-            placement,
-            openers,
-            command=_command_line(),
-            stage_times_s=times,
-            renamed=other,
-        )
-        json_path, html_path = write_report(report, out)
-        print(json_path.read_text(encoding="utf-8") if as_json else f"{terminal_table(report)}\n{html_path}")
-
+def register(app: typer.Typer) -> None:
+    """Add this package's commands."""
     app.command("eval")(evaluate)
     app.command("run")(run)
     app.command("bench")(bench)
     app.command("selftest")(selftest)
+
+
+def evaluate(
+    models: Annotated[list[str], typer.Argument(help="GGUF files, bundles, boxes, runs, folders or hub names.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for report.html and report.json.")],
+    site: _Site = "home",
+    cases: Annotated[Path | None, typer.Option(help="A file of cases; default: made anew, held out.")] = None,
+    count: Annotated[int, typer.Option("-n", "--count", min=1, help="Cases to make.")] = CASES,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the cases to make.")] = CASES_SEED,
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda, for Hugging Face models.")] = "cpu",
+    gpu_layers: _GpuLayers = 0,
+    names_seed: Annotated[
+        int | None,
+        typer.Option("--renamed", help="Give tools and arguments other names, by this seed; new cases are made."),
+    ] = None,
+    load_in_4bit: Annotated[bool, typer.Option("--nf4", help="Load Hugging Face models as NF4.")] = False,
+    stage_times: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    as_json: _Json = False,
+) -> None:
+    """Measure models on the same held-out cases; writes report.html and report.json."""
+    from devices.site.renaming import renamed
+    from devices.site.site import load_site
+    from edge_agent.evaluation.model_processes import Placement, evaluate_models, load_or_make_cases
+    from edge_agent.evaluation.report import terminal_table, write_report
+
+    if names_seed is not None and cases:
+        raise UsageError("--renamed makes its own cases: those of a file have the tools' own names")
+    trained = load_site(site)
+    other = None if names_seed is None else renamed(trained, Random(names_seed))
+    loaded = load_or_make_cases(
+        cases, lambda: load_plugin(CASE_MAKERS, GENERATOR), other or trained, count, seed, out / "cases.jsonl"
+    )
+    placement = Placement(device, gpu_layers, load_in_4bit)
+    times = json.loads(stage_times.read_text(encoding="utf-8")) if stage_times else {}
+    report = evaluate_models(
+        models,
+        trained,
+        loaded,
+        placement,
+        command=_command_line(),
+        stage_times_s=times,
+        renamed=other,
+    )
+    json_path, html_path = write_report(report, out)
+    print(json_path.read_text(encoding="utf-8") if as_json else f"{terminal_table(report)}\n{html_path}")
 
 
 def _command_line() -> str:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
 from devices.errors import EdgeError, UsageError
+from edge_agent.plugins import CASE_MAKERS, GENERATOR, load_plugin
 
 if TYPE_CHECKING:
     from edge_agent.evaluation.cases import Case
@@ -23,104 +23,98 @@ _Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")
 TASK_CASES, TASK_SEED = 60, 4000  # of the last gate; `edgewright eval` makes its cases by other seeds
 
 
-def register(app: typer.Typer, *, openers: Mapping[str, str], case_maker: str) -> None:
-    """Add this package's commands.
-
-    Args:
-        app: takes them.
-        openers: "module:function" by name, for engines that this package may not import.
-        case_maker: "module:function" that makes held-out cases: (site, count, seed) -> cases.
-    """
-
-    def export(
-        run: Annotated[Path, typer.Argument(help="A folder that `edgewright train` made.")],
-        out: Annotated[Path, typer.Option("--out", help="The bundle's folder.")],
-        quant: Annotated[
-            list[str],
-            typer.Option(
-                "--quant",
-                help="F16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0 or IQ4_XS; several with commas. The last is bundled.",
-            ),
-        ] = ["Q4_K_M"],  # noqa: B006 (Typer's form for an option that repeats)
-        target: Annotated[
-            str, typer.Option("--target", help="A box, such as rpi5-8gb: its best quantization, instead of --quant.")
-        ] = "",
-        tensor: Annotated[
-            list[str] | None,
-            typer.Option("--tensor", help="PATTERN=TYPE: another type for tensors, as 'blk.*.attn_v.weight=Q8_0'."),
-        ] = None,
-        imatrix: Annotated[
-            bool, typer.Option("--imatrix/--no-imatrix", help="Weigh errors by the inputs of training conversations.")
-        ] = True,
-        dry_run: Annotated[
-            bool, typer.Option("--dry-run", help="Show every tensor's type and size and the file's; write nothing.")
-        ] = False,
-        work: Annotated[Path | None, typer.Option(help="Where GGUF files go; default: `gguf` beside OUT.")] = None,
-        base: Annotated[Path | None, typer.Option(help="The base model's folder, if not where the run says.")] = None,
-        smoke: Annotated[
-            Path | None, typer.Option(help="Your own cases beside the bundle's smoke cases; default: RUN/smoke.jsonl.")
-        ] = None,
-        name: Annotated[str | None, typer.Option(help="The model's name; default: the name of OUT.")] = None,
-        merge_base: Annotated[
-            str, typer.Option("--merge-base", help="original, or nf4: what NF4 keeps of the base, as training saw it.")
-        ] = "original",
-        measure_merge: Annotated[
-            bool, typer.Option("--measure-merge", help="Merge into both, evaluate both, keep the better.")
-        ] = False,
-        save_merged: Annotated[
-            Path | None, typer.Option("--save-merged", help="A folder for the merged model as Hugging Face has it.")
-        ] = None,
-        unmerged: Annotated[
-            bool,
-            typer.Option("--unmerged", help="Keep the adapter a file of its own, for boxes that have the base."),
-        ] = False,
-        gate: Annotated[
-            list[str] | None,
-            typer.Option("--gate", help="NAME=VALUE: another limit than the recipe's, such as call_kl=0.05."),
-        ] = None,
-        tasks: Annotated[
-            int, typer.Option("--tasks", min=0, help="Held-out tasks that Hugging Face and each file do; 0 for none.")
-        ] = TASK_CASES,
-        cases: Annotated[Path | None, typer.Option(help="A file of such tasks; default: made anew.")] = None,
-        as_json: _Json = False,
-    ) -> None:
-        """Merge, convert, quantize and check a run; write a bundle."""
-        from export.pipeline import ExportOptions, MergeBase, export_run, planned_sizes, quant_for
-        from export.quantize.plan import parse_overrides, parse_quants
-
-        if merge_base not in get_args(MergeBase)[:2]:
-            raise UsageError(f"unknown merge base {merge_base!r}", hint="choose from original, nf4")
-        quants = [quant_for(target, run, base, _log)] if target else parse_quants(quant)
-        gate_tasks = None if dry_run else _tasks(run, tasks, cases, openers["huggingface"], case_maker)
-        options = ExportOptions(
-            "better" if measure_merge else cast(MergeBase, merge_base),
-            save_merged,
-            unmerged,
-            parse_overrides(tensor or []),
-            imatrix,
-            gate or [],
-            gate_tasks,
-        )
-        if dry_run:
-            _show_plans(planned_sizes(run, quants, base, name or out.name, options), as_json)
-            return
-        result = export_run(
-            run,
-            quants,
-            out,
-            work=work,
-            base=base,
-            smoke=_smoke(run, smoke, gate_tasks, case_maker),
-            name=name,
-            options=options,
-            log=_log,
-            progress_bar=_progress_bar,
-        )
-        print(json.dumps(result, indent=2, ensure_ascii=False) if as_json else out)
-
+def register(app: typer.Typer) -> None:
+    """Add this package's commands."""
     app.command("export")(export)
     app.command("card")(card)
     app.command("flash")(flash)
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A folder that `edgewright train` made.")],
+    out: Annotated[Path, typer.Option("--out", help="The bundle's folder.")],
+    quant: Annotated[
+        list[str],
+        typer.Option(
+            "--quant",
+            help="F16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0 or IQ4_XS; several with commas. The last is bundled.",
+        ),
+    ] = ["Q4_K_M"],  # noqa: B006 (Typer's form for an option that repeats)
+    target: Annotated[
+        str, typer.Option("--target", help="A box, such as rpi5-8gb: its best quantization, instead of --quant.")
+    ] = "",
+    tensor: Annotated[
+        list[str] | None,
+        typer.Option("--tensor", help="PATTERN=TYPE: another type for tensors, as 'blk.*.attn_v.weight=Q8_0'."),
+    ] = None,
+    imatrix: Annotated[
+        bool, typer.Option("--imatrix/--no-imatrix", help="Weigh errors by the inputs of training conversations.")
+    ] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show every tensor's type and size and the file's; write nothing.")
+    ] = False,
+    work: Annotated[Path | None, typer.Option(help="Where GGUF files go; default: `gguf` beside OUT.")] = None,
+    base: Annotated[Path | None, typer.Option(help="The base model's folder, if not where the run says.")] = None,
+    smoke: Annotated[
+        Path | None, typer.Option(help="Your own cases beside the bundle's smoke cases; default: RUN/smoke.jsonl.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The model's name; default: the name of OUT.")] = None,
+    merge_base: Annotated[
+        str, typer.Option("--merge-base", help="original, or nf4: what NF4 keeps of the base, as training saw it.")
+    ] = "original",
+    measure_merge: Annotated[
+        bool, typer.Option("--measure-merge", help="Merge into both, evaluate both, keep the better.")
+    ] = False,
+    save_merged: Annotated[
+        Path | None, typer.Option("--save-merged", help="A folder for the merged model as Hugging Face has it.")
+    ] = None,
+    unmerged: Annotated[
+        bool,
+        typer.Option("--unmerged", help="Keep the adapter a file of its own, for boxes that have the base."),
+    ] = False,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option("--gate", help="NAME=VALUE: another limit than the recipe's, such as call_kl=0.05."),
+    ] = None,
+    tasks: Annotated[
+        int, typer.Option("--tasks", min=0, help="Held-out tasks that Hugging Face and each file do; 0 for none.")
+    ] = TASK_CASES,
+    cases: Annotated[Path | None, typer.Option(help="A file of such tasks; default: made anew.")] = None,
+    as_json: _Json = False,
+) -> None:
+    """Merge, convert, quantize and check a run; write a bundle."""
+    from export.pipeline import ExportOptions, MergeBase, export_run, planned_sizes, quant_for
+    from export.quantize.plan import parse_overrides, parse_quants
+
+    if merge_base not in get_args(MergeBase)[:2]:
+        raise UsageError(f"unknown merge base {merge_base!r}", hint="choose from original, nf4")
+    quants = [quant_for(target, run, base, _log)] if target else parse_quants(quant)
+    gate_tasks = None if dry_run else _tasks(run, tasks, cases)
+    options = ExportOptions(
+        "better" if measure_merge else cast(MergeBase, merge_base),
+        save_merged,
+        unmerged,
+        parse_overrides(tensor or []),
+        imatrix,
+        gate or [],
+        gate_tasks,
+    )
+    if dry_run:
+        _show_plans(planned_sizes(run, quants, base, name or out.name, options), as_json)
+        return
+    result = export_run(
+        run,
+        quants,
+        out,
+        work=work,
+        base=base,
+        smoke=_smoke(run, smoke, gate_tasks),
+        name=name,
+        options=options,
+        log=_log,
+        progress_bar=_progress_bar,
+    )
+    print(json.dumps(result, indent=2, ensure_ascii=False) if as_json else out)
 
 
 def card(path: Annotated[Path, typer.Argument(metavar="BUNDLE|BOX|GGUF")]) -> None:
@@ -183,7 +177,7 @@ def _log(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _tasks(run: Path, count: int, cases: Path | None, opener: str, case_maker: str) -> Tasks | None:
+def _tasks(run: Path, count: int, cases: Path | None) -> Tasks | None:
     """Return what the last gate runs; None for no cases."""
     if not count and not cases:
         return None
@@ -194,11 +188,11 @@ def _tasks(run: Path, count: int, cases: Path | None, opener: str, case_maker: s
     from export.trained.reference import best_device
 
     site = load_site(run / "site.yaml")
-    found = read_cases(cases) if cases else list(resolve_name(case_maker)(site, count, TASK_SEED))
-    return Tasks(site, found, opener, Placement(best_device()))
+    found = read_cases(cases) if cases else list(load_plugin(CASE_MAKERS, GENERATOR)(site, count, TASK_SEED))
+    return Tasks(site, found, Placement(best_device()))
 
 
-def _smoke(run: Path, own: Path | None, tasks: Tasks | None, case_maker: str) -> list[Case]:
+def _smoke(run: Path, own: Path | None, tasks: Tasks | None) -> list[Case]:
     """Return the bundle's smoke cases: a person's own, and some that neither the run nor the last gate has seen."""
     from devices.site.site import load_site
     from export.gates.smoke import DRAWN_CASES, SMOKE_SEED, asked_in, choose_cases, read_own_cases, rows_of, words_of
@@ -209,7 +203,7 @@ def _smoke(run: Path, own: Path | None, tasks: Tasks | None, case_maker: str) ->
     cases = read_own_cases(own, site) if own else []
     asked = [words_of(case.ask) for case in [*(tasks.cases if tasks else []), *cases]]
     used = {*asked, *(words for rows in rows_of(run) for words in asked_in(rows))}
-    return [*cases, *choose_cases(resolve_name(case_maker)(site, DRAWN_CASES, SMOKE_SEED), used)]
+    return [*cases, *choose_cases(load_plugin(CASE_MAKERS, GENERATOR)(site, DRAWN_CASES, SMOKE_SEED), used)]
 
 
 def _show_plans(plans: list[tuple[Plan, int]], as_json: bool) -> None:

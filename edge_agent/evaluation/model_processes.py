@@ -13,7 +13,6 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any
 
 from devices.errors import UnavailableError, UsageError
@@ -26,6 +25,7 @@ from edge_agent.evaluation.case_simulation import CaseSimulation
 from edge_agent.evaluation.cases import Case, read_cases, write_cases
 from edge_agent.evaluation.evaluation import LATENCY_CASES, CaseOutcome, Evaluation, evaluate, measure_latency, spread
 from edge_agent.evaluation.report import EngineRun, Provenance, Role, build_report
+from edge_agent.plugins import ENGINES, HUGGINGFACE, load_plugin
 from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.contract import contract_of, require_contract
 
@@ -40,8 +40,8 @@ class Model:
     Attributes:
         label: as the report calls it.
         role: what it is compared with.
-        path: GGUF file, or what the opener takes.
-        opener: "module:function" for an engine this package may not import; "" for llama.cpp.
+        path: GGUF file, or what the engine takes.
+        engine: name of an engine that another package offers (plugins.py); "" for llama.cpp.
         template: name of its chat template; "" is that of the models beside it.
         adapter: GGUF file of a LoRA adapter to apply to a GGUF file; "" for none.
     """
@@ -49,7 +49,7 @@ class Model:
     label: str
     role: Role
     path: str
-    opener: str = ""
+    engine: str = ""
     template: str = ""
     adapter: str = ""
 
@@ -63,7 +63,7 @@ class Placement:
     load_in_4bit: bool = False
 
 
-def find_model(name: str, site: Site, openers: Mapping[str, str]) -> Model:
+def find_model(name: str, site: Site) -> Model:
     """Return what a command line argument stands for: GGUF file, bundle, box, run, Hugging Face folder or hub name.
 
     Raises:
@@ -88,13 +88,13 @@ def find_model(name: str, site: Site, openers: Mapping[str, str]) -> Model:
         run = json.loads((path / "run.json").read_text(encoding="utf-8"))
         template = str(run.get("template"))
         require_contract(str(run.get("contract")), contract_of(site, load_template(template)).digest, f"run {path}")
-        return Model("tuned", "tuned", name, openers["huggingface"], template)
+        return Model("tuned", "tuned", name, HUGGINGFACE, template)
     is_mistyped = not path.exists() and path.parent != Path() and path.parent.is_dir()  # no name on the hub
     if is_mistyped or (path.exists() and not (path / "config.json").is_file()):
         raise UsageError(
             f"{path} is no model", hint="give a .gguf file, a bundle, a box, a run or a Hugging Face folder"
         )
-    return Model("base", "base", name, openers["huggingface"])
+    return Model("base", "base", name, HUGGINGFACE)
 
 
 def grade(
@@ -135,7 +135,7 @@ def _alone(model: Model, work: Callable[..., Any], *given: Any) -> Any:
 
 def _sequences(model: Model) -> int:
     """Return how many replies a model makes at once: a small one gains nothing from several."""
-    is_large = not model.opener and Path(model.path).stat().st_size > SMALL_MODEL_BYTES
+    is_large = not model.engine and Path(model.path).stat().st_size > SMALL_MODEL_BYTES
     return SEQUENCES if is_large else 1
 
 
@@ -165,8 +165,8 @@ def _time(model: Model, site: Site, cases: Sequence[Case], placement: Placement)
 
 
 def _open(model: Model, placement: Placement, context_tokens: int, sequences: int = 1) -> Any:
-    if model.opener:
-        return resolve_name(model.opener)(
+    if model.engine:
+        return load_plugin(ENGINES, model.engine)(
             model.path, template=model.template, device=placement.device, load_in_4bit=placement.load_in_4bit
         )
     from edge_agent.engine.llama_cpp_engine import LlamaEngine
@@ -222,7 +222,6 @@ def evaluate_models(
     site: Site,
     cases: Sequence[Case],
     placement: Placement,
-    openers: Mapping[str, str],
     *,
     command: str,
     stage_times_s: Mapping[str, float],
@@ -235,12 +234,11 @@ def evaluate_models(
         site: what their contract must be.
         cases: of the site, or of `renamed`.
         placement: where they run.
-        openers: of engines that this package may not import.
         command: for the report.
         stage_times_s: for the report.
         renamed: the site with other names of tools, on which they are evaluated instead.
     """
-    found = [find_model(name, site, openers) for name in names]
+    found = [find_model(name, site) for name in names]
     template = next((model.template for model in found if model.template), "chatml")
     models = [model if model.template else replace(model, template=template) for model in found]
     started_s = time.monotonic()

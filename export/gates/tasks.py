@@ -15,6 +15,7 @@ from edge_agent.evaluation.cases import Case
 from edge_agent.evaluation.gate_limits import GateLimits
 from edge_agent.evaluation.metrics import EngineMetrics, compare, measure
 from edge_agent.evaluation.model_processes import Model, Placement, grade
+from edge_agent.plugins import HUGGINGFACE
 from edge_agent.wire.chat_template import ChatTemplate
 from export.gates.parity import F16Reference
 from export.trained.samples import Sample
@@ -22,14 +23,10 @@ from export.trained.samples import Sample
 
 @dataclass(frozen=True)
 class Tasks:
-    """Cases to run, of a site, and the engines that run them.
-
-    `opener` is "module:function" of the Hugging Face engine, which this package may not import.
-    """
+    """Cases to run, of a site, and where."""
 
     site: Site
     cases: Sequence[Case]
-    opener: str
     placement: Placement
 
 
@@ -57,9 +54,7 @@ def check_tasks(
         GateError: a file does significantly fewer tasks.
     """
     with tempfile.TemporaryDirectory() as folder:
-        reference = Model(
-            "Hugging Face", "tuned", str(_over_base(run, base, Path(folder))), tasks.opener, template.name
-        )
+        reference = Model("Hugging Face", "tuned", str(_over_base(run, base, Path(folder))), HUGGINGFACE, template.name)
         models = [
             Model(name, "quant", str(path), template=template.name, adapter=str(adapter or ""))
             for name, path in files.items()

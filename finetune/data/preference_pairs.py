@@ -22,8 +22,6 @@ from finetune.data.encoded_rows import EncodedRows, RowEncoder
 from finetune.data.generator import generate_practice
 from finetune.data.rows import IGNORED, prompt_length
 
-OPENERS = {"huggingface": "finetune.inference.huggingface_engine:open_engine"}
-
 
 @dataclass(frozen=True)
 class Pair:
@@ -63,7 +61,7 @@ def find_pairs(model: str, site: Site, count: int, seed: int, placement: Placeme
         UsageError, ContractChanged: it is no model, or none for this site.
     """
     practice = list(generate_practice(site, count, seed))
-    found = find_model(model, site, OPENERS)
+    found = find_model(model, site)
     (run,) = grade([found], site, [case for case, _ in practice], placement, latency_cases=0)
     for outcome, (_, messages) in zip(run.evaluation.free, practice, strict=True):
         prompt = tuple(takewhile(lambda message: message.role != "assistant", messages))

@@ -15,7 +15,6 @@ from devices.errors import GateError, UsageError
 from devices.site.site import load_site
 from edge_agent.bundle import CURRENT, MODEL, open_bundle
 from edge_agent.wire.chat_template import ContractChanged
-from edgewright import CASE_MAKER
 from export import architectures as layout
 from export import cli
 from export.pipeline import export_run
@@ -115,7 +114,7 @@ def test_an_older_bundle_is_replaced(tmp_path: Path) -> None:
 
 def app() -> typer.Typer:
     made = typer.Typer()
-    cli.register(made, openers={"huggingface": ""}, case_maker=CASE_MAKER)
+    cli.register(made)
     return made
 
 

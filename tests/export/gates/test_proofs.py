@@ -138,7 +138,7 @@ def test_a_file_that_does_fewer_tasks_is_stopped(tiny: Tiny, tmp_path: Path) -> 
         files[name] = tmp_path / f"{name}.gguf"
         convert(STARTER_FOLDER, adapter, files[name], template=tiny.template, name=name, metadata={})
     cases = list(generate_cases(load_site("home"), 14, 8))
-    tasks = Tasks(load_site("home"), cases, "finetune.inference.huggingface_engine:open_engine", Placement())
+    tasks = Tasks(load_site("home"), cases, Placement())
     with pytest.raises(GateError, match="gate tasks") as caught:  # the right one, which comes first, has passed
         check_tasks(tasks, run, STARTER_FOLDER, files, None, tiny.template, GateLimits())
     found = re.search(r"broken does (\d) of 14, the Hugging Face model (\d+) ", str(caught.value))
