@@ -55,7 +55,7 @@ def imported_modules(source: str) -> set[str]:
         if isinstance(node, ast.Import):
             modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            modules.add(node.module)
+            modules |= {node.module} if "." in node.module else {f"{node.module}.{alias.name}" for alias in node.names}
     return modules
 
 
@@ -124,8 +124,8 @@ def test_rooms_import_those_before_them(path: Path) -> None:
 
 
 def test_the_check_of_rooms_sees() -> None:
-    source = "def f():\n    from devices.broker.broker import Broker\nimport devices.errors"
-    assert later_rooms("devices", "site", source) == ["devices.broker.broker"]
+    source = "def f():\n    from devices.broker.broker import Broker\nimport devices.errors\nfrom devices import cli"
+    assert sorted(later_rooms("devices", "site", source)) == ["devices.broker.broker", "devices.cli"]
     assert later_rooms("devices", "cli", source) == []
 
 

@@ -2,5 +2,5 @@
 
 In: prompts, grammars, a GGUF file.
 Out: completions with their counts and times.
-May import: grammar. Only the files llama_cpp_*.py know llama_cpp.
+May import: grammar, wire, devices. Only the files llama_cpp_*.py know llama_cpp.
 """

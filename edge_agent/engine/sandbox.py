@@ -1,7 +1,7 @@
 """Take from this process what an engine has no use for: opening sockets, files for writing, other programs, signals.
 
 A seccomp filter, which the kernel keeps until the process ends; no privileges are needed. Linux on x86-64 and 64-bit
-ARM; elsewhere nothing is done, and `confine` says so.
+ARM; elsewhere nothing is done, and `enter_sandbox` says so.
 
 Does not guard against: reading files that this user may read, using sockets and files that are open already, or using
 up the processor. Memory has its own limit (worker.py).

@@ -2,5 +2,5 @@
 
 In: a base folder, an adapter, a tokenizer.
 Out: GGUF files and merged checkpoints.
-May import: quantize and the files beside the rooms.
+May import: trained, quantize, the files beside the rooms, devices, edge_agent.
 """

@@ -2,5 +2,5 @@
 
 In: shapes, sample conversations, a target's name.
 Out: plans of tensor types, an importance matrix.
-May import: trained and the files beside the rooms.
+May import: trained, the files beside the rooms, devices, edge_agent.
 """

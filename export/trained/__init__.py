@@ -2,5 +2,5 @@
 
 In: a run folder.
 Out: the run's facts, sample conversations, reference probabilities.
-May import: the files beside the rooms.
+May import: the files beside the rooms, devices, edge_agent.
 """

@@ -2,5 +2,5 @@
 
 In: a site, or files in common formats.
 Out: rows, held-out cases, encoded rows, a data report.
-May import: finetune/recipe.py and pages.py, devices, edge_agent.
+May import: finetune/pages.py, devices, edge_agent.
 """

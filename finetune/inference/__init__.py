@@ -2,5 +2,5 @@
 
 In: a base, an adapter, prompts.
 Out: completions.
-May import: training and edge_agent.
+May import: finetune/recipe.py, training, devices, edge_agent.
 """

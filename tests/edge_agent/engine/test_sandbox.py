@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(
 )
 TRY = """
 import ctypes, os, platform, signal, socket, subprocess, sys, tempfile, threading
-from edge_agent.engine.sandbox import confine
+from edge_agent.engine.sandbox import enter_sandbox
 folder = sys.argv[1]
 open(folder + "/before", "w").write("x")
 one, other = socket.socketpair()
@@ -26,7 +26,7 @@ def tgkill(process):
 
 
 tgkill(os.getppid())
-assert confine()
+assert enter_sandbox()
 tgkill(os.getpid())  # its own threads, as abort does
 one.send(b"still"); assert other.recv(9) == b"still"
 assert open(folder + "/before").read() == "x"

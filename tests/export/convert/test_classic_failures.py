@@ -15,7 +15,7 @@ from devices.errors import GateError, UnavailableError, UsageError
 from devices.site.site import load_site
 from edge_agent.bundle import open_bundle
 from edge_agent.evaluation.gate_limits import GateLimits
-from edge_agent.wire import wire
+from edge_agent.wire import contract
 from edge_agent.wire.chat_template import ChatTemplate, ContractChanged, load_template
 from export import architectures as layout
 from export.architectures import Shape
@@ -331,7 +331,7 @@ def test_14_damage_to_arguments(tmp_path: Path, monkeypatch: Patch) -> None:
 def test_15_drift_of_versions(tiny: Tiny, monkeypatch: Patch) -> None:
     """What another version would say to the model is not what it was trained with, at export and on the box."""
     read_run(tiny.run), open_bundle(tiny.bundle)
-    monkeypatch.setattr(wire, "WIRE_FORMAT", "wire/5")
+    monkeypatch.setattr(contract, "WIRE_FORMAT", "wire/5")
     with pytest.raises(ContractChanged, match="trained for another contract"):
         read_run(tiny.run)
     with pytest.raises(ContractChanged, match="trained for another contract"):

@@ -49,7 +49,7 @@ def test_broken_probabilities_are_stopped(tiny: Tiny) -> None:
 
 
 def test_the_limits_separate_right_from_wrong(tiny: Tiny) -> None:
-    """A right conversion is at least 20 times below the limit; test_convert has the wrong ones above it."""
+    """A right conversion is at least 20 times below the limit; test_gguf_writer has the wrong ones above it."""
     assert tiny.export["gates"]["logits"]["mean_kl"] * 20 < GateLimits().logits_kl
 
 
