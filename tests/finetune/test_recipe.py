@@ -48,7 +48,7 @@ def test_defaults_are_filled_in_and_the_complete_recipe_loads_again(tmp_path):
 @pytest.mark.parametrize(
     ("before", "after", "line", "message", "hint"),
     [
-        ("rank: 8", "rnak: 8", 7, "lora.rnak: unknown key 'rnak'", "did you mean rank"),
+        ("rank: 8", "rnak: 8", 7, "lora.rnak: unknown key 'rnak'", "did you mean rank?"),
         ("steps: 10", "steps: ten", 9, "training.steps: Input should be a valid integer", ""),
         ("steps: 10", "steps: 0", 9, "training.steps: Input should be greater than 0", ""),
         ("  learning_rate: 1e-3", "  learning_rate: '1e-3'", 10, "training.learning_rate: Input should be a valid", ""),
@@ -79,8 +79,8 @@ def test_overrides_go_through_the_same_checks(tmp_path):
 @pytest.mark.parametrize(
     ("override", "message", "hint"),
     [
-        ("training.stepz=2", "override training.stepz=2: unknown key 'stepz'", "did you mean steps"),
-        ("lorra.rank=2", "override lorra.rank=2: unknown key 'lorra'", "did you mean lora"),
+        ("training.stepz=2", "override training.stepz=2: unknown key 'stepz'", "did you mean steps?"),
+        ("lorra.rank=2", "override lorra.rank=2: unknown key 'lorra'", "did you mean lora?"),
         ("training.steps=abc", "override training.steps=abc: Input should be a valid integer", ""),
         ("lora.dropout=0.9", "override lora.dropout=0.9: Input should be less than or equal to 0.5", ""),
         ("seed.x=1", "override seed.x=1: seed holds a value and no keys", ""),

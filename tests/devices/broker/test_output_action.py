@@ -229,8 +229,9 @@ def test_a_wrong_call_is_found_without_a_server(old: str, new: str, message: str
     ],
 )
 def test_a_wrong_query_is_found_without_a_database(old: str, new: str, message: str, tmp_path: Path) -> None:
+    site = copy_of("database", tmp_path, **{old: new})
     with pytest.raises(UsageError, match=message):
-        copy_of("database", tmp_path, **{old: new})
+        open_driver(site)
 
 
 def test_a_driver_without_answers_is_refused() -> None:

@@ -101,8 +101,9 @@ devices:
 )
 def test_a_wrong_pin_is_found_without_a_chip(at: str, message: str, tmp_path: Path) -> None:
     text = f'drivers: {{it: {{type: gpio}}}}\ndevices: {{lamp: {{model: light, driver: it, at: {{"on": {at}}}}}}}'
+    site = site_of(text, tmp_path)
     with pytest.raises(UsageError, match=message):
-        site_of(text, tmp_path)
+        open_driver(site)
 
 
 class Chip:

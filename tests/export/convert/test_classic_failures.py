@@ -104,7 +104,7 @@ def test_03_an_unmapped_role(tiny: Tiny, tmp_path: Path) -> None:
     for role in ("human", "gpt"):
         line = {"messages": [{"role": role, "text": "turn on the light"}]}
         (tmp_path / "sample.jsonl").write_text(json.dumps(line), encoding="utf-8")
-        with pytest.raises(UsageError, match=rf"sample.jsonl:1: .*no role is called '{role}'"):
+        with pytest.raises(UsageError, match=rf"sample.jsonl:1: .*unknown role '{role}'"):
             read_samples(tmp_path / "sample.jsonl", tiny.template)
 
 

@@ -316,7 +316,7 @@ import sys
 from pathlib import Path
 from devices.errors import UnavailableError
 from edge_agent.bundle import open_bundle
-from export import flash
+from export.flash import flash
 from tests.export.flash.test_flash import require_no_leftovers
 box, one, two = map(Path, sys.argv[1:])
 flash.flash(one, box)
