@@ -69,6 +69,23 @@ def read_yaml(path: Path, what: str = "file") -> YamlFile:
         raise UsageError(f"cannot read the {what} {path}: {error}") from error
 
 
+def shipped_path(name_or_path: str | Path, folder: Path, what: str) -> Path:
+    """Return the .yaml file of what ships in a folder, by name, or the path as it is, which is not checked here.
+
+    Raises:
+        UsageError: nothing that ships has the name; `what` is its kind in one word.
+    """
+    path = Path(name_or_path)
+    if path.suffix in {".yaml", ".yml"}:
+        return path
+    path = folder / f"{name_or_path}.yaml"
+    if not path.is_file():
+        known = sorted(other.stem for other in folder.glob("*.yaml"))
+        hint = did_you_mean(str(name_or_path), known, f"{what}s: {', '.join(known)}; or give a .yaml file")
+        raise UsageError(f"no {what} is called {str(name_or_path)!r}", hint=hint)
+    return path
+
+
 def parse_value(text: str, what: str) -> Any:
     """Return a value written on the command line, typed as YAML types it. Raises UsageError naming `what`."""
     try:

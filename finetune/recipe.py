@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 
-from devices.errors import UsageError, did_you_mean
-from devices.yaml_file import Strict, first_problem, parse_value, plain_values, read_yaml
+from devices.errors import UsageError
+from devices.yaml_file import Strict, first_problem, parse_value, plain_values, read_yaml, shipped_path
 from edge_agent.evaluation.gate_limits import GateLimits
 from finetune.data.plan_kinds import MAKERS
 
@@ -195,15 +195,7 @@ def recipe_path(name_or_path: str | Path) -> Path:
     Raises:
         UsageError: no shipped recipe has the name.
     """
-    path = Path(name_or_path)
-    if path.suffix in {".yaml", ".yml"}:
-        return path
-    path = RECIPES_FOLDER / f"{name_or_path}.yaml"
-    if not path.is_file():
-        others = f"recipes: {', '.join(list_recipes())}; or give a .yaml file"
-        hint = did_you_mean(str(name_or_path), list_recipes(), others)
-        raise UsageError(f"no recipe is called {str(name_or_path)!r}", hint=hint)
-    return path
+    return shipped_path(name_or_path, RECIPES_FOLDER, "recipe")
 
 
 def load_recipe(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Recipe:

@@ -23,8 +23,8 @@ from devices.driver import (
 )
 from devices.errors import UsageError, did_you_mean
 from devices.site.schema import Value
-from devices.site.site import Device, Site, load_site, site_path
-from devices.yaml_file import YamlFile, first_problem, read_yaml
+from devices.site.site import Device, Site, read_site
+from devices.yaml_file import YamlFile, first_problem
 
 BUILT_IN = {
     "command": "devices.drivers.command.driver:DRIVER",
@@ -72,8 +72,8 @@ def load_checked_site(name_or_path: str | Path) -> Site:
         UsageError: as load_site; or an unknown type or key, a wrong value, a property without an address, or one at
             which the property cannot be read, or not be written although an action does. With file and line.
     """
-    site = load_site(name_or_path)
-    _Bindings(site, read_yaml(site_path(name_or_path), "site file"))
+    site, source = read_site(name_or_path)
+    _Bindings(site, source)
     return site
 
 

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 from devices.errors import UsageError, did_you_mean
 from devices.site.action import Action
 from devices.site.schema import DataSchema, Name, Plain, Value
-from devices.yaml_file import Strict, YamlFile, plain_values, read_yaml
+from devices.yaml_file import Strict, YamlFile, plain_values, read_yaml, shipped_path
 
 SITES_FOLDER = Path(__file__).parents[1] / "sites"
 MODELS_FILE = Path(__file__).parent / "models.yaml"
@@ -144,14 +144,7 @@ def site_path(name_or_path: str | Path) -> Path:
     Raises:
         UsageError: no shipped site has the name; a path is not checked here.
     """
-    path = Path(name_or_path)
-    if path.suffix not in {".yaml", ".yml"}:
-        path = SITES_FOLDER / f"{name_or_path}.yaml"
-        if not path.is_file():
-            others = f"sites: {', '.join(list_sites())}; or give a .yaml file"
-            hint = did_you_mean(str(name_or_path), list_sites(), others)
-            raise UsageError(f"no site is called {str(name_or_path)!r}", hint=hint)
-    return path
+    return shipped_path(name_or_path, SITES_FOLDER, "site")
 
 
 def load_site(name_or_path: str | Path) -> Site:
@@ -161,13 +154,18 @@ def load_site(name_or_path: str | Path) -> Site:
         UsageError: no such site, not YAML, or a wrong key or value; the message has file and line. What drivers want
             of a site is checked when they are opened, and by `edgewright devices check`.
     """
+    return read_site(name_or_path)[0]
+
+
+def read_site(name_or_path: str | Path) -> tuple[Site, YamlFile]:
+    """Return a site as load_site does, and its file, which tells the lines of what else is wrong with it."""
     path = site_path(name_or_path)
     source = read_yaml(path, "site file")
     if not isinstance(source.root, dict):
         raise UsageError(f"{path}: a site file is a mapping with schema, name, title and devices")
     if source.root.get("schema") != "site/v1":
         raise source.fail(("schema",), f"schema is {source.root.get('schema')!r}", "this version reads site/v1")
-    return _build_site(source)
+    return _build_site(source), source
 
 
 @cache
