@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from devices.site.action import Action
@@ -10,6 +10,7 @@ from devices.site.schema import DataSchema, Value
 from devices.site.site import Device
 
 OUTSIDE_CHARACTERS = 200
+ALIKE = 3  # devices of which the same is said are named in one sentence
 MONEY = {"euros", "dollars"}
 
 
@@ -61,6 +62,26 @@ def sentence(*clauses: str) -> str:
     """Return clauses as one sentence, the first letter in upper case."""
     text = " and ".join(clauses) if len(clauses) < 3 else ", ".join(clauses[:-1]) + " and " + clauses[-1]
     return f"{text[:1].upper()}{text[1:]}."
+
+
+def reports_text(reports: Sequence[tuple[str, str]]) -> str:
+    """Return sentences about devices as one text, those that say the same of ALIKE or more devices as one sentence.
+
+    Args:
+        reports: each device's title, and a sentence about it.
+    """
+    said: dict[str, list[str]] = {}
+    for title, report in reports:
+        said.setdefault(report.replace(f"The {title} ", "{} ", 1), []).append(title)
+    return " ".join(text for pattern, titles in said.items() for text in _said_of(pattern, titles))
+
+
+def _said_of(pattern: str, titles: list[str]) -> list[str]:
+    subject, _, rest = pattern.partition("{} ")
+    if subject or len(titles) < ALIKE:
+        return [pattern.replace("{}", f"The {title}", 1) for title in titles]
+    names = f"The {', '.join(titles[:-1])} and {titles[-1]}"
+    return [f"{names} are {rest.removeprefix('is ')}" if rest.startswith("is ") else f"{names}: {rest}"]
 
 
 def confirm_text(device: Device, action: Action, arguments: dict[str, Value]) -> str:

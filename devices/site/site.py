@@ -19,6 +19,7 @@ from devices.site.schema import DataSchema, Name, Plain, Value
 from devices.yaml_file import Strict, YamlFile, plain_values, read_yaml, shipped_path
 
 SITES_FOLDER = Path(__file__).parents[1] / "sites"
+EVERYWHERE = "everywhere"  # stands for every device, where a site has areas or groups
 MODELS_FILE = Path(__file__).parent / "models.yaml"
 
 
@@ -29,6 +30,7 @@ class Device(Strict):
     kind: Name
     title: Plain
     aliases: tuple[Plain, ...] = Field(default=(), strict=False)
+    area: str = ""
     properties: dict[Name, DataSchema]
     actions: dict[Name, Action] = Field(default_factory=dict)
     initial: dict[str, Value] = Field(default_factory=dict)
@@ -58,6 +60,25 @@ class Device(Strict):
         return tuple(dict.fromkeys((self.title, *self.aliases, self.name)))
 
 
+class Floor(Strict):
+    """A floor of areas, as Home Assistant has them."""
+
+    title: Plain = ""
+    aliases: tuple[Plain, ...] = Field(default=(), strict=False)
+
+
+class Area(Floor):
+    """A room or another part of the site; each device stands in one at most."""
+
+    floor: str = ""
+
+
+class Group(Floor):
+    """Devices that are called by one name wherever they stand, such as the Christmas lights."""
+
+    devices: tuple[str, ...] = Field(min_length=1, strict=False)
+
+
 class WorldRule(Strict):
     """One rule of the simulated world: drift `toward` a value or property, or change `per_hour`."""
 
@@ -81,13 +102,27 @@ class Site(Strict):
 
     name: Name
     title: Plain
+    floors: dict[Name, Floor] = Field(default_factory=dict)
+    areas: dict[Name, Area] = Field(default_factory=dict)
+    groups: dict[Name, Group] = Field(default_factory=dict)
     devices: dict[str, Device]
     world: tuple[WorldRule, ...] = Field(default=(), strict=False)
     drivers: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _require_known_references(self) -> Site:
+        for name, area in self.areas.items():
+            if area.floor:
+                _require_known(area.floor, self.floors, f"area {name} is on the floor")
+        for name, group in self.groups.items():
+            for member in group.devices:
+                _require_known(member, self.devices, f"group {name} has the device")
+        taken = [*self.floors, *self.areas, *self.groups, EVERYWHERE]
+        if twice := next((name for name in taken if taken.count(name) > 1), None):
+            raise ValueError(f"{twice!r} can be one floor, area or group only")
         for device in self.devices.values():
+            if device.area:
+                _require_known(device.area, self.areas, f"{device.name} stands in the area")
             if device.driver:
                 _require_known(device.driver, self.drivers, f"{device.name} names the driver")
             for action_name, action in device.actions.items():
@@ -98,6 +133,20 @@ class Site(Strict):
                 if isinstance(reference, str):
                     self._require_property(reference, "a world rule names")
         return self
+
+    @property
+    def targets(self) -> dict[str, tuple[str, ...]]:
+        """The devices of each area, floor and group by its name, and of EVERYWHERE; nothing if there is none.
+
+        An action's target, as Home Assistant calls it.
+        """
+        found = {name: [one.name for one in self.devices.values() if one.area == name] for name in self.areas}
+        for floor in self.floors:
+            on_it = {name for name, area in self.areas.items() if area.floor == floor}
+            found[floor] = [one.name for one in self.devices.values() if one.area in on_it]
+        found |= {name: list(group.devices) for name, group in self.groups.items()}
+        everywhere = {EVERYWHERE: tuple(self.devices)} if found else {}
+        return {name: tuple(devices) for name, devices in found.items() if devices} | everywhere
 
     def _require_property(self, reference: str, what: str) -> None:
         device_name, _, property_name = reference.partition(".")
@@ -177,7 +226,7 @@ def load_models() -> dict[str, Any]:
 
 def _build_site(source: YamlFile) -> Site:
     root = source.root
-    allowed = ["schema", "name", "title", "models", "drivers", "devices", "world"]
+    allowed = ["schema", "name", "title", "models", "drivers", "floors", "areas", "groups", "devices", "world"]
     for key in root:
         if key not in allowed:
             raise source.fail((key,), f"unknown key {key!r}", did_you_mean(str(key), allowed))
@@ -185,7 +234,10 @@ def _build_site(source: YamlFile) -> Site:
         raise source.fail(("devices",), "devices must be a mapping of at least one device")
     models = load_models() | dict(root.get("models") or {})
     devices = {name: _build_device(source, name, entry, models) for name, entry in root["devices"].items()}
-    rest = {key: root[key] for key in ("name", "title", "world", "drivers") if key in root}
+    rest = {key: root[key] for key in allowed if key in root and key not in {"schema", "models", "devices"}}
+    for key in ("floors", "areas", "groups"):
+        if isinstance(entries := rest.get(key), dict):
+            rest[key] = {name: _with_title(name, entry) for name, entry in entries.items()}
     try:
         return Site(devices=devices, **plain_values(rest))
     except ValidationError as error:
@@ -203,13 +255,19 @@ def _build_device(source: YamlFile, name: str, entry: Any, models: dict[str, Any
             hint = did_you_mean(str(model_name), models, f"models: {', '.join(models)}")
             raise source.fail((*keys, "model"), f"device {name}: no model is called {model_name!r}", hint)
         merged = merge_mappings(models[model_name], merged)
-    merged.setdefault("title", str(name).replace("_", " "))
+    merged = _with_title(name, merged)
     try:
         return Device(name=name, **plain_values(merged))
     except ValidationError as error:
         raise source.explain(keys, error, Device) from error
     except TypeError as error:
         raise source.fail(keys, f"device {name}: {error}") from error
+
+
+def _with_title(name: object, entry: Any) -> Any:
+    """Return an entry of a site file with the title that its key makes, unless it has one."""
+    is_mapping = isinstance(entry, dict) or entry is None
+    return {"title": str(name).replace("_", " ")} | (entry or {}) if is_mapping else entry
 
 
 def merge_mappings(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,14 @@
-"""Tools made from a site: one per kind and action, with a `device` enum, so the prompt stays flat."""
+"""Tools made from a site: one per kind and action, with a `device` enum, so the prompt stays flat.
+
+On a site with areas or groups a call may also name several devices at once: a list of them, or an area, floor or group
+with what is excepted. It stands for one command a device, each with its own verdict and read-back.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from devices.site.action import Action
@@ -15,28 +20,46 @@ from devices.site.site import Device, Site
 class Tool:
     """A tool the model may call.
 
-    `name` is kind_action; `devices` are the site's devices that take it; `input` holds the other arguments.
+    Attributes:
+        name: kind_action.
+        action: what it does with a device.
+        devices: the site's devices that take it.
+        input: the other arguments.
+        targets: those of its devices that are in an area, floor or group, by its name; without any, a call names one
+            device.
+        kind: of its devices.
+        without: devices of the kind that do not take it.
+        marks: properties that all of its devices have and none of those.
     """
 
     name: str
     action: str
     devices: tuple[str, ...]
     input: dict[str, DataSchema]
+    targets: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    kind: str = ""
+    without: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
 
     def json_schema(self) -> dict[str, Any]:
         """Return the JSON Schema of the arguments, properties in the order in which they are written."""
-        properties: dict[str, Any] = {"device": {"type": "string", "enum": list(self.devices)}}
-        properties |= {name: schema.json_schema() for name, schema in self.input.items()}
-        return {
-            "type": "object",
-            "properties": properties,
-            "required": list(properties),
-            "additionalProperties": False,
-        }
+        device = {"type": "string", "enum": list(self.devices)}
+        given = {name: schema.json_schema() for name, schema in self.input.items()}
+        one = _object_schema({"device": device} | given)
+        if not self.targets:
+            return one
+        some = {"type": "array", "items": device, "minItems": 1, "maxItems": len(self.devices)}
+        place = {"type": "string", "enum": list(self.targets)}
+        others = ({"device": some}, {"area": place}, {"area": place, "except": some})
+        return {"anyOf": [one, *(_object_schema(form | copy.deepcopy(given)) for form in others)]}
 
     def openai(self) -> dict[str, Any]:
         """Return the tool in the form of OpenAI's API."""
         return {"type": "function", "function": {"name": self.name, "parameters": self.json_schema()}}
+
+
+def _object_schema(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
 @dataclass(frozen=True)
@@ -44,7 +67,7 @@ class ToolCall:
     """A proposal of the model: nothing in it is trusted."""
 
     name: str
-    arguments: dict[str, Value]
+    arguments: dict[str, Value | list[str]]
 
 
 @dataclass(frozen=True)
@@ -62,38 +85,78 @@ def tools_of(site: Site) -> list[Tool]:
     Devices of one kind whose action takes a different input get a tool of their own, named after the device.
     Forbidden actions are no tools.
     """
-    groups: dict[str, tuple[Action, Tool]] = {}
+    made: dict[str, Tool] = {}
     for device in site.devices.values():
         for action_name, action in device.actions.items():
             if action.risk == "forbidden":
                 continue
             name = f"{device.kind}_{action_name}"
-            if name in groups and groups[name][0].input != action.input:
+            if name in made and made[name].input != action.input:
                 name = f"{name}_{device.name}"
-            members = groups[name][1].devices if name in groups else ()
-            groups[name] = (action, Tool(name, action_name, (*members, device.name), action.input))
-    return [tool for _, tool in groups.values()]
+            tool = made.get(name, Tool(name, action_name, (), action.input, kind=device.kind))
+            made[name] = replace(tool, devices=(*tool.devices, device.name))
+    targets = site.targets
+    return [_placed(tool, site, targets) if targets and len(tool.devices) > 1 else tool for tool in made.values()]
 
 
-def command_of(call: ToolCall, tools: list[Tool]) -> Command | str:
-    """Return the command a call stands for, or why it stands for none."""
+def _placed(tool: Tool, site: Site, targets: Mapping[str, tuple[str, ...]]) -> Tool:
+    """Return a tool with what the site's areas say of its devices; an area that has none of them is left out."""
+    found = {name: tuple(one for one in tool.devices if one in members) for name, members in targets.items()}
+    others = [one for one in site.devices.values() if one.kind == tool.kind and one.name not in tool.devices]
+    shared = set.intersection(*(set(site.devices[name].properties) for name in tool.devices))
+    marks = sorted(shared.difference(*(one.properties for one in others)))
+    return replace(
+        tool,
+        targets={name: members for name, members in found.items() if members},
+        without=tuple(one.name for one in others),
+        marks=tuple(marks),
+    )
+
+
+def commands_of(call: ToolCall, tools: Iterable[Tool]) -> list[Command] | str:
+    """Return the commands a call stands for, one a device, or why it stands for none."""
     tool = next((tool for tool in tools if tool.name == call.name), None)
     if tool is None:
         return f"no tool is called {call.name}"
     rest = dict(call.arguments)
-    device = rest.pop("device", None)
-    if device not in tool.devices:
-        return f"{call.name} has no device {device}"
+    devices = _devices_of(tool, rest)
+    if isinstance(devices, str):
+        return f"{call.name} {devices}"
     if problem := input_problem(tool.input, rest):
         return f"{call.name}: {problem}"
-    return Command(str(device), tool.action, rest)
+    return [Command(device, tool.action, dict(rest)) for device in devices]
+
+
+def _devices_of(tool: Tool, arguments: dict[str, Any]) -> list[str] | str:
+    """Take the arguments that name devices away from the others; return these devices, or why there are none."""
+    given = arguments.pop("device", None)
+    if tool.targets and "area" in arguments:
+        area, excepted = arguments.pop("area"), arguments.pop("except", [])
+        if given is not None:
+            return "takes a device or an area"
+        if not isinstance(area, str) or area not in tool.targets:
+            return f"has no area {area}"
+        if not isinstance(excepted, list) or (strange := [one for one in excepted if one not in tool.devices]):
+            return f"has no device {strange[0] if isinstance(excepted, list) else excepted}"
+        devices = [one for one in tool.targets[area] if one not in excepted]
+        return devices or f"leaves no device of {area}"
+    wanted = given if tool.targets and isinstance(given, list) else [given]
+    if strange := [one for one in wanted if one not in tool.devices]:
+        return f"has no device {strange[0]}"
+    return list(dict.fromkeys(wanted)) or "names no device"
 
 
 def call_of(command: Command, tools: Iterable[Tool]) -> ToolCall:
     """Return the tool call that stands for a command of this site."""
+    tool = tool_of(command, tools)
+    return ToolCall(tool.name, {"device": command.device, **command.input})
+
+
+def tool_of(command: Command, tools: Iterable[Tool]) -> Tool:
+    """Return the tool that does a command; KeyError if none does."""
     for tool in tools:
         if tool.action == command.action and command.device in tool.devices:
-            return ToolCall(tool.name, {"device": command.device, **command.input})
+            return tool
     raise KeyError(f"no tool does {command.action} on {command.device}")
 
 

@@ -88,15 +88,17 @@ def _enforced_schema(tool: Tool) -> dict[str, Any]:
     """Return the schema of the arguments as llguidance needs it. Raises UsageError for what it cannot enforce."""
     if not tool.devices:
         raise UsageError(f"tool {tool.name} has no device")
-    if "device" in tool.input:
-        raise UsageError(f"tool {tool.name} has an argument called device, which names the device itself")
-    for value in (tool.name, *tool.devices):
+    for taken in ("device", *(("area", "except") if tool.targets else ())):
+        if taken in tool.input:
+            raise UsageError(f"tool {tool.name} has an argument called {taken}, which names the device itself")
+    for value in (tool.name, *tool.devices, *tool.targets):
         _require_no_marker(tool, value)
     schema = tool.json_schema()
     for name, argument in tool.input.items():
         _require_enforceable(tool, name, argument)
         if argument.type == "number":
-            schema["properties"][name]["multipleOf"] = NUMBER_STEP
+            for form in schema.get("anyOf", [schema]):
+                form["properties"][name]["multipleOf"] = NUMBER_STEP
     return schema
 
 

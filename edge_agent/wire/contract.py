@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from devices.site.schema import DataSchema
@@ -15,6 +15,7 @@ from edge_agent.wire.spelling import NO_WORDS, SiteWords, words_of
 
 WIRE_FORMAT = "wire/4"  # how turns are written below; a change of it is another contract
 TOOLS_HEADING = "Tools:"
+TARGETS_HEADING = "Floors and groups:"
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Contract:
 def contract_of(site: Site, template: ChatTemplate) -> Contract:
     """Return the contract that a site and a template make."""
     tools = tuple(tools_of(site))
-    return Contract(template, system_text(site.title, tools), tools, words_of(site))
+    return Contract(template, system_text(site, tools), tools, words_of(site))
 
 
 def require_contract(expected: str, actual: str, what: str) -> None:
@@ -56,26 +57,61 @@ def require_contract(expected: str, actual: str, what: str) -> None:
         )
 
 
-def system_text(title: str, tools: Iterable[Tool]) -> str:
-    """Return the static prompt: who the assistant is and every tool's signature, one a line."""
+def system_text(site: Site, tools: Iterable[Tool]) -> str:
+    """Return the static prompt: who the assistant is, what floors and groups there are, and each tool's signature."""
     lines = [
-        f"You control {title}. Think first, then call tools or answer.",
+        f"You control {site.title}. Think first, then call tools or answer.",
         "Act only when asked to. Values outside a range, unknown devices and missing values are not called.",
+        *_target_lines(site),
         TOOLS_HEADING,
     ]
-    return "\n".join([*lines, *(f" {signature(tool)}" for tool in tools)])  # the blank: see user_message
+    return "\n".join([*lines, *(f" {line}" for line in _signatures(tools))])  # the blank: see user_message
+
+
+def _signatures(tools: Iterable[Tool]) -> Iterator[str]:
+    """Yield a line a tool; where there are areas, one for all tools that take the same."""
+    alike: dict[str, list[str]] = {}
+    for tool in tools:
+        if tool.targets:
+            alike.setdefault(arguments_text(tool), []).append(tool.name)
+        else:
+            yield signature(tool)
+    yield from (f"{', '.join(names)}{arguments}" for arguments, names in alike.items())
+
+
+def _target_lines(site: Site) -> list[str]:
+    """Return a heading and a line for each floor and group; nothing where there is none. The state has the areas."""
+    floors = {name: [area for area, one in site.areas.items() if one.floor == name] for name in site.floors}
+    members = floors | {name: list(group.devices) for name, group in site.groups.items()}
+    return [TARGETS_HEADING, *(f" {name}: {', '.join(some)}" for name, some in members.items())] if members else []
 
 
 def signature(tool: Tool) -> str:
     """Return a tool on one line: `light_brightness(device: a | b, brightness: 0..100 percent)`."""
-    arguments = [devices_text(tool)]
-    arguments += [argument_text(name, schema) for name, schema in tool.input.items()]
-    return f"{tool.name}({', '.join(arguments)})"
+    return tool.name + arguments_text(tool)
+
+
+def arguments_text(tool: Tool) -> str:
+    """Return what a tool takes, in brackets."""
+    return f"({', '.join([devices_text(tool), *(argument_text(name, schema) for name, schema in tool.input.items())])})"
 
 
 def devices_text(tool: Tool) -> str:
-    """Return a tool's devices as signatures, and thoughts that copy from them, write them: `device: a | b`."""
-    return f"device: {' | '.join(tool.devices)}"
+    """Return a tool's devices as signatures, and thoughts that copy from them, write them: `device: a | b`.
+
+    On a site with areas the state says of which kind each device is and what it has, and names it once:
+    `device: any cover but a | area`, `device: any light with brightness | area`.
+    """
+    listed = f"device: {' | '.join(tool.devices)}"
+    if not tool.targets:
+        return listed
+    by_kind = f"device: any {tool.kind}"
+    if tool.without:
+        shared = next(iter(tool.marks), "")
+        by_kind += f" with {shared}" if shared else f" but {', '.join(tool.without)}"
+        if not shared and len(tool.without) >= len(tool.devices):
+            by_kind = listed
+    return f"{by_kind} | area"
 
 
 def argument_text(name: str, schema: DataSchema) -> str:

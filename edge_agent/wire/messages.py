@@ -7,7 +7,8 @@ plain answer, under every chat template.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -42,10 +43,24 @@ def user_message(text: str, state: dict[str, dict[str, Value]], clock: str, word
         clock: local time as HH:MM.
         words: of the site, as the contract has them.
     """
-    lines = [f" {name}:{text}" for name, text in facts_of(state)]
-    return Message(
-        "user", "\n".join(["State:", *lines, f"clock {clock}", REQUEST + defuse(usual_spelling(text, words))])
-    )
+    lines = [*_state_lines(state, words), f"clock {clock}", REQUEST + defuse(usual_spelling(text, words))]
+    return Message("user", "\n".join(["State:", *lines]))
+
+
+def _state_lines(state: dict[str, dict[str, Value]], words: SiteWords) -> Iterator[str]:
+    """Yield a line a device; of a site with areas, area by area, a line for devices of one kind that are alike."""
+    if not words.kinds:
+        yield from (f" {name}:{text}" for name, text in facts_of(state))
+        return
+    placed, kinds = {device for _, devices in words.areas for device in devices}, dict(words.kinds)
+    homeless = tuple(name for name in kinds if name not in placed)
+    for area, devices in (("", homeless), *words.areas):
+        alike: dict[tuple[str, str], list[str]] = {}
+        for name in devices:
+            alike.setdefault((kinds[name], facts_text(state.get(name, {}))), []).append(name)
+        if area and alike:
+            yield f"in {area}"
+        yield from (f" {kind} {', '.join(names)}:{text}" for (kind, text), names in alike.items())
 
 
 def request_of(text: str) -> str:
@@ -71,6 +86,16 @@ def facts_text(values: dict[str, Value]) -> str:
 def result_message(results: Sequence[dict[str, Value]]) -> Message:
     """Return the tool turn: one JSON object a line, in the order of the calls."""
     return Message("tool", "\n".join(defuse(compact_json(result)) for result in results))
+
+
+def result_of(results: Sequence[dict[str, Value]]) -> dict[str, Value]:
+    """Return what a call led to: the one command's result, or how many of several have which status."""
+    if len(results) == 1:
+        return results[0]
+    statuses = Counter(str(result["status"]) for result in results)
+    others = [str(result["device"]) for result in results if result["status"] != "done"]
+    status = "partly done" if len(statuses) > 1 else next(iter(statuses))
+    return {"status": status, **statuses} | ({"not done": ", ".join(others)} if others else {})
 
 
 def body_of(message: Message) -> str:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from devices.site.tools import Tool, ToolCall, command_of
+from devices.site.tools import Tool, ToolCall, commands_of
 from edge_agent.wire.markers import CALL, END_CALL, END_THINK, MARKERS, THINK
 
 
@@ -59,7 +59,7 @@ def parse_reply(text: str, tools: Sequence[Tool]) -> Reply:
         call = _parse_call(body)
         if isinstance(call, Unusable):
             return call
-        if isinstance(problem := command_of(call, list(tools)), str):
+        if isinstance(problem := commands_of(call, tools), str):
             return Unusable(problem)
         calls.append(call)
     return ToolCalls(thought, tuple(calls))

@@ -28,10 +28,19 @@ _WORD = r"[^\W\d_]+(?:['’][^\W\d_]+)*"
 
 @dataclass(frozen=True)
 class SiteWords:
-    """What a site has words for: `names` of devices, as it spells them; `own`, the small ones of names and actions."""
+    """What a site has words for.
+
+    Attributes:
+        names: of devices, areas, floors and groups, as it spells them.
+        own: the small words of names and actions.
+        areas: each area's devices, in which order a state is written; empty for a site without areas.
+        kinds: of each device, with areas.
+    """
 
     names: tuple[str, ...] = ()
     own: frozenset[str] = frozenset()
+    areas: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    kinds: tuple[tuple[str, str], ...] = ()
 
 
 NO_WORDS = SiteWords()
@@ -39,13 +48,18 @@ NO_WORDS = SiteWords()
 
 def words_of(site: Site) -> SiteWords:
     """Return the words of a site."""
-    names = tuple(dict.fromkeys(name for device in site.devices.values() for name in device.names))
+    places = [place for kind in (site.floors, site.areas, site.groups) for place in kind.values()]
+    called = [name for device in site.devices.values() for name in device.names]
+    called += [name for place in places for name in (place.title, *place.aliases)]
+    names = tuple(dict.fromkeys(called))
     texts = [*names]
     for device in site.devices.values():
         texts += device.actions
         texts += [label for schema in device.properties.values() for label in schema.labels.values()]
     own = frozenset(word for text in texts for word in re.split(r"[\W_]+", text) if word.islower() and len(word) > 1)
-    return SiteWords(names, own)
+    areas = tuple((name, devices) for name, devices in site.targets.items() if name in site.areas)
+    kinds = tuple((device.name, device.kind) for device in site.devices.values()) if site.targets else ()
+    return SiteWords(names, own, areas, kinds)
 
 
 def usual_spelling(text: str, words: SiteWords = NO_WORDS) -> str:

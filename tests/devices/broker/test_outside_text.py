@@ -88,7 +88,7 @@ def test_what_a_device_calls_itself_and_its_values_is_no_order_when_imported(att
     site = load_site(tmp_path / "site.yaml")
     (imported,) = site.devices.values()
     assert "mode" not in imported.properties
-    prompt = system_text(site.title, tools_of(site)) + user_message("is it on?", World(site).snapshot(), "12:00").text
+    prompt = system_text(site, tools_of(site)) + user_message("is it on?", World(site).snapshot(), "12:00").text
     assert not any(line in prompt for line in attack.splitlines())
 
 

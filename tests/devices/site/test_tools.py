@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 
 from devices.site.site import load_site
-from devices.site.tools import Command, ToolCall, call_of, command_of, tools_of
+from devices.site.tools import Command, ToolCall, call_of, commands_of, tools_of
 from tests.devices.site.test_site import write_site
 
 TOOLS = tools_of(load_site("home"))
@@ -34,10 +34,10 @@ def test_every_command_has_a_call_that_stands_for_it() -> None:
     for device in load_site("home").devices.values():
         for name, action in device.actions.items():
             command = Command(device.name, name, {key: schema.minimum for key, schema in action.input.items()})  # type: ignore[misc]
-            assert command_of(call_of(command, TOOLS), TOOLS) == command
+            assert commands_of(call_of(command, TOOLS), TOOLS) == [command]
 
 
-def test_schema_accepts_what_command_of_accepts() -> None:
+def test_schema_accepts_what_stands_for_commands() -> None:
     tool = next(tool for tool in TOOLS if tool.name == "light_brightness")
     for arguments, fits in [
         ({"device": "kitchen_light", "brightness": 40}, True),
@@ -48,7 +48,7 @@ def test_schema_accepts_what_command_of_accepts() -> None:
         ({"device": "kitchen_light", "brightness": 40, "speed": 1}, False),
     ]:
         assert jsonschema.Draft202012Validator(tool.json_schema()).is_valid(arguments) is fits
-        assert isinstance(command_of(ToolCall(tool.name, arguments), TOOLS), Command) is fits
+        assert isinstance(commands_of(ToolCall(tool.name, arguments), TOOLS), list) is fits
 
 
 def test_devices_with_other_ranges_get_a_tool_of_their_own(tmp_path: Path) -> None:
@@ -59,4 +59,4 @@ def test_devices_with_other_ranges_get_a_tool_of_their_own(tmp_path: Path) -> No
 def test_unknown_tool_says_so() -> None:
     with pytest.raises(KeyError):
         call_of(Command("kitchen_light", "explode", {}), TOOLS)
-    assert command_of(ToolCall("explode", {}), TOOLS) == "no tool is called explode"
+    assert commands_of(ToolCall("explode", {}), TOOLS) == "no tool is called explode"
