@@ -42,7 +42,7 @@ if __name__ == "__main__" and "ours" in sys.argv:
 from devices.errors import UsageError
 from devices.simulation.world import World
 from devices.site.site import load_site
-from devices.site.tools import Tool, ToolCall, command_of
+from devices.site.tools import Tool, ToolCall, commands_of
 from edge_agent.agent.simulation import Simulation
 from edge_agent.engine.engine import Limits, Request, peak_resident_bytes
 from edge_agent.engine.machine import installed_versions, this_machine
@@ -120,7 +120,7 @@ class Scene:
             plain = json.loads(text)
         except ValueError:
             return "not JSON"
-        command = command_of(ToolCall(plain["name"], plain["arguments"]), self.tools)
+        command = commands_of(ToolCall(plain["name"], plain["arguments"]), self.tools)
         return command if isinstance(command, str) else self.agent.broker.execute(command).status
 
 

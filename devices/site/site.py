@@ -111,6 +111,20 @@ class Site(Strict):
 
     @model_validator(mode="after")
     def _require_known_references(self) -> Site:
+        for device in self.devices.values():
+            if device.driver:
+                _require_known(device.driver, self.drivers, f"{device.name} names the driver")
+            for action_name, action in device.actions.items():
+                for requirement in action.requires:
+                    self._require_property(requirement.property, f"{device.name}.{action_name} requires")
+        for rule in self.world:
+            for reference in (rule.property, rule.toward, rule.while_):
+                if isinstance(reference, str):
+                    self._require_property(reference, "a world rule names")
+        return self
+
+    @model_validator(mode="after")
+    def _require_known_places(self) -> Site:
         for name, area in self.areas.items():
             if area.floor:
                 _require_known(area.floor, self.floors, f"area {name} is on the floor")
@@ -123,15 +137,6 @@ class Site(Strict):
         for device in self.devices.values():
             if device.area:
                 _require_known(device.area, self.areas, f"{device.name} stands in the area")
-            if device.driver:
-                _require_known(device.driver, self.drivers, f"{device.name} names the driver")
-            for action_name, action in device.actions.items():
-                for requirement in action.requires:
-                    self._require_property(requirement.property, f"{device.name}.{action_name} requires")
-        for rule in self.world:
-            for reference in (rule.property, rule.toward, rule.while_):
-                if isinstance(reference, str):
-                    self._require_property(reference, "a world rule names")
         return self
 
     @property

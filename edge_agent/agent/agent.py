@@ -11,12 +11,14 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from devices.broker.broker import Broker, Outcome
+from devices.site.describe import reports_text
 from devices.site.schema import Value
-from devices.site.tools import Command, command_of
+from devices.site.site import Site
+from devices.site.tools import Command, ToolCall, commands_of
 from edge_agent.engine.engine import Completion, ContextFull, Engine, Limits, Request
 from edge_agent.grammar.grammar import Grammar
 from edge_agent.wire.contract import Contract
-from edge_agent.wire.messages import Message, before_request, facts_of, result_message, user_message
+from edge_agent.wire.messages import Message, before_request, facts_of, result_message, result_of, user_message
 from edge_agent.wire.parsing import Answer, Reply, ToolCalls, Unusable, parse_reply
 
 NO_ANSWER = "I could not work that out, so I stopped."
@@ -107,7 +109,8 @@ class Agent:
 
     def ahead(self) -> str:
         """Return how the next prompt begins unless a device changes until then, for an engine that has time."""
-        messages = [self._system, *self._remembered(), user_message("", self.broker.state(), self._clock_text())]
+        user = user_message("", self.broker.state(), self._clock_text(), self.contract.words)
+        messages = [self._system, *self._remembered(), user]
         return before_request(self.contract.template.render(messages, add_generation_prompt=False))
 
     def turn(self, ask: str) -> Generator[Request, Completion, TurnResult]:
@@ -116,7 +119,7 @@ class Agent:
         Thrown ContextFull, it forgets its oldest turns, whole ones, and asks again.
         """
         started_s = time.monotonic()
-        turn = _Turn(ask)
+        turn = _Turn(ask, self.broker.site)
         state = self.broker.state()
         messages = [*self._remembered(), user_message(ask, state, self._clock_text(), self.contract.words)]
         grammar = self._grammar.with_facts(facts_of(state))
@@ -147,9 +150,9 @@ class Agent:
             if completion.overruled_tokens:  # 35 degrees must not become the 15 that the grammar has room for
                 turn.stop_reason = "unsure"
                 break
-            outcomes = [self._execute(turn, call) for call in self._commands(reply)]
+            results = [self._execute(turn, call) for call in reply.calls]
             messages.append(Message("assistant", "", reply.thought, reply.calls))
-            messages.append(result_message([outcome.result for outcome in outcomes]))
+            messages.append(result_message(results))
             grammar = self._grammar  # the state that was shown is not the state any more
         if turn.stop_reason == "answer":
             self._history = messages
@@ -177,11 +180,13 @@ class Agent:
         first = next((number for number, message in enumerate(kept) if message.role == "user"), len(kept))
         return kept[first:]
 
-    def _commands(self, reply: ToolCalls) -> list[Command]:
-        commands = [command_of(call, list(self.contract.tools)) for call in reply.calls]
-        return [command for command in commands if isinstance(command, Command)]
+    def _execute(self, turn: _Turn, call: ToolCall) -> dict[str, Value]:
+        """Carry out what a call stands for; return its result for the model."""
+        commands = commands_of(call, self.contract.tools)
+        assert not isinstance(commands, str), commands  # parse_reply lets no such call through
+        return result_of([self._carry_out(turn, command).result for command in commands])
 
-    def _execute(self, turn: _Turn, command: Command) -> Outcome:
+    def _carry_out(self, turn: _Turn, command: Command) -> Outcome:
         """Carry out a command, unless the same one was done in this turn: a model that loops repeats nothing."""
         outcome = next((done for done in turn.outcomes if done.command == command), None)
         if outcome is None or outcome.status != "done":
@@ -199,8 +204,8 @@ def without_oldest_turn(messages: list[Message]) -> list[Message]:
 class _Turn:
     """What a turn has gathered so far."""
 
-    def __init__(self, ask: str) -> None:
-        self.ask = ask
+    def __init__(self, ask: str, site: Site) -> None:
+        self.ask, self._site = ask, site
         self.thoughts: list[str] = []
         self.replies: list[Reply] = []
         self.completions: list[Completion] = []
@@ -216,7 +221,9 @@ class _Turn:
             self.thoughts.append(reply.thought)
 
     def result(self) -> TurnResult:
-        reports = " ".join(outcome.report for outcome in self.outcomes)
+        reports = reports_text(
+            [(self._site.devices[outcome.command.device].title, outcome.report) for outcome in self.outcomes]
+        )
         if self.stop_reason != "answer":
             answer = f"{reports} {NOT_SURE if self.stop_reason == 'unsure' else NO_ANSWER}".strip()
         else:

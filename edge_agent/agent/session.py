@@ -17,7 +17,7 @@ from devices.drivers.registry import require_drivers
 from devices.errors import UnavailableError, UsageError
 from devices.simulation.world import World
 from devices.site.site import Site, load_site
-from edge_agent.agent.agent import TurnResult
+from edge_agent.agent.agent import ActionRecord, TurnResult
 from edge_agent.agent.simulation import Simulation
 from edge_agent.bundle import BUNDLES, Bundle, hold_bundle
 from edge_agent.engine.autotune import load_tuning
@@ -72,9 +72,8 @@ class AgentSession:
                 seen_s = time.monotonic()
                 if ask.strip():
                     result = agent.ask(self.engine, ask.strip())
-                    for action in result.actions:
-                        values = "".join(f" {name}={value}" for name, value in action.input.items())
-                        write(f"  {action.device} {action.action}{values}: {action.status.replace('_', ' ')}")
+                    for line in action_lines(result.actions):
+                        write(line)
                     write(result.answer)
                     if result.has_forgotten:
                         write(FORGOTTEN)
@@ -194,6 +193,15 @@ def _state_of(box: Path) -> Path:
 def measured_for(bundle: Bundle) -> dict[str, str]:
     """Return what an engine's settings are measured for: the model and this machine's processor."""
     return {"model": bundle.model_identity, "processor": this_machine()["processor"]}
+
+
+def action_lines(actions: Iterable[ActionRecord]) -> list[str]:
+    """Return what was done as lines for people, one for devices with which the same was done alike."""
+    alike: dict[str, list[str]] = {}
+    for one in actions:
+        values = "".join(f" {name}={value}" for name, value in one.input.items())
+        alike.setdefault(f"{one.action}{values}: {one.status.replace('_', ' ')}", []).append(one.device)
+    return [f"  {', '.join(devices)} {what}" for what, devices in alike.items()]
 
 
 def to_json(result: TurnResult, runtime: SiteRuntime, total_s: float) -> dict[str, Any]:

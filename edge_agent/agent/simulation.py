@@ -41,7 +41,7 @@ class Simulation:
     @property
     def context_tokens(self) -> int:
         """The room that prompts of this site need, in any vocabulary: their tokens have two bytes and more."""
-        state = user_message("", World(self.site).snapshot(), "00:00").text
+        state = user_message("", World(self.site).snapshot(), "00:00", self.contract.words).text
         needed = len(self.contract.system_text.encode()) // 2 + STATES * len(state.encode()) // 2 + ROOM_TOKENS
         return max(CONTEXT_TOKENS, -(-needed // CONTEXT_STEP) * CONTEXT_STEP)
 

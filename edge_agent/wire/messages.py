@@ -49,18 +49,16 @@ def user_message(text: str, state: dict[str, dict[str, Value]], clock: str, word
 
 def _state_lines(state: dict[str, dict[str, Value]], words: SiteWords) -> Iterator[str]:
     """Yield a line a device; of a site with areas, area by area, a line for devices of one kind that are alike."""
-    if not words.kinds:
+    if not words.areas:
         yield from (f" {name}:{text}" for name, text in facts_of(state))
-        return
-    placed, kinds = {device for _, devices in words.areas for device in devices}, dict(words.kinds)
-    homeless = tuple(name for name in kinds if name not in placed)
-    for area, devices in (("", homeless), *words.areas):
+    kinds = dict(words.kinds)
+    for area, devices in words.areas:
         alike: dict[tuple[str, str], list[str]] = {}
         for name in devices:
-            alike.setdefault((kinds[name], facts_text(state.get(name, {}))), []).append(name)
-        if area and alike:
+            alike.setdefault((kinds.get(name, ""), facts_text(state.get(name, {}))), []).append(name)
+        if area:
             yield f"in {area}"
-        yield from (f" {kind} {', '.join(names)}:{text}" for (kind, text), names in alike.items())
+        yield from (f" {kind} {', '.join(names)}:{text}".replace("  ", " ") for (kind, text), names in alike.items())
 
 
 def request_of(text: str) -> str:

@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import Literal
 
 from devices.site.site import Site
+from devices.site.tools import tools_of
 
 SHOUTED_SHARE = 0.75  # of the letters beside names: a word may be small
 SHOUTED_LETTERS = 4  # at least, with names: less is an abbreviation
@@ -33,8 +34,8 @@ class SiteWords:
     Attributes:
         names: of devices, areas, floors and groups, as it spells them.
         own: the small words of names and actions.
-        areas: each area's devices, in which order a state is written; empty for a site without areas.
-        kinds: of each device, with areas.
+        areas: each area's devices, as a state is written: "" has those in none; empty for a site without areas.
+        kinds: of each device of which a tool says no more than its kind.
     """
 
     names: tuple[str, ...] = ()
@@ -57,8 +58,12 @@ def words_of(site: Site) -> SiteWords:
         texts += device.actions
         texts += [label for schema in device.properties.values() for label in schema.labels.values()]
     own = frozenset(word for text in texts for word in re.split(r"[\W_]+", text) if word.islower() and len(word) > 1)
-    areas = tuple((name, devices) for name, devices in site.targets.items() if name in site.areas)
-    kinds = tuple((device.name, device.kind) for device in site.devices.values()) if site.targets else ()
+    by_area: dict[str, list[str]] = {area: [] for area in ("", *site.areas)} if site.targets else {}
+    for device in site.devices.values() if site.targets else ():
+        by_area[device.area].append(device.name)
+    areas = tuple((area, tuple(devices)) for area, devices in by_area.items() if devices)
+    by_kind = {tool.kind for tool in tools_of(site) if tool.targets}
+    kinds = tuple((device.name, device.kind) for device in site.devices.values() if device.kind in by_kind)
     return SiteWords(names, own, areas, kinds)
 
 

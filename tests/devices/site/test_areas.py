@@ -94,9 +94,9 @@ def test_a_device_named_twice_is_commanded_once(house: Path) -> None:
 
 
 def test_the_other_arguments_go_to_each_device(house: Path) -> None:
-    text = '<think> x</think><tool_call>{"name":"light_brightness","arguments":{"area":"everywhere","brightness":40}}</tool_call>'
+    call = '{"name":"light_brightness","arguments":{"area":"everywhere","brightness":40}}'
     tools = tools_of(load_site(house))
-    reply = parse_reply(text, tools)
+    reply = parse_reply(f"<think> x</think><tool_call>{call}</tool_call>", tools)
     assert isinstance(reply, ToolCalls)
     wanted = [Command(name, "brightness", {"brightness": 40}) for name in ("worktop", "bedside")]
     assert commands_of(reply.calls[0], tools) == wanted

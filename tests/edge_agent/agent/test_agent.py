@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -161,7 +162,7 @@ def test_thoughts_cite_the_state_that_was_shown_until_something_was_done() -> No
     first, second = (request.grammar for request in requests)
     assert first is not None and second is not None
     for name, text in first.facts:
-        assert f"\n {name}:{text}\n" in requests[0].prompt
+        assert re.search(rf"\n .*\b{name}\b[^:\n]*:{re.escape(text)}\n", requests[0].prompt)
     assert len(first.facts) == len(SITE.devices) and ("hall_motion", " unavailable") in first.facts
     assert second.facts == () and second.lark == first.lark
 

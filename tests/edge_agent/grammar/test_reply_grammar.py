@@ -103,7 +103,9 @@ def test_whatever_the_grammar_allows_parses_and_fits_its_schema(starter: Vocabul
     for call in decision.calls if isinstance(decision, ToolCalls) else ():
         tool = next(tool for tool in TOOLS if tool.name == call.name)
         jsonschema.validate(call.arguments, tool.json_schema())
-        assert list(call.arguments) == ["device", *tool.input]
+        which = [key for key in call.arguments if key not in tool.input]
+        assert list(call.arguments) == [*which, *tool.input]
+        assert which in (["device"], ["area"], ["area", "except"]) if tool.targets else ["device"]
         for name, value in call.arguments.items():
             assert not isinstance(value, float) or round(value, 1) == value, name
 
