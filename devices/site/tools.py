@@ -114,7 +114,7 @@ def _placed(tool: Tool, site: Site, targets: Mapping[str, tuple[str, ...]]) -> T
 
 
 def commands_of(call: ToolCall, tools: Iterable[Tool]) -> list[Command] | str:
-    """Return the commands a call stands for, one a device, or why it stands for none."""
+    """Return the commands a call stands for, one a device, or what is wrong with it; none if all are excepted."""
     tool = next((tool for tool in tools if tool.name == call.name), None)
     if tool is None:
         return f"no tool is called {call.name}"
@@ -138,8 +138,7 @@ def _devices_of(tool: Tool, arguments: dict[str, Any]) -> list[str] | str:
             return f"has no area {area}"
         if not isinstance(excepted, list) or (strange := [one for one in excepted if one not in tool.devices]):
             return f"has no device {strange[0] if isinstance(excepted, list) else excepted}"
-        devices = [one for one in tool.targets[area] if one not in excepted]
-        return devices or f"leaves no device of {area}"
+        return [one for one in tool.targets[area] if one not in excepted]
     wanted = given if tool.targets and isinstance(given, list) else [given]
     if strange := [one for one in wanted if one not in tool.devices]:
         return f"has no device {strange[0]}"

@@ -90,6 +90,8 @@ def result_of(results: Sequence[dict[str, Value]]) -> dict[str, Value]:
     """Return what a call led to: the one command's result, or how many of several have which status."""
     if len(results) == 1:
         return results[0]
+    if not results:
+        return {"status": "refused", "reason": "no device is left"}
     statuses = Counter(str(result["status"]) for result in results)
     others = [str(result["device"]) for result in results if result["status"] != "done"]
     status = "partly done" if len(statuses) > 1 else next(iter(statuses))
