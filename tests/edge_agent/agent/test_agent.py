@@ -11,6 +11,7 @@ from devices.simulation.world import World
 from devices.site.site import load_site
 from devices.site.tools import ToolCall
 from edge_agent.agent.agent import NO_ANSWER, NOT_SURE, Agent, TurnLimits, TurnResult
+from edge_agent.agent.session import action_lines
 from edge_agent.agent.simulation import Simulation
 from edge_agent.engine.engine import Completion, ContextFull, Limits, Request, StopReason
 from edge_agent.wire.chat_template import load_template
@@ -207,3 +208,36 @@ def test_a_request_that_alone_is_too_long_is_said_so() -> None:
     agent, _ = make()
     with pytest.raises(ContextFull):
         agent.ask(SmallEngine(10), "anything")
+
+
+def test_a_call_for_an_area_is_a_command_a_device_each_with_its_own_read_back() -> None:
+    agent, world = make()
+    for name in ("kitchen_light", "bedroom_lamp", "porch_light"):
+        world.state[name]["on"] = True
+    world.stuck.add("bedroom_lamp")
+    everywhere = ("light_off", {"area": "everywhere", "except": ["kitchen_light"]})
+    result, requests = play(agent, "all lights off except the kitchen", calls(everywhere), answer("Not done."))
+    assert [(item.device, item.status) for item in result.actions] == [
+        ("bedroom_lamp", "failed"),
+        ("porch_light", "done"),
+    ]
+    assert world.state["kitchen_light"]["on"] and not world.state["porch_light"]["on"]
+    assert '{"status":"partly done","failed":1,"done":1,"not done":"bedroom_lamp"}' in requests[1].prompt
+    assert "bedroom lamp did not change" in result.answer and "porch light is off" in result.answer
+
+
+def test_actions_that_are_alike_are_one_line_and_one_sentence() -> None:
+    agent, _ = make()
+    result, requests = play(agent, "lights on", calls(("light_on", {"area": "everywhere"})), answer("Done."))
+    assert action_lines(result.actions) == ["  kitchen_light, bedroom_lamp, porch_light on: done"]
+    assert result.answer == "The kitchen light, bedroom lamp and porch light are on."
+    assert '{"status":"done","done":3}' in requests[1].prompt
+
+
+def test_a_call_that_leaves_no_device_moves_nothing() -> None:
+    agent, world = make()
+    before = world.snapshot()
+    none = ("light_on", {"area": "kitchen", "except": ["kitchen_light"]})
+    result, requests = play(agent, "?", calls(none), answer("Nothing to do."))
+    assert result.actions == () and world.snapshot() == before and result.answer == "Nothing to do."
+    assert '"reason":"no device is left"' in requests[1].prompt

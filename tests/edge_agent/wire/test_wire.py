@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
 
+from devices.simulation.world import World
 from devices.site.site import load_site
 from devices.site.tools import ToolCall
 from edge_agent.wire.chat_template import ContractChanged, load_template
@@ -116,3 +118,18 @@ def test_calls_and_answers() -> None:
     assert parse_reply("<think>t</think>It is 18 < 20 degrees.", CONTRACT.tools) == Answer(
         "t", "It is 18 < 20 degrees."
     )
+
+
+def test_a_site_with_areas_is_written_area_by_area_and_names_each_device_once() -> None:
+    """Which device a tool takes can be told from the prompt: by its kind, a property, or its name."""
+    site = load_site("home")
+    text = user_message("hi", World(site).snapshot(), "08:00", CONTRACT.words).text
+    assert "\nin hall\n hall_thermostat: target_c=20 temperature_c=18.5\n" in text
+    assert "\nin kitchen\n light kitchen_light: on=false brightness=0\nin bedroom\n" in text
+    for name in site.devices:
+        assert len(re.findall(rf"\b{name}\b", text)) == 1
+    assert " light_on, light_off(device: any light | area)" in CONTRACT.system_text
+    assert " light_brightness(device: any light with brightness | area, brightness" in CONTRACT.system_text
+    alike = {name: dict(values) for name, values in World(site).snapshot().items()}
+    alike["hall_motion"], alike["front_door"] = {}, {}
+    assert "\n front_door, hall_motion: unavailable\n" in user_message("hi", alike, "08:00", CONTRACT.words).text
