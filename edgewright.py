@@ -16,10 +16,11 @@ from typing import Annotated
 
 import typer
 
-from devices.errors import EdgeError, UnavailableError
+from devices.errors import EdgeError, UnavailableError, UsageError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 BROKEN_PIPE = 1
+WRONG_PATH = {errno.EISDIR, errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.EACCES, errno.EROFS, errno.ENAMETOOLONG}
 
 
 def build_app() -> typer.Typer:
@@ -75,15 +76,24 @@ def main(arguments: Sequence[str] | None = None, build: Callable[[], typer.Typer
         _drop_output()
         code = BROKEN_PIPE
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if (failure := _failure_of(error)) is None:
             raise
-        where = f": {error.filename}" if error.filename else ""
-        full = UnavailableError(f"no space left on the disk{where}", hint="free some space, then run it again")
-        full.__cause__ = error
-        code = _explain(full, is_debug)
+        failure.__cause__ = error
+        code = _explain(failure, is_debug)
     if code == INTERRUPTED:
         print("interrupted", file=sys.stderr)
     return code
+
+
+def _failure_of(error: OSError) -> EdgeError | None:
+    """Return what an error of the file system says to the person; None if it is none of the person's doing."""
+    path = error.filename2 or error.filename
+    if error.errno == errno.ENOSPC:
+        where = f": {path}" if path else ""
+        return UnavailableError(f"no space left on the disk{where}", hint="free some space, then run it again")
+    if error.errno in WRONG_PATH and path:
+        return UsageError(f"cannot use {path}: {os.strerror(error.errno)}", hint="give another path")
+    return None
 
 
 def command() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -82,6 +83,14 @@ def test_interrupted(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_full_disk_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["work"], failing_with(OSError(errno.ENOSPC, "No space left on device", "out.gguf"))) == 3
     assert capsys.readouterr().err.startswith("error: no space left on the disk: out.gguf; hint: ")
+
+
+def test_a_path_that_cannot_be_used_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    for out, reason in ((tmp_path, "Is a directory"), (file / "rows.jsonl", "File exists")):
+        assert main(["data", "generate", "-n", "1", "--out", str(out)]) == 2
+        assert re.fullmatch(rf"error: cannot use {tmp_path}\S*: {reason}; hint: .*\n", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "I/O error"), ZeroDivisionError("division by zero")])
