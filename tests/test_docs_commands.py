@@ -39,7 +39,7 @@ SHORTENED = {
     "make demo": "make -n demo",  # `edgewright demo` itself: the page about your own site
     "make test": "make -n test",  # this
     "edgewright train home_llama31_8b --dry-run": "edgewright train home_llama31_8b --dry-run"
-    " base=starter template=chatml data=train.jsonl training.held_out_rows=2 quantization=none",  # its base is on the hub
+    " base=starter template=chatml data=train.jsonl training.held_out_rows=2 quantization=none",  # no hub
     "edgewright export runs/home --quant Q4_K_M --out bundle --tensor 'blk.*.attn_v.weight=Q8_0'"
     " --tensor 'token_embd.weight=F16'": "edgewright export runs/home --quant Q4_K_M --out bundle"
     " --tensor 'blk.*.attn_v.weight=Q8_0' --tensor 'token_embd.weight=F16' --tasks 0",
