@@ -177,3 +177,10 @@ def test_the_long_commands_of_a_page_run(page: Path, folder: Path) -> None:
 def test_the_tables_have_only_what_the_pages_say() -> None:
     written = {command for commands in COMMANDS.values() for command in commands}
     assert (SHORTENED.keys() | SLOW.keys() | LEFT_OUT.keys()) - written == set()
+
+
+def test_a_command_of_another_program_in_no_table_fails(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = ROOT / "README.md"
+    monkeypatch.setitem(COMMANDS, page, ["touch here"])
+    with pytest.raises(AssertionError, match="touch here: run it, shorten it or leave it out"):
+        run_page(page, folder, SHORTENED)

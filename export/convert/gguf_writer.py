@@ -25,8 +25,8 @@ from export import architectures as layout
 from export.architectures import Shape
 from export.convert.lora_merge import Adapter, read_adapter
 from export.convert.tokenizer import Vocabulary, read_vocabulary
-from export.llama_cpp_file import encode
 from export.quantize.plan import Plan, Planned, plan, require_plan
+from export.quantize.quantize import quantize
 from export.trained.nf4 import base_weight, is_quantized
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def _encoded(
         if tensor.type == "F16":
             yield half.contiguous().numpy()
         else:
-            yield encode(half.float().contiguous().numpy(), tensor.type, importance)
+            yield quantize(half.float().contiguous().numpy(), tensor.type, importance)
 
 
 class _File:
