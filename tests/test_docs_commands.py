@@ -35,27 +35,27 @@ from tests.tiny_base import make_tiny_base, make_tiny_run
 INTERRUPTED = 130  # after Ctrl-C
 MQTT_PORT = "MQTT_PORT"
 
+# What runs instead of a command; what begins with + is added to it.
 SHORTENED = {
     "make demo": "make -n demo",  # `edgewright demo` itself: the page about your own site
     "make test": "make -n test",  # this
-    "edgewright train home_llama31_8b --dry-run": "edgewright train home_llama31_8b --dry-run"
-    " base=starter template=chatml data=train.jsonl training.held_out_rows=2 quantization=none",  # no hub
+    "edgewright train home_llama31_8b --dry-run": "+ base=starter template=chatml data=train.jsonl"  # no hub
+    " training.held_out_rows=2 quantization=none",
     "edgewright export runs/home --quant Q4_K_M --out bundle --tensor 'blk.*.attn_v.weight=Q8_0'"
-    " --tensor 'token_embd.weight=F16'": "edgewright export runs/home --quant Q4_K_M --out bundle"
-    " --tensor 'blk.*.attn_v.weight=Q8_0' --tensor 'token_embd.weight=F16' --tasks 0",
-    "edgewright export runs/home --target rpi5-8gb --out bundle": "edgewright export runs/home --target rpi5-8gb"
-    " --out bundle --tasks 0",
+    " --tensor 'token_embd.weight=F16'": "+ --dry-run",
+    "edgewright export runs/home --target rpi5-8gb --out bundle": "+ --tasks 0",
     "edgewright devices discover --mqtt 192.168.1.10 --out zigbee.yaml": "edgewright devices discover"
     f" --mqtt 127.0.0.1 --port {MQTT_PORT} --out zigbee.yaml",
     # On a free port, and Ctrl-C instead of the minute.
     "edgewright sim up greenhouse &": "edgewright sim up greenhouse.yaml &",
     "edgewright devices call bed_valve water minutes=1 --site greenhouse --live": "edgewright devices call bed_valve"
     " water minutes=1 --site greenhouse.yaml --live &",
-    "edgewright devices stop --site greenhouse": "edgewright devices stop --site greenhouse.yaml",
+    "edgewright devices stop --site greenhouse": "+.yaml",
 }
-SLOW = {
-    "edgewright demo --site my.yaml --out runs/my": "edgewright demo --site my.yaml --out runs/my --rows 300 --cases 6"
-    " --set training.steps=3",
+SLOW = {  # likewise, only with `make test-slow`
+    "edgewright demo --site my.yaml --out runs/my": "+ --rows 300 --cases 6 --set training.steps=3",
+    "edgewright export runs/home --quant Q4_K_M --out bundle --tensor 'blk.*.attn_v.weight=Q8_0'"
+    " --tensor 'token_embd.weight=F16'": "+ --tasks 0",
 }
 LEFT_OUT = {
     "accelerate launch --num_processes 4 -m edgewright train home_llama31_8b": "GPUs and the hub; two CPU processes: "
@@ -140,7 +140,8 @@ def run_page(page: Path, folder: Path, instead: dict[str, str]) -> None:
         for written in COMMANDS[page]:
             if written in LEFT_OUT or (written in SLOW and written not in instead):
                 continue
-            command = instead.get(written, written)
+            command = instead.get(written, "+")
+            command = written + command[1:] if command.startswith("+") else command
             if MQTT_PORT in command:
                 command = command.replace(MQTT_PORT, str(stack.enter_context(zigbee2mqtt(folder))))
             program, *words = shlex.split(command)
