@@ -1,8 +1,9 @@
 """Base model and adapter to one GGUF file of any type: our own converter, streaming from safetensors.
 
 One tensor is in memory at a time, and of an unchanged one only some of its rows; nothing else is written. How a model
-is laid out is in architectures.py, the types in quantize/plan.py, the adapter in lora_merge.py (its own file is
-adapter_gguf.py's), the vocabulary in tokenizer.py. Nothing here proves that the result is right: gates/parity.py does.
+is laid out is in architectures.py, the types in quantize/plan.py, their blocks in quantize/quantize.py, the adapter in
+lora_merge.py (its own file is adapter_gguf.py's), the vocabulary in tokenizer.py. Nothing here proves that the result
+is right: gates/parity.py does.
 
 A weight goes through F16 on its way to another type, as it does in llama.cpp's tools: the file is byte for byte what
 llama_model_quantize makes of the F16 file (tests/export/quantize/test_plan.py).
