@@ -252,7 +252,7 @@ def _print_dry_run(recipe: Recipe, *, as_json: bool) -> None:
     from dataclasses import asdict
 
     from finetune.progress_bar import duration_text
-    from finetune.training.plan import KEPT, size_text
+    from finetune.training.memory_plan import KEPT, size_text
     from finetune.training.train import dry_run
 
     found = dry_run(recipe)

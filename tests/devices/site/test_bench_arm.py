@@ -58,22 +58,22 @@ def test_a_way_crosses_a_zone_if_and_only_if_one_of_its_points_is_inside(
     ],
 )
 def test_the_keep_out_zones_hold(command: Command, why: str) -> None:
-    place = simulated_runtime(SITE)
-    outcome = place.broker.execute(command)
+    runtime = simulated_runtime(SITE)
+    outcome = runtime.broker.execute(command)
     assert outcome.status == "refused" and why in outcome.report
-    assert place.broker.execute(move(150, 150, 200)).status == "done"  # the way round
-    assert place.broker.execute(move(150, -100, 100)).status == "done"
+    assert runtime.broker.execute(move(150, 150, 200)).status == "done"  # the way round
+    assert runtime.broker.execute(move(150, -100, 100)).status == "done"
 
 
 def test_nothing_moves_through_an_interrupted_curtain_or_out_of_an_alarm() -> None:
-    place = simulated_runtime(SITE)
-    assert place.world is not None
-    place.world.state["curtain"]["clear"] = False
-    outcome = place.broker.execute(move(0, 100, 100))
+    runtime = simulated_runtime(SITE)
+    assert runtime.world is not None
+    runtime.world.state["curtain"]["clear"] = False
+    outcome = runtime.broker.execute(move(0, 100, 100))
     assert outcome.status == "refused" and "the light curtain is interrupted, must be clear" in outcome.report
-    place.world.state["curtain"]["clear"] = True
-    place.world.state["arm"]["state"] = "alarm"
-    assert place.broker.execute(move(0, 100, 100)).status == "refused"
+    runtime.world.state["curtain"]["clear"] = True
+    runtime.world.state["arm"]["state"] = "alarm"
+    assert runtime.broker.execute(move(0, 100, 100)).status == "refused"
 
 
 @pytest.fixture
