@@ -64,12 +64,13 @@ def read_devices(
     """Read properties of devices, simulated ones unless --live."""
     from devices.broker.journal import Journal
     from devices.broker.runtime import live_runtime, simulated_runtime
+    from devices.simulation.world import World
     from devices.site.describe import describe, sentence
     from devices.site.site import load_site
 
     loaded = load_site(site)
     devices = [_require_device(name, list(loaded.devices)) for name in devices or []]
-    runtime = live_runtime(loaded, Journal()) if live else simulated_runtime(loaded)
+    runtime = live_runtime(loaded, Journal()) if live else simulated_runtime(World(loaded))
     state = {name: values for name, values in runtime.broker.state().items() if not devices or name in devices}
     runtime.close()
     if as_json:
@@ -97,6 +98,7 @@ def call_device(
     """Carry out one action through the broker, in the simulated world unless --live; stays until a timed one ends."""
     from devices.broker.journal import Journal
     from devices.broker.runtime import default_journal, live_runtime, parse_arguments, simulated_runtime, warn
+    from devices.simulation.world import World
     from devices.site.site import find_name, load_site
     from devices.site.tools import Command
 
@@ -113,7 +115,7 @@ def call_device(
         runtime = live_runtime(loaded, Journal(journal or default_journal(loaded)), confirm, mode)
         runtime.keep_time(warn)
     else:
-        runtime = simulated_runtime(loaded, confirm=confirm, mode=mode)
+        runtime = simulated_runtime(World(loaded), confirm=confirm, mode=mode)
     try:
         outcome = runtime.broker.execute(command)
         if as_json:

@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from devices.broker.broker import CONFIRMATION_S, Broker, Mode
 from devices.broker.journal import Journal, read_events
+from devices.broker.runtime import simulated_runtime
 from devices.errors import UnavailableError
-from devices.simulation.world import SimulatedDriver, World
+from devices.simulation.world import World
 from devices.site.action import Action
 from devices.site.schema import Value
 from devices.site.site import load_site
@@ -25,8 +26,7 @@ STOP = Command("well_pump", "stop", {})
 def make(mode: Mode, answer: bool | None = None, journal: Journal | None = None) -> tuple[Broker, World]:
     world = World(SITE, {"well_pump": {"running": True}, "garden_sprinkler": {"open": True}})
     confirm = None if answer is None else (lambda effect: answer)
-    driver = SimulatedDriver(world)
-    return Broker(SITE, driver, journal or Journal(), clock=lambda: world.time_s, confirm=confirm, mode=mode), world
+    return simulated_runtime(world, journal, confirm, mode).broker, world
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_a_late_yes_is_none(waits_s: float, status: str) -> None:
         world.advance(waits_s)
         return True
 
-    broker = Broker(SITE, SimulatedDriver(world), Journal(), clock=lambda: world.time_s, confirm=confirm)
+    broker = simulated_runtime(world, confirm=confirm).broker
     assert broker.execute(Command("front_door", "unlock", {})).status == status
 
 
