@@ -155,7 +155,7 @@ def stop_devices(site: Site = "home") -> None:
     for problem in problems:
         warn(problem)
     if problems:
-        raise UnavailableError(f"{len(problems)} did not stop", hint="switch them off by hand")
+        raise UnavailableError(f"{len(problems)} may not have stopped", hint="switch them off by hand")
     print("stopped: " + ", ".join(name for name, device in loaded.devices.items() if _is_stoppable(device)))
 
 

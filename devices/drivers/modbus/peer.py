@@ -81,7 +81,8 @@ class ModbusPeer:
             items = self._registers[table]
             size = max((register.address + register.count for _, _, register, _ in items), default=1)
             if table in {"coil", "discrete"}:
-                blocks.append([SimData(0, values=[False] * (-(-size // 16) * 16), datatype=DataType.BITS)])
+                bits = [False] * (-(-size // 16) * 16)  # pymodbus keeps them in whole registers
+                blocks.append([SimData(0, values=bits, datatype=DataType.BITS)])
             else:
                 blocks.append([SimData(0, count=size, values=0, datatype=DataType.REGISTERS)])
         return SimDevice(self._settings.unit, simdata=(blocks[0], blocks[1], blocks[2], blocks[3]), action=self._answer)

@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from devices.broker.broker import CONFIRMATION_S, Broker, Mode
 from devices.broker.journal import Journal, read_events
 from devices.broker.runtime import simulated_runtime
+from devices.driver import Reading
 from devices.errors import UnavailableError
-from devices.simulation.world import World
+from devices.simulation.world import SimulatedDriver, World
 from devices.site.action import Action
 from devices.site.schema import Value
 from devices.site.site import load_site
@@ -89,11 +90,26 @@ def test_stop_needs_no_journal(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_does_not_stop_is_said_and_the_others_stop() -> None:
     broker, world = make("auto")
     world.broken.add("garden_sprinkler")
-    assert broker.stop() == ["the garden sprinkler did not stop: garden_sprinkler does not answer"]
+    assert broker.stop() == ["the garden sprinkler could not be stopped: garden_sprinkler does not answer"]
     assert world.state["well_pump"]["running"] is False
     world.broken.clear()
     world.stuck.add("garden_sprinkler")
     assert broker.stop() == ["the garden sprinkler did not stop"]
+
+
+def test_what_cannot_be_read_back_is_not_said_to_run() -> None:
+    class Mute(SimulatedDriver):
+        """Takes what is written to the sprinkler, and shows nothing of it."""
+
+        def read(self, device: str) -> dict[str, Reading]:
+            return {} if device == "garden_sprinkler" else super().read(device)
+
+    world = World(SITE, {"garden_sprinkler": {"open": True}})
+    broker = simulated_runtime(world, driver=Mute(world)).broker
+    assert broker.stop() == ["the garden sprinkler was told to stop, and cannot be read back"]
+    assert world.state["garden_sprinkler"]["open"] is False
+    (proposed,) = [event for event in broker.journal.events() if event.body.get("device") == "garden_sprinkler"]
+    assert [event.event for event in broker.journal.events(proposed.id)] == ["PROPOSED", "STARTED", "UNKNOWN"]
 
 
 def test_a_stop_clears_what_was_owed() -> None:
