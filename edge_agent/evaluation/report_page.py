@@ -88,9 +88,9 @@ def bytes_text(size_bytes: int | None) -> str:
     return f"{size_bytes / 2**30:.2f} GiB" if size_bytes >= 2**30 else f"{size_bytes / 2**20:.0f} MiB"
 
 
-def number_text(value: float | None) -> str:
-    """Return a whole number with thousands apart, or a dash for none."""
-    return "–" if value is None else f"{value:,.0f}".replace(",", "\u202f")
+def number_text(value: float | None, digits: int = 0) -> str:
+    """Return a number with thousands apart, or a dash for none."""
+    return "–" if value is None else f"{value:,.{digits}f}".replace(",", "\u202f")
 
 
 def heat_class(share: float | None) -> str:
