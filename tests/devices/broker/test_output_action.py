@@ -99,7 +99,7 @@ def test_an_argument_cannot_become_a_part_of_a_path(shop: tuple[Broker, HttpPeer
 
 def test_a_refund_needs_a_yes_and_has_a_cap() -> None:
     asked: list[str] = []
-    runtime = simulated_runtime(SUPPORT, confirm=lambda effect: bool(asked.append(effect)))
+    runtime = simulated_runtime(World(SUPPORT), confirm=lambda effect: bool(asked.append(effect)))
     assert runtime.broker.execute(REFUND).status == "needs_confirmation"
     assert asked == [f"order: refund: number = {NUMBER}, euros = 20"]
     too_much = Command("order", "refund", {"number": NUMBER, "euros": 51})
@@ -121,7 +121,7 @@ class Answering(SimulatedDriver):
 def ask_with(answer: dict[str, Any] | None, command: Command) -> Outcome:
     world = World(SUPPORT)
     driver = Answering(world, answer)
-    return Broker(SUPPORT, driver, Journal(), clock=lambda: world.time_s, confirm=lambda effect: True).execute(command)
+    return simulated_runtime(world, confirm=lambda effect: True, driver=driver).broker.execute(command)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_a_driver_without_answers_is_refused() -> None:
             self.read, self.write, self.close = self._driver.read, self._driver.write, self._driver.close
 
     world = World(SUPPORT)
-    outcome = Broker(SUPPORT, Deaf(world), Journal(), clock=lambda: world.time_s).execute(FIND)
+    outcome = simulated_runtime(world, driver=Deaf(world)).broker.execute(FIND)
     assert outcome.result["reason"] == "refused"
 
 

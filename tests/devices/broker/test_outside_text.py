@@ -102,7 +102,7 @@ class Talking(SimulatedDriver):
 
 def test_what_a_device_says_when_it_refuses_is_for_people_only() -> None:
     world = World(load_site("home"))
-    broker = Broker(world.site, Talking(world), Journal(), clock=lambda: world.time_s)
+    broker = simulated_runtime(world, driver=Talking(world)).broker
     outcome = broker.execute(Command("porch_light", "on", {}))
     assert outcome.result == {"status": "unknown", "device": "porch_light", "reason": "no answer"}
     assert "refused" not in outcome.report
@@ -123,12 +123,12 @@ def test_plain_text_is_one_printable_line_without_markers(attack: str) -> None:
 )
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_what_stands_in_a_row_is_for_people_only(name: str, device: str, attack: str) -> None:
-    runtime = simulated_runtime(load_site(name))
-    assert runtime.world is not None
-    words = runtime.world.site.devices[device].actions["find"].words
-    for record in runtime.world.records[device]:
+    world = World(load_site(name))
+    runtime = simulated_runtime(world)
+    words = world.site.devices[device].actions["find"].words
+    for record in world.records[device]:
         record |= dict.fromkeys(words, attack)
-    number = runtime.world.records[device][0]["number"]
+    number = world.records[device][0]["number"]
     outcome = runtime.broker.execute(Command(device, "find", {"number": number}))
     shown = result_message([outcome.result]).text + user_message("and now?", runtime.broker.state(), "12:00").text
     assert outcome.status == "done"
