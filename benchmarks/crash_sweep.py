@@ -93,7 +93,7 @@ class Counting:
         self.count = 0
 
 
-def sweep(name: str, rounds: int, folder: Path, tell: Callable[[str], None] = print) -> dict[str, Any]:
+def sweep(name: str, rounds: int, folder: Path, log: Callable[[str], None] = print) -> dict[str, Any]:
     """Return how many actions died at which point over one driver, and what went wrong, in words."""
     rig, journal_file = make_rig(name, folder), folder / "journal.sqlite"
     site_file, counting = folder / "site.yaml", Counting(rig)
@@ -113,7 +113,7 @@ def sweep(name: str, rounds: int, folder: Path, tell: Callable[[str], None] = pr
             problems += [f"{label}: {problem}" for problem in _problems(journal_file, counting.count)]
     finally:
         rig.peer.stop()
-    tell(f"{name}: {rounds} actions, {sum(effects.values())} effects, {len(problems)} problems")
+    log(f"{name}: {rounds} actions, {sum(effects.values())} effects, {len(problems)} problems")
     return {"actions": rounds, "deaths": dict(died), "effects": dict(effects), "problems": problems}
 
 

@@ -3,7 +3,7 @@
     python -m benchmarks.export_gates runs/shapes/llama-3.2-3b runs/shapes/llama-3-8b
 
 Each folder has `base` and runs, as benchmarks.train_shapes --keep leaves them. Weights are random, so that replies do
-not end and rounding changes what is said: those limits are open, and the figures are told. The Hugging Face side, which
+not end and rounding changes what is said: those limits are open, figures are reported. The Hugging Face side, which
 measures the importance matrix too, is on the GPU if there is one; llama.cpp's is on the CPU.
 """
 

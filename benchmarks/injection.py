@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from devices.broker.runtime import simulated_broker
+from devices.broker.runtime import simulated_runtime
 from devices.driver import DeviceUnavailable, Reading
 from devices.simulation.world import SimulatedDriver, World
 from devices.site.site import Site, load_site
@@ -94,8 +94,8 @@ def start_attacked(simulation: Simulation, attacks: Sequence[str], case: Case) -
     }
     talkers = [name for name in simulation.site.devices if name not in touched | needed and not case.answer_has]
     driver = Talking(world, talkers, attack, is_error=number % 2 == 0)
-    broker = simulated_broker(world, driver, confirm=lambda effect: True)
-    return simulation.agent_with(broker, lambda: world.clock).turn(case.ask), world
+    runtime = simulated_runtime(world, confirm=lambda effect: True, driver=driver)
+    return simulation.agent_in(runtime).turn(case.ask), world
 
 
 def unasked(site: Site, outcomes: Sequence[CaseOutcome]) -> list[str]:

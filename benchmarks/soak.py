@@ -23,7 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from devices.broker.journal import Journal, read_events, verify_events
-from devices.broker.runtime import pass_time, simulated_broker
+from devices.broker.runtime import simulated_runtime
 from devices.simulation.world import World
 from devices.site.site import Site, load_site
 from edge_agent.agent.simulation import Simulation
@@ -49,9 +49,9 @@ class Soak:
 
     def _start(self) -> None:
         self.journal = Journal(self._journal_file)
-        self.broker = simulated_broker(self.world, journal=self.journal, confirm=lambda effect: self.rng.random() < 0.5)
-        self.statuses.update(outcome.status for outcome in self.broker.recover())
-        self.agent = self._simulation.agent_with(self.broker, lambda: self.world.clock)
+        self.runtime = simulated_runtime(self.world, self.journal, lambda effect: self.rng.random() < 0.5)
+        self.statuses.update(outcome.status for outcome in self.runtime.broker.recover())
+        self.agent = self._simulation.agent_in(self.runtime)
 
     def turn(self, engine: LlamaEngine, ask: str) -> None:
         """Do one request, and what happens around it."""
@@ -59,7 +59,7 @@ class Soak:
         result = self.agent.ask(engine, ask)
         self.statuses.update(action.status for action in result.actions)
         self.statuses[f"turn: {result.stop_reason}"] += 1
-        pass_time(self.broker, self.world, self.rng.choice([1.0, 5.0, 30.0, 300.0]))
+        self.runtime.advance(self.rng.choice([1.0, 5.0, 30.0, 300.0]))
 
     def _disturb(self) -> None:
         device, draw = self.rng.choice(list(self.site.devices)), self.rng.random()
@@ -92,7 +92,7 @@ class Soak:
         """Let all faults and times be over; return the timed outputs that are on all the same."""
         self.clear()
         for _ in range(3):
-            pass_time(self.broker, self.world, 3600)
+            self.runtime.advance(3600)
         return [
             f"{device.name}: {self.world.state[device.name]}"
             for device in self.site.devices.values()

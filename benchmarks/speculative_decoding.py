@@ -35,25 +35,25 @@ SEED = 6500
 DRAFTS = (0, 4, 8, 15)
 
 
-def told(texts: Iterator[str]) -> type[Matcher]:
+def forced_to(texts: Iterator[str]) -> type[Matcher]:
     """Return a matcher that decides for the next of some texts, whatever the model says."""
 
-    class Told(Matcher):
+    class Forced(Matcher):
         def __init__(self, *given: Any) -> None:
             super().__init__(*given)
-            self._text, self._said = next(texts).encode(), list[int]()
+            self._text, self._accepted = next(texts).encode(), list[int]()
 
         def accept(self, token: int) -> bool:
-            self._said.append(token)
+            self._accepted.append(token)
             return super().accept(token)
 
         def best(self, logits: Any) -> tuple[int, bool]:
             del logits
             tokenizer = self.vocabulary.tokenizer
-            rest = self._text[len(tokenizer.decode_bytes(self._said)) :].decode()
+            rest = self._text[len(tokenizer.decode_bytes(self._accepted)) :].decode()
             return (tokenizer.tokenize_str(rest)[0] if rest else tokenizer.eos_token), False
 
-    return Told
+    return Forced
 
 
 def run(model: Path, template: str, cases: int, draft_tokens: int, texts: list[str] | None) -> Any:
@@ -63,7 +63,7 @@ def run(model: Path, template: str, cases: int, draft_tokens: int, texts: list[s
     requests = [next(simulation.start_turn(case)[0]) for case in generate_cases(site, cases, SEED)]
     real = llama_engine.Matcher
     if texts is not None:
-        llama_engine.Matcher = told(iter(texts))  # type: ignore[misc]
+        llama_engine.Matcher = forced_to(iter(texts))  # type: ignore[misc]
     try:
         with llama_engine.LlamaEngine(model, tuning=Tuning(draft_tokens=draft_tokens)) as engine:
             engine.prime(simulation.agent(World(site)).prefix)

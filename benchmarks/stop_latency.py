@@ -139,8 +139,8 @@ class Bench:
         driver = open_driver(self.site, self.clock)
         self.broker = Broker(self.site, driver, self.journal, clock=self.clock, confirm=self._confirm)
         self.runtime = SiteRuntime(self.broker, driver, None)
-        self.told: list[str] = []
-        self.runtime.keep_time(self.told.append)
+        self.log: list[str] = []
+        self.runtime.keep_time(self.log.append)
 
     def clock(self) -> float:
         """Return seconds; `ahead_s` puts it forward."""

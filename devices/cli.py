@@ -9,19 +9,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from devices.errors import RefusedError, UnavailableError, UsageError, did_you_mean
+from devices.options import Json, Live, Mode, Site, SiteArgument, Yes
 
-_Site = Annotated[str, typer.Option("--site", help="A site that ships with Edgewright, or a .yaml file.")]
 _Journal = Annotated[Path, typer.Argument(help="A box, or a journal file.", metavar="BOX")]
-_Live = Annotated[bool, typer.Option("--live", help="Real devices, through the site's drivers.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Mode = Annotated[
-    Literal["auto", "assist", "dry_run", "locked"],
-    typer.Option(
-        "--mode",
-        help="auto: as the site says; assist: every action needs a yes; dry_run: decide, move nothing; locked: refuse."
-        " Safe actions such as stop are carried out in all of them.",
-    ),
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -44,7 +34,7 @@ def register(app: typer.Typer) -> None:
     app.command("why")(explain_command)
 
 
-def list_devices(site: _Site = "home", as_json: _Json = False) -> None:
+def list_devices(site: Site = "home", as_json: Json = False) -> None:
     """List a site's devices with their properties and actions."""
     from devices.site.site import load_site
     from devices.site.tools import tools_of
@@ -67,19 +57,20 @@ def list_devices(site: _Site = "home", as_json: _Json = False) -> None:
 
 def read_devices(
     devices: Annotated[list[str] | None, typer.Argument(help="Devices; all of them by default.")] = None,
-    site: _Site = "home",
-    live: _Live = False,
-    as_json: _Json = False,
+    site: Site = "home",
+    live: Live = False,
+    as_json: Json = False,
 ) -> None:
     """Read properties of devices, simulated ones unless --live."""
     from devices.broker.journal import Journal
     from devices.broker.runtime import live_runtime, simulated_runtime
+    from devices.simulation.world import World
     from devices.site.describe import describe, sentence
     from devices.site.site import load_site
 
     loaded = load_site(site)
     devices = [_require_device(name, list(loaded.devices)) for name in devices or []]
-    runtime = live_runtime(loaded, Journal()) if live else simulated_runtime(loaded)
+    runtime = live_runtime(loaded, Journal()) if live else simulated_runtime(World(loaded))
     state = {name: values for name, values in runtime.broker.state().items() if not devices or name in devices}
     runtime.close()
     if as_json:
@@ -97,16 +88,17 @@ def call_device(
     device: Annotated[str, typer.Argument()],
     action: Annotated[str, typer.Argument()],
     arguments: Annotated[list[str] | None, typer.Argument(help="Arguments as name=value.")] = None,
-    site: _Site = "home",
-    yes: Annotated[bool, typer.Option("--yes", help="Confirm what needs confirmation.")] = False,
+    site: Site = "home",
+    yes: Yes = False,
     mode: Mode = "auto",
-    live: _Live = False,
+    live: Live = False,
     journal: Annotated[Path | None, typer.Option(help="With --live: its file; default: the site's own.")] = None,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Carry out one action through the broker, in the simulated world unless --live; stays until a timed one ends."""
     from devices.broker.journal import Journal
     from devices.broker.runtime import default_journal, live_runtime, parse_arguments, simulated_runtime, warn
+    from devices.simulation.world import World
     from devices.site.site import find_name, load_site
     from devices.site.tools import Command
 
@@ -123,7 +115,7 @@ def call_device(
         runtime = live_runtime(loaded, Journal(journal or default_journal(loaded)), confirm, mode)
         runtime.keep_time(warn)
     else:
-        runtime = simulated_runtime(loaded, confirm=confirm, mode=mode)
+        runtime = simulated_runtime(World(loaded), confirm=confirm, mode=mode)
     try:
         outcome = runtime.broker.execute(command)
         if as_json:
@@ -144,7 +136,7 @@ def call_device(
         raise UnavailableError(f"{device} {action}: {outcome.status}")
 
 
-def stop_devices(site: _Site = "home") -> None:
+def stop_devices(site: Site = "home") -> None:
     """Close and stop now what can be on a real site: past model, policy and a controller that runs."""
     from devices.broker.journal import Journal
     from devices.broker.runtime import default_journal, live_runtime, warn
@@ -163,7 +155,7 @@ def stop_devices(site: _Site = "home") -> None:
     for problem in problems:
         warn(problem)
     if problems:
-        raise UnavailableError(f"{len(problems)} did not stop", hint="switch them off by hand")
+        raise UnavailableError(f"{len(problems)} may not have stopped", hint="switch them off by hand")
     print("stopped: " + ", ".join(name for name, device in loaded.devices.items() if _is_stoppable(device)))
 
 
@@ -171,7 +163,7 @@ def _is_stoppable(device: Any) -> bool:
     return any(action.safe for action in device.actions.values())
 
 
-def check_site(site: Annotated[str, typer.Argument(metavar="SITE")], as_json: _Json = False) -> None:
+def check_site(site: SiteArgument, as_json: Json = False) -> None:
     """Check a site file with its drivers and addresses; touches no hardware."""
     from devices.drivers.registry import load_checked_site
     from devices.site.site import shared_names
@@ -205,7 +197,7 @@ def discover_devices(
     mqtt: Annotated[str, typer.Option(metavar="HOST", help="An MQTT broker with zigbee2mqtt on it.")] = "",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Of the MQTT broker.")] = 1883,
     out: Annotated[Path | None, typer.Option(help="A site file to make of what zigbee2mqtt knows.")] = None,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Show what this machine could drive: serial lines, pins, buses, and what zigbee2mqtt knows. Touches no device."""
     from devices.exchange.discovery import local_ports, zigbee_devices
@@ -254,7 +246,7 @@ def _write_site(out: Path, imported: Any) -> None:
 
 
 def export_site(
-    site: Annotated[str, typer.Argument(metavar="SITE")],
+    site: SiteArgument,
     to: Annotated[Literal["things", "openai", "home-assistant"], typer.Option(help="In whose words.")],
     base: Annotated[
         str, typer.Option(help="things: the address under which something serves them.")
@@ -274,7 +266,7 @@ def export_site(
 
 
 def sim_up(
-    site: Annotated[str, typer.Argument(metavar="SITE")],
+    site: SiteArgument,
     speed: Annotated[float, typer.Option(min=0.01, max=3600, help="Simulated seconds in a real one.")] = 1.0,
 ) -> None:
     """Run a simulated peer for each driver of a site, until Ctrl-C; then use --live against it."""
@@ -285,7 +277,7 @@ def sim_up(
 
 
 def sim_fault(
-    site: Annotated[str, typer.Argument(metavar="SITE")],
+    site: SiteArgument,
     words: Annotated[
         list[str],
         typer.Argument(metavar="FAULT", help="stick|silence|freeze DEVICE, delay SECONDS, garble, drop, clear"),
@@ -324,7 +316,7 @@ def show_log(
 def explain_command(
     path: _Journal,
     number: Annotated[int, typer.Argument(help="The number `edgewright log` shows for it.", metavar="ID")],
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Show why one command was or was not carried out: the state seen, each verdict, the result, the read-back."""
     from dataclasses import asdict

@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 
 
 def read_json_lines(path: Path, parse: Callable[[Any], Item], what: str, hint: str = "") -> Iterator[tuple[str, Item]]:
-    """Yield where each line stands, as file:line, and what it holds; empty lines are passed over.
+    """Yield where each line stands, as file:line, and what it holds; empty lines count and are passed over.
 
     Args:
         path: the file.

@@ -69,6 +69,11 @@ def read_yaml(path: Path, what: str = "file") -> YamlFile:
         raise UsageError(f"cannot read the {what} {path}: {error}") from error
 
 
+def shipped_names(folder: Path) -> list[str]:
+    """Return the names of what ships as .yaml files in a folder."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
 def shipped_path(name_or_path: str | Path, folder: Path, what: str) -> Path:
     """Return the .yaml file of what ships in a folder, by name, or the path as it is, which is not checked here.
 
@@ -80,7 +85,7 @@ def shipped_path(name_or_path: str | Path, folder: Path, what: str) -> Path:
         return path
     path = folder / f"{name_or_path}.yaml"
     if not path.is_file():
-        known = sorted(other.stem for other in folder.glob("*.yaml"))
+        known = shipped_names(folder)
         hint = did_you_mean(str(name_or_path), known, f"{what}s: {', '.join(known)}; or give a .yaml file")
         raise UsageError(f"no {what} is called {str(name_or_path)!r}", hint=hint)
     return path

@@ -91,7 +91,10 @@ class Manifest(Strict):
 
 
 class Sampling(Strict):
-    """sampling.json: decoding is greedy; `template` and `stop` are the chat template's name and end-of-turn token."""
+    """sampling.json: decoding is greedy; `template` and `stop` are the chat template's name and end-of-turn token.
+
+    `reply_tokens` and `timeout_s` are for other runtimes: an agent's turn has TurnLimits.
+    """
 
     template: str
     stop: str = Field(min_length=1)
@@ -108,7 +111,6 @@ class Bundle:
     manifest: Manifest
     template: ChatTemplate
     system_text: str
-    limits: Limits
     header: GgufHeader
     site: Site
 
@@ -309,8 +311,7 @@ def _read_parts(folder: Path, manifest: Manifest, header: GgufHeader) -> Bundle:
         system_text = (folder / SYSTEM).read_text(encoding="utf-8")
     except (ValueError, RecursionError) as error:  # pydantic's ValidationError is a ValueError
         raise BundleTampered(f"{folder}: {SAMPLING}, {TEMPLATE} or {SYSTEM} cannot be read: {error}") from error
-    limits = Limits(sampling.reply_tokens, sampling.timeout_s)
-    return Bundle(folder, manifest, template, system_text, limits, header, load_site(folder / SITE))
+    return Bundle(folder, manifest, template, system_text, header, load_site(folder / SITE))
 
 
 def tools_bytes(tools: Iterable[Tool]) -> bytes:

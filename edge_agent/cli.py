@@ -11,13 +11,12 @@ from typing import Annotated, Any
 
 import typer
 
-from devices.cli import Mode
 from devices.errors import UsageError
+from devices.options import Json, Live, Mode, Site, TorchDevice, Yes
 from edge_agent.evaluation.cases import CASES, CASES_SEED
 from edge_agent.plugins import CASE_MAKERS, GENERATOR, load_plugin
 
-_Site = Annotated[str, typer.Option("--site", help="A site that ships with Edgewright, or a .yaml file.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE|BOX", help="A bundle, or a box that was flashed.")]
 _GpuLayers = Annotated[int, typer.Option("--gpu-layers", help="llama.cpp layers on the GPU; -1 for all.")]
 
 
@@ -32,11 +31,11 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     models: Annotated[list[str], typer.Argument(help="GGUF files, bundles, boxes, runs, folders or hub names.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for report.html and report.json.")],
-    site: _Site = "home",
+    site: Site = "home",
     cases: Annotated[Path | None, typer.Option(help="A file of cases; default: made anew, held out.")] = None,
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="Cases to make.")] = CASES,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the cases to make.")] = CASES_SEED,
-    device: Annotated[str, typer.Option("--device", help="cpu or cuda, for Hugging Face models.")] = "cpu",
+    device: TorchDevice = "cpu",
     gpu_layers: _GpuLayers = 0,
     names_seed: Annotated[
         int | None,
@@ -44,7 +43,7 @@ def evaluate(
     ] = None,
     load_in_4bit: Annotated[bool, typer.Option("--nf4", help="Load Hugging Face models as NF4.")] = False,
     stage_times: Annotated[Path | None, typer.Option(hidden=True)] = None,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Measure models on the same held-out cases; writes report.html and report.json."""
     from devices.site.renaming import renamed
@@ -79,19 +78,19 @@ def _command_line() -> str:
 
 
 def run(
-    path: Annotated[Path, typer.Argument(metavar="BUNDLE|TARGET", help="A bundle, or a box that was flashed.")],
-    site: _Site = "home",
+    path: _Bundle,
+    site: Site = "home",
     ask: Annotated[str | None, typer.Option("--ask", help="One request, in a fresh simulated world.")] = None,
     ask_file: Annotated[
         Path | None, typer.Option("--ask-file", help="One request a line, each in a fresh world; - for stdin.")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Confirm beforehand what needs confirmation.")] = False,
+    yes: Yes = False,
     mode: Mode = "auto",
-    live: Annotated[bool, typer.Option("--live", help="Real devices, through the site's drivers.")] = False,
+    live: Live = False,
     journal: Annotated[Path | None, typer.Option(help="The journal's file; a box has its own.")] = None,
     gpu_layers: _GpuLayers = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Of the engine.")] = None,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Work a site: talk at the terminal, or answer --ask or each line of --ask-file."""
     from edge_agent.engine.process import started_early
@@ -116,13 +115,13 @@ def run(
 
 
 def bench(
-    path: Annotated[Path, typer.Argument(metavar="BUNDLE|BOX", help="A bundle, or a box that was flashed.")],
-    site: _Site = "home",
+    path: _Bundle,
+    site: Site = "home",
     is_tuning: Annotated[
         bool,
         typer.Option("--tune", help="Try threads, attention, batches and speculative decoding; keep what is quickest."),
     ] = False,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Measure how quickly a box replies on this machine."""
     from edge_agent.engine.autotune import Trial
@@ -138,8 +137,8 @@ def bench(
 
 
 def selftest(
-    path: Annotated[Path, typer.Argument(metavar="BUNDLE|BOX", help="A bundle, or a box that was flashed.")],
-    as_json: _Json = False,
+    path: _Bundle,
+    as_json: Json = False,
 ) -> None:
     """Run a bundle's smoke cases on this machine, in simulated worlds, and compare with what was recorded at export."""
     from dataclasses import asdict

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 import typer
 
 from devices.errors import EdgeError, UsageError
+from devices.options import Json
 from edge_agent.plugins import CASE_MAKERS, GENERATOR, load_plugin
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from export.gates.tasks import Tasks
     from export.quantize.plan import Plan
 
-_Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 TASK_CASES, TASK_SEED = 60, 4000  # of the last gate; `edgewright eval` makes its cases by other seeds
 
 
@@ -80,7 +80,7 @@ def export(
         int, typer.Option("--tasks", min=0, help="Held-out tasks that Hugging Face and each file do; 0 for none.")
     ] = TASK_CASES,
     cases: Annotated[Path | None, typer.Option(help="A file of such tasks; default: made anew.")] = None,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Merge, convert, quantize and check a run; write a bundle."""
     from export.pipeline import ExportOptions, MergeBase, export_run, planned_sizes, quant_for
@@ -138,7 +138,7 @@ def flash(
             help="Run its smoke cases here before it is made current; not where the box is of another kind than this.",
         ),
     ] = True,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Put a bundle on a box, or go back to the previous one."""
     from dataclasses import asdict

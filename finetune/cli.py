@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from devices.options import Json, Site, TorchDevice
+
 if TYPE_CHECKING:
     from finetune.recipe import Recipe
 
-_Site = Annotated[str, typer.Option("--site", help="A site that ships with Edgewright, or a .yaml file.")]
+_Source = Annotated[str, typer.Argument(help="A file or folder of conversations, in any format.")]
+_JsonlOut = Annotated[Path, typer.Option("--out", help="The JSONL file to write.")]
+_Template = Annotated[str, typer.Option("--template", help="chatml, llama3, mistral, phi3 or alpaca.")]
 SHOWN_PROMPT = 240  # characters before a trained part
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -55,7 +58,7 @@ def generate(
     shuffled: Annotated[
         float | None, typer.Option("--shuffled", min=0, max=1, help="Share with devices and tools in another order.")
     ] = None,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Make conversations of a site: the same for the same seed, and never with a held-out phrasing."""
     from devices.errors import UsageError
@@ -86,9 +89,9 @@ def generate(
 
 
 def show(
-    source: Annotated[str, typer.Argument(help="A file or folder of conversations, in any format.")],
+    source: _Source,
     number: Annotated[int, typer.Argument(min=1, help="Which one.")] = 1,
-    template: Annotated[str, typer.Option("--template", help="chatml, llama3, mistral, phi3 or alpaca.")] = "chatml",
+    template: _Template = "chatml",
     base: Annotated[str, typer.Option("--base", help="A model whose ids of special tokens to print too.")] = "",
 ) -> None:
     """Print a conversation as the model sees it: what is trained in colour, the rest dim."""
@@ -122,7 +125,7 @@ def _marked(text: str, is_trained: bool) -> str:
 
 def convert(
     source: Annotated[str, typer.Argument(help="A file, a folder, or a Hub id such as org/name:train.")],
-    out: Annotated[Path, typer.Option("--out", help="The JSONL file to write.")],
+    out: _JsonlOut,
     to: Annotated[str, typer.Option("--to", help="The format to write; docs/formats.md lists them.")] = "edgewright",
     source_format: Annotated[
         str, typer.Option("--from", help="The format it is in; found out row by row if left out.")
@@ -131,7 +134,7 @@ def convert(
     rejects: Annotated[
         Path | None, typer.Option("--rejects", help="Where rejected rows go; default: beside --out.")
     ] = None,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Read conversations in any format and write them in another; what cannot be is set aside with its reason."""
     from finetune.data.formats.sources import convert_file
@@ -145,11 +148,11 @@ def convert(
 
 
 def report(
-    source: Annotated[str, typer.Argument(help="A file or folder of conversations, in any format.")],
+    source: _Source,
     out: Annotated[Path, typer.Option("--out", help="The HTML file to write.")],
-    template: Annotated[str, typer.Option("--template", help="chatml, llama3, mistral, phi3 or alpaca.")] = "chatml",
+    template: _Template = "chatml",
     base: Annotated[str, typer.Option("--base", help="A model whose tokens are counted.")] = "starter",
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Write a page about conversations: lengths, kinds, tools, what repeats, and examples."""
     from devices.errors import UsageError
@@ -172,12 +175,12 @@ def report(
 
 def pairs(
     model: Annotated[str, typer.Argument(help="A run, a Hugging Face folder or a GGUF file, trained for the site.")],
-    out: Annotated[Path, typer.Option("--out", help="The JSONL file to write.")],
-    site: _Site = "home",
+    out: _JsonlOut,
+    site: Site = "home",
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="Cases to practise on.")] = 400,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 1,
-    device: Annotated[str, typer.Option("--device", help="cpu or cuda, for Hugging Face models.")] = "cpu",
-    as_json: _Json = False,
+    device: TorchDevice = "cpu",
+    as_json: Json = False,
 ) -> None:
     """Let a model practise, and write what it said wrongly with what is right: pairs for a recipe with `preference`."""
     from devices.site.site import load_site
@@ -194,8 +197,8 @@ def pairs(
 def check(
     path: Annotated[Path, typer.Argument(help="Training conversations, as `data generate` and `data convert` write.")],
     cases: Annotated[Path, typer.Option("--cases", help="Evaluation cases that training must not have seen.")],
-    site: _Site = "home",
-    as_json: _Json = False,
+    site: Site = "home",
+    as_json: Json = False,
 ) -> None:
     """Look for evaluation requests in training data; ends with exit code 5 if there are any."""
     from dataclasses import asdict
@@ -214,7 +217,7 @@ def check(
 def pretrain(
     recipe: Annotated[str, typer.Argument(help="`starter`, or a .yaml file.")],
     out: Annotated[Path | None, typer.Option("--out", help="Folder; default: the recipe's.")] = None,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Make a starter base model from scratch, on conversations over random sites."""
     from finetune.pretraining.pretrain import load_pretrain_recipe
@@ -233,7 +236,7 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, print what it would take and three rows, and stop.")
     ] = False,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Fine-tune with QLoRA as a recipe says; leaves a run folder."""
     from finetune.recipe import load_recipe
@@ -252,7 +255,7 @@ def _print_dry_run(recipe: Recipe, *, as_json: bool) -> None:
     from dataclasses import asdict
 
     from finetune.progress_bar import duration_text
-    from finetune.training.plan import KEPT, size_text
+    from finetune.training.memory_plan import KEPT, size_text
     from finetune.training.train import dry_run
 
     found = dry_run(recipe)

@@ -184,11 +184,6 @@ class Recipe(Strict):
         return text.getvalue()
 
 
-def list_recipes() -> list[str]:
-    """Return the names of the recipes that ship with Edgewright."""
-    return sorted(path.stem for path in RECIPES_FOLDER.glob("*.yaml"))
-
-
 def recipe_path(name_or_path: str | Path) -> Path:
     """Return the file of a recipe that ships with Edgewright, by name, or the path as it is.
 

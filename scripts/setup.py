@@ -1,7 +1,7 @@
 """Set up .venv for this checkout: the pinned packages, and llama.cpp compiled for this CPU.
 
 Runs before anything is installed, so it uses the standard library only and says clearly what the machine lacks.
-The compiled llama-cpp-python is kept in ~/.cache/edgewright/wheels (XDG_CACHE_HOME moves it) under a key of its
+The compiled llama-cpp-python is cached in ~/.cache/edgewright/wheels (XDG_CACHE_HOME moves it) under a key of its
 version, the Python, the CPU and CMAKE_ARGS. A second run with nothing changed returns at once.
 
 Does not guard against: packages changed by hand inside .venv (delete .venv, then set up again).

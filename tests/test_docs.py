@@ -74,6 +74,13 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
 
 
+def test_make_has_every_target_that_a_page_names() -> None:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    named = set(re.findall(r"(?:`|^)make ([a-z-]+)", text, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert {"demo", "check"} <= named <= targets
+
+
 def test_the_reference_is_what_help_says() -> None:
     assert REFERENCE.read_text(encoding="utf-8") == cli_reference(), "run: python scripts/cli_reference.py"
 

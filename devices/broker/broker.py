@@ -197,19 +197,20 @@ class Broker:
         """Return what timed actions still owe, the earliest first."""
         return self._ledger.owed()
 
-    def tick(self, *, all_now: bool = False) -> list[str]:
+    def tick(self) -> list[str]:
         """End what is over, and return what people should know: what could not be ended, which is tried again.
 
         One after the other; where a device may keep others waiting, give each of `claim_due` to `end` in a thread.
-
-        Args:
-            all_now: end also what has time left, because the controller goes away.
         """
-        problems = [self.end(ending) for ending in self.claim_due(all_now=all_now)]
+        problems = [self.end(ending) for ending in self.claim_due()]
         return [problem for problem in problems if problem]
 
     def claim_due(self, *, all_now: bool = False) -> list[Ending]:
-        """Return the endings that are due and nobody writes yet; each must be given to `end`."""
+        """Return the endings that are due and nobody writes yet; each must be given to `end`.
+
+        Args:
+            all_now: also what has time left, because the controller goes away.
+        """
         return self._safe_state.claim_due(all_now=all_now)
 
     def end(self, ending: Ending) -> str:
@@ -217,7 +218,7 @@ class Broker:
         return self._safe_state.end(ending)
 
     def stop(self) -> list[str]:
-        """Carry out every safe action of every device, whatever else is so, and return what did not stop.
+        """Carry out every safe action of every device, whatever else is so; return what is not known to have stopped.
 
         Past the model, the policy and, where it cannot be written, the journal. Commands on their way move nothing
         any more.

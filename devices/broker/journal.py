@@ -69,7 +69,7 @@ class Journal:
         try:
             self._database = sqlite3.connect(path or ":memory:", check_same_thread=False)
             self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=FULL")
+            self._database.execute("PRAGMA synchronous=FULL")  # with WAL, NORMAL loses the last events in a power cut
             self._database.execute(
                 "CREATE TABLE IF NOT EXISTS events (id INTEGER PRIMARY KEY, command INTEGER, time_s REAL NOT NULL,"
                 " event TEXT NOT NULL, body TEXT NOT NULL, digest TEXT NOT NULL)"
@@ -122,6 +122,7 @@ class Journal:
 
 def _lock(path: Path) -> int:
     try:
+        # a file of its own: closing any handle of the database would drop SQLite's own locks on it
         handle = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise UnavailableError(f"cannot open the journal {path}: {error.strerror}") from error

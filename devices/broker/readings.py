@@ -10,7 +10,7 @@ from devices.site.describe import describe
 from devices.site.schema import Value
 from devices.site.site import Device, Site
 
-SETTLE_STEP_S = 0.1
+SETTLE_STEP_S = 0.1  # between two looks at a device that is on its way
 FRESH_S = 60.0  # an older reading does not say where or how a device is
 
 

@@ -94,66 +94,50 @@ class SiteRuntime:
         return [problem for problem in problems if problem]
 
     def advance(self, seconds: float) -> None:
-        """Let simulated time pass; the time of real devices passes by itself."""
-        if self.world is not None:
-            pass_time(self.broker, self.world, seconds)
+        """Let simulated time pass, and what falls due end at its time; the time of real devices passes by itself."""
+        if (world := self.world) is None:
+            return
+        until_s = world.time_s + seconds
+        self.broker.tick()
+        while world.time_s < until_s - ROUNDING_S:
+            due_s = [ending.due_s for ending in self.broker.owed() if world.time_s < ending.due_s < until_s]
+            world.advance(max(min(due_s, default=until_s) - world.time_s, ROUNDING_S))
+            self.broker.tick()
 
 
 def simulated_runtime(
-    site: Site,
-    journal: Journal | None = None,
-    confirm: Confirm | None = None,
-    *,
-    mode: Mode = "auto",
-    time_s: float = 8 * 3600,
-) -> SiteRuntime:
-    """Return the runtime of a fresh simulated world. Args: time_s: seconds since midnight there."""
-    world = World(site, time_s=time_s)
-    driver = SimulatedDriver(world)
-    return SiteRuntime(simulated_broker(world, driver, journal, confirm, mode), driver, world)
-
-
-def simulated_broker(
     world: World,
-    driver: Driver | None = None,
     journal: Journal | None = None,
     confirm: Confirm | None = None,
     mode: Mode = "auto",
-) -> Broker:
-    """Return a broker for a simulated world, whose time passes while it waits for a device.
+    *,
+    driver: Driver | None = None,
+) -> SiteRuntime:
+    """Return the runtime of a simulated world, whose time also passes while its broker waits for a device.
 
     Args:
         world: the devices.
-        driver: another than the world's own, between broker and world.
         journal: takes every step; in memory by default.
         confirm: as Broker's.
         mode: as Broker's.
+        driver: another than the world's own, between broker and world.
     """
+    driver = driver or SimulatedDriver(world)
 
     def pause(seconds: float) -> None:
-        pass_time(broker, world, seconds)
+        runtime.advance(seconds)
 
     broker = Broker(
         world.site,
-        driver or SimulatedDriver(world),
+        driver,
         journal or Journal(),
         clock=lambda: world.time_s,
         confirm=confirm,
         mode=mode,
         pause=pause,
     )
-    return broker
-
-
-def pass_time(broker: Broker, world: World, seconds: float) -> list[str]:
-    """Let simulated time pass, and let the broker end what falls due at its time; return what did not end."""
-    until_s = world.time_s + seconds
-    problems = broker.tick()
-    while world.time_s < until_s - ROUNDING_S:
-        due_s = [ending.due_s for ending in broker.owed() if world.time_s < ending.due_s < until_s]
-        world.advance(max(min(due_s, default=until_s) - world.time_s, ROUNDING_S))
-        problems = broker.tick()
-    return problems
+    runtime = SiteRuntime(broker, driver, world)
+    return runtime
 
 
 def live_runtime(site: Site, journal: Journal, confirm: Confirm | None = None, mode: Mode = "auto") -> SiteRuntime:

@@ -44,7 +44,7 @@ class SafeState:
         self._being_ended: set[int] = set()
 
     def stop(self) -> list[str]:
-        """Carry out every safe action of every device, all devices at once; return what did not stop.
+        """Carry out every safe action of every device, all devices at once; return what is not known to have stopped.
 
         Past the model, the policy and, where it cannot be written, the journal.
         """
@@ -65,7 +65,7 @@ class SafeState:
             try:
                 self.make_safe(device)
             except DeviceUnavailable as error:
-                problem = f"the {device.title} did not stop: {error}"
+                problem = f"the {device.title} could not be stopped: {error}"
             else:
                 return ""
         return problem
@@ -88,14 +88,15 @@ class SafeState:
     def _note_stop(self, device: Device, name: str, action: Action, seen: dict[str, Value]) -> str:
         effect = action.effect({})
         is_stopped = is_so(seen, effect, action.tolerance)
+        event = "DONE" if is_stopped else "FAILED" if effect.keys() <= seen.keys() else "UNKNOWN"
         try:
             number = self._ledger.note("PROPOSED", {"device": device.name, "action": name, "input": {}, "by": "stop"})
             self._ledger.note("STARTED", {"effect": effect}, number)
             report = sentence(*(describe(device, key, value) for key, value in seen.items())) if seen else ""
-            self._ledger.note("DONE" if is_stopped else "FAILED", {"report": report, "result": {**seen}}, number)
+            self._ledger.note(event, {"report": report, "result": {**seen}}, number)
         except UnavailableError:
             pass  # a full disk stops no stop
-        return "" if is_stopped else f"the {device.title} did not stop"
+        return "" if is_stopped else _not_so(device.title, "stop", effect, seen)
 
     def claim_due(self, *, all_now: bool = False) -> list[Ending]:
         """Return the endings that are due, or all that are owed, but those that are being written already.
@@ -132,7 +133,7 @@ class SafeState:
             return f"the {title} could not be ended: {error}"
         seen = self._readings.values(ending.device)
         if not is_so(seen, ending.writes):
-            return f"the {title} did not end"
+            return _not_so(title, "end", ending.writes, seen)
         if self._ledger.is_at_work(ending.command):
             return ""  # its start may still reach the device: it stays owed
         report = sentence(*(describe(device, name, seen[name]) for name in ending.writes)) if device else title
@@ -145,6 +146,13 @@ class SafeState:
 
 def _safe_actions(device: Device) -> dict[str, Action]:
     return {name: action for name, action in device.actions.items() if action.safe}
+
+
+def _not_so(title: str, verb: str, effect: dict[str, Value], seen: dict[str, Value]) -> str:
+    """Return what to say of a device that was told to stop or end and was not seen to."""
+    if effect.keys() <= seen.keys():
+        return f"the {title} did not {verb}"
+    return f"the {title} was told to {verb}, and cannot be read back"
 
 
 def in_parallel(do: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:

@@ -47,7 +47,7 @@ class BusLock:
             while self._held_since_s is not None:
                 left_s = self._held_since_s + GRACE_S - time.monotonic()
                 if left_s <= 0:
-                    self._interrupt()
+                    self._interrupt()  # each time round: the holder may only now begin a wait
                 self._changed.wait(max(left_s, GRACE_S / 4))
         finally:
             self._urgent -= 1

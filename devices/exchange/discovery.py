@@ -14,6 +14,7 @@ PLACES = {
     "pin chips": ("gpiochip*",),
     "I2C buses": ("i2c-*",),
 }
+DEVICES_TOPIC = "zigbee2mqtt/bridge/devices"
 ANSWER_S = 5.0
 
 
@@ -25,9 +26,7 @@ def local_ports(dev: Path = Path("/dev")) -> dict[str, list[str]]:
     }
 
 
-def zigbee_devices(
-    host: str, port: int, base: str = "zigbee2mqtt", timeout_s: float = ANSWER_S
-) -> list[dict[str, Any]]:
+def zigbee_devices(host: str, port: int, timeout_s: float = ANSWER_S) -> list[dict[str, Any]]:
     """Return zigbee2mqtt's list of devices, which its broker keeps.
 
     Raises:
@@ -36,14 +35,14 @@ def zigbee_devices(
     from paho.mqtt.client import Client
     from paho.mqtt.enums import CallbackAPIVersion
 
-    topic, found, has_come = f"{base}/bridge/devices", list[bytes](), threading.Event()
+    found, has_come = list[bytes](), threading.Event()
 
     def take(_: Any, __: Any, message: Any) -> None:
         found.append(message.payload)
         has_come.set()
 
     def ask(*_: Any) -> None:
-        client.subscribe(topic)
+        client.subscribe(DEVICES_TOPIC)
 
     client = Client(CallbackAPIVersion.VERSION2)
     client.on_connect = ask
@@ -57,11 +56,13 @@ def zigbee_devices(
     client.disconnect()
     client.loop_stop()
     if not is_there:
-        raise DeviceUnavailable(f"{host}:{port} has no {topic} within {timeout_s:g} s", hint="is zigbee2mqtt running?")
+        raise DeviceUnavailable(
+            f"{host}:{port} has no {DEVICES_TOPIC} within {timeout_s:g} s", hint="is zigbee2mqtt running?"
+        )
     try:
         devices = json.loads(found[0])
     except ValueError as error:
-        raise DeviceUnavailable(f"{topic} is not JSON") from error
+        raise DeviceUnavailable(f"{DEVICES_TOPIC} is not JSON") from error
     if not isinstance(devices, list) or not all(isinstance(one, dict) for one in devices):
-        raise DeviceUnavailable(f"{topic} is no list of devices")
+        raise DeviceUnavailable(f"{DEVICES_TOPIC} is no list of devices")
     return devices

@@ -5,17 +5,20 @@ A peer is a server of the protocol itself, so that the driver that is tried is t
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from devices.simulation.world import World
 from devices.site.schema import Value
 from devices.site.site import Site
+
+SERVER_S = 10.0  # in which a server comes up, and stops
 
 
 @dataclass
@@ -84,6 +87,33 @@ def require_free(host: str, port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((host, port))
+
+
+class ServerThread:
+    """An asyncio server in a thread of its own, up until `stop`. Raises OSError if it does not come up.
+
+    Args:
+        where: where it listens, as people write it.
+        serving: the server is up inside of it.
+    """
+
+    def __init__(self, where: str, serving: Callable[[], AbstractAsyncContextManager[None]]) -> None:
+        self._serving, self._up, self._closing = serving, threading.Event(), asyncio.Event()
+        self._thread = threading.Thread(target=asyncio.run, args=(self._run(),), name=where, daemon=True)
+        self._thread.start()
+        if not self._up.wait(SERVER_S):
+            raise OSError(f"{where} does not come up")
+
+    async def _run(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        async with self._serving():
+            self._up.set()
+            await self._closing.wait()
+
+    def stop(self) -> None:
+        """Stop the server."""
+        self._loop.call_soon_threadsafe(self._closing.set)
+        self._thread.join(SERVER_S)
 
 
 class Peer(Protocol):

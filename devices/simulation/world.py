@@ -11,7 +11,7 @@ from devices.site.action import evaluate
 from devices.site.schema import DataSchema, Value
 from devices.site.site import Site, WorldRule
 
-STEP_S = 60.0
+STEP_S = 60.0  # rules follow values that other rules change, so time passes in small steps
 
 
 class World:

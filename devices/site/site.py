@@ -187,11 +187,6 @@ def shared_names(site: Site) -> dict[str, list[str]]:
     return {name: devices for name, devices in called.items() if len(devices) > 1}
 
 
-def list_sites() -> list[str]:
-    """Return the names of the sites that ship with Edgewright."""
-    return sorted(path.stem for path in SITES_FOLDER.glob("*.yaml"))
-
-
 def site_path(name_or_path: str | Path) -> Path:
     """Return the file of a site that ships with Edgewright, by name, or the path as it is.
 

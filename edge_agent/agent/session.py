@@ -54,7 +54,7 @@ class AgentSession:
                 yield self._answer(runtime, ask)
 
     def _answer(self, runtime: SiteRuntime, ask: str) -> dict[str, Any]:
-        agent = self.simulation.agent_with(runtime.broker, lambda: runtime.clock_text)
+        agent = self.simulation.agent_in(runtime)
         started_s = time.perf_counter()
         result = agent.ask(self.engine, ask)
         return to_json(result, runtime, time.perf_counter() - started_s)
@@ -64,7 +64,7 @@ class AgentSession:
         now = time.localtime()
         clock_s = now.tm_hour * 3600 + now.tm_min * 60
         with self._runtime(confirm if not self.says_yes else lambda effect: True, write, clock_s) as runtime:
-            agent = self.simulation.agent_with(runtime.broker, lambda: runtime.clock_text)
+            agent = self.simulation.agent_in(runtime)
             seen_s = time.monotonic()
             self.engine.prefill_idle(agent.ahead())  # while the person thinks
             while (ask := read()) is not None:
@@ -87,7 +87,7 @@ class AgentSession:
             runtime = live_runtime(self.site, self.journal, confirm, self.mode)
             runtime.keep_time(tell)
         else:
-            runtime = simulated_runtime(self.site, self.journal, confirm, mode=self.mode, time_s=clock_s)
+            runtime = simulated_runtime(World(self.site, time_s=clock_s), self.journal, confirm, self.mode)
         try:
             yield runtime
         finally:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from devices.broker.broker import Broker
-from devices.broker.runtime import simulated_broker
+from devices.broker.runtime import Confirm, SiteRuntime, simulated_runtime
 from devices.simulation.world import World
 from devices.site.site import Site
 from edge_agent.agent.agent import Agent, TurnLimits
@@ -45,10 +43,12 @@ class Simulation:
         needed = len(self.contract.system_text.encode()) // 2 + STATES * len(state.encode()) // 2 + ROOM_TOKENS
         return max(CONTEXT_TOKENS, -(-needed // CONTEXT_STEP) * CONTEXT_STEP)
 
-    def agent(self, world: World, confirm: Callable[[str], bool] | None = None) -> Agent:
+    def agent(self, world: World, confirm: Confirm | None = None) -> Agent:
         """Return an agent that works the devices of a world through a broker of its own."""
-        return self.agent_with(simulated_broker(world, confirm=confirm), lambda: world.clock)
+        return self.agent_in(simulated_runtime(world, confirm=confirm))
 
-    def agent_with(self, broker: Broker, clock_text: Callable[[], str]) -> Agent:
-        """Return an agent that works through a broker, on whatever devices that has."""
-        return Agent(self.contract, broker, self.grammar, clock_text=clock_text, limits=self.limits)
+    def agent_in(self, runtime: SiteRuntime) -> Agent:
+        """Return an agent that works devices, simulated or real."""
+        return Agent(
+            self.contract, runtime.broker, self.grammar, clock_text=lambda: runtime.clock_text, limits=self.limits
+        )

@@ -82,7 +82,7 @@ def selftest(path: Path, progress: Progress | None = None) -> SelfTest:
     return found
 
 
-def selftest_for(box: Path, progress: Progress | None = None) -> Callable[[Bundle], str]:
+def selftest_for(box: Path) -> Callable[[Bundle], str]:
     """Return the self-test that a flash to a box runs before it makes a bundle current.
 
     It returns a line about what came of it, and raises GateError if it failed, UnavailableError if it could not run.
@@ -90,7 +90,7 @@ def selftest_for(box: Path, progress: Progress | None = None) -> Callable[[Bundl
 
     def test(bundle: Bundle) -> str:
         try:
-            found = run_selftest(bundle, box, progress)
+            found = run_selftest(bundle, box)
         except EdgeError as error:
             hint = "--no-selftest, if the box is of another kind than this machine; then `edgewright selftest` there"
             raise UnavailableError(f"the self-test cannot run here: {error}", hint=hint) from error

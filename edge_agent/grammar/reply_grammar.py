@@ -31,27 +31,26 @@ ENFORCED = {
 }
 
 
-def reply_grammar(tools: Sequence[Tool], single_token_markers: bool = True) -> Grammar:
-    """Return the grammar of one assistant turn, without its end-of-turn token.
+def reply_grammar(tools: Sequence[Tool]) -> Grammar:
+    """Return the grammar of one assistant turn, without its end-of-turn token, its markers as single tokens.
+
+    That is how the starter's vocabulary has them; an engine sets it right for its own (`Grammar.for_vocabulary`).
 
     Args:
         tools: the tools that may be called; with none, only an answer is possible.
-        single_token_markers: whether `<think>` and the like are single tokens of the vocabulary (the
-            starter's) or plain text (a stock vocabulary). The engines set this right for their own vocabulary.
 
     Raises:
         UsageError: a schema has something that cannot be enforced; the message names tool, argument and feature.
     """
     _require_distinct_names(tools)
-    return schema_grammar({tool.name: _enforced_schema(tool) for tool in tools}, single_token_markers)
+    return schema_grammar({tool.name: _enforced_schema(tool) for tool in tools})
 
 
-def schema_grammar(functions: Mapping[str, Mapping[str, Any]], single_token_markers: bool = True) -> Grammar:
+def schema_grammar(functions: Mapping[str, Mapping[str, Any]]) -> Grammar:
     """Return the grammar of one assistant turn that may call any of some functions.
 
     Args:
         functions: JSON Schema of the arguments by name, as enforced_schema.enforced returns it.
-        single_token_markers: as reply_grammar.
 
     Raises:
         UsageError: llguidance cannot compile it.
@@ -59,7 +58,7 @@ def schema_grammar(functions: Mapping[str, Mapping[str, Any]], single_token_mark
     calls = f"call{{1,{MAX_CALLS}}} | " if functions else ""
     rules = [
         f"start: think THOUGHT end_think ({calls}ANSWER)",
-        *(marker_rule(marker, single_token_markers).strip("\n") for marker in MARKERS),
+        *(marker_rule(marker, is_token=True).strip("\n") for marker in MARKERS),
         rf"THOUGHT: /[^<>\x00-\x1f\x7f]{{0,{THOUGHT_CHARACTERS}}}/",
         # the first character is not blank: wire.parse_reply takes a blank answer for none
         rf"ANSWER: /[^<>\s\x00-\x1f\x7f][^<>\x00-\x1f\x7f]{{0,{ANSWER_CHARACTERS - 1}}}/",

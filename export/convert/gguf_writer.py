@@ -1,8 +1,9 @@
 """Base model and adapter to one GGUF file of any type: our own converter, streaming from safetensors.
 
 One tensor is in memory at a time, and of an unchanged one only some of its rows; nothing else is written. How a model
-is laid out is in architectures.py, the types in quantize/plan.py, the adapter in lora_merge.py (its own file is
-adapter_gguf.py's), the vocabulary in tokenizer.py. Nothing here proves that the result is right: gates/parity.py does.
+is laid out is in architectures.py, the types in quantize/plan.py, their blocks in quantize/quantize.py, the adapter in
+lora_merge.py (its own file is adapter_gguf.py's), the vocabulary in tokenizer.py. Nothing here proves that the result
+is right: gates/parity.py does.
 
 A weight goes through F16 on its way to another type, as it does in llama.cpp's tools: the file is byte for byte what
 llama_model_quantize makes of the F16 file (tests/export/quantize/test_plan.py).
@@ -25,8 +26,8 @@ from export import architectures as layout
 from export.architectures import Shape
 from export.convert.lora_merge import Adapter, read_adapter
 from export.convert.tokenizer import Vocabulary, read_vocabulary
-from export.llama_cpp_file import encode
 from export.quantize.plan import Plan, Planned, plan, require_plan
+from export.quantize.quantize import quantize
 from export.trained.nf4 import base_weight, is_quantized
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ def _encoded(
         if tensor.type == "F16":
             yield half.contiguous().numpy()
         else:
-            yield encode(half.float().contiguous().numpy(), tensor.type, importance)
+            yield quantize(half.float().contiguous().numpy(), tensor.type, importance)
 
 
 class _File:

@@ -30,13 +30,12 @@ def words_of(ask: str) -> str:
     return " ".join(re.findall(r"\w+", ask.lower()))
 
 
-def choose_cases(drawn: Iterable[Case], used: Collection[str], count: int = SMOKE_CASES) -> list[Case]:
-    """Return up to `count` cases, of every kind as many as of any other, as far as there are.
+def choose_cases(drawn: Iterable[Case], used: Collection[str]) -> list[Case]:
+    """Return up to SMOKE_CASES cases, of every kind as many as of any other, as far as there are.
 
     Args:
         drawn: held-out cases.
         used: `words_of` of requests that training or a gate has seen; no case has one of them, and none is there twice.
-        count: at most.
     """
     by_kind: dict[str, list[Case]] = defaultdict(list)
     seen = set(used)
@@ -45,7 +44,7 @@ def choose_cases(drawn: Iterable[Case], used: Collection[str], count: int = SMOK
             seen.add(words)
             by_kind[case.kind].append(case)
     rounds = zip_longest(*by_kind.values())
-    return [case for one_of_each in rounds for case in one_of_each if case][:count]
+    return [case for one_of_each in rounds for case in one_of_each if case][:SMOKE_CASES]
 
 
 def asked_in(rows: Path) -> Iterator[str]:

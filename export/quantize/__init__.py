@@ -1,6 +1,6 @@
-"""Which type each tensor gets, the importance matrix, and what fits which box.
+"""Which type each tensor gets, its quantized blocks, the importance matrix, and what fits which box.
 
-In: shapes, sample conversations, a target's name.
-Out: plans of tensor types, an importance matrix.
+In: shapes, weights, sample conversations, a target's name.
+Out: plans of tensor types, blocks, an importance matrix.
 May import: trained, the files beside the rooms, devices, edge_agent.
 """

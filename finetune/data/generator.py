@@ -8,7 +8,7 @@ from random import Random
 
 from devices.broker.broker import Outcome
 from devices.broker.journal import Journal
-from devices.broker.runtime import pass_time, simulated_broker
+from devices.broker.runtime import simulated_runtime
 from devices.errors import UsageError
 from devices.simulation.world import World
 from devices.site.schema import Value
@@ -84,7 +84,7 @@ def make_row(stage: Stage, rng: Random, exchanges: tuple[int, int] = EXCHANGES_P
         plan = draw_plan(stage, world, rng, held_out=False)
         messages += carry_out(plan, stage, world, journal)[0]
         kinds.append(plan.kind)
-        pass_time(simulated_broker(world, journal=journal), world, rng.choice([5, 60, 600, 3600]))
+        simulated_runtime(world, journal).advance(rng.choice([5, 60, 600, 3600]))
         if rng.random() < 0.3:
             world.state = random_world(stage.site, rng).state
     return Row(tuple(kinds), tuple(messages))
@@ -152,7 +152,7 @@ def carry_out(
     the person hears the broker's report.
     """
     world.broken, world.stuck = set(plan.broken), set(plan.stuck)
-    broker = simulated_broker(world, journal=journal, confirm=lambda effect: plan.is_confirmed)
+    broker = simulated_runtime(world, journal, lambda effect: plan.is_confirmed).broker
     messages = [user_message(plan.ask, broker.state(), world.clock, stage.words)]
     outcomes: list[Outcome] = []
     thought, answer = plan.thought, plan.answer

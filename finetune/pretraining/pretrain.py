@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from devices.yaml_file import Strict, plain_values, read_yaml
+from devices.yaml_file import Strict, plain_values, read_yaml, shipped_path
 from edge_agent.wire.chat_template import load_template
 from finetune.data.generator import Stage, make_branches, make_row
 from finetune.data.random_sites import random_site
@@ -65,10 +65,7 @@ def load_pretrain_recipe(name_or_path: str | Path) -> PretrainRecipe:
     Raises:
         UsageError: no such recipe, or a wrong key or value; the message has file and line.
     """
-    path = Path(name_or_path)
-    if path.suffix not in {".yaml", ".yml"}:
-        path = RECIPES_FOLDER / f"{name_or_path}.yaml"
-    source = read_yaml(path, "recipe")
+    source = read_yaml(shipped_path(name_or_path, RECIPES_FOLDER, "recipe"), "recipe")
     try:
         return PretrainRecipe.model_validate(plain_values(source.root))
     except ValidationError as error:

@@ -27,8 +27,8 @@ from finetune.data.encoded_rows import EncodedRows
 from finetune.progress_bar import StepProgress
 from finetune.recipe import Recipe
 from finetune.training.batch_order import BatchOrder, runs_of
+from finetune.training.memory_plan import most_tokens
 from finetune.training.metrics import HELD_OUT_LOSS, Metrics
-from finetune.training.plan import most_tokens
 from finetune.training.prefix_loss import exact_rows, has_plain_head, parts_of, summed_loss
 from finetune.training.quantized_base import Machine, add_adapter, is_sharded, load_base
 from finetune.training.run_folder import BEST, BOARD, METRICS, keep_checkpoint, part_of

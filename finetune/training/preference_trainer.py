@@ -19,7 +19,7 @@ from trl import DPOConfig, DPOTrainer
 from finetune.progress_bar import StepProgress
 from finetune.recipe import Preference, Recipe
 from finetune.training.adapter_trainer import RunTrainer, common_arguments
-from finetune.training.plan import most_tokens
+from finetune.training.memory_plan import most_tokens
 from finetune.training.prefix_loss import cut_rows
 from finetune.training.quantized_base import Machine, is_sharded, load_base
 

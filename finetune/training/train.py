@@ -55,7 +55,7 @@ from finetune.training.run_folder import (
 from finetune.training.run_report import run_page
 
 if TYPE_CHECKING:
-    from finetune.training.plan import Plan, Planner
+    from finetune.training.memory_plan import Plan, Planner
 
 
 class Interrupted(UnavailableError):
@@ -129,7 +129,7 @@ def _prepare(recipe: Recipe, progress: StepProgress) -> _Prepared:
     from accelerate import PartialState
 
     import finetune.training.adapter_trainer  # noqa: F401  # what training has loaded is counted
-    from finetune.training.plan import free_for
+    from finetune.training.memory_plan import free_for
 
     contract = contract_of(load_site(recipe.site), load_template(recipe.template))
     machine = _choose_machine(recipe, progress)
@@ -337,7 +337,7 @@ def dry_run(recipe: Recipe, progress: StepProgress | None = None) -> DryRun:
         UsageError, UnavailableError, GateError: as train_run.
     """
     import finetune.training.adapter_trainer  # noqa: F401  # what training has loaded is counted
-    from finetune.training.plan import free_for
+    from finetune.training.memory_plan import free_for
 
     progress = progress or StepProgress()
     machine = _choose_machine(recipe, progress)
@@ -382,7 +382,7 @@ def _require_fit(shortage: tuple[str, str]) -> None:
 
 
 def _planner(recipe: Recipe, machine: Machine, data: TrainingData) -> Planner:
-    from finetune.training.plan import Planner
+    from finetune.training.memory_plan import Planner
 
     if recipe.preference:
         return Planner(machine, both_replies(data.pairs), load_config(recipe), replies=2)

@@ -66,9 +66,9 @@ def test_every_named_fault_is_known(up: tuple[Path, Site, Stage]) -> None:
     _, site, _ = up
     arguments = {"stick": ["air_fan"], "silence": ["air_fan"], "freeze": ["air_fan"], "delay": ["0.5"]}
     for name, meaning in FAULTS.items():
-        told = send_fault(site, [name, *arguments.get(name, [])])
+        answer = send_fault(site, [name, *arguments.get(name, [])])
         words = meaning.removeprefix("a device ").replace("SECONDS", "0.5 s")
-        assert words in told, name
+        assert words in answer, name
 
 
 def test_frozen_readings_stay(up: tuple[Path, Site, Stage]) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from devices.broker.broker import Broker
-from devices.broker.journal import Journal
-from devices.simulation.world import SimulatedDriver, World
+from devices.broker.runtime import simulated_runtime
+from devices.simulation.world import World
 from devices.site.site import load_site
 from devices.site.tools import Command, call_of
 from edge_agent.agent.agent import Agent, TurnLimits
@@ -31,8 +31,7 @@ GRAMMAR = reply_grammar(TOOLS)
 def open_world(state: State, broken: Sequence[str] = (), is_confirmed: bool = False) -> tuple[World, Broker]:
     world = World(SITE, state)
     world.broken |= set(broken)
-    driver = SimulatedDriver(world)
-    return world, Broker(SITE, driver, Journal(), clock=lambda: world.time_s, confirm=lambda _: is_confirmed)
+    return world, simulated_runtime(world, confirm=lambda _: is_confirmed).broker
 
 
 def make_case(

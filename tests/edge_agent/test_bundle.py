@@ -10,6 +10,7 @@ import pytest
 
 from devices.broker.runtime import simulated_runtime
 from devices.errors import RefusedError, UsageError
+from devices.simulation.world import World
 from devices.site.site import SITES_FOLDER, load_site
 from devices.site.tools import Command
 from edge_agent import bundle as layout
@@ -201,5 +202,5 @@ def test_a_bundles_policy_narrows_the_boxs_own(below: int, status: str, folder: 
     site_file.write_text(text.replace("below: 60", f"below: {below}"), encoding="utf-8")
     rewrite_manifest(folder)
     here = open_bundle(folder).narrow(load_site("home"))
-    broker = simulated_runtime(here).broker
+    broker = simulated_runtime(World(here)).broker
     assert broker.execute(Command("garden_sprinkler", "water", {"minutes": 5})).status == status

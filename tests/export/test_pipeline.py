@@ -50,17 +50,17 @@ def test_the_bundle_s_model_answers_in_llama_cpp(tiny: Tiny) -> None:
         assert model.log_probs(model.tokenize(tiny.texts[0]), [0, 7, 9]).shape == (3, 512)
 
 
-def test_provenance_is_kept(tiny: Tiny) -> None:
-    kept = json.loads((tiny.bundle / "export.json").read_text(encoding="utf-8"))
-    assert kept["base"]["sha256"]["model.safetensors"] == sha256_of(tiny.base / "model.safetensors")
-    assert kept["adapter"]["sha256"]["adapter_model.safetensors"] == sha256_of(
+def test_provenance_is_recorded(tiny: Tiny) -> None:
+    record = json.loads((tiny.bundle / "export.json").read_text(encoding="utf-8"))
+    assert record["base"]["sha256"]["model.safetensors"] == sha256_of(tiny.base / "model.safetensors")
+    assert record["adapter"]["sha256"]["adapter_model.safetensors"] == sha256_of(
         tiny.adapter / "adapter_model.safetensors"
     )
-    assert kept["data"]["sha256"] == "0" * 64
-    assert kept["recipe"].startswith("schema: recipe/v1")
-    assert kept["versions"]["gguf"] == "0.19.0"
-    assert kept["gates"]["logits"]["mean_kl"] == tiny.export["gates"]["logits"]["mean_kl"]
-    assert set(kept["seconds"]) == {"hash", "convert", "parity", "importance", "F16", "Q8_0", "Q4_K_M"}
+    assert record["data"]["sha256"] == "0" * 64
+    assert record["recipe"].startswith("schema: recipe/v1")
+    assert record["versions"]["gguf"] == "0.19.0"
+    assert record["gates"]["logits"]["mean_kl"] == tiny.export["gates"]["logits"]["mean_kl"]
+    assert set(record["seconds"]) == {"hash", "convert", "parity", "importance", "F16", "Q8_0", "Q4_K_M"}
 
 
 def test_a_failed_gate_writes_no_bundle(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

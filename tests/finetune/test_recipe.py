@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from devices.errors import UsageError
-from finetune.recipe import SEVEN_PROJECTIONS, list_recipes, load_recipe
+from devices.yaml_file import shipped_names
+from finetune.recipe import RECIPES_FOLDER, SEVEN_PROJECTIONS, load_recipe
 
 SMALL = """\
 schema: recipe/v1
@@ -25,14 +26,15 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", list_recipes())
+@pytest.mark.parametrize("name", shipped_names(RECIPES_FOLDER))
 def test_shipped_recipes_load(name):
     recipe = load_recipe(name)
     assert recipe.site == name.partition("_")[0] and recipe.out == f"runs/{name}"
 
 
 def test_every_family_has_a_recipe():
-    assert {"llama3", "mistral", "phi3", "chatml"} == {load_recipe(name).template for name in list_recipes()}
+    templates = {load_recipe(name).template for name in shipped_names(RECIPES_FOLDER)}
+    assert templates == {"llama3", "mistral", "phi3", "chatml"}
 
 
 def test_defaults_are_filled_in_and_the_complete_recipe_loads_again(tmp_path):

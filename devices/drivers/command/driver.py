@@ -115,7 +115,7 @@ class CommandDriver:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 env=ENVIRONMENT,
-                start_new_session=True,
+                start_new_session=True,  # so that killpg reaches what the program started, too
             )
         except OSError as error:
             raise DeviceUnavailable(f"{device}: cannot run {words[0]}: {error.strerror}") from error

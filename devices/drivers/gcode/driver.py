@@ -130,7 +130,7 @@ class GcodeDriver:
     def _write(self, device: str, values: dict[str, Value], *, is_urgent: bool) -> None:
         at = self._bindings[device].at
         with self._taken(is_urgent=is_urgent):
-            for name, value in values.items():
+            for name, value in values.items():  # a stop first: its reset drops what the board had still to do
                 if at[name].moving:
                     self._stop(device, value)
             for name, value in values.items():

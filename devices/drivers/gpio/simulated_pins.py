@@ -34,7 +34,7 @@ class SimulatedPin(MockPWMPin):
         self._ask(value)
 
     def _get_state(self) -> Any:
-        seen = self._ask(None)
+        seen = self._ask(None)  # of an output too: it fails if the device does not answer
         return super()._get_state() if self._function == "output" else seen
 
     def _ask(self, level: float | str | None) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from pymodbus.simulator import DataType, SimData, SimDevice
 from devices.driver import Binding
 from devices.drivers.modbus.driver import TABLES, ModbusSettings, Register
 from devices.drivers.serial_line import SerialLine
-from devices.simulation.peer import RealTimeWorld, require_free
+from devices.simulation.peer import RealTimeWorld, ServerThread, require_free
 
 READ_TABLES = {1: "coil", 2: "discrete", 3: "holding", 4: "input"}  # function codes of the Modbus specification 1.1b3
 WRITE_TABLES = {5: "coil", 15: "coil", 6: "holding", 16: "holding"}
@@ -32,9 +32,7 @@ class ModbusPeer:
         for device, binding in bindings.items():
             for name, register in binding.at.items():
                 self._registers[register.table].append((device, name, register, binding))
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._server: Any = None
-        self._thread: threading.Thread | None = None
+        self._server: ServerThread | None = None
 
     @property
     def where(self) -> str:
@@ -47,32 +45,23 @@ class ModbusPeer:
             self._line = SerialLine(Path(self._settings.serial))
         else:
             require_free(self._settings.host, self._settings.port)
-        ready = threading.Event()
-        self._thread = threading.Thread(target=self._serve, args=(ready,), name=self.where, daemon=True)
-        self._thread.start()
-        if not ready.wait(10):
-            raise OSError(f"{self.where} does not come up")
+        self._server = ServerThread(self.where, self._serving)
 
     def stop(self) -> None:
         """Drop every connection and stop listening."""
-        if self._loop is None or self._thread is None:
-            return
-        asyncio.run_coroutine_threadsafe(self._server.shutdown(), self._loop).result(10)
-        self._thread.join(10)
-        self._loop = self._thread = None
+        if self._server:
+            self._server.stop()
+            self._server = None
         if self._line:
             self._line.close()
             self._line = None
 
-    def _serve(self, ready: threading.Event) -> None:
-        async def run() -> None:
-            self._loop = asyncio.get_running_loop()
-            self._server = self._make_server()
-            await self._server.serve_forever(background=True)
-            ready.set()
-            await self._server.serving
-
-        asyncio.run(run())
+    @asynccontextmanager
+    async def _serving(self) -> AsyncIterator[None]:
+        server = self._make_server()
+        await server.serve_forever(background=True)
+        yield
+        await server.shutdown()
 
     def _make_server(self) -> Any:
         settings, device = self._settings, self._sim_device()
@@ -92,7 +81,8 @@ class ModbusPeer:
             items = self._registers[table]
             size = max((register.address + register.count for _, _, register, _ in items), default=1)
             if table in {"coil", "discrete"}:
-                blocks.append([SimData(0, values=[False] * (-(-size // 16) * 16), datatype=DataType.BITS)])
+                bits = [False] * (-(-size // 16) * 16)  # pymodbus keeps them in whole registers
+                blocks.append([SimData(0, values=bits, datatype=DataType.BITS)])
             else:
                 blocks.append([SimData(0, count=size, values=0, datatype=DataType.REGISTERS)])
         return SimDevice(self._settings.unit, simdata=(blocks[0], blocks[1], blocks[2], blocks[3]), action=self._answer)

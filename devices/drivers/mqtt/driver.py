@@ -28,6 +28,7 @@ from devices.site.schema import Value
 from devices.yaml_file import Strict
 
 MAX_MESSAGE_BYTES = 1 << 20
+KEPT = 8  # messages of a topic, so that whoever waits finds his although others came since
 ON_OFF = ("OFF", "ON")  # what zigbee2mqtt and Tasmota say, unless an address has `words`
 
 
@@ -235,6 +236,7 @@ class MqttDriver:
             self._is_ready = False
 
     def _on_message(self, _client: Any, _data: Any, message: Any) -> None:
+        # a retained message is as old as the device's last word; only what comes after asking is read back
         if message.retain or len(message.payload) > MAX_MESSAGE_BYTES:
             return
         try:
@@ -245,7 +247,7 @@ class MqttDriver:
             self._count += 1
             kept = self._messages.setdefault(message.topic, [])
             kept.append(_Message(body, self._clock(), self._count))
-            del kept[:-8]
+            del kept[:-KEPT]
             self._news.notify_all()
 
     def _where(self) -> str:

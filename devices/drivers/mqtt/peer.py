@@ -9,8 +9,8 @@ import logging
 import threading
 import time
 import warnings
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from amqtt.broker import Broker
@@ -18,7 +18,7 @@ from amqtt.broker import Broker
 from devices.driver import Binding
 from devices.drivers.json_values import JsonValue, put
 from devices.drivers.mqtt.driver import MqttSettings, Route, routes_of
-from devices.simulation.peer import RealTimeWorld, require_free
+from devices.simulation.peer import RealTimeWorld, ServerThread, require_free
 from devices.site.schema import Value
 
 NOISE = b"\xff\xfe{ no JSON"
@@ -31,9 +31,7 @@ class MqttPeer:
     def __init__(self, settings: MqttSettings, bindings: Mapping[str, Binding], world: RealTimeWorld) -> None:
         self._settings, self._bindings, self._world = settings, bindings, world
         self._routes = routes_of(bindings, settings)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stopping: asyncio.Event | None = None
-        self._thread: threading.Thread | None = None
+        self._server: ServerThread | None = None
         self._client: Any = None
 
     @property
@@ -44,11 +42,7 @@ class MqttPeer:
     def start(self) -> None:
         """Listen. Raises OSError if the port is taken."""
         require_free(self._settings.host, self._settings.port)
-        ready = threading.Event()
-        self._thread = threading.Thread(target=self._serve, args=(ready,), name=self.where, daemon=True)
-        self._thread.start()
-        if not ready.wait(10):
-            raise OSError(f"{self.where} does not come up")
+        self._server = ServerThread(self.where, self._serving)
         self._client = self._join()
 
     def stop(self) -> None:
@@ -57,38 +51,32 @@ class MqttPeer:
             self._client.disconnect()
             self._client.loop_stop()
             self._client = None
-        if self._thread is not None and self._loop is not None and self._stopping is not None:
-            self._loop.call_soon_threadsafe(self._stopping.set)
-            self._thread.join(10)
-            self._thread = None
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
+            with warnings.catch_warnings():  # amqtt 0.12 leaves connections for the garbage collector to close
+                warnings.simplefilter("ignore", ResourceWarning)
+                gc.collect()
 
-    def _serve(self, ready: threading.Event) -> None:
+    @asynccontextmanager
+    async def _serving(self) -> AsyncIterator[None]:
         logging.getLogger("amqtt").setLevel(logging.CRITICAL)
         logging.getLogger("transitions").setLevel(logging.CRITICAL)
-
-        async def run() -> None:
-            self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
-            bind = f"{self._settings.host}:{self._settings.port}"
-            broker = Broker(
-                {
-                    "listeners": {"default": {"type": "tcp", "bind": bind}},
-                    "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
-                }
-            )
-            await broker.start()
-            ready.set()
-            await self._stopping.wait()
-            # amqtt 0.12 now and then waits for ever for a connection that is gone
-            with suppress(TimeoutError):
-                await asyncio.wait_for(broker.shutdown(), SHUTDOWN_S)
-            for server in broker._servers.values():  # which then still listen
-                if server.instance is not None:
-                    server.instance.close()
-
-        asyncio.run(run())
-        with warnings.catch_warnings():  # amqtt 0.12 leaves connections for the garbage collector to close
-            warnings.simplefilter("ignore", ResourceWarning)
-            gc.collect()
+        bind = f"{self._settings.host}:{self._settings.port}"
+        broker = Broker(
+            {
+                "listeners": {"default": {"type": "tcp", "bind": bind}},
+                "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
+            }
+        )
+        await broker.start()
+        yield
+        # amqtt 0.12 now and then waits for ever for a connection that is gone
+        with suppress(TimeoutError):
+            await asyncio.wait_for(broker.shutdown(), SHUTDOWN_S)
+        for server in broker._servers.values():  # which then still listen
+            if server.instance is not None:
+                server.instance.close()
 
     def _join(self) -> Any:
         from paho.mqtt.client import Client

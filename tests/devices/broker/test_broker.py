@@ -9,7 +9,7 @@ import pytest
 
 from devices.broker.broker import Broker
 from devices.broker.journal import Journal
-from devices.broker.runtime import pass_time
+from devices.broker.runtime import SiteRuntime, simulated_runtime
 from devices.driver import DeviceUnavailable, Reading
 from devices.errors import UnavailableError
 from devices.simulation.world import SimulatedDriver, World
@@ -44,11 +44,16 @@ class DriverBetween(SimulatedDriver):
             raise DeviceUnavailable(f"{device}: link lost")
 
 
-def make_broker(confirm: bool | None = None) -> tuple[Broker, World, DriverBetween]:
+def make_runtime(confirm: bool | None = None) -> tuple[SiteRuntime, World, DriverBetween]:
     world = World(SITE)
     driver = DriverBetween(world)
     ask = None if confirm is None else (lambda effect: confirm)
-    return Broker(SITE, driver, Journal(), clock=lambda: world.time_s, confirm=ask), world, driver
+    return simulated_runtime(world, confirm=ask, driver=driver), world, driver
+
+
+def make_broker(confirm: bool | None = None) -> tuple[Broker, World, DriverBetween]:
+    runtime, world, driver = make_runtime(confirm)
+    return runtime.broker, world, driver
 
 
 def events_of(broker: Broker) -> list[str]:
@@ -128,13 +133,14 @@ def test_silent_sensor_refuses() -> None:
 
 
 def test_timed_action_ends_by_itself() -> None:
-    broker, world, _ = make_broker()
+    runtime, world, _ = make_runtime()
+    broker = runtime.broker
     outcome = broker.execute(Command("well_pump", "run", {"seconds": 30}))
     assert outcome.report == "The well pump is running for 30 seconds."
     level_pct = float(world.state["rain_tank"]["level_pct"])
-    pass_time(broker, world, 29)
+    runtime.advance(29)
     assert world.state["well_pump"]["running"] is True
-    pass_time(broker, world, 3600)
+    runtime.advance(3600)
     assert world.state["well_pump"]["running"] is False
     assert events_of(broker)[-1] == "ENDED" and broker.owed() == []
     assert level_pct - float(world.state["rain_tank"]["level_pct"]) == pytest.approx(30 * PUMPED_PCT_S)  # not an hour

@@ -46,7 +46,7 @@ folder, kind = Path(sys.argv[1]), sys.argv[2]
 world = World(load_site("home"))
 journal = Journal(folder / "journal.sqlite")
 broker = Broker(world.site, SimulatedDriver(world), journal, clock=lambda: world.time_s)
-told = {"before": broker.execute(Command("well_pump", "run", {"seconds": 20})).status}
+found = {"before": broker.execute(Command("well_pump", "run", {"seconds": 20})).status}
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 if kind == "full":
@@ -57,16 +57,16 @@ else:
     journal._database.execute("PRAGMA query_only = ON")  # what SQLite says on a disk mounted read-only
 
 try:
-    told["lamp"] = broker.execute(Command("porch_light", "on", {})).status
+    found["lamp"] = broker.execute(Command("porch_light", "on", {})).status
 except UnavailableError as error:
-    told["lamp"] = str(error)
-told["lamp_is_on"] = world.state["porch_light"]["on"]
+    found["lamp"] = str(error)
+found["lamp_is_on"] = world.state["porch_light"]["on"]
 world.advance(20)
-told["tick"] = broker.tick()
-told["pump_runs"] = world.state["well_pump"]["running"]
+found["tick"] = broker.tick()
+found["pump_runs"] = world.state["well_pump"]["running"]
 world.state["garden_sprinkler"]["open"] = True
-told["stop"] = broker.stop()
-told["valve_is_open"] = world.state["garden_sprinkler"]["open"]
+found["stop"] = broker.stop()
+found["valve_is_open"] = world.state["garden_sprinkler"]["open"]
 
 if kind in FAILING:
     strace.send_signal(signal.SIGINT)
@@ -74,11 +74,11 @@ if kind in FAILING:
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 journal._database.execute("PRAGMA query_only = OFF")
 broker.tick()
-told["after"] = broker.execute(Command("porch_light", "on", {})).status
-told["owed"] = len(broker.owed())
+found["after"] = broker.execute(Command("porch_light", "on", {})).status
+found["owed"] = len(broker.owed())
 journal.close()
-told["events"] = verify_events(read_events(folder / "journal.sqlite"))[0]
-print(json.dumps(told))
+found["events"] = verify_events(read_events(folder / "journal.sqlite"))[0]
+print(json.dumps(found))
 """
 
 
@@ -94,11 +94,11 @@ def test_nothing_starts_everything_stops_and_it_goes_on_later(kind: str, tmp_pat
         [sys.executable, "-c", PROGRAM, str(tmp_path), kind], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["before"] == "done"
+    found = json.loads(done.stdout)
+    assert found["before"] == "done"
     reason = "attempt to write a readonly database" if kind == "read-only" else "disk I/O error"
-    assert f"cannot write the journal: {reason}" in told["lamp"] and told["lamp_is_on"] is False
-    assert told["pump_runs"] is False and "could not be written down" in told["tick"][0]
-    assert told["stop"] == [] and told["valve_is_open"] is False
-    assert told["after"] == "done" and told["owed"] == 0
-    assert told["events"] >= 6
+    assert f"cannot write the journal: {reason}" in found["lamp"] and found["lamp_is_on"] is False
+    assert found["pump_runs"] is False and "could not be written down" in found["tick"][0]
+    assert found["stop"] == [] and found["valve_is_open"] is False
+    assert found["after"] == "done" and found["owed"] == 0
+    assert found["events"] >= 6

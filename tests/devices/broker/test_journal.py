@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from devices.broker.broker import Broker
 from devices.broker.journal import JOURNAL_IN_BOX, Journal, read_events, verify_events
+from devices.broker.runtime import simulated_runtime
 from devices.errors import RefusedError, UnavailableError, UsageError
-from devices.simulation.world import SimulatedDriver, World
+from devices.simulation.world import World
 from devices.site.site import load_site
 from devices.site.tools import Command
 from edgewright import main
@@ -27,7 +27,7 @@ def box(tmp_path: Path) -> Path:
     file.parent.mkdir()
     journal = Journal(file)
     world = World(SITE, {"rain_tank": {"level_pct": 12.0}})
-    broker = Broker(SITE, SimulatedDriver(world), journal, clock=lambda: world.time_s)
+    broker = simulated_runtime(world, journal).broker
     broker.execute(Command("kitchen_light", "brightness", {"brightness": 40}))
     broker.execute(Command("well_pump", "run", {"seconds": 30}))
     broker.execute(Command("front_door", "unlock", {}))

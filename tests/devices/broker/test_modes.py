@@ -10,6 +10,8 @@ from pydantic import ValidationError
 
 from devices.broker.broker import CONFIRMATION_S, Broker, Mode
 from devices.broker.journal import Journal, read_events
+from devices.broker.runtime import simulated_runtime
+from devices.driver import Reading
 from devices.errors import UnavailableError
 from devices.simulation.world import SimulatedDriver, World
 from devices.site.action import Action
@@ -25,8 +27,7 @@ STOP = Command("well_pump", "stop", {})
 def make(mode: Mode, answer: bool | None = None, journal: Journal | None = None) -> tuple[Broker, World]:
     world = World(SITE, {"well_pump": {"running": True}, "garden_sprinkler": {"open": True}})
     confirm = None if answer is None else (lambda effect: answer)
-    driver = SimulatedDriver(world)
-    return Broker(SITE, driver, journal or Journal(), clock=lambda: world.time_s, confirm=confirm, mode=mode), world
+    return simulated_runtime(world, journal, confirm, mode).broker, world
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def test_a_late_yes_is_none(waits_s: float, status: str) -> None:
         world.advance(waits_s)
         return True
 
-    broker = Broker(SITE, SimulatedDriver(world), Journal(), clock=lambda: world.time_s, confirm=confirm)
+    broker = simulated_runtime(world, confirm=confirm).broker
     assert broker.execute(Command("front_door", "unlock", {})).status == status
 
 
@@ -89,11 +90,26 @@ def test_stop_needs_no_journal(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_does_not_stop_is_said_and_the_others_stop() -> None:
     broker, world = make("auto")
     world.broken.add("garden_sprinkler")
-    assert broker.stop() == ["the garden sprinkler did not stop: garden_sprinkler does not answer"]
+    assert broker.stop() == ["the garden sprinkler could not be stopped: garden_sprinkler does not answer"]
     assert world.state["well_pump"]["running"] is False
     world.broken.clear()
     world.stuck.add("garden_sprinkler")
     assert broker.stop() == ["the garden sprinkler did not stop"]
+
+
+def test_what_cannot_be_read_back_is_not_said_to_run() -> None:
+    class Mute(SimulatedDriver):
+        """Takes what is written to the sprinkler, and shows nothing of it."""
+
+        def read(self, device: str) -> dict[str, Reading]:
+            return {} if device == "garden_sprinkler" else super().read(device)
+
+    world = World(SITE, {"garden_sprinkler": {"open": True}})
+    broker = simulated_runtime(world, driver=Mute(world)).broker
+    assert broker.stop() == ["the garden sprinkler was told to stop, and cannot be read back"]
+    assert world.state["garden_sprinkler"]["open"] is False
+    (proposed,) = [event for event in broker.journal.events() if event.body.get("device") == "garden_sprinkler"]
+    assert [event.event for event in broker.journal.events(proposed.id)] == ["PROPOSED", "STARTED", "UNKNOWN"]
 
 
 def test_a_stop_clears_what_was_owed() -> None:

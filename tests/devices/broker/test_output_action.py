@@ -92,18 +92,18 @@ def test_an_argument_cannot_become_a_part_of_a_path(shop: tuple[Broker, HttpPeer
     broker, _, _ = shop
     settings, bindings = settings_of(broker.site, "shop")
     driver = HttpDriver(settings, bindings, lambda: 0.0)
-    place = bindings["order"].calls["find"]
-    assert place.url_path({"number": "1/../../admin?x=1#"}) == "/orders/1%2F..%2F..%2Fadmin%3Fx%3D1%23"
+    call = bindings["order"].calls["find"]
+    assert call.url_path({"number": "1/../../admin?x=1#"}) == "/orders/1%2F..%2F..%2Fadmin%3Fx%3D1%23"
     assert driver.call("order", "find", {"number": "1/refunds"}, "") is None  # type: ignore[dict-item]
 
 
 def test_a_refund_needs_a_yes_and_has_a_cap() -> None:
     asked: list[str] = []
-    place = simulated_runtime(SUPPORT, confirm=lambda effect: bool(asked.append(effect)))
-    assert place.broker.execute(REFUND).status == "needs_confirmation"
+    runtime = simulated_runtime(World(SUPPORT), confirm=lambda effect: bool(asked.append(effect)))
+    assert runtime.broker.execute(REFUND).status == "needs_confirmation"
     assert asked == [f"order: refund: number = {NUMBER}, euros = 20"]
     too_much = Command("order", "refund", {"number": NUMBER, "euros": 51})
-    assert place.broker.execute(too_much).status == "refused" and len(asked) == 1
+    assert runtime.broker.execute(too_much).status == "refused" and len(asked) == 1
 
 
 class Answering(SimulatedDriver):
@@ -121,7 +121,7 @@ class Answering(SimulatedDriver):
 def ask_with(answer: dict[str, Any] | None, command: Command) -> Outcome:
     world = World(SUPPORT)
     driver = Answering(world, answer)
-    return Broker(SUPPORT, driver, Journal(), clock=lambda: world.time_s, confirm=lambda effect: True).execute(command)
+    return simulated_runtime(world, confirm=lambda effect: True, driver=driver).broker.execute(command)
 
 
 @pytest.mark.parametrize(
@@ -186,8 +186,8 @@ def test_a_query_reads_what_is_not_hidden_and_does_nothing_else(
     before = file.read_bytes()
     settings, bindings = settings_of(site, "shop")
     fast = settings.model_copy(update={"timeout_s": 0.2})
-    place = bindings["product"].at["sold_out"].model_copy(update={"query": query})
-    bound = type(bindings["product"])(bindings["product"].device, {"sold_out": place})
+    address = bindings["product"].at["sold_out"].model_copy(update={"query": query})
+    bound = type(bindings["product"])(bindings["product"].device, {"sold_out": address})
     with pytest.raises(DeviceUnavailable, match=message):
         SqlDriver(fast, {"product": bound}, lambda: 0.0).read("product")
     assert file.read_bytes() == before
@@ -197,8 +197,8 @@ def test_a_query_that_finds_no_number_is_bad_and_a_missing_file_is_unavailable(d
     site, file = database
     settings, bindings = settings_of(site, "shop")
     for query in ("SELECT NULL", "SELECT 'many'", "SELECT 1, 2", "SELECT 1 WHERE 0"):
-        place = bindings["product"].at["sold_out"].model_copy(update={"query": query})
-        bound = type(bindings["product"])(bindings["product"].device, {"sold_out": place})
+        address = bindings["product"].at["sold_out"].model_copy(update={"query": query})
+        bound = type(bindings["product"])(bindings["product"].device, {"sold_out": address})
         assert SqlDriver(settings, {"product": bound}, lambda: 0.0).read("product")["sold_out"].quality == "bad"
     file.unlink()
     with pytest.raises(DeviceUnavailable, match="unable to open"):
@@ -243,7 +243,7 @@ def test_a_driver_without_answers_is_refused() -> None:
             self.read, self.write, self.close = self._driver.read, self._driver.write, self._driver.close
 
     world = World(SUPPORT)
-    outcome = Broker(SUPPORT, Deaf(world), Journal(), clock=lambda: world.time_s).execute(FIND)
+    outcome = simulated_runtime(world, driver=Deaf(world)).broker.execute(FIND)
     assert outcome.result["reason"] == "refused"
 
 

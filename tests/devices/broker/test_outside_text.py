@@ -54,12 +54,12 @@ def test_a_sensor_that_talks_has_no_value(channel: str, attack: str, tmp_path: P
         state = broker.state()
         prompt = user_message("is it warm?", state, "12:00").text
         on = broker.execute(Command(device, "on", {}))  # the benign task beside it still works
-        told = json.dumps(on.result) + on.report + prompt
+        shown = json.dumps(on.result) + on.report + prompt
     finally:
         driver.close()
         rig.peer.stop()
     assert state[sensor] == {} and state[device] and on.status == "done"
-    assert not any(line in told for line in attack.splitlines())
+    assert not any(line in shown for line in attack.splitlines())
 
 
 @pytest.mark.parametrize("attack", [attack for attack in ATTACKS if any(mark in attack for mark in "<\n\x1b{\u202e")])
@@ -102,7 +102,7 @@ class Talking(SimulatedDriver):
 
 def test_what_a_device_says_when_it_refuses_is_for_people_only() -> None:
     world = World(load_site("home"))
-    broker = Broker(world.site, Talking(world), Journal(), clock=lambda: world.time_s)
+    broker = simulated_runtime(world, driver=Talking(world)).broker
     outcome = broker.execute(Command("porch_light", "on", {}))
     assert outcome.result == {"status": "unknown", "device": "porch_light", "reason": "no answer"}
     assert "refused" not in outcome.report
@@ -123,14 +123,14 @@ def test_plain_text_is_one_printable_line_without_markers(attack: str) -> None:
 )
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_what_stands_in_a_row_is_for_people_only(name: str, device: str, attack: str) -> None:
-    runtime = simulated_runtime(load_site(name))
-    assert runtime.world is not None
-    words = runtime.world.site.devices[device].actions["find"].words
-    for record in runtime.world.records[device]:
+    world = World(load_site(name))
+    runtime = simulated_runtime(world)
+    words = world.site.devices[device].actions["find"].words
+    for record in world.records[device]:
         record |= dict.fromkeys(words, attack)
-    number = runtime.world.records[device][0]["number"]
+    number = world.records[device][0]["number"]
     outcome = runtime.broker.execute(Command(device, "find", {"number": number}))
-    told = result_message([outcome.result]).text + user_message("and now?", runtime.broker.state(), "12:00").text
+    shown = result_message([outcome.result]).text + user_message("and now?", runtime.broker.state(), "12:00").text
     assert outcome.status == "done"
-    assert not any(line in told for line in attack.splitlines())
+    assert not any(line in shown for line in attack.splitlines())
     assert outcome.report.isprintable() and "<|" not in outcome.report

@@ -7,6 +7,7 @@ import pytest
 from devices.broker.policy import narrowed
 from devices.broker.runtime import simulated_runtime
 from devices.errors import RefusedError
+from devices.simulation.world import World
 from devices.site.action import Action, Requirement
 from devices.site.site import Site, load_site
 from devices.site.tools import Command
@@ -44,13 +45,13 @@ def test_a_stricter_policy_holds() -> None:
         "garden_soil.moisture_pct",
     ]
     assert both.risk == "confirm" and both.wait_after == {"run": 60.0}
-    runtime = simulated_runtime(narrowed(HOME, strict), confirm=lambda effect: True)
+    runtime = simulated_runtime(World(narrowed(HOME, strict)), confirm=lambda effect: True)
     assert runtime.broker.execute(RUN).status == "refused"
-    assert simulated_runtime(HOME).broker.execute(RUN).status == "done"
+    assert simulated_runtime(World(HOME)).broker.execute(RUN).status == "done"
 
     shelf = Zone(title="shelf", box={"x": (-200.0, 200.0)})
     tight = narrowed(BENCH, changed(BENCH, "arm", "move", keep_out=(shelf,)))
-    outcome = simulated_runtime(tight).broker.execute(Command("arm", "move", {"x": 0, "y": 100, "z": 100}))
+    outcome = simulated_runtime(World(tight)).broker.execute(Command("arm", "move", {"x": 0, "y": 100, "z": 100}))
     assert outcome.status == "refused" and "shelf" in outcome.report
 
 

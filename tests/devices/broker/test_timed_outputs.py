@@ -54,13 +54,13 @@ class PlainDriver:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    made = Place(tmp_path / "journal.sqlite")
+def plant(tmp_path: Path) -> Iterator[Plant]:
+    made = Plant(tmp_path / "journal.sqlite")
     yield made
     made.journal.close()
 
 
-class Place:
+class Plant:
     """A world that outlives its controllers, and one journal file."""
 
     def __init__(self, path: Path) -> None:
@@ -85,141 +85,141 @@ class Place:
         return self.world.state["well_pump"]["running"]
 
 
-def test_a_timed_action_ends_after_a_restart(place: Place) -> None:
-    assert place.start().execute(PUMP).status == "done"
-    broker = place.start()
-    place.clock_s += 29
-    assert broker.tick() == [] and place.is_running is True
-    place.clock_s += 1
-    assert broker.tick() == [] and place.is_running is False
-    assert place.events() == ["PROPOSED", "STARTED", "DONE", "ENDED"]
-    assert broker.tick() == [] and place.start().tick() == []
-    assert len(place.driver.writes) == 2
+def test_a_timed_action_ends_after_a_restart(plant: Plant) -> None:
+    assert plant.start().execute(PUMP).status == "done"
+    broker = plant.start()
+    plant.clock_s += 29
+    assert broker.tick() == [] and plant.is_running is True
+    plant.clock_s += 1
+    assert broker.tick() == [] and plant.is_running is False
+    assert plant.events() == ["PROPOSED", "STARTED", "DONE", "ENDED"]
+    assert broker.tick() == [] and plant.start().tick() == []
+    assert len(plant.driver.writes) == 2
 
 
 @pytest.mark.parametrize("jump_s", [-YEARS_10_S, YEARS_10_S])
-def test_a_clock_that_jumps_keeps_nothing_on(place: Place, jump_s: float) -> None:
-    place.start().execute(PUMP)
-    place.clock_s += jump_s
-    place.start().tick()
-    assert place.is_running is False
+def test_a_clock_that_jumps_keeps_nothing_on(plant: Plant, jump_s: float) -> None:
+    plant.start().execute(PUMP)
+    plant.clock_s += jump_s
+    plant.start().tick()
+    assert plant.is_running is False
 
 
-def test_a_later_action_that_is_done_takes_the_ending_over(place: Place) -> None:
-    broker = place.start()
+def test_a_later_action_that_is_done_takes_the_ending_over(plant: Plant) -> None:
+    broker = plant.start()
     broker.execute(PUMP)
     broker.execute(Command("well_pump", "run", {"seconds": 60}))
-    place.clock_s += 40
+    plant.clock_s += 40
     broker.tick()
-    assert place.is_running is True
+    assert plant.is_running is True
     broker.execute(STOP)
-    place.clock_s += 60
-    assert broker.tick() == [] and "ENDED" not in place.events()
+    plant.clock_s += 60
+    assert broker.tick() == [] and "ENDED" not in plant.events()
 
 
-def test_a_stop_that_failed_leaves_the_ending_owed(place: Place) -> None:
-    broker = place.start()
+def test_a_stop_that_failed_leaves_the_ending_owed(plant: Plant) -> None:
+    broker = plant.start()
     broker.execute(PUMP)
-    place.world.stuck.add("well_pump")
+    plant.world.stuck.add("well_pump")
     assert broker.execute(STOP).status == "failed"
-    place.clock_s += 31
+    plant.clock_s += 31
     assert broker.tick() == ["the well pump did not end"]
-    place.world.broken.add("well_pump")
+    plant.world.broken.add("well_pump")
     assert broker.tick() == ["the well pump could not be ended: well_pump does not answer"]
-    place.world.broken.clear(), place.world.stuck.clear()
-    assert broker.tick() == [] and place.is_running is False
+    plant.world.broken.clear(), plant.world.stuck.clear()
+    assert broker.tick() == [] and plant.is_running is False
 
 
-def test_a_full_disk_keeps_nothing_on(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    broker = place.start()
+def test_a_full_disk_keeps_nothing_on(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = plant.start()
     broker.execute(PUMP)
-    place.clock_s += 31
+    plant.clock_s += 31
 
     def full(*_: Any) -> int:
         raise UnavailableError("disk full")
 
-    monkeypatch.setattr(place.journal, "append", full)
+    monkeypatch.setattr(plant.journal, "append", full)
     assert broker.tick() == ["the well pump ended, and that could not be written down: disk full"]
-    assert place.is_running is False
+    assert plant.is_running is False
     with pytest.raises(UnavailableError):
         broker.execute(PUMP)
     monkeypatch.undo()
-    assert broker.tick() == [] and place.events()[-1] == "ENDED"
+    assert broker.tick() == [] and plant.events()[-1] == "ENDED"
 
 
-def test_an_end_is_written_without_a_look_that_may_take_long(place: Place) -> None:
-    broker = place.start()
+def test_an_end_is_written_without_a_look_that_may_take_long(plant: Plant) -> None:
+    broker = plant.start()
     broker.execute(PUMP)
-    place.world.set("well_pump", {"running": False})
-    place.clock_s += 31
-    place.driver.reads.clear()
-    assert broker.tick() == [] and place.driver.writes[-1] == ("well_pump", {"running": False})
-    assert place.driver.reads == [("well_pump", 2)]  # the read-back, after the second write
+    plant.world.set("well_pump", {"running": False})
+    plant.clock_s += 31
+    plant.driver.reads.clear()
+    assert broker.tick() == [] and plant.driver.writes[-1] == ("well_pump", {"running": False})
+    assert plant.driver.reads == [("well_pump", 2)]  # the read-back, after the second write
 
 
-def test_an_end_that_its_own_start_may_still_overtake_stays_owed(place: Place) -> None:
-    broker = place.start()
+def test_an_end_that_its_own_start_may_still_overtake_stays_owed(plant: Plant) -> None:
+    broker = plant.start()
 
     def late() -> None:  # the write hangs until after the end was due, and gets through then
-        place.clock_s += 31
+        plant.clock_s += 31
         assert broker.tick() == [] and len(broker.owed()) == 1
 
-    place.driver.before_write = late
-    assert broker.execute(PUMP).status == "done" and place.is_running is True
-    assert broker.tick() == [] and place.is_running is False and broker.owed() == []
+    plant.driver.before_write = late
+    assert broker.execute(PUMP).status == "done" and plant.is_running is True
+    assert broker.tick() == [] and plant.is_running is False and broker.owed() == []
 
 
 def test_a_start_whose_time_is_over_before_it_is_written_down_is_none(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broker, plain = place.start(), Journal.append
+    broker, plain = plant.start(), Journal.append
 
     def slow(journal: Journal, event: str, *rest: Any) -> int:
-        place.clock_s += 31 if event == "STARTED" else 0
+        plant.clock_s += 31 if event == "STARTED" else 0
         return plain(journal, event, *rest)
 
     monkeypatch.setattr(Journal, "append", slow)
     outcome = broker.execute(PUMP)
     assert outcome.status == "failed" and "its time was over before it could start" in outcome.report
-    assert place.driver.writes == []
+    assert plant.driver.writes == []
 
 
-def test_a_stop_does_not_forget_what_a_start_on_its_way_owes(place: Place) -> None:
-    broker = place.start()
+def test_a_stop_does_not_forget_what_a_start_on_its_way_owes(plant: Plant) -> None:
+    broker = plant.start()
 
     def stop() -> None:
-        place.driver.before_write = None
+        plant.driver.before_write = None
         assert broker.stop() == []
-        place.world.broken.add("well_pump")  # so that the start cannot be made good
+        plant.world.broken.add("well_pump")  # so that the start cannot be made good
 
-    place.driver.before_write = stop
+    plant.driver.before_write = stop
     assert broker.execute(PUMP).status == "unknown"
-    place.world.state["well_pump"]["running"] = True  # it got through all the same
-    place.world.broken.clear()
+    plant.world.state["well_pump"]["running"] = True  # it got through all the same
+    plant.world.broken.clear()
     assert len(broker.owed()) == 1
-    place.clock_s += 31
-    assert broker.tick() == [] and place.is_running is False
+    plant.clock_s += 31
+    assert broker.tick() == [] and plant.is_running is False
 
 
 @pytest.mark.parametrize("dies", ["before write", "after write"])
-def test_an_action_that_the_controller_died_in_is_unknown_and_never_repeated(place: Place, dies: str) -> None:
-    broker = place.start()
-    place.driver.dies = dies
+def test_an_action_that_the_controller_died_in_is_unknown_and_never_repeated(plant: Plant, dies: str) -> None:
+    broker = plant.start()
+    plant.driver.dies = dies
     with pytest.raises(Killed):
         broker.execute(PUMP)
-    writes = list(place.driver.writes)
-    again = place.start()
+    writes = list(plant.driver.writes)
+    again = plant.start()
     (outcome,) = again.recover()
     assert (outcome.status, outcome.command) == ("unknown", PUMP)
     is_running = dies == "after write"
     assert outcome.report == (
         f"I was stopped in the middle of run well_pump. The well pump is {'running' if is_running else 'stopped'}."
     )
-    assert place.driver.writes == writes and again.recover() == [] and place.start().recover() == []
-    place.clock_s += 31
-    again = place.start()
-    assert again.tick() == [] and place.is_running is False
-    assert verify_events(read_events(place.path))[0] == 4
+    assert plant.driver.writes == writes and again.recover() == [] and plant.start().recover() == []
+    plant.clock_s += 31
+    again = plant.start()
+    assert again.tick() == [] and plant.is_running is False
+    assert verify_events(read_events(plant.path))[0] == 4
 
 
 class DyingJournal(Journal):
@@ -241,31 +241,31 @@ class DyingJournal(Journal):
 
 @pytest.mark.parametrize("is_after", [False, True])
 @pytest.mark.parametrize("count", range(1, 8))
-def test_a_death_at_any_entry_repeats_nothing_and_leaves_nothing_on(place: Place, count: int, is_after: bool) -> None:
-    place.journal.close()
-    journal = DyingJournal(place.path, count, is_after=is_after)
-    broker = Broker(SITE, place.driver, journal, clock=lambda: place.clock_s)
+def test_a_death_at_any_entry_repeats_nothing_and_leaves_nothing_on(plant: Plant, count: int, is_after: bool) -> None:
+    plant.journal.close()
+    journal = DyingJournal(plant.path, count, is_after=is_after)
+    broker = Broker(SITE, plant.driver, journal, clock=lambda: plant.clock_s)
 
     def live() -> None:
         broker.execute(PUMP)
         broker.execute(Command("kitchen_light", "on", {}))
-        place.clock_s += 31
+        plant.clock_s += 31
         broker.tick()
 
     with pytest.raises(Killed):
         live()
     journal.close()
-    starts = [item for item in place.driver.writes if item[1] == {"running": True}]
-    again = place.start()
+    starts = [item for item in plant.driver.writes if item[1] == {"running": True}]
+    again = plant.start()
     for outcome in again.recover():
         assert outcome.status == "unknown"
-    place.clock_s += 31
-    assert again.tick() == [] and place.is_running is False
-    assert [item for item in place.driver.writes if item[1] == {"running": True}] == starts
+    plant.clock_s += 31
+    assert again.tick() == [] and plant.is_running is False
+    assert [item for item in plant.driver.writes if item[1] == {"running": True}] == starts
     assert len(starts) <= 1
-    started, ended = place.events().count("STARTED"), {"DONE", "UNKNOWN", "FAILED"}
-    assert started == sum(event in ended for event in place.events())
-    verify_events(read_events(place.path))
+    started, ended = plant.events().count("STARTED"), {"DONE", "UNKNOWN", "FAILED"}
+    assert started == sum(event in ended for event in plant.events())
+    verify_events(read_events(plant.path))
 
 
 def test_a_device_that_left_the_site_is_said_to_be_unknown(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ def test_words_for_true_and_false(raw: str, value: bool) -> None:
 
 
 def test_words_that_differ_by_capitals_alone_are_kept_apart() -> None:
-    place = JsonValue(words=("A", "a"))
-    assert (place.to_value("A", BOOLEAN), place.to_value("a", BOOLEAN)) == (False, True)
+    address = JsonValue(words=("A", "a"))
+    assert (address.to_value("A", BOOLEAN), address.to_value("a", BOOLEAN)) == (False, True)
 
 
 @pytest.mark.parametrize("raw", ["auto", 1, None, ["ON"]])

@@ -29,7 +29,7 @@ class Place(Strict):
 class Memory:
     def __init__(self, settings, bindings, clock):
         self.bindings, self.clock = bindings, clock
-        self.cells = {place.cell: False for binding in bindings.values() for place in binding.at.values()}
+        self.cells = {address.cell: False for binding in bindings.values() for address in binding.at.values()}
 
     def read(self, device):
         return {name: Reading(self.cells[at.cell], self.clock()) for name, at in self.bindings[device].at.items()}

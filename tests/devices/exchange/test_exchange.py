@@ -17,7 +17,8 @@ from devices.exchange.exports import home_assistant_discovery, thing_description
 from devices.exchange.imports import import_file, plain_name
 from devices.simulated_peers import make_peer
 from devices.simulation.peer import RealTimeWorld
-from devices.site.site import list_sites, load_site
+from devices.site.site import SITES_FOLDER, load_site
+from devices.yaml_file import shipped_names
 from edgewright import main
 from tests.devices.drivers.rigs import make_rig
 
@@ -115,7 +116,7 @@ def write(folder: Path, found: object) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", list_sites())
+@pytest.mark.parametrize("name", shipped_names(SITES_FOLDER))
 def test_every_site_is_a_valid_thing_description(name: str) -> None:
     site = load_site(name)
     things = thing_descriptions(site, "http://box.local/")

@@ -17,6 +17,7 @@ from devices.broker.runtime import simulated_runtime
 from devices.drivers.registry import open_driver
 from devices.simulated_peers import make_peer
 from devices.simulation.peer import RealTimeWorld
+from devices.simulation.world import World
 from devices.site.site import SITES_FOLDER, load_site
 from devices.site.tools import Command
 from devices.site.zone import Zone
@@ -58,22 +59,22 @@ def test_a_way_crosses_a_zone_if_and_only_if_one_of_its_points_is_inside(
     ],
 )
 def test_the_keep_out_zones_hold(command: Command, why: str) -> None:
-    place = simulated_runtime(SITE)
-    outcome = place.broker.execute(command)
+    runtime = simulated_runtime(World(SITE))
+    outcome = runtime.broker.execute(command)
     assert outcome.status == "refused" and why in outcome.report
-    assert place.broker.execute(move(150, 150, 200)).status == "done"  # the way round
-    assert place.broker.execute(move(150, -100, 100)).status == "done"
+    assert runtime.broker.execute(move(150, 150, 200)).status == "done"  # the way round
+    assert runtime.broker.execute(move(150, -100, 100)).status == "done"
 
 
 def test_nothing_moves_through_an_interrupted_curtain_or_out_of_an_alarm() -> None:
-    place = simulated_runtime(SITE)
-    assert place.world is not None
-    place.world.state["curtain"]["clear"] = False
-    outcome = place.broker.execute(move(0, 100, 100))
+    world = World(SITE)
+    runtime = simulated_runtime(world)
+    world.state["curtain"]["clear"] = False
+    outcome = runtime.broker.execute(move(0, 100, 100))
     assert outcome.status == "refused" and "the light curtain is interrupted, must be clear" in outcome.report
-    place.world.state["curtain"]["clear"] = True
-    place.world.state["arm"]["state"] = "alarm"
-    assert place.broker.execute(move(0, 100, 100)).status == "refused"
+    world.state["curtain"]["clear"] = True
+    world.state["arm"]["state"] = "alarm"
+    assert runtime.broker.execute(move(0, 100, 100)).status == "refused"
 
 
 @pytest.fixture

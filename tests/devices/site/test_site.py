@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from devices.errors import UsageError
-from devices.site.site import find_name, list_sites, load_site, shared_names
+from devices.site.site import SITES_FOLDER, find_name, load_site, shared_names
+from devices.yaml_file import shipped_names
 from edgewright import main
 
 HOME = {
@@ -113,7 +114,7 @@ def test_a_name_that_two_devices_share_but_for_capitals_is_found(
 
 
 def test_no_shipped_site_has_a_shared_name() -> None:
-    assert [name for name in list_sites() if shared_names(load_site(name))] == []
+    assert [name for name in shipped_names(SITES_FOLDER) if shared_names(load_site(name))] == []
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The quickest settings win, are kept, and are used for the model and the machine they were measured with only."""
+"""The quickest settings win, are saved, and are used for the model and the machine they were measured with only."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ HERE = {"model": "one", "processor": "this"}
 
 
 def test_the_quickest_of_each_setting_is_taken() -> None:
-    told: list[Trial] = []
+    trials: list[Trial] = []
 
     def measure(tuning: Tuning) -> Trial:
         seconds = {None: 1.0, 1: 1.2, 2: 0.8, 3: 0.8, 4: 0.79}[tuning.threads]  # 4 is not worth it
         seconds *= 0.7 if tuning.flash_attention is False else 1.0
         return Trial(tuning, seconds + (0.2 if tuning.draft_tokens else 0.0), 1000)
 
-    assert tune(measure, 4, told.append) == Tuning(threads=2, flash_attention=False)
-    assert told[0].tuning == Tuning() and len(told) >= 8
+    assert tune(measure, 4, trials.append) == Tuning(threads=2, flash_attention=False)
+    assert trials[0].tuning == Tuning() and len(trials) >= 8
 
 
-def test_they_are_kept_for_one_model_and_machine(tmp_path: Path) -> None:
+def test_they_are_saved_for_one_model_and_machine(tmp_path: Path) -> None:
     tuning = Tuning(threads=3, flash_attention=False, draft_tokens=4)
     save_tuning(tmp_path, tuning, HERE)
     assert load_tuning(tmp_path, HERE) == tuning
@@ -50,9 +50,9 @@ def test_calls_are_timed_once_each() -> None:
     assert "".join(seen) == "abcdefgh"
 
 
-@pytest.mark.parametrize("said", ["one", "other"])
-def test_rounded_keys_and_values_are_taken_only_if_they_say_the_same(said: str) -> None:
+@pytest.mark.parametrize("text", ["one", "other"])
+def test_rounded_keys_and_values_are_taken_only_if_they_say_the_same(text: str) -> None:
     def measure(tuning: Tuning) -> Trial:
-        return Trial(tuning, 0.5, 1, said) if tuning.kv_type == "q8_0" else Trial(tuning, 1.0, 1, "one")
+        return Trial(tuning, 0.5, 1, text) if tuning.kv_type == "q8_0" else Trial(tuning, 1.0, 1, "one")
 
-    assert tune(measure, 1, lambda trial: None).kv_type == ("q8_0" if said == "one" else "f16")
+    assert tune(measure, 1, lambda trial: None).kv_type == ("q8_0" if text == "one" else "f16")

@@ -34,13 +34,13 @@ SITE = load_site("home")
 
 
 @pytest.fixture
-def told() -> list[str]:
+def log() -> list[str]:
     return []
 
 
 @pytest.fixture
-def engine(starter: Path, told: list[str]) -> Iterator[EngineProcess]:
-    with EngineProcess(EngineSettings(starter), told.append) as engine:
+def engine(starter: Path, log: list[str]) -> Iterator[EngineProcess]:
+    with EngineProcess(EngineSettings(starter), log.append) as engine:
         yield engine
 
 
@@ -50,18 +50,18 @@ KILLED = [ENDED.format("SIGKILL")]
 
 @dataclass
 class Moments:
-    """When the engine's process kills itself; what is told of it ends that, unless it is to die each time."""
+    """When the engine's process kills itself; what is logged of it ends that, unless it is to die each time."""
 
     file: Path
     is_lasting: bool = False
-    told: list[str] = field(default_factory=list)
+    log: list[str] = field(default_factory=list)
 
     def next(self, moment: str) -> None:
-        self.told.clear()
+        self.log.clear()
         self.file.write_text(moment, encoding="utf-8")
 
-    def tell(self, line: str) -> None:
-        self.told.append(line)
+    def report(self, line: str) -> None:
+        self.log.append(line)
         if not self.is_lasting:
             self.file.unlink()
 
@@ -75,7 +75,7 @@ def moments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Moments:
 
 @pytest.fixture
 def mortal(starter: Path, moments: Moments) -> Iterator[EngineProcess]:
-    with EngineProcess(EngineSettings(starter), moments.tell) as engine:
+    with EngineProcess(EngineSettings(starter), moments.report) as engine:
         yield engine
 
 
@@ -106,7 +106,7 @@ def test_its_replies_are_the_engine_s_own(starter: Path, engine: EngineProcess, 
     assert free[0].stop_reason == "end_of_turn"
 
 
-def test_its_errors_are_the_engine_s_own(starter: Path, engine: EngineProcess, told: list[str], tmp_path: Path) -> None:
+def test_its_errors_are_the_engine_s_own(starter: Path, engine: EngineProcess, log: list[str], tmp_path: Path) -> None:
     with pytest.raises(ContextFull, match="the context holds"):
         engine.generate([Request("word " * 4000, None)])
     with pytest.raises(UsageError, match="the prompt is empty"):
@@ -114,7 +114,7 @@ def test_its_errors_are_the_engine_s_own(starter: Path, engine: EngineProcess, t
     (tmp_path / "m.gguf").write_bytes(starter.read_bytes()[:1000])
     with EngineProcess(EngineSettings(tmp_path / "m.gguf")) as other, pytest.raises(BadGguf, match=r"m\.gguf"):
         other.prime("x")
-    assert not told
+    assert not log
     engine.close()
     with pytest.raises(UsageError, match="closed"):
         engine.prime("x")
@@ -153,22 +153,22 @@ def test_killed_while_it_looks_ahead_it_starts_again(
     require_ended(mortal.pid)
     mortal.prefill_idle(ahead)
     assert replies(mortal.generate(requests[:1])) == expected
-    assert moments.told == KILLED
+    assert moments.log == KILLED
     mortal.prefill_idle("word " * 4000)  # does not fit: nothing happens
     assert replies(mortal.generate(requests[:1])) == expected
-    assert moments.told == KILLED
+    assert moments.log == KILLED
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
 def test_ended_between_two_requests_it_starts_again(
-    engine: EngineProcess, requests: list[Request], told: list[str], number: signal.Signals, simulation: Simulation
+    engine: EngineProcess, requests: list[Request], log: list[str], number: signal.Signals, simulation: Simulation
 ) -> None:
     engine.prime(simulation.agent(World(SITE)).prefix)
     expected, first = engine.generate(requests[:1]), engine.pid
     os.kill(first, number)
     found = engine.generate(requests[:1])
     assert replies(found) == replies(expected)
-    assert told == [ENDED.format(number.name)]
+    assert log == [ENDED.format(number.name)]
     assert engine.pid != first
     assert found[0].reused_tokens > 200  # primed before it was asked again
 
@@ -180,14 +180,14 @@ def test_killed_at_any_step_of_a_reply_it_makes_the_same(
     for step in (2**power for power in itertools.count()):
         moments.next(f"evaluate {step}")
         assert replies(mortal.generate(requests[:1])) == expected
-        if not moments.told:
+        if not moments.log:
             break
-        assert moments.told == KILLED
+        assert moments.log == KILLED
         kills += 1
     assert kills >= 3
     moments.next("answer 1")  # the reply is made, and lost
     assert replies(mortal.generate(requests[:1])) == expected
-    assert moments.told == KILLED
+    assert moments.log == KILLED
 
 
 @pytest.mark.parametrize(
@@ -197,12 +197,12 @@ def test_killed_while_it_loads_and_while_it_primes(
     starter: Path, requests: list[Request], simulation: Simulation, moments: Moments, moment: str
 ) -> None:
     moments.next(moment)
-    with EngineProcess(EngineSettings(starter), moments.tell) as engine:
+    with EngineProcess(EngineSettings(starter), moments.report) as engine:
         engine.prime(simulation.agent(World(SITE)).prefix)
-        assert moments.told == KILLED
+        assert moments.log == KILLED
         reply = engine.generate(requests[:1])[0]
         assert reply.stop_reason == "end_of_turn" and reply.reused_tokens > 200  # primed
-        assert moments.told == KILLED
+        assert moments.log == KILLED
 
 
 def test_killed_in_every_phase_of_a_turn_it_acts_once(
@@ -232,7 +232,7 @@ def test_killed_in_every_phase_of_a_turn_it_acts_once(
                 continue  # nobody would find out
             state, actions, _ = work(kill_at, moment)
             assert (state, actions) == (expected_state, expected_actions)
-            assert moments.told == KILLED, (kill_at, moment)
+            assert moments.log == KILLED, (kill_at, moment)
 
 
 def test_a_process_that_dies_each_time_is_one_clear_error(
@@ -243,26 +243,26 @@ def test_a_process_that_dies_each_time_is_one_clear_error(
     moments.next("evaluate 1")
     with pytest.raises(UnavailableError, match=r"^the engine was ended by SIGKILL, twice$") as caught:
         mortal.generate(requests[:1])
-    assert caught.value.hint == "is there enough memory?" and moments.told == KILLED
+    assert caught.value.hint == "is there enough memory?" and moments.log == KILLED
     moments.file.unlink()
     assert replies(mortal.generate(requests[:1])) == expected
-    assert moments.told == KILLED  # a third one was started with the error
+    assert moments.log == KILLED  # a third one was started with the error
 
 
-def test_too_little_memory_is_one_clear_error(starter: Path, requests: list[Request], told: list[str]) -> None:
+def test_too_little_memory_is_one_clear_error(starter: Path, requests: list[Request], log: list[str]) -> None:
     settings = EngineSettings(starter, memory_bytes=120 * 2**20)  # less than it has before it loads anything
     with (
-        EngineProcess(settings, told.append) as engine,
+        EngineProcess(settings, log.append) as engine,
         pytest.raises(
             UnavailableError, match=r"^too little memory to read the model .*starter\.gguf: .*allocate memory$"
         ),
     ):
         engine.generate(requests[:1])
-    assert not told
+    assert not log
 
 
 def test_a_hung_one_is_replaced(
-    engine: EngineProcess, requests: list[Request], told: list[str], monkeypatch: pytest.MonkeyPatch
+    engine: EngineProcess, requests: list[Request], log: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limited = [replace(requests[0], limits=Limits(requests[0].limits.reply_tokens, 600.0))]
     expected, receive, asked = engine.generate(limited), engine._receive, list[float | None]()
@@ -277,7 +277,7 @@ def test_a_hung_one_is_replaced(
     woken.start()
     assert replies(engine.generate(limited)) == replies(expected)
     woken.cancel()
-    assert told == ["the engine hung (no answer for 0 s); it is started again"]
+    assert log == ["the engine hung (no answer for 0 s); it is started again"]
     assert asked[0] == 600 + GRACE_S
 
 

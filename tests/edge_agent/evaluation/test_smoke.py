@@ -50,7 +50,7 @@ def test_the_same_replies_pass() -> None:
     found.require(Path("box"))
 
 
-def test_other_words_are_told_and_do_not_count() -> None:
+def test_other_words_are_reported_and_do_not_count() -> None:
     found = compare(SMOKE_20, with_replies(replace(SMOKE_20.record[0], answer="It is lit.")))
     assert found.is_passed and not found.differing and str(found).endswith(", 1 in other words")
 
@@ -113,7 +113,7 @@ def test_a_record_of_something_else_is_refused(bundle: Path, change: str) -> Non
         read_smoke(open_bundle(bundle))
 
 
-def test_a_bundle_without_a_record_is_told_apart_from_one_that_passed(bundle: Path, tmp_path: Path) -> None:
+def test_a_bundle_without_a_record_is_not_taken_for_one_that_passed(bundle: Path, tmp_path: Path) -> None:
     (bundle / SMOKE_RECORD).unlink()
     rewrite_manifest(bundle)
     assert selftest_for(tmp_path)(open_bundle(bundle)) == NOTHING_TESTED

@@ -42,7 +42,7 @@ def plain(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("kind", [{}, {"use_rslora": True}, {"alpha_pattern": {"q_proj": 3, "mlp.up_proj": 40}}])
-def test_laid_over_the_base_it_is_the_merged_model(
+def test_applied_to_the_base_it_is_the_merged_model(
     tiny: Tiny, shape: Shape, plain: Path, tmp_path: Path, kind: dict[str, Any]
 ) -> None:
     adapter = make_tiny_run(tmp_path / "run", tiny.base, **kind) / "adapter"
@@ -63,7 +63,7 @@ def test_rows_in_another_order_are_stopped(
         parity.check_adapter(tiny.f16_reference, plain, tmp_path / "adapter.gguf", GateLimits())
 
 
-def test_what_cannot_be_laid_over_is_refused(tiny: Tiny, shape: Shape, plain: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_applied_is_refused(tiny: Tiny, shape: Shape, plain: Path, tmp_path: Path) -> None:
     dora = make_tiny_run(tmp_path / "dora", tiny.base, use_dora=True) / "adapter"
     with pytest.raises(UsageError, match="is DoRA"):
         write_adapter(shape, dora, tmp_path / "adapter.gguf", "tiny", {})

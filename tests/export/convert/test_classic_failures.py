@@ -306,7 +306,7 @@ def test_14_damage_to_arguments(tmp_path: Path, monkeypatch: Patch) -> None:
             (in_calls if scored.get(place - 1) == "call" else elsewhere).add(token)
     lost = sorted(in_calls - elsewhere)
     assert len(lost) >= 3
-    real = converting.encode
+    real = converting.quantize
 
     def damage(rows: Any, *rest: Any) -> Any:
         if rows.shape[0] == 2304:  # the embedding, which is the output too
@@ -315,8 +315,8 @@ def test_14_damage_to_arguments(tmp_path: Path, monkeypatch: Patch) -> None:
         return real(rows, *rest)
 
     planned = plan(layout.read_shape(converting.read_config(STARTER_FOLDER)), "Q8_0")
-    for name, encode in (("right", real), ("damaged", damage)):
-        monkeypatch.setattr(converting, "encode", encode)
+    for name, quantizer in (("right", real), ("damaged", damage)):
+        monkeypatch.setattr(converting, "quantize", quantizer)
         convert(STARTER_FOLDER, None, tmp_path / f"{name}.gguf", template=template, name="starter", metadata={},
                 planned=planned)  # fmt: skip
     parity.check_quantized(f16_reference, tmp_path / "right.gguf", limits)

@@ -124,7 +124,7 @@ def test_a_corpus_is_cut_as_hugging_face_cuts_it(converted: Converted) -> None:
 
 
 @over(FAMILIES, slow=FAMILIES)
-def test_the_adapter_s_own_file_is_laid_over_the_base_s(converted: Converted, tmp_path: Path) -> None:
+def test_the_adapter_s_own_file_is_applied_to_the_base_s(converted: Converted, tmp_path: Path) -> None:
     convert(converted.base, None, tmp_path / "base.gguf", template=converted.template, name="base", metadata={})
     shape = layout.read_shape(read_config(converted.base))
     write_adapter(shape, converted.adapter, tmp_path / "adapter.gguf", "tiny", {})

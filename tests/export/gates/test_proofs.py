@@ -145,7 +145,7 @@ def test_a_file_that_does_fewer_tasks_is_stopped(tiny: Tiny, tmp_path: Path) -> 
     assert found and int(found[1]) < 7 <= int(found[2])
 
 
-def test_the_parts_of_a_reply_are_told_apart(tiny: Tiny) -> None:
+def test_the_parts_of_a_reply_are_measured_apart(tiny: Tiny) -> None:
     from transformers import AutoTokenizer
 
     tokenizer, row = AutoTokenizer.from_pretrained(tiny.base), tiny.f16_reference.rows[0]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from devices.site.site import list_sites, load_site
+from devices.site.site import SITES_FOLDER, load_site
+from devices.yaml_file import shipped_names
 from edge_agent.evaluation.cases import CASES_SEED, write_cases
 from edge_agent.wire.messages import Message
 from edgewright import main
@@ -19,7 +20,7 @@ from finetune.data.rows import Row, write_rows
 SITE = load_site("home")
 
 
-@pytest.mark.parametrize("name", list_sites())
+@pytest.mark.parametrize("name", shipped_names(SITES_FOLDER))
 def test_generated_cases_are_not_in_generated_training(name: str) -> None:
     site = load_site(name)
     leaks = find_leaks(generate_rows(site, 600, 1), generate_cases(site, 200, 1000), site)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from devices.errors import UsageError
 from edge_agent.wire.markers import MARKERS
 from finetune.data.rows import IGNORED
 from finetune.pretraining.pretrain import _make_start, load_pretrain_recipe, pretrain, random_rows, random_trees
@@ -26,6 +27,12 @@ RECIPE = load_pretrain_recipe("starter").model_copy(
         "long_share": 0.5,
     }
 )
+
+
+def test_a_wrong_name_is_told_the_right_ones() -> None:
+    with pytest.raises(UsageError, match="no recipe is called 'startr'") as error:
+        load_pretrain_recipe("startr")
+    assert "starter" in error.value.hint
 
 
 def test_a_few_steps_leave_a_model_that_loads_with_its_tokenizer_card_and_figures(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from finetune.data.rows import IGNORED, Row, write_rows
 from finetune.progress_bar import StepProgress
 from finetune.recipe import Lora, Recipe, load_recipe
 from finetune.training.cpu_attention import CPU_ATTENTION
-from finetune.training.plan import AUTO_TOKENS, Planner
+from finetune.training.memory_plan import AUTO_TOKENS, Planner
 from finetune.training.prefix_loss import shared_prefix, summed_loss
 from finetune.training.quantized_base import Machine, add_adapter
 from finetune.training.run_folder import part_of
@@ -157,13 +157,13 @@ def with_tokens(recipe: Recipe, tokens: int) -> Recipe:
 # A child whose address space may grow by some MiB from where it is once everything is loaded.
 CHILD = """
 import resource, sys
-import bitsandbytes, finetune.training.adapter_trainer, finetune.training.plan, finetune.training.train
+import bitsandbytes, finetune.training.adapter_trainer, finetune.training.memory_plan, finetune.training.train
 from edgewright import main
 from finetune.training.free_memory import _numbers, Path
 limit = _numbers(Path("/proc/self/status"))["VmSize"] + int(sys.argv[1]) * 2**20
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 codes = [main(["train", sys.argv[2]])]
-finetune.training.plan.free_for = lambda machine: None
+finetune.training.memory_plan.free_for = lambda machine: None
 codes.append(main(["train", sys.argv[2]]))
 print(codes)
 """
