@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from devices.site.action import Action
 from devices.site.phrasings import SpokenAction
 from devices.site.schema import DataSchema, Value
 from devices.site.site import Device, Site
