@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from devices.errors import UsageError, did_you_mean
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Strict(BaseModel):
@@ -72,6 +74,19 @@ def read_yaml(path: Path, what: str = "file") -> YamlFile:
 def shipped_names(folder: Path) -> list[str]:
     """Return the names of what ships as .yaml files in a folder."""
     return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def read_model(path: Path, model: type[Model], what: str = "file") -> Model:
+    """Read a YAML file as a pydantic model.
+
+    Raises:
+        UsageError: as read_yaml; or a wrong key or value, with file and line.
+    """
+    source = read_yaml(path, what)
+    try:
+        return model.model_validate(plain_values(source.root))
+    except ValidationError as error:
+        raise source.explain((), error, model) from error
 
 
 def shipped_path(name_or_path: str | Path, folder: Path, what: str) -> Path:

@@ -23,7 +23,7 @@ from devices.driver import (
 )
 from devices.errors import UsageError, did_you_mean
 from devices.site.schema import Value
-from devices.site.site import Device, Site, read_site
+from devices.site.site import Device, Site, read_site, require_phrasings
 from devices.yaml_file import YamlFile, first_problem
 
 BUILT_IN = {
@@ -66,14 +66,16 @@ def load_driver_type(name: str) -> DriverType:
 
 
 def load_checked_site(name_or_path: str | Path) -> Site:
-    """Load a site, and check every driver's settings and every property's address, without touching hardware.
+    """Load a site; check every driver's settings, every property's address and all phrasings, touching no hardware.
 
     Raises:
         UsageError: as load_site; or an unknown type or key, a wrong value, a property without an address, or one at
-            which the property cannot be read, or not be written although an action does. With file and line.
+            which the property cannot be read, or not be written although an action does; or a list of phrasings that is
+            not there or does not fit. With file and line.
     """
     site, source = read_site(name_or_path)
     _Bindings(site, source)
+    require_phrasings(site, source)
     return site
 
 

@@ -96,8 +96,6 @@ class Action(Strict):
     tolerance: float = Field(default=0.0, ge=0)
     settle_s: float = Field(default=0.0, ge=0)
     unfinished: Literal["leave", "stop"] = "leave"
-    say: tuple[str, ...] = Field(default=(), strict=False)
-    say_without: tuple[str, ...] = Field(default=(), strict=False)
 
     @model_validator(mode="after")
     def _require_one_way(self) -> Action:
@@ -132,10 +130,6 @@ class Action(Strict):
         guards = (self.input, self.requires, self.ends, self.keep_out, self.wait_after, self.min_interval_s)
         if self.safe and (any(guards) or self.risk in {"confirm", "forbidden"}):
             raise ValueError("a safe action takes no input, has no end, waits for nothing, and needs no confirmation")
-        for template in self.say:
-            holes = set(re.findall(r"{(\w+)}", template))
-            if holes != {"device", *self.input}:
-                raise ValueError(f"say {template!r} must have {{device}} and every argument, and no other")
         return self
 
     def effect(self, arguments: dict[str, Value]) -> dict[str, Value]:

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import Field, ValidationError, model_validator
 
 from devices.errors import UsageError, did_you_mean
-from devices.site.action import Action
+from devices.site.phrasings import SpokenAction
 from devices.site.schema import DataSchema, Name, Plain, Value
 from devices.yaml_file import Strict, YamlFile, plain_values, read_yaml, shipped_path
 
@@ -30,7 +30,7 @@ class Device(Strict):
     title: Plain
     aliases: tuple[Plain, ...] = Field(default=(), strict=False)
     properties: dict[Name, DataSchema]
-    actions: dict[Name, Action] = Field(default_factory=dict)
+    actions: dict[Name, SpokenAction] = Field(default_factory=dict)
     initial: dict[str, Value] = Field(default_factory=dict)
     records: tuple[dict[str, Value], ...] = Field(default=(), strict=False)
     driver: str = ""
@@ -161,6 +161,17 @@ def read_site(name_or_path: str | Path) -> tuple[Site, YamlFile]:
     if source.root.get("schema") != "site/v1":
         raise source.fail(("schema",), f"schema is {source.root.get('schema')!r}", "this version reads site/v1")
     return _build_site(source), source
+
+
+def require_phrasings(site: Site, source: YamlFile) -> None:
+    """Raise UsageError, with file and line, if an action names phrasings that are not there or do not fit."""
+    for device in site.devices.values():
+        for name, action in device.actions.items():
+            try:
+                _ = action.requests, action.requests_without
+            except UsageError as error:
+                keys = ("devices", device.name, "actions", name)
+                raise source.fail(keys, f"{'.'.join(keys)}: {error}", error.hint) from error
 
 
 @cache

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from devices.site.action import Action
+from devices.site.phrasings import SpokenAction
 from devices.site.schema import DataSchema, Value
 from devices.site.site import Device, Site
 
@@ -109,7 +110,7 @@ def input_problem(schemas: dict[str, DataSchema], given: dict[str, Any]) -> str:
     return ""
 
 
-def action_of(site: Site, command: Command) -> tuple[Device, Action]:
+def action_of(site: Site, command: Command) -> tuple[Device, SpokenAction]:
     """Return the device and action a command names; KeyError if it names none."""
     device = site.devices[command.device]
     return device, device.actions[command.action]

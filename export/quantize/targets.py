@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from devices.errors import UsageError, did_you_mean
-from devices.yaml_file import Strict, plain_values, read_yaml
+from devices.yaml_file import Strict, read_model
 from edge_agent.engine.engine import CONTEXT_TOKENS
 from export.architectures import Shape
 from export.quantize.plan import Quant, plan
@@ -65,14 +65,11 @@ def load_target(name: str) -> Target:
         UsageError: there is none of that name, or the file is wrong; the message has file and line.
     """
     file, _, name = name.rpartition(":")
-    source = read_yaml(Path(file) if file else TARGETS, "table of targets")
-    try:
-        targets = _Targets.model_validate(plain_values(source.root)).targets
-    except ValidationError as error:
-        raise source.explain((), error, _Targets) from error
+    path = Path(file) if file else TARGETS
+    targets = read_model(path, _Targets, "table of targets").targets
     if name not in targets:
         hint = did_you_mean(name, targets, f"targets: {', '.join(targets)}")
-        raise UsageError(f"{source.path} has no target {name!r}", hint=hint)
+        raise UsageError(f"{path} has no target {name!r}", hint=hint)
     return targets[name]
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from devices.site.action import Action
+from devices.site.phrasings import load_phrasings
 from devices.site.schema import Value
 from devices.site.site import Device
 from devices.site.tools import Command, action_of
@@ -70,6 +71,7 @@ def plan_failed(scene: Scene) -> Plan | None:
     command = plan.steps[0][0]
     if scene.rng.random() >= 0.7:
         return replace(plan, broken=(command.device,))
+    # Only `open`: asking for what the action writes would be right for a pump too, and change the data.
     if scene.site.devices[command.device].actions[command.action].ends and scene.state[command.device].get("open"):
         return None
     return replace(plan, stuck=(command.device,))
@@ -82,12 +84,12 @@ def _two_commands(scene: Scene) -> list[Command] | None:
 
 def plan_several(scene: Scene) -> Plan | None:
     """Two actions in one request, proposed together."""
-    return _join(scene, "several", phrases.AND, in_steps=False)
+    return _join(scene, "several", phrases.load_templates().together, in_steps=False)
 
 
 def plan_in_order(scene: Scene) -> Plan | None:
     """Two actions, the second only after the first."""
-    return _join(scene, "in_order", phrases.THEN, in_steps=True)
+    return _join(scene, "in_order", phrases.load_templates().in_order, in_steps=True)
 
 
 def _join(scene: Scene, kind: str, joints: tuple[str, ...], *, in_steps: bool) -> Plan | None:
@@ -108,20 +110,15 @@ def plan_group(scene: Scene) -> Plan | None:
     """One action on every device that has it; the broker finds out which of them are already so."""
     choices = []
     for tool in scene.tools:
-        kind = scene.site.devices[tool.devices[0]].kind
-        singular, plural, verbs = PLURALS.get(kind, ("", "", {}))
-        if tool.action in verbs and not tool.input and 1 < len(tool.devices) <= 6:
-            choices.append((tool, singular, plural, verbs[tool.action]))
+        words = load_phrasings().kinds.get(scene.site.devices[tool.devices[0]].kind)
+        group = words and words.group
+        if group and tool.action in group.verbs and not tool.input and 1 < len(tool.devices) <= 6:
+            choices.append((tool, group))
     if not choices:
         return None
-    tool, singular, plural, verb = scene.rng.choice(choices)
-    template = scene.rng.choice(phrases.side(phrases.GROUPS, scene.held_out))
-    ask, templates = scene.finish(scene.worded(template).format(verb=verb, singular=singular, plural=plural), template)
+    tool, group = scene.rng.choice(choices)
+    template = scene.rng.choice(phrases.side(phrases.load_templates().groups, scene.held_out))
+    holes = {"verb": group.verbs[tool.action], "singular": group.singular, "plural": group.plural}
+    ask, templates = scene.finish(scene.worded(template).format(**holes), template)
     thought = f"All of {tool.name}({devices_text(tool)})."
     return Plan("group", ask, templates, thought, (tuple(Command(name, tool.action, {}) for name in tool.devices),))
-
-
-PLURALS = {
-    "light": ("light", "lights", {"on": "turn on", "off": "turn off"}),
-    "cover": ("cover", "covers", {"open": "open", "close": "close"}),
-}

@@ -6,12 +6,13 @@ Each maker returns None where the site or its state offers no such exchange.
 from __future__ import annotations
 
 from devices.site.describe import describe, number_text, property_title, sentence, value_text
+from devices.site.phrasings import load_phrasings
 from devices.site.schema import DataSchema, Value
 from devices.site.site import Device
 from devices.site.tools import Command, call_of
 from edge_agent.wire.messages import facts_text
-from finetune.data import phrases, questions
-from finetune.data.random_sites import NOUNS, random_name
+from finetune.data import phrases
+from finetune.data.random_sites import random_name
 from finetune.data.scene import Plan, Said, Scene, bounds_text, pick, resolved_text, wanted_text
 
 RECITED = (2, 4)  # devices of a recital
@@ -41,14 +42,17 @@ def plan_out_of_range(scene: Scene) -> Plan | None:
 
 def plan_missing_argument(scene: Scene) -> Plan | None:
     """A request without its value: ask back."""
-    choices = [item for item in scene.actions() if phrases.side(item[2].say_without, scene.held_out) and item[2].title]
+    choices = [
+        item for item in scene.actions() if phrases.side(item[2].requests_without, scene.held_out) and item[2].title
+    ]
     if not choices:
         return None
     device, name, action = scene.rng.choice(choices)
     key, schema = next(iter(action.input.items()))
     sets_property = action.writes.get(key) == f"${key}"
-    changes = (template.replace("{property}", action.title) for template in phrases.CHANGES if sets_property)
-    said = scene.say_as((*action.say_without, *changes), device)
+    changes = phrases.load_templates().changes if sets_property else ()
+    named = (template.replace("{property}", action.title) for template in changes)
+    said = scene.say_as((*action.requests_without, *named), device)
     ask, templates = scene.finish(said.request, said.template)
     tool = call_of(Command(device.name, name, {}), scene.tools).name
     thought = f"{resolved_text(said.name, device)}, {tool} {key} missing{bounds_text(key, schema)}."
@@ -60,7 +64,7 @@ def plan_missing_argument(scene: Scene) -> Plan | None:
 def plan_missing_device(scene: Scene) -> Plan | None:
     """A request about a device that is not here."""
     known = [set(called.lower().split()) for device in scene.site.devices.values() for called in device.names]
-    words = list(random_name(scene.rng, scene.rng.choice(list(NOUNS))))
+    words = list(random_name(scene.rng, scene.rng.choice(list(load_phrasings().nouns))))
     if not scene.held_out and scene.rng.random() < HALF_KNOWN_SHARE:  # in training, more often nearly a device's name
         near = scene.rng.choice(list(scene.site.devices.values())).title.split()
         at = scene.rng.randrange(2)
@@ -72,10 +76,10 @@ def plan_missing_device(scene: Scene) -> Plan | None:
     other, _, action = picked
     spoken = scene.with_article(name)
     if scene.rng.random() < 0.75:
-        template = scene.rng.choice(phrases.side(action.say, scene.held_out))
+        template = scene.rng.choice(phrases.side(action.requests, scene.held_out))
         request = scene.worded(template).format(device=spoken, **scene.arguments_for(other, action))
     else:
-        template = scene.rng.choice(phrases.side(questions.QUESTIONS_STATUS, scene.held_out))
+        template = scene.rng.choice(phrases.side(phrases.load_templates().questions.status, scene.held_out))
         request = scene.worded(template).format(device=spoken)
     ask, templates = scene.finish(request, template)
     answer, has = f"There is no {name} here.", (("there is no", "not here", "no device"),)
@@ -90,9 +94,10 @@ def plan_unsupported(scene: Scene) -> Plan | None:
         return None
     device, (other, _, action) = scene.rng.choice(sensors), picked
     written = set(action.writes)
-    if any(written & set(own.writes) for own in device.actions.values()) or "switch" in {device.kind, other.kind}:
+    if any(written & set(own.writes) for own in device.actions.values()) or any(map(_is_anything, (device, other))):
         return None
-    if any(set(phrases.side(own.say, False)) & set(phrases.side(action.say, False)) for own in device.actions.values()):
+    wanted = set(phrases.side(action.requests, False))
+    if any(wanted & set(phrases.side(own.requests, False)) for own in device.actions.values()):
         return None
     said = scene.say(device, action, {})
     ask, templates = scene.finish(said.request, said.template)
@@ -101,21 +106,26 @@ def plan_unsupported(scene: Scene) -> Plan | None:
     return Plan("unsupported", ask, templates, thought, answer=answer, answer_has=(("cannot", "can't"),))
 
 
+def _is_anything(device: Device) -> bool:
+    found = load_phrasings().kinds.get(device.kind)
+    return found is not None and found.is_anything
+
+
 def plan_question(scene: Scene) -> Plan | None:
     """A question about the state: answered from the prompt, never by acting."""
     device = scene.rng.choice(list(scene.site.devices.values()))
-    state = scene.state[device.name]
+    state, questions = scene.state[device.name], phrases.load_templates().questions
     if not state:
         return None
     if scene.rng.random() < 0.25:
-        said = scene.say_as(questions.QUESTIONS_STATUS, device)
+        said = scene.say_as(questions.status, device)
         return _question(scene, device, said, list(state))
     key = scene.rng.choice(list(device.properties))
     schema = device.properties[key]
     if isinstance(state[key], bool):
         label = schema.labels.get(scene.rng.random() < 0.5, "on")
-        return _question(scene, device, scene.say_as(questions.QUESTIONS_YES_NO, device, label=label), [key])
-    said = scene.say_as(questions.QUESTIONS_VALUE, device, property=property_title(key, schema))
+        return _question(scene, device, scene.say_as(questions.yes_no, device, label=label), [key])
+    said = scene.say_as(questions.value, device, property=property_title(key, schema))
     return _question(scene, device, said, [key])
 
 
@@ -138,7 +148,7 @@ def plan_recital(scene: Scene) -> Plan | None:
     chosen = scene.rng.sample(devices, scene.rng.randint(*RECITED))
     names = [scene.name_for(device) for device in chosen]
     *spoken, last = map(scene.with_article, names)
-    template = scene.rng.choice(phrases.side(questions.QUESTIONS_STATUS, held_out=False))
+    template = scene.rng.choice(phrases.side(phrases.load_templates().questions.status, held_out=False))
     ask, templates = scene.finish(template.format(device=f"{', '.join(spoken)} and {last}"), template)
     thoughts = [_facts_text(scene, name, device) for name, device in zip(names, chosen, strict=True)]
     answer = sentence(*(describe(device, *next(iter(scene.state[device.name].items()))) for device in chosen))
@@ -157,6 +167,7 @@ def _words_for(schema: DataSchema, value: Value) -> tuple[str, ...]:
 
 def plan_small_talk(scene: Scene) -> Plan | None:
     """Talk that wants no action."""
-    answer = scene.rng.choice(list(questions.SMALL_TALK))
-    template = scene.rng.choice(phrases.side(questions.SMALL_TALK[answer], scene.held_out))
+    talk = phrases.load_templates().small_talk
+    answer = scene.rng.choice(list(talk))
+    template = scene.rng.choice(phrases.side(talk[answer], scene.held_out))
     return Plan("small_talk", phrases.punctuate(template, scene.rng), (template,), "Small talk.", answer=answer)

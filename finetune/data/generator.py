@@ -11,8 +11,9 @@ from devices.broker.journal import Journal
 from devices.broker.runtime import simulated_runtime
 from devices.errors import UsageError
 from devices.simulation.world import World
-from devices.site.schema import Value
-from devices.site.site import Site
+from devices.site.phrasings import load_phrasings
+from devices.site.schema import DataSchema, Value
+from devices.site.site import Device, Site
 from devices.site.tools import Tool, call_of
 from edge_agent.evaluation.cases import Case
 from edge_agent.wire.chat_template import load_template
@@ -131,16 +132,35 @@ def random_world(site: Site, rng: Random) -> World:
                 state[name][key] = usual if rng.random() < USUAL_SHARE else rng.choice(schema.enum)
             elif schema.type == "integer":
                 state[name][key] = int(rng.choice([low, high, rng.randint(int(low), int(high))]))
-            elif schema.unit == "degrees" and low < 0:
-                state[name][key] = round(rng.uniform(5, 30), 1)
+            elif usual_range := _usual_range(schema):
+                state[name][key] = round(rng.uniform(*usual_range), 1)
             else:
                 state[name][key] = float(rng.randint(int(low), int(high)))
-        if "on" in state[name] and "brightness" in state[name]:  # a lamp that is off has no brightness
-            bright = device.properties["brightness"]
-            state[name]["brightness"] = (
-                rng.randint(max(1, int(bright.minimum or 0)), int(bright.maximum or 1)) if state[name]["on"] else 0
-            )
+        for switched, level in _switched_levels(device):
+            schema = device.properties[level]
+            least, most = max(1, int(schema.minimum or 0)), int(schema.maximum or 1)
+            state[name][level] = rng.randint(least, most) if state[name][switched] else 0
     return World(site, state, time_s=rng.randrange(24 * 60) * 60)
+
+
+def _usual_range(schema: DataSchema) -> tuple[int, int] | None:
+    """Return where a number of its unit is most often, if its range is much wider: no garden has 60 degrees."""
+    usual = load_phrasings().readings.get(schema.unit)
+    if usual is None or schema.minimum is None or schema.maximum is None:
+        return None
+    is_inside = schema.minimum <= usual[0] and usual[1] <= schema.maximum
+    return usual if is_inside and schema.maximum - schema.minimum > 2 * (usual[1] - usual[0]) else None
+
+
+def _switched_levels(device: Device) -> list[tuple[str, str]]:
+    """Return booleans that are true if a number is above 0, with it: a lamp that is off has no brightness."""
+    return [
+        (switched, level)
+        for action in device.actions.values()
+        for switched, value in action.writes.items()
+        for level, other in action.writes.items()
+        if value == f"{other} > 0"
+    ]
 
 
 def carry_out(

@@ -7,48 +7,10 @@ from collections import Counter
 from random import Random
 from typing import Any
 
-from devices.site.renaming import ACTION_NAMES, KIND_NAMES
+from devices.site.phrasings import load_phrasings
 from devices.site.schema import DataSchema, Value
 from devices.site.site import Device, Site, load_models
 
-PLACES = (
-    "kitchen bedroom hall porch attic cellar office lab barn greenhouse garage garden bathroom living workshop"
-    " nursery pantry library stair balcony terrace roof shed stable north south east west upper lower main side"
-    " front back guest dining laundry studio entrance corridor lobby yard pool well field orchard store server"
-    " meeting canteen gym sauna boiler storage loading dock gallery chapel tower bridge cabin boat"
-).split()
-NOUNS = {
-    "light": "light lamp spotlight lantern bulb strip sign beacon".split(),
-    "dimmable_light": "light lamp chandelier spotlight bulb strip panel glow".split(),
-    "switch": "outlet socket heater kettle radio charger plug mixer conveyor projector printer oven".split(),
-    "thermostat": "thermostat heating radiator boiler oven incubator aircon cooler".split(),
-    "blinds": "blinds shutter curtain shade awning screen louver vent".split(),
-    "door": "gate door hatch barrier shutter skylight".split(),
-    "lock": "door gate safe cabinet locker vault hatch drawer".split(),
-    "fan": "fan ventilator extractor blower cooler hood ventilation".split(),
-    "valve": "valve sprinkler tap hydrant hose drip shower irrigation".split(),
-    "pump": "pump compressor feeder stirrer motor blender".split(),
-    "soil_sensor": "soil bed lawn pot planter compost".split(),
-    "level_sensor": "tank barrel cistern silo bin reservoir".split(),
-    "motion_sensor": "motion presence detector camera".split(),
-}
-OTHER_NOUNS = {  # for other models than a building's
-    "robot_arm": "arm robot gripper manipulator crane picker".split(),
-    "light_curtain": "curtain barrier guard".split(),
-    "shop_order": "order delivery parcel booking".split(),
-    "support_ticket": "ticket case complaint".split(),
-    "stock_product": "product article item part".split(),
-    "shop_customer": "customer client member guest".split(),
-}
-RANGES = {
-    "brightness": ((0, 100), (0, 10), (0, 255), (5, 80)),
-    "target_c": ((10, 28), (5, 35), (15, 25), (12, 30), (40, 90)),
-    "position": ((0, 100), (0, 90), (0, 10)),
-    "speed": ((0, 3), (0, 5), (1, 8), (0, 10)),
-    "minutes": ((1, 20), (1, 60), (2, 15), (5, 45)),
-    "seconds": ((5, 120), (1, 30), (10, 90), (5, 300)),
-}
-TITLES = ("a house", "a farm", "a small workshop", "an office", "a greenhouse", "a cabin by the lake", "a school")
 RENAMED_SHARE = 0.15
 INVENTED_SHARE = 0.15  # of places; of nouns half as many
 OTHER_SHARE = 0.12  # of devices
@@ -61,16 +23,16 @@ ENDS = ["", "", "", *"ck d l ll m n nd ng nt r rd rt s ss st t x".split()]
 
 def random_site(rng: Random, devices: tuple[int, int] = (4, 14)) -> Site:
     """Return a site with a number of devices in the range given; some of them have unusual tool names."""
-    models = load_models()
-    ranges = {name: rng.choice(choices) for name, choices in RANGES.items()}
-    kind_names = {kind: rng.choice(names) for kind, names in KIND_NAMES.items()}
-    action_names = {action: rng.choice(names) for action, names in ACTION_NAMES.items()}
+    models, words = load_models(), load_phrasings()
+    ranges = {name: rng.choice(found.ranges) for name, found in words.arguments.items() if found.ranges}
+    kind_names = {kind: rng.choice(found.names) for kind, found in words.kinds.items() if found.names}
+    action_names = {action: rng.choice(names) for action, names in words.actions.items()}
     is_renamed = rng.random() < RENAMED_SHARE
     made: dict[str, Device] = {}
     wanted = rng.randint(*devices)
     while len(made) < wanted:
         is_other = rng.random() < OTHER_SHARE
-        model_name = rng.choice(list(OTHER_NOUNS if is_other else NOUNS))
+        model_name = rng.choice(list(words.other_nouns if is_other else words.nouns))
         place, noun = random_name(rng, model_name)
         is_alone = rng.random() < (0.5 if is_other else ALONE_SHARE)
         name = noun if is_alone else f"{place}_{noun}"
@@ -90,24 +52,28 @@ def random_site(rng: Random, devices: tuple[int, int] = (4, 14)) -> Site:
         noun = name.split("_")[-1]
         if nouns[noun] == 1 and noun != name:  # the only one of its name is also called by the noun alone
             made[name] = device.model_copy(update={"aliases": (*device.aliases, noun)})
-    return _with_interlocks(Site(name="random", title=rng.choice(TITLES), devices=made), rng)
+    return _with_interlocks(Site(name="random", title=rng.choice(words.titles), devices=made), rng)
 
 
 def random_name(rng: Random, model: str) -> tuple[str, str]:
     """Return a place and a noun for a device of a model; some are words that mean nothing."""
-    place = _invented_word(rng) if rng.random() < INVENTED_SHARE else rng.choice(PLACES)
-    noun = _invented_word(rng) if rng.random() < INVENTED_SHARE / 2 else rng.choice((NOUNS | OTHER_NOUNS)[model])
+    words = load_phrasings()
+    place = _invented_word(rng) if rng.random() < INVENTED_SHARE else rng.choice(words.places)
+    nouns = words.nouns | words.other_nouns
+    noun = _invented_word(rng) if rng.random() < INVENTED_SHARE / 2 else rng.choice(nouns[model])
     return place, noun
 
 
 def _random_records(device: Device, rng: Random) -> tuple[dict[str, Value], ...]:
-    """Return what the device knows, if its actions look things up by a number."""
+    """Return what the device knows, if it has actions with output: what finds a record, and what is in it."""
     records: list[dict[str, Value]] = []
     for _ in range(RECORDS):
         record: dict[str, Value] = {}
         for action in device.actions.values():
             if action.output:
-                record |= {"number": _random_value(action.input["number"], rng)} | dict.fromkeys(action.words, "")
+                keys = [name for name in action.input if f"${name}" not in action.record.values()]
+                record |= {name: _random_value(action.input[name], rng) for name in keys}
+                record |= dict.fromkeys(action.words, "")
                 record |= {name: _random_value(schema, rng) for name, schema in action.output.items()}
         if record:
             records.append(record)
@@ -150,7 +116,7 @@ def _with_interlocks(site: Site, rng: Random) -> Site:
         (name, key)
         for name, device in site.devices.items()
         for key, schema in device.properties.items()
-        if device.kind == "sensor" and schema.type == "number"
+        if not device.actions and schema.type == "number"
     ]
     if not sensors:
         return site

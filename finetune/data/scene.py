@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from random import Random
 
 from devices.site.action import Action
+from devices.site.phrasings import SpokenAction
 from devices.site.schema import DataSchema, Value
 from devices.site.site import Device, Site
 from devices.site.tools import Command, Tool, call_of
@@ -71,13 +72,13 @@ class Scene:
     rng: Random
     held_out: bool
 
-    def actions(self) -> list[tuple[Device, str, Action]]:
+    def actions(self) -> list[tuple[Device, str, SpokenAction]]:
         """Return every action that has phrasings on this side of the split."""
         return [
             (device, name, action)
             for device in self.site.devices.values()
             for name, action in device.actions.items()
-            if phrases.side(action.say, self.held_out)
+            if phrases.side(action.requests, self.held_out)
         ]
 
     def name_for(self, device: Device) -> str:
@@ -104,9 +105,9 @@ class Scene:
         record = self.rng.choice(device.records) if device.records and self.rng.random() < KNOWN_SHARE else {}
         return {name: record.get(name, self.value_for(schema)) for name, schema in action.input.items()}
 
-    def say(self, device: Device, action: Action, arguments: Mapping[str, object]) -> Said:
+    def say(self, device: Device, action: SpokenAction, arguments: Mapping[str, object]) -> Said:
         """Return a request for an action."""
-        return self.say_as(action.say, device, **arguments)
+        return self.say_as(action.requests, device, **arguments)
 
     def say_as(self, templates: Iterable[str], device: Device, **holes: object) -> Said:
         """Return a request made from one of the templates of this side of the split."""
@@ -153,7 +154,7 @@ def bounds_text(name: str, schema: DataSchema) -> str:
     return "" if schema.minimum is None else f", {argument_text(name, schema)}"
 
 
-def pick(scene: Scene, keep: Callable[[Device, Action], bool]) -> tuple[Device, str, Action] | None:
+def pick(scene: Scene, keep: Callable[[Device, Action], bool]) -> tuple[Device, str, SpokenAction] | None:
     """Return an action that `keep` takes, or None if there is none."""
     choices = [item for item in scene.actions() if keep(item[0], item[2])]
     return scene.rng.choice(choices) if choices else None

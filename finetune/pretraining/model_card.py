@@ -36,8 +36,8 @@ path must run on two processor cores; a real one loads through the same code.
 | tokenizer | byte-level BPE, {figures["vocabulary"]} tokens, up to three digits a token, the markers as single tokens |
 | weights | bfloat16 |
 
-**Limits.** It knows a few hundred English words and the phrasings of `devices/site/models.yaml`; outside them it
-guesses. It writes numbers as digits only, follows no reference to an earlier turn, and knows nothing of the world. It
-was never trained on the held-out phrasings (`data/phrases.py`), nor on the sites that ship with Edgewright. Not for
+**Limits.** It knows a few hundred English words and the phrasings of `devices/site/phrasings.yaml`; outside them
+it guesses. It writes numbers as digits only, follows no reference to an earlier turn, and knows nothing of the world.
+It was never trained on the held-out phrasings (`data/phrases.py`), nor on the sites that ship with Edgewright. Not for
 devices that can hurt someone.
 """

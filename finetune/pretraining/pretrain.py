@@ -16,9 +16,9 @@ from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from devices.yaml_file import Strict, plain_values, read_yaml, shipped_path
+from devices.yaml_file import Strict, read_model, shipped_path
 from edge_agent.wire.chat_template import load_template
 from finetune.data.generator import Stage, make_branches, make_row
 from finetune.data.random_sites import random_site
@@ -65,11 +65,7 @@ def load_pretrain_recipe(name_or_path: str | Path) -> PretrainRecipe:
     Raises:
         UsageError: no such recipe, or a wrong key or value; the message has file and line.
     """
-    source = read_yaml(shipped_path(name_or_path, RECIPES_FOLDER, "recipe"), "recipe")
-    try:
-        return PretrainRecipe.model_validate(plain_values(source.root))
-    except ValidationError as error:
-        raise source.explain((), error, PretrainRecipe) from error
+    return read_model(shipped_path(name_or_path, RECIPES_FOLDER, "recipe"), PretrainRecipe, "recipe")
 
 
 def random_stage(rng: Random, *, is_small: bool = False) -> Stage:

@@ -34,6 +34,6 @@ def test_arguments_are_renamed_wherever_they_stand() -> None:
     lamp = other.devices["kitchen_light"]
     action = next(action for action in lamp.actions.values() if action.input)
     (name,) = action.input
-    assert name != "brightness" and all(f"{{{name}}}" in template for template in action.say)
+    assert name != "brightness" and all(f"{{{name}}}" in template for template in action.requests)
     assert action.effect({name: 40}) == {"on": True, "brightness": 40}
     assert renamed(site, Random(3)) == other and renamed(site, Random(4)) != other

@@ -11,13 +11,14 @@ import pytest
 
 from devices.errors import UsageError
 from devices.simulation.world import World
-from devices.site.site import Site, load_models, load_site
+from devices.site.phrasings import load_phrasings
+from devices.site.site import Site, load_site
 from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.contract import contract_of
 from edge_agent.wire.messages import body_of
 from edge_agent.wire.parsing import Answer, ToolCalls, parse_reply
 from edgewright import main
-from finetune.data import phrases, questions
+from finetune.data import phrases
 from finetune.data.generator import (
     Stage,
     carry_out,
@@ -65,20 +66,10 @@ def test_held_out_and_training_share_no_template() -> None:
 
 
 def test_every_list_of_phrasings_has_both_sides() -> None:
-    lists = [
-        templates
-        for model in load_models().values()
-        for action in model.get("actions", {}).values()
-        for templates in (action["say"], action.get("say_without", []))
-        if templates
-    ]
-    lists += [phrases.FRAMES, phrases.VERB_FRAMES, phrases.AND, phrases.THEN, phrases.GROUPS]
-    lists += [
-        questions.QUESTIONS_YES_NO,
-        questions.QUESTIONS_VALUE,
-        questions.QUESTIONS_STATUS,
-        *questions.SMALL_TALK.values(),
-    ]
+    shared = phrases.load_templates()
+    lists = [*load_phrasings().requests.values(), *shared.small_talk.values()]
+    lists += [shared.frames, shared.verb_frames, shared.together, shared.in_order, shared.groups, shared.changes]
+    lists += [shared.questions.yes_no, shared.questions.value, shared.questions.status]
     for templates in lists:
         assert phrases.side(templates, False) and phrases.side(templates, True), templates
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from random import Random
 
-from finetune.data.random_sites import NOUNS, OTHER_NOUNS, PLACES, random_name, random_site
+from devices.site.phrasings import load_phrasings
+from finetune.data.random_sites import random_name, random_site
+
+WORDS = load_phrasings()
 
 
 def test_some_names_are_words_that_mean_nothing() -> None:
     rng = Random(3)
     names = [random_name(rng, "fan") for _ in range(4000)]
-    share = sum(place not in PLACES for place, _ in names) / len(names)
-    noun_share = sum(noun not in NOUNS["fan"] for _, noun in names) / len(names)
+    share = sum(place not in WORDS.places for place, _ in names) / len(names)
+    noun_share = sum(noun not in WORDS.nouns["fan"] for _, noun in names) / len(names)
     assert 0.12 < share < 0.18 and 0.05 < noun_share < 0.10
-    assert len({place for place, _ in names if place not in PLACES}) > 400
+    assert len({place for place, _ in names if place not in WORDS.places}) > 400
 
 
 def test_a_random_site_is_the_same_for_the_same_seed_and_names_its_devices_apart() -> None:
@@ -38,4 +41,4 @@ def test_some_devices_are_no_building_s_and_know_records_by_number() -> None:
 def test_some_devices_are_called_by_their_noun_alone() -> None:
     names = [name for seed in range(100) for name in random_site(Random(seed)).devices]
     assert 0.08 < sum("_" not in name for name in names) / len(names) < 0.2
-    assert any(name in OTHER_NOUNS["robot_arm"] for name in names)
+    assert any(name in WORDS.other_nouns["robot_arm"] for name in names)

@@ -9,12 +9,12 @@ import pytest
 from transformers import AutoTokenizer
 
 from devices.errors import UsageError
+from devices.site.phrasings import load_phrasings
 from devices.site.site import load_site
 from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.contract import contract_of
 from finetune.data.encoded_rows import encode_rows
 from finetune.data.generator import generate_cases, generate_rows
-from finetune.data.random_sites import PLACES
 from finetune.data.rows import Row, read_rows, write_rows
 from finetune.data.tool_variety import Variety
 from tests.tiny_base import make_tiny_base
@@ -55,7 +55,7 @@ def test_distractors_bring_tools_and_devices_that_no_name_of_the_site_means() ->
 
 def test_distractors_are_none_of_the_sites_in_other_capitals() -> None:
     rng, light = Random(2), HOME.devices["kitchen_light"]
-    aliases = tuple(f"{place} {noun}".upper() for place in PLACES for noun in ("lamp", "fan", "door"))
+    aliases = tuple(f"{place} {noun}".upper() for place in load_phrasings().places for noun in ("lamp", "fan", "door"))
     site = HOME.model_copy(update={"devices": {"main": light.model_copy(update={"aliases": aliases})}})
     for _ in range(60):
         new = [device for name, device in Variety(distractors=1.0).vary(site, rng).devices.items() if name != "main"]

@@ -1,0 +1,125 @@
+"""How people ask for actions and what they call devices: for training conversations, and tools under other names.
+
+Nothing here guards anything, and nothing of phrasings.yaml is read on a box: only who asks for its words loads it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from functools import cache
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from devices.errors import UsageError, did_you_mean
+from devices.site.action import Action
+from devices.site.schema import NAME_PATTERN
+from devices.yaml_file import Strict, read_model
+
+PHRASINGS_FILE = Path(__file__).parent / "phrasings.yaml"
+Words = Annotated[tuple[str, ...], Field(strict=False)]
+Range = Annotated[tuple[int, int], Field(strict=False)]
+
+
+class SpokenAction(Action):
+    """An action with how people ask for it: templates, or names of lists of them in phrasings.yaml.
+
+    `say_without` leaves the value out.
+    """
+
+    say: Words = ()
+    say_without: Words = ()
+
+    @model_validator(mode="after")
+    def _require_holes(self) -> SpokenAction:
+        own = [template for template in self.say if not _is_name(template)]
+        if problem := _hole_problem(own, self.input):
+            raise ValueError(problem)
+        return self
+
+    @property
+    def requests(self) -> tuple[str, ...]:
+        """The templates of `say`. Raises UsageError: a list that it names does not exist, or has other arguments."""
+        return _requests(self.say, frozenset(self.input))
+
+    @property
+    def requests_without(self) -> tuple[str, ...]:
+        """The templates of `say_without`. Raises UsageError: a list that it names does not exist."""
+        return _templates(self.say_without)
+
+
+class Group(Strict):
+    """What people call one and all devices of a kind, and what they say for an action on all of them."""
+
+    singular: str
+    plural: str
+    verbs: dict[str, str]
+
+
+class KindWords(Strict):
+    """Words for a kind of device."""
+
+    names: Words = ()
+    group: Group | None = None
+    is_anything: bool = False
+
+
+class ArgumentWords(Strict):
+    """Words for an argument, and its ranges on random sites."""
+
+    names: Words = ()
+    ranges: tuple[Range, ...] = Field(default=(), strict=False)
+
+
+class Phrasings(Strict):
+    """The whole of phrasings.yaml, which says what each key means."""
+
+    kinds: dict[str, KindWords]
+    actions: dict[str, Words]
+    arguments: dict[str, ArgumentWords]
+    readings: dict[str, Range]
+    nouns: dict[str, Words]
+    other_nouns: dict[str, Words]
+    places: Words
+    titles: Words
+    verbs: frozenset[str] = Field(strict=False)
+    requests: dict[str, Words]
+
+
+@cache
+def load_phrasings() -> Phrasings:
+    """Return the words and templates that ship with Edgewright."""
+    return read_model(PHRASINGS_FILE, Phrasings)
+
+
+def _is_name(template: str) -> bool:
+    return bool(re.fullmatch(NAME_PATTERN, template))
+
+
+@cache
+def _requests(say: tuple[str, ...], arguments: frozenset[str]) -> tuple[str, ...]:
+    templates = _templates(say)
+    if problem := _hole_problem(templates, arguments):
+        raise UsageError(problem)
+    return templates
+
+
+@cache
+def _templates(say: tuple[str, ...]) -> tuple[str, ...]:
+    """Return templates as they are, and those of each list that is named among them."""
+    templates: list[str] = []
+    for one in say:
+        lists = load_phrasings().requests if _is_name(one) else {one: (one,)}
+        if one not in lists:
+            raise UsageError(f"no list of phrasings is called {one!r}", hint=did_you_mean(one, lists))
+        templates += lists[one]
+    return tuple(templates)
+
+
+def _hole_problem(templates: Iterable[str], arguments: Collection[str]) -> str:
+    for template in templates:
+        if set(re.findall(r"{(\w+)}", template)) != {"device", *arguments}:
+            return f"say {template!r} must have {{device}} and every argument, and no other"
+    return ""
