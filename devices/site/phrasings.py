@@ -50,19 +50,19 @@ class SpokenAction(Action):
         return _templates(self.say_without)
 
 
-class Group(Strict):
+class KindGroup(Strict):
     """What people call one and all devices of a kind, and what they say for an action on all of them."""
 
     singular: str
     plural: str
-    verbs: dict[str, str]
+    verbs: dict[str, str] = Field(default_factory=dict)
 
 
 class KindWords(Strict):
     """Words for a kind of device."""
 
     names: Words = ()
-    group: Group | None = None
+    group: KindGroup | None = None
     is_anything: bool = False
 
 
@@ -83,6 +83,10 @@ class Phrasings(Strict):
     nouns: dict[str, Words]
     other_nouns: dict[str, Words]
     places: Words
+    adverbs: Words
+    positions: Words
+    floors: dict[str, Words]
+    groups: Words
     titles: Words
     verbs: frozenset[str] = Field(strict=False)
     requests: dict[str, Words]

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from devices.site.action import Action
+from devices.site.action import Action, is_so
 from devices.site.phrasings import load_phrasings
 from devices.site.schema import Value
-from devices.site.site import Device
-from devices.site.tools import Command, action_of
+from devices.site.site import EVERYWHERE, Device
+from devices.site.tools import Command, ToolCall, action_of
 from edge_agent.wire.contract import devices_text
 from finetune.data import phrases
 from finetune.data.scene import THEN, Plan, Scene, is_plain, needed_action, wanted_text
@@ -69,10 +69,11 @@ def plan_failed(scene: Scene) -> Plan | None:
     if plan is None:
         return None
     command = plan.steps[0][0]
+    assert isinstance(command, Command)
     if scene.rng.random() >= 0.7:
         return replace(plan, broken=(command.device,))
-    # Only `open`: asking for what the action writes would be right for a pump too, and change the data.
-    if scene.site.devices[command.device].actions[command.action].ends and scene.state[command.device].get("open"):
+    action = scene.site.devices[command.device].actions[command.action]
+    if is_so(scene.state[command.device], action.effect(command.input)):  # stuck where it shall be
         return None
     return replace(plan, stuck=(command.device,))
 
@@ -112,7 +113,8 @@ def plan_group(scene: Scene) -> Plan | None:
     for tool in scene.tools:
         words = load_phrasings().kinds.get(scene.site.devices[tool.devices[0]].kind)
         group = words and words.group
-        if group and tool.action in group.verbs and not tool.input and 1 < len(tool.devices) <= 6:
+        is_few = tool.targets or len(tool.devices) <= 6  # without areas, a call each
+        if group and tool.action in group.verbs and not tool.input and len(tool.devices) > 1 and is_few:
             choices.append((tool, group))
     if not choices:
         return None
@@ -120,5 +122,8 @@ def plan_group(scene: Scene) -> Plan | None:
     template = scene.rng.choice(phrases.side(phrases.load_templates().groups, scene.held_out))
     holes = {"verb": group.verbs[tool.action], "singular": group.singular, "plural": group.plural}
     ask, templates = scene.finish(scene.worded(template).format(**holes), template)
+    if tool.targets:
+        thought, step = f"all is {EVERYWHERE}, {tool.name}.", (ToolCall(tool.name, {"area": EVERYWHERE}),)
+        return Plan("group", ask, templates, thought, (step,))
     thought = f"All of {tool.name}({devices_text(tool)})."
     return Plan("group", ask, templates, thought, (tuple(Command(name, tool.action, {}) for name in tool.devices),))

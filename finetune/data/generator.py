@@ -14,11 +14,11 @@ from devices.simulation.world import World
 from devices.site.phrasings import load_phrasings
 from devices.site.schema import DataSchema, Value
 from devices.site.site import Device, Site
-from devices.site.tools import Tool, call_of
+from devices.site.tools import Command, Tool, call_of, commands_of
 from edge_agent.evaluation.cases import Case
 from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.contract import contract_of
-from edge_agent.wire.messages import Message, result_message, user_message
+from edge_agent.wire.messages import Message, result_message, result_of, user_message
 from edge_agent.wire.spelling import SiteWords
 from finetune.data.plan_kinds import MAKERS
 from finetune.data.rows import Row
@@ -177,13 +177,16 @@ def carry_out(
     outcomes: list[Outcome] = []
     thought, answer = plan.thought, plan.answer
     for number, step in enumerate(plan.steps):
-        done = [broker.execute(command) for command in step]
-        outcomes += done
-        calls = tuple(call_of(command, stage.tools) for command in step)
+        calls = tuple(call_of(one, stage.tools) if isinstance(one, Command) else one for one in step)
+        results = []
+        for call in calls:
+            done = [broker.execute(command) for command in commands_of(call, stage.tools)]
+            outcomes += done
+            results.append(result_of([outcome.result for outcome in done]))
         messages.append(Message("assistant", "", thought, calls))
-        messages.append(result_message([outcome.result for outcome in done]))
-        statuses = ", ".join(outcome.status for outcome in done)
-        is_done = all(outcome.status == "done" for outcome in done)
+        messages.append(result_message(results))
+        statuses = ", ".join(str(result["status"]) for result in results)
+        is_done = all(result["status"] == "done" for result in results)
         thought, answer = f"{statuses}.", DONE if is_done else NOT_DONE
         if not is_done:
             break

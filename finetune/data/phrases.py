@@ -39,6 +39,10 @@ class Templates(Strict):
     together: Words
     in_order: Words
     groups: Words
+    several: Words
+    everything: Words
+    everywhere: Words
+    excepted: Words
     changes: Words
     fillers: Words
     questions: Questions

@@ -23,6 +23,7 @@ from finetune.data.answer_plans import (
     plan_small_talk,
     plan_unsupported,
 )
+from finetune.data.area_plans import plan_area, plan_everything, plan_except, plan_list, plan_missing_area
 from finetune.data.scene import Plan, Scene
 
 MAKERS: dict[str, tuple[float, Callable[[Scene], Plan | None]]] = {
@@ -30,6 +31,11 @@ MAKERS: dict[str, tuple[float, Callable[[Scene], Plan | None]]] = {
     "several": (0.09, plan_several),
     "in_order": (0.09, plan_in_order),
     "group": (0.05, plan_group),
+    "area": (0.06, plan_area),
+    "everything": (0.02, plan_everything),
+    "except": (0.03, plan_except),
+    "list": (0.03, plan_list),
+    "missing_area": (0.02, plan_missing_area),
     "question": (0.18, plan_question),
     "recital": (0.14, plan_recital),
     "already": (0.05, plan_already),

@@ -9,11 +9,14 @@ from typing import Any
 
 from devices.site.phrasings import load_phrasings
 from devices.site.schema import DataSchema, Value
-from devices.site.site import Device, Site, load_models
+from devices.site.site import Area, Device, Floor, Group, Site, load_models
 
 RENAMED_SHARE = 0.15
 INVENTED_SHARE = 0.15  # of places; of nouns half as many
 OTHER_SHARE = 0.12  # of devices
+AREAS_SHARE = 0.5  # of sites have areas; of those fewer have floors, and groups
+FLOORS_SHARE, GROUPS_SHARE = 0.4, 0.4
+AREAS, PLACED_SHARE, NAMED_BY_AREA_SHARE = (2, 6), 0.9, 0.6  # of an area's devices
 ALONE_SHARE = 0.1  # of devices are called by their noun alone; of the other models' half
 RECORDS = 6
 STARTS = "b br c ch d dr f fl g gr h j k kl l m n p pl qu r s sh st t tr v w z".split()
@@ -28,12 +31,16 @@ def random_site(rng: Random, devices: tuple[int, int] = (4, 14)) -> Site:
     kind_names = {kind: rng.choice(found.names) for kind, found in words.kinds.items() if found.names}
     action_names = {action: rng.choice(names) for action, names in words.actions.items()}
     is_renamed = rng.random() < RENAMED_SHARE
+    areas = _random_areas(rng) if rng.random() < AREAS_SHARE else {}
     made: dict[str, Device] = {}
     wanted = rng.randint(*devices)
     while len(made) < wanted:
         is_other = rng.random() < OTHER_SHARE
         model_name = rng.choice(list(words.other_nouns if is_other else words.nouns))
         place, noun = random_name(rng, model_name)
+        area = rng.choice(list(areas)) if areas and not is_other and rng.random() < PLACED_SHARE else ""
+        if area:
+            place = area if rng.random() < NAMED_BY_AREA_SHARE else rng.choice(words.positions)
         is_alone = rng.random() < (0.5 if is_other else ALONE_SHARE)
         name = noun if is_alone else f"{place}_{noun}"
         if name in made or place == noun:
@@ -44,15 +51,51 @@ def random_site(rng: Random, devices: tuple[int, int] = (4, 14)) -> Site:
             entry["kind"] = kind_names.get(entry["kind"], entry["kind"])
             entry["actions"] = {action_names.get(old, old): action for old, action in entry.get("actions", {}).items()}
         _set_risk(entry, rng)
-        title, alias = (noun, f"{place} {noun}") if is_alone else (f"{place} {noun}", f"{noun} in the {place}")
-        device = Device(name=name, title=title, aliases=(alias,), **entry)
+        aside = f"{place} {noun}" if is_alone or place in words.positions else f"{noun} in the {place}"
+        aliases = tuple(dict.fromkeys((aside, *((f"{noun} in the {areas[area].title}",) if area else ()))))
+        title = noun if is_alone else f"{place} {noun}".replace("_", " ")
+        device = Device(name=name, title=title, aliases=aliases, area=area, **entry)
         made[name] = device.model_copy(update={"records": _random_records(device, rng)})
     nouns = Counter(name.split("_")[-1] for name in made)
     for name, device in made.items():
         noun = name.split("_")[-1]
         if nouns[noun] == 1 and noun != name:  # the only one of its name is also called by the noun alone
             made[name] = device.model_copy(update={"aliases": (*device.aliases, noun)})
-    return _with_interlocks(Site(name="random", title=rng.choice(words.titles), devices=made), rng)
+    floors = {floor: Floor(title=floor.replace("_", " "), aliases=words.floors[floor]) for floor in _floors_of(areas)}
+    groups = _random_groups(made, rng) if areas and rng.random() < GROUPS_SHARE else {}
+    site = Site(name="random", title=rng.choice(words.titles), floors=floors, areas=areas, groups=groups, devices=made)
+    return _with_interlocks(site, rng)
+
+
+def _random_areas(rng: Random) -> dict[str, Area]:
+    """Return areas, of some sites on floors."""
+    words = load_phrasings()
+    names = [*rng.sample(words.places, rng.randint(*AREAS)), *([_invented_word(rng)] if rng.random() < 0.3 else [])]
+    floors = rng.sample(list(words.floors), 2) if rng.random() < FLOORS_SHARE else []
+    return {
+        name: Area(title=name, floor=rng.choice([*floors, ""]) if floors else "")
+        for name in names
+        if name not in words.floors
+    }
+
+
+def _floors_of(areas: dict[str, Area]) -> list[str]:
+    return sorted({area.floor for area in areas.values() if area.floor})
+
+
+def _random_groups(devices: dict[str, Device], rng: Random) -> dict[str, Group]:
+    """Return one or two groups of devices that can do the same."""
+    by_action: dict[str, list[str]] = {}
+    for device in devices.values():
+        for action in device.actions:
+            by_action.setdefault(f"{device.kind} {action}", []).append(device.name)
+    shared = [names for names in by_action.values() if len(names) > 1]
+    groups: dict[str, Group] = {}
+    for title in rng.sample(load_phrasings().groups, rng.randint(1, 2)) if shared else ():
+        names = rng.choice(shared)
+        members = rng.sample(names, rng.randint(2, len(names)))
+        groups[title.replace(" ", "_")] = Group(title=title, devices=tuple(members))
+    return groups
 
 
 def random_name(rng: Random, model: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from devices.site.action import Action
 from devices.site.phrasings import SpokenAction
 from devices.site.schema import DataSchema, Value
 from devices.site.site import Device, Site
-from devices.site.tools import Command, Tool, call_of
+from devices.site.tools import Command, Tool, ToolCall, call_of
 from edge_agent.evaluation.cases import State
 from edge_agent.wire.contract import argument_text
 from edge_agent.wire.messages import json_value
@@ -33,7 +33,8 @@ class Plan:
         ask: what the person says.
         templates: the phrasing templates used.
         thought: the assistant's first thought.
-        steps: the commands of each reply in turn; none means that the answer comes at once.
+        steps: the commands of each reply in turn, or calls for several devices; none means that the answer comes at
+            once.
         answer: the answer when there are no steps.
         answer_has: what any good answer contains; each entry lists alternatives.
         broken: devices that do not answer.
@@ -45,7 +46,7 @@ class Plan:
     ask: str
     templates: tuple[str, ...]
     thought: str
-    steps: tuple[tuple[Command, ...], ...] = ()
+    steps: tuple[tuple[Command | ToolCall, ...], ...] = ()
     answer: str = ""
     answer_has: tuple[tuple[str, ...], ...] = ()
     broken: tuple[str, ...] = ()
