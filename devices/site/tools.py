@@ -96,7 +96,7 @@ def tools_of(site: Site) -> list[Tool]:
             tool = made.get(name, Tool(name, action_name, (), action.input, kind=device.kind))
             made[name] = replace(tool, devices=(*tool.devices, device.name))
     targets = site.targets
-    return [_placed(tool, site, targets) if targets and len(tool.devices) > 1 else tool for tool in made.values()]
+    return [_placed(tool, site, targets) if targets else tool for tool in made.values()]
 
 
 def _placed(tool: Tool, site: Site, targets: Mapping[str, tuple[str, ...]]) -> Tool:
@@ -118,7 +118,7 @@ def commands_of(call: ToolCall, tools: Iterable[Tool]) -> list[Command] | str:
     tool = next((tool for tool in tools if tool.name == call.name), None)
     if tool is None:
         return f"no tool is called {call.name}"
-    rest = dict(call.arguments)
+    rest: dict[str, Any] = dict(call.arguments)
     devices = _devices_of(tool, rest)
     if isinstance(devices, str):
         return f"{call.name} {devices}"

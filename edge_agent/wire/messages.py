@@ -95,7 +95,8 @@ def result_of(results: Sequence[dict[str, Value]]) -> dict[str, Value]:
     statuses = Counter(str(result["status"]) for result in results)
     others = [str(result["device"]) for result in results if result["status"] != "done"]
     status = "partly done" if len(statuses) > 1 else next(iter(statuses))
-    return {"status": status, **statuses} | ({"not done": ", ".join(others)} if others else {})
+    merged: dict[str, Value] = {"status": status, **statuses}
+    return merged | ({"not done": ", ".join(others)} if others else {})
 
 
 def body_of(message: Message) -> str:

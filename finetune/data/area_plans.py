@@ -58,10 +58,10 @@ def plan_except(scene: Scene) -> Plan | None:
     tool, target = picked
     excepted = scene.site.devices[scene.rng.choice(tool.targets[target.name])]
     name = scene.name_for(excepted)
-    said, template = _kind_words(scene, tool, target)
+    said, templates = _kind_words(scene, tool, target)
     but = scene.rng.choice(phrases.side(phrases.load_templates().excepted, scene.held_out))
     said = but.format(said, device=scene.with_article(name))
-    return _plan(scene, "except", [tool], target, (said, f"{template} {but}"), (name, excepted))
+    return _plan(scene, "except", [tool], target, (said, (*templates, but)), (name, excepted))
 
 
 def plan_list(scene: Scene) -> Plan | None:
@@ -105,11 +105,11 @@ def plan_missing_area(scene: Scene) -> Plan | None:
         name = scene.rng.choice([place for place in places if not _is_known(scene, place)] or [""])
         target = _Target(name, name, f"in the {name}")
         answer, thought = f"There is no {name} here.", f"{name} is no area."
-    said, noun_template = _noun_phrase(scene, phrases.load_templates().several, target, words)
+    said, noun_templates = _noun_phrase(scene, phrases.load_templates().several, target, words)
     request, template, _ = _request(scene, [tool], said) or ("", "", {})
     if not request or not target.name:
         return None
-    ask, templates = scene.finish(request, template, noun_template)
+    ask, templates = scene.finish(request, template, *noun_templates)
     has = (("there is no", "there are no", "no such", f"no {words.singular}"),)
     return Plan("missing_area", ask, templates, thought, answer=answer, answer_has=has)
 
@@ -170,24 +170,24 @@ def _spoken(scene: Scene, name: str) -> _Target:
     )
 
 
-def _kind_words(scene: Scene, tool: Tool, target: _Target) -> tuple[str, str]:
+def _kind_words(scene: Scene, tool: Tool, target: _Target) -> tuple[str, tuple[str, ...]]:
     """Return several devices of a tool as people speak of them, and the template of it."""
     if target.name in scene.site.groups:
-        return scene.rng.choice(["the {}", "all the {}", "{}", "my {}"]).format(target.spoken), ""
+        return scene.rng.choice(["the {}", "all the {}", "{}", "my {}"]).format(target.spoken), ()
     words = _words_of(scene, tool)
     return _noun_phrase(scene, phrases.load_templates().several, target, words)
 
 
 def _noun_phrase(
     scene: Scene, templates: Iterable[str], target: _Target, words: KindGroup | None = None
-) -> tuple[str, str]:
+) -> tuple[str, tuple[str, ...]]:
     has_noun = (
         target.spoken != "all" and target.where != target.spoken
     )  # "the kitchen lights", not "the upstairs lights"
     usable = [template for template in phrases.side(templates, scene.held_out) if has_noun or "{area}" not in template]
     template = scene.rng.choice(usable)
     nouns = {"singular": words.singular, "plural": words.plural} if words else {}
-    return template.format(where=target.where, area=target.spoken, **nouns).strip(), template
+    return template.format(where=target.where, area=target.spoken, **nouns).strip(), (template,)
 
 
 def _request(scene: Scene, tools: Sequence[Tool], said: str) -> tuple[str, str, dict[str, Value]] | None:
@@ -210,11 +210,11 @@ def _plan(
     kind: str,
     tools: Sequence[Tool],
     target: _Target,
-    words: tuple[str, str],
+    words: tuple[str, tuple[str, ...]],
     excepted: tuple[str, Device] | None = None,
 ) -> Plan | None:
-    """Return the plan of one call a tool for a target; `words` are the devices as they are said, with the template."""
-    said, noun_template = words
+    """Return the plan of one call a tool for a target; `words` are the devices as they are said, with the templates."""
+    said, noun_templates = words
     found = _request(scene, tools, said)
     if found is None:
         return None
@@ -224,9 +224,9 @@ def _plan(
     if excepted:
         target_arguments["except"] = [excepted[1].name]
         resolved += f" but {resolved_text(*excepted)}"
-    ask, templates = scene.finish(request, template, *([noun_template] if noun_template else []))
+    ask, templates = scene.finish(request, template, *noun_templates)
     thought = f"{resolved}, {'; '.join(_call_text(scene, tool, arguments) for tool in tools)}."
-    calls = tuple(ToolCall(tool.name, target_arguments | arguments) for tool in tools)
+    calls = tuple(ToolCall(tool.name, {**target_arguments, **arguments}) for tool in tools)
     return Plan(kind, ask, templates, thought, (calls,))
 
 

@@ -180,7 +180,9 @@ def carry_out(
         calls = tuple(call_of(one, stage.tools) if isinstance(one, Command) else one for one in step)
         results = []
         for call in calls:
-            done = [broker.execute(command) for command in commands_of(call, stage.tools)]
+            commands = commands_of(call, stage.tools)
+            assert not isinstance(commands, str), commands
+            done = [broker.execute(command) for command in commands]
             outcomes += done
             results.append(result_of([outcome.result for outcome in done]))
         messages.append(Message("assistant", "", thought, calls))

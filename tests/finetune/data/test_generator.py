@@ -13,6 +13,7 @@ from devices.errors import UsageError
 from devices.simulation.world import World
 from devices.site.phrasings import load_phrasings
 from devices.site.site import Site, load_site
+from devices.site.tools import Command, ToolCall
 from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.contract import contract_of
 from edge_agent.wire.messages import body_of
@@ -34,6 +35,7 @@ from finetune.data.rows import read_rows
 from finetune.data.scene import Scene
 from finetune.recipe import RECIPES_FOLDER
 
+SEVERAL = ("area", "everything", "except", "list", "missing_area")
 SITE = load_site("home")
 STAGE = Stage.of(SITE)
 
@@ -145,7 +147,9 @@ def test_a_sequence_stops_where_a_step_is_not_done() -> None:
         plan = draw_plan(STAGE, world, rng, held_out=False)
         if plan.kind == "in_order":
             break
-    stuck = type(plan)(**{**plan.__dict__, "stuck": (plan.steps[0][0].device,)})
+    first = plan.steps[0][0]
+    assert isinstance(first, Command)
+    stuck = type(plan)(**{**plan.__dict__, "stuck": (first.device,)})
     messages, outcomes = carry_out(stuck, STAGE, world)
     assert [outcome.status for outcome in outcomes] == ["failed"]
     assert [message.role for message in messages] == ["user", "assistant", "tool", "assistant"]
@@ -163,7 +167,40 @@ def test_what_is_already_so_and_a_whole_group_are_left_to_the_broker() -> None:
             assert [outcome.status for outcome in outcomes] == ["done"] and world.snapshot() == before
         if plan.kind == "group":
             tool = next(tool for tool in STAGE.tools if tool.name in plan.thought)
-            assert tuple(command.device for command in plan.steps[0]) == tool.devices
+            assert tuple(outcome.command.device for outcome in outcomes) == tool.devices
+
+
+def test_several_devices_at_once_are_one_call_and_exactly_those() -> None:
+    """Of random sites with areas: who is named is moved, who is excepted is not, and nothing else changes."""
+    seen = Counter[str]()
+    for number in range(150):
+        rng = Random(number)
+        stage = Stage.of(random_site(rng, (6, 14)), dict.fromkeys(MAKERS, 0.0) | dict.fromkeys(SEVERAL, 1.0))
+        if not stage.site.targets:
+            continue
+        world = random_world(stage.site, rng)
+        try:
+            plan = draw_plan(stage, world, rng, held_out=number % 2 == 1)
+        except UsageError:
+            continue  # no two devices of this site can do the same
+        seen[plan.kind] += 1
+        before = world.snapshot()
+        _, outcomes = carry_out(plan, stage, world)
+        for call in plan.steps[0] if plan.steps else ():
+            assert isinstance(call, ToolCall)
+            tool = next(tool for tool in stage.tools if tool.name == call.name)
+            area, excepted = call.arguments.get("area"), call.arguments.get("except", [])
+            wanted = call.arguments["device"] if area is None else tool.targets[str(area)]
+            assert isinstance(wanted, list | tuple) and isinstance(excepted, list)
+            moved = [one.command.device for one in outcomes if one.command.action == call_action(stage, call.name)]
+            assert set(wanted) - set(excepted) <= set(moved) and not set(excepted) & set(moved)
+            for name in excepted:
+                assert world.snapshot()[name] == before[name]
+    assert all(seen[kind] > 3 for kind in SEVERAL), seen
+
+
+def call_action(stage: Stage, name: str) -> str:
+    return next(tool.action for tool in stage.tools if tool.name == name)
 
 
 def test_branches_start_in_one_state() -> None:
