@@ -118,6 +118,8 @@ def _discovery(site: Site, device: Device, routes: Mapping[str, Any]) -> dict[st
             "value_template": f"{{{{ {scaled} }}}}",
             "device": {"identifiers": [f"edgewright_{site.name}_{device.name}"], "name": device.title},
         }
+        if device.area:
+            message["device"]["suggested_area"] = site.areas[device.area].title
         if component == "binary_sensor":
             message["payload_off"], message["payload_on"] = value.words or ("False", "True")
         elif schema.unit:

@@ -17,7 +17,7 @@ from devices.exchange.exports import home_assistant_discovery, thing_description
 from devices.exchange.imports import import_file, plain_name
 from devices.simulated_peers import make_peer
 from devices.simulation.peer import RealTimeWorld
-from devices.site.site import SITES_FOLDER, load_site
+from devices.site.site import SITES_FOLDER, Area, load_site
 from devices.yaml_file import shipped_names
 from edgewright import main
 from tests.devices.drivers.rigs import make_rig
@@ -200,6 +200,10 @@ def test_home_assistant_hears_the_topics_that_the_devices_use(tmp_path: Path) ->
     on = messages["homeassistant/binary_sensor/edgewright_rig_lamp_on/config"]
     assert (on["payload_off"], on["payload_on"]) == ("OFF", "ON")
     assert not any("command_topic" in message for message in messages.values())
+    lamp = rig.site.devices["lamp"].model_copy(update={"area": "den"})
+    placed = {"areas": {"den": Area(title="small den")}, "devices": rig.site.devices | {"lamp": lamp}}
+    for topic, message in home_assistant_discovery(rig.site.model_copy(update=placed)).items():
+        assert message["device"].get("suggested_area") == ("small den" if "_lamp_" in topic else None)
     with pytest.raises(UsageError, match="no device of home is on MQTT"):
         home_assistant_discovery(load_site("home"))
 
