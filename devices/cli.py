@@ -88,7 +88,9 @@ def read_devices(
         print(f"{'live' if live else 'simulated world'}, {runtime.clock_text}")
         for name, values in state.items():
             facts = [describe(loaded.devices[name], key, value) for key, value in values.items()]
-            print(sentence(*facts) if facts else f"The {loaded.devices[name].title} does not answer.")
+            missing = [key for key in loaded.devices[name].properties if key not in values]
+            rest = f" No reading: {', '.join(missing)}." if missing else ""
+            print(sentence(*facts) + rest if facts else f"The {loaded.devices[name].title} does not answer.")
     if silent := [name for name, values in state.items() if not values]:
         raise UnavailableError(f"no answer from {', '.join(silent)}", hint="edgewright devices check shows the drivers")
 
