@@ -228,9 +228,16 @@ def discover_devices(
 
 
 def import_site(
-    file: Annotated[Path, typer.Argument(help="zigbee2mqtt's list of devices, or Thing Descriptions, as JSON.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="zigbee2mqtt's list of devices or Thing Descriptions as JSON; a Modbus register map as CSV."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="The site file to write; one that is there stays.")],
-    host: Annotated[str, typer.Option(help="The MQTT broker that zigbee2mqtt uses.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="The MQTT broker that zigbee2mqtt uses, or the Modbus server.")
+    ] = "127.0.0.1",
 ) -> None:
     """Make a site file of what others know of devices; look it through before you use it."""
     from devices.exchange.imports import import_file
@@ -252,6 +259,8 @@ def _write_site(out: Path, imported: Any) -> None:
         raise UnavailableError(f"cannot write {out}: {error.strerror}") from error
     for one in imported.left_out:
         warn(f"left out: {one}")
+    for one in imported.notes:
+        warn(one)
     print(f"{out}: {len(load_checked_site(out).devices)} devices; set `risk`, interlocks and aliases before you use it")
 
 
