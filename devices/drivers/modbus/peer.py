@@ -129,12 +129,11 @@ class ModbusPeer:
     def _show(self, items: list[_Item], address: int, count: int, registers: list[int]) -> ExcCodes | None:
         for device, name, register, binding in items:
             span = count * 16 if register.is_bit else count
-            is_asked = register.address < address + span and address < register.address + register.count
+            if not (register.address < address + span and address < register.address + register.count):
+                continue
             values = self._world.read(device)
             if values is None:
-                if is_asked:
-                    return ExcCodes.GATEWAY_NO_RESPONSE
-                continue
+                return ExcCodes.GATEWAY_NO_RESPONSE
             own = slice(register.address, register.address + register.count)
             raw = register.to_raw(values[name], binding.device.properties[name], registers[own])
             if register.is_bit:

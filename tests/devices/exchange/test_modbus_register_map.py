@@ -212,6 +212,11 @@ def test_scales_as_makers_write_them(cells: str, scale: float, tmp_path: Path) -
     assert at_of(f"a;5;3;{cells}", tmp_path, titles) == {"a": {"holding": 5, "scale": scale}}
 
 
+def test_truths_and_words_have_no_scale(tmp_path: Path) -> None:
+    titles, rows = "name,address,fc,type,bit,scale,values", "a,5,3,bool,,0.1,\nb,6,3,,3,0.1,\nc,7,3,uint16,,0.1,off|on"
+    assert at_of(rows, tmp_path, titles) == {"a": {"holding": 5}, "b": {"holding": 6, "bit": 3}, "c": {"holding": 7}}
+
+
 def test_units_behind_one_gateway_are_devices(tmp_path: Path) -> None:
     rows = "Volts,0,3,2,\nVolts,0,3,3,\nVolts,0,3,7,Boiler room\nAmps,1,3,7,Boiler room"
     imported = imported_from(f"name,address,fc,unit id,device\n{rows}\n", tmp_path)
