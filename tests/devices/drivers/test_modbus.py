@@ -17,8 +17,8 @@ from pymodbus.simulator import DataType, SimData, SimDevice
 
 from devices.broker.broker import Broker
 from devices.broker.journal import Journal
-from devices.driver import DeviceUnavailable, Driver
-from devices.drivers.registry import open_driver
+from devices.driver import DeviceUnavailable
+from devices.drivers.registry import SiteDriver, open_driver
 from devices.site.site import Site, load_site
 from devices.site.tools import Command
 from edgewright import main
@@ -74,7 +74,7 @@ class Plant:
 @contextmanager
 def plant(
     folder: Path, data: list[SimData] | dict[int, list[SimData]], at: str, kinds: str = "", actions: str = ""
-) -> Iterator[tuple[Plant, Driver, Site]]:
+) -> Iterator[tuple[Plant, SiteDriver, Site]]:
     """Give a server, a driver for the one device `it` on it, and its site. Properties without a kind are numbers."""
     port, known = free_port(), dict(part.split(": ", 1) for part in kinds.split("; ") if part)
     names = [part.split(":")[0].strip() for part in at.split("\n") if part.strip()]
@@ -101,7 +101,7 @@ def plant(
         server.close()
 
 
-def values(driver: Driver) -> dict[str, Any]:
+def values(driver: SiteDriver) -> dict[str, Any]:
     return {
         name: reading.value if reading.quality == "good" else reading.quality
         for name, reading in driver.read("it").items()
@@ -165,8 +165,11 @@ def test_a_register_that_comes_is_read(tmp_path: Path) -> None:
     with plant(tmp_path, data, "a: {holding: 0}\nb: {holding: 1}") as (server, driver, _):
         server.refuse = lambda asked: ExcCodes.ILLEGAL_ADDRESS if asked[2] + asked[3] > 1 else None
         assert values(driver) == {"a": 1, "b": "unavailable"}
+        assert server.asked == [(1, 3, 0, 2), (1, 3, 0, 1), (1, 3, 1, 1)]
+        server.asked.clear()
         server.refuse = lambda asked: None
         assert values(driver) == {"a": 1, "b": 2}
+        assert server.asked == [(1, 3, 0, 1), (1, 3, 1, 1)]  # what was refused together is asked for singly from now on
 
 
 def test_nothing_measured_is_unavailable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -202,7 +205,7 @@ def test_a_write_is_repeated_only_if_it_was_not_done(tmp_path: Path) -> None:
         for code in (ExcCodes.DEVICE_BUSY, ExcCodes.GATEWAY_PATH_UNAVIABLE):
             server.asked.clear()
             server.refuse = lambda asked, code=code: code if len(server.asked) <= 2 else None  # type: ignore[misc]
-            driver.write("it", {"a": 6})
+            (driver.write_now if code == ExcCodes.DEVICE_BUSY else driver.write)("it", {"a": 6})  # a stop, too
             assert len(server.asked) == 3 and server.registers(0, 1) == [6]
         server.asked.clear()
         server.refuse = lambda asked: ExcCodes.GATEWAY_NO_RESPONSE  # the device behind it may have done it
