@@ -269,7 +269,7 @@ class _ExportJob:
             sums, tokens = measure_importance(reference, self.shape, self.f16, self.samples)
             self.importance = mean_squares(sums, tokens)
             path = self.work / "imatrix.gguf"
-            write_importance(path, sums, tokens, str(run.plain.get("data", {}).get("path", "")))
+            write_importance(path, sums, tokens, run.facts.data.path)
             self.gates["importance"] = {"path": str(path), "sha256": sha256_of(path), "tokens": tokens}
             self.stage("importance", f"{path}: inputs of {len(self.importance)} tensors on {tokens} tokens")
         del reference

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import multiprocessing
 import sys
 import time
@@ -26,6 +25,7 @@ from edge_agent.evaluation.cases import Case, read_cases, write_cases
 from edge_agent.evaluation.evaluation import LATENCY_CASES, CaseOutcome, Evaluation, evaluate, measure_latency, spread
 from edge_agent.evaluation.report import EngineRun, Provenance, Role, build_report
 from edge_agent.plugins import ENGINES, HUGGINGFACE, load_plugin
+from edge_agent.run_facts import RUN_FILE, read_run_facts
 from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.contract import contract_of, require_contract
 
@@ -43,7 +43,7 @@ class Model:
         path: GGUF file, or what the engine takes.
         engine: name of an engine that another package offers (plugins.py); "" for llama.cpp.
         template: name of its chat template; "" is that of the models beside it.
-        adapter: GGUF file of a LoRA adapter to apply to a GGUF file; "" for none.
+        adapter: of a LoRA adapter to apply: a GGUF file to a GGUF file, a folder to what an engine takes; "" for none.
     """
 
     label: str
@@ -84,11 +84,10 @@ def find_model(name: str, site: Site) -> Model:
         label = f"{bundle.manifest.quant} (bundle)"
         adapter = str(bundle.adapter_path or "")
         return Model(label, "quant", str(bundle.model_path), template=bundle.template.name, adapter=adapter)
-    if (path / "run.json").is_file():
-        run = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        template = str(run.get("template"))
-        require_contract(str(run.get("contract")), contract_of(site, load_template(template)).digest, f"run {path}")
-        return Model("tuned", "tuned", name, HUGGINGFACE, template)
+    if (path / RUN_FILE).is_file():
+        run = read_run_facts(path)
+        require_contract(run.contract, contract_of(site, load_template(run.template)).digest, f"run {path}")
+        return Model("tuned", "tuned", name, HUGGINGFACE, run.template)
     is_mistyped = not path.exists() and path.parent != Path() and path.parent.is_dir()  # no name on the hub
     if is_mistyped or (path.exists() and not (path / "config.json").is_file()):
         raise UsageError(
@@ -166,8 +165,9 @@ def _time(model: Model, site: Site, cases: Sequence[Case], placement: Placement)
 
 def _open(model: Model, placement: Placement, context_tokens: int, sequences: int = 1) -> Any:
     if model.engine:
+        options = {"adapter": model.adapter} if model.adapter else {}
         return load_plugin(ENGINES, model.engine)(
-            model.path, template=model.template, device=placement.device, load_in_4bit=placement.load_in_4bit
+            model.path, template=model.template, device=placement.device, load_in_4bit=placement.load_in_4bit, **options
         )
     from edge_agent.engine.llama_cpp_engine import LlamaEngine
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from devices.errors import GateError, UnavailableError, UsageError
 from devices.site.site import load_site
 from edge_agent.evaluation.cases import CASES, CASES_SEED, read_cases
+from edge_agent.run_facts import DataFacts, GeneralFacts, RunFacts, read_run_facts
 from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.contract import Contract, contract_of, require_contract
 from finetune.data.encoded_rows import EncodedRows, RowEncoder, encode_rows, spans
@@ -40,16 +41,12 @@ from finetune.training.quantized_base import (
 from finetune.training.run_folder import (
     BEST,
     METRICS,
-    DataFacts,
-    GeneralFacts,
-    RunFacts,
     base_sha256,
     file_sha256,
     finish_run,
     last_checkpoint,
     open_run,
     part_of,
-    run_contract,
     tool_versions,
 )
 from finetune.training.run_report import run_page
@@ -254,7 +251,7 @@ def _load_data(recipe: Recipe, contract: Contract, tokenizer: Any, progress: Ste
     limit = recipe.training.max_tokens
     if recipe.preference:
         start = Path(recipe.preference.start_from)
-        require_contract(run_contract(start), contract.digest, f"run {start}")
+        require_contract(read_run_facts(start).contract, contract.digest, f"run {start}")
         encoder = RowEncoder(contract.template, tokenizer, limit)
         pairs, rows = encode_pairs(Path(recipe.data), contract.system_text, encoder)
         progress.note(f"{len(pairs)} pairs, going on from {start}")
