@@ -15,6 +15,7 @@ from devices.cli import Mode
 from devices.errors import UsageError
 from edge_agent.evaluation.cases import CASES, CASES_SEED
 from edge_agent.plugins import CASE_MAKERS, GENERATOR, load_plugin
+from edge_agent.progress import ProgressBar
 
 _Site = Annotated[str, typer.Option("--site", help="A site that ships with Edgewright, or a .yaml file.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -146,13 +147,10 @@ def selftest(
 
     from edge_agent.evaluation.selftest import selftest as run_cases
 
-    found = run_cases(path, _count_up if sys.stderr.isatty() else None)
+    bar = ProgressBar()
+    found = run_cases(path, lambda done, total: bar.show(done, total, f"{done} of {total} cases"))
     print(json.dumps(asdict(found) | {"is_passed": found.is_passed}, ensure_ascii=False) if as_json else found)
     found.require(path)
-
-
-def _count_up(done: int, total: int) -> None:
-    print(f"\r{done} of {total} cases", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
 def _plain(result: Mapping[str, Any]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import multiprocessing
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -25,6 +24,7 @@ from edge_agent.evaluation.cases import Case, read_cases, write_cases
 from edge_agent.evaluation.evaluation import LATENCY_CASES, CaseOutcome, Evaluation, evaluate, measure_latency, spread
 from edge_agent.evaluation.report import EngineRun, Provenance, Role, build_report
 from edge_agent.plugins import ENGINES, HUGGINGFACE, load_plugin
+from edge_agent.progress import ProgressBar
 from edge_agent.run_facts import RUN_FILE, read_run_facts
 from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.contract import contract_of, require_contract
@@ -141,7 +141,7 @@ def _sequences(model: Model) -> int:
 def _evaluate(
     model: Model, site: Site, cases: Sequence[Case], placement: Placement, sequences: int, latency_cases: int
 ) -> Evaluation:
-    simulation = CaseSimulation(site, load_template(model.template))
+    simulation, bar = CaseSimulation(site, load_template(model.template)), ProgressBar()
     with closing(_open(model, placement, simulation.context_tokens, sequences)) as engine:
         engine.prime(simulation.agent(World(site)).prefix)
         return evaluate(
@@ -150,7 +150,7 @@ def _evaluate(
             simulation.start_turn,
             batch_size=sequences if sequences > 1 else BATCH_SIZE,
             latency_cases=latency_cases,
-            progress=_Progress(model.label),
+            progress=lambda stage, done, total: bar.show(done, total, f"{model.label}: {stage} {done}/{total}"),
         )
 
 
@@ -179,25 +179,6 @@ def _open(model: Model, placement: Placement, context_tokens: int, sequences: in
         gpu_layers=placement.gpu_layers,
         sequences=sequences,
     )
-
-
-class _Progress:
-    """One line that grows on a terminal; without one, a line for every quarter."""
-
-    def __init__(self, label: str) -> None:
-        self._label = label
-        self._shown = (-1, "")
-        self._started_s = time.monotonic()
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        seconds = time.monotonic() - self._started_s
-        text = f"{self._label}: {stage} {done}/{total}, {seconds:.0f} s"
-        if sys.stderr.isatty():
-            end = "\n" if done == total else ""
-            print(f"\r\x1b[K{text}", end=end, file=sys.stderr, flush=True)
-        elif (now := (4 * done // max(total, 1), stage)) != self._shown:
-            self._shown = now
-            print(text, file=sys.stderr, flush=True)
 
 
 def load_or_make_cases(
