@@ -35,14 +35,14 @@ ALLOWED = 0.1  # of the peak
 
 def measure(overrides: list[str], folder: str) -> dict[str, Any]:
     """Return the plan of a recipe and the peak of training its largest batch, bytes."""
-    from finetune.progress_bar import StepProgress
+    from edge_agent.progress import ProgressBar
     from finetune.training import processor, train
 
     train.keep_freed_memory = lambda is_kept: processor.keep_freed_memory(False)  # as where memory is short
 
     rows = longest_rows(load_recipe("home", overrides), Path(folder) / "train.jsonl")
     recipe = load_recipe("home", [*overrides, f"data={rows}", f"out={folder}/run", "training.steps=1", "device=cpu"])
-    plan = train.dry_run(recipe, StepProgress(sys.stderr)).plan
+    plan = train.dry_run(recipe, ProgressBar(sys.stderr)).plan
     train.train_run(recipe)
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))

@@ -79,7 +79,9 @@ def read_devices(
         print(f"{'live' if live else 'simulated world'}, {runtime.clock_text}")
         for name, values in state.items():
             facts = [describe(loaded.devices[name], key, value) for key, value in values.items()]
-            print(sentence(*facts) if facts else f"The {loaded.devices[name].title} does not answer.")
+            missing = [key for key in loaded.devices[name].properties if key not in values]
+            rest = f" No reading: {', '.join(missing)}." if missing else ""
+            print(sentence(*facts) + rest if facts else f"The {loaded.devices[name].title} does not answer.")
     if silent := [name for name, values in state.items() if not values]:
         raise UnavailableError(f"no answer from {', '.join(silent)}", hint="edgewright devices check shows the drivers")
 
@@ -218,9 +220,16 @@ def discover_devices(
 
 
 def import_site(
-    file: Annotated[Path, typer.Argument(help="zigbee2mqtt's list of devices, or Thing Descriptions, as JSON.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="zigbee2mqtt's list of devices or Thing Descriptions as JSON; a Modbus register map as CSV."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="The site file to write; one that is there stays.")],
-    host: Annotated[str, typer.Option(help="The MQTT broker that zigbee2mqtt uses.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="The MQTT broker that zigbee2mqtt uses, or the Modbus server.")
+    ] = "127.0.0.1",
 ) -> None:
     """Make a site file of what others know of devices; look it through before you use it."""
     from devices.exchange.imports import import_file
@@ -242,6 +251,8 @@ def _write_site(out: Path, imported: Any) -> None:
         raise UnavailableError(f"cannot write {out}: {error.strerror}") from error
     for one in imported.left_out:
         warn(f"left out: {one}")
+    for one in imported.notes:
+        warn(one)
     print(f"{out}: {len(load_checked_site(out).devices)} devices; set `risk`, interlocks and aliases before you use it")
 
 

@@ -23,11 +23,14 @@ class CallRefused(DeviceUnavailable):
 
 @dataclass(frozen=True)
 class Reading:
-    """A value, when it was read (seconds, same clock as the broker's), and whether to believe it."""
+    """A value, when it was read (seconds, same clock as the broker's), and whether to believe it.
+
+    `unavailable` means that the device answers and has no value for this property; the value is then "".
+    """
 
     value: Value
     time_s: float
-    quality: Literal["good", "stale", "bad"] = "good"
+    quality: Literal["good", "stale", "bad", "unavailable"] = "good"
 
 
 def reading_of(value_of: Callable[[], Value], schema: DataSchema, time_s: float, otherwise: Value = "") -> Reading:

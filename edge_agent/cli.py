@@ -15,6 +15,7 @@ from devices.errors import UsageError
 from devices.options import Json, Live, Mode, Site, TorchDevice, Yes
 from edge_agent.evaluation.cases import CASES, CASES_SEED
 from edge_agent.plugins import CASE_MAKERS, GENERATOR, load_plugin
+from edge_agent.progress import ProgressBar
 
 _Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE|BOX", help="A bundle, or a box that was flashed.")]
 _GpuLayers = Annotated[int, typer.Option("--gpu-layers", help="llama.cpp layers on the GPU; -1 for all.")]
@@ -145,13 +146,10 @@ def selftest(
 
     from edge_agent.evaluation.selftest import selftest as run_cases
 
-    found = run_cases(path, _count_up if sys.stderr.isatty() else None)
+    bar = ProgressBar()
+    found = run_cases(path, lambda done, total: bar.show(done, total, f"{done} of {total} cases"))
     print(json.dumps(asdict(found) | {"is_passed": found.is_passed}, ensure_ascii=False) if as_json else found)
     found.require(path)
-
-
-def _count_up(done: int, total: int) -> None:
-    print(f"\r{done} of {total} cases", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
 def _plain(result: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from devices.errors import UsageError
 
 ENGINES, CASE_MAKERS = "edgewright.engines", "edgewright.case_makers"
-HUGGINGFACE = "huggingface"  # an engine: (model, template, device, load_in_4bit) -> Engine
+HUGGINGFACE = "huggingface"  # an engine: (model, template, device, load_in_4bit[, adapter]) -> Engine
 GENERATOR = "generator"  # a case maker: (site, count, seed) -> cases
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
@@ -14,6 +12,7 @@ import typer
 from devices.errors import EdgeError, UsageError
 from devices.options import Json
 from edge_agent.plugins import CASE_MAKERS, GENERATOR, load_plugin
+from edge_agent.progress import byte_progress_bar
 
 if TYPE_CHECKING:
     from edge_agent.evaluation.cases import Case
@@ -112,7 +111,7 @@ def export(
         name=name,
         options=options,
         log=_log,
-        progress_bar=_progress_bar,
+        progress_bar=byte_progress_bar,
     )
     print(json.dumps(result, indent=2, ensure_ascii=False) if as_json else out)
 
@@ -152,7 +151,7 @@ def flash(
         report = flashing.rollback(paths[-1], dry_run=dry_run)
     else:
         selftest = selftest_for(paths[-1]) if test else None
-        report = flashing.flash(*paths, dry_run=dry_run, progress_bar=_progress_bar, selftest=selftest)
+        report = flashing.flash(*paths, dry_run=dry_run, progress_bar=byte_progress_bar, selftest=selftest)
     for step in report.steps:
         _log(f"would {step}" if dry_run else step)
     if not test and not rollback:
@@ -219,13 +218,3 @@ def _show_plans(plans: list[tuple[Plan, int]], as_json: bool) -> None:
         for one in plan.tensors:
             shape = " x ".join(map(str, one.shape))
             print(f"  {one.name:<28} {shape:>16} {one.type:>7} {one.size_bytes:>14,}  {one.reason}".rstrip())
-
-
-@contextmanager
-def _progress_bar(label: str, size_bytes: int) -> Iterator[Callable[[int], object]]:
-    """Show a progress bar on a terminal, and nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda more: None
-        return
-    with typer.progressbar(length=size_bytes, label=label, file=sys.stderr) as progress_bar:
-        yield progress_bar.update

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from devices.site.site import load_site
 from edge_agent.evaluation.cases import Case
 from edge_agent.evaluation.gate_limits import GateLimits
 from edge_agent.evaluation.smoke import Smoke
+from edge_agent.progress import ByteProgressBar, no_progress_bar
 from export.architectures import Shape, read_shape
 from export.bundle.writer import Parts, require_writable, write_bundle
 from export.convert.adapter_gguf import write_adapter
@@ -31,7 +32,6 @@ from export.gates.parity import (
 )
 from export.gates.smoke import record_smoke
 from export.gates.tasks import Tasks, better_base, check_tasks
-from export.progress import ProgressBar, no_progress_bar
 from export.quantize.importance_matrix import mean_squares, measure_importance, write_importance
 from export.quantize.plan import IMPROVED, Plan, Quant, plan
 from export.quantize.targets import choose_quant, load_target
@@ -78,7 +78,7 @@ def export_run(
     name: str | None = None,
     options: ExportOptions | None = None,
     log: Callable[[str], None] = lambda line: None,
-    progress_bar: ProgressBar = no_progress_bar,
+    progress_bar: ByteProgressBar = no_progress_bar,
 ) -> dict[str, Any]:
     """Make a bundle from a run, through every gate; return its export.json.
 
@@ -106,51 +106,54 @@ def export_run(
     if options.merge_base != "original" and not run.nf4_dtype:
         raise UsageError(f"{run.path} was not trained on an NF4 base", hint="leave out --merge-base")
     samples = read_samples(run.sample_path, run.template)
-    job = _ExportJob(
-        run=run,
-        shape=read_shape(read_config(run.base)),
-        samples=samples,
-        limits=limits,
-        options=options,
-        name=name or out.name,
-        work=work or out.parent / "gguf",
-        log=log,
-        progress_bar=progress_bar,
-    )
-    plans = job.plans(quants)
+    shape, model_name = read_shape(read_config(run.base)), name or out.name
+    source = _Source(run, shape, samples, limits, options, model_name, work or out.parent / "gguf", progress_bar)
+    stages = _Stages(log)
+
+    plans = _plans(shape, quants, options)
+    for kind, planned in plans.items():
+        for line in planned.exceptions:
+            log(f"{kind}: {line}")
     provenance = provenance_of(run)
-    job.stage("hash", f"base {run.base}, adapter {run.adapter}")
-    job.choose_base()
-    job.write_merged()
-    f16_reference = job.convert_and_check(wants_importance=options.weighs_inputs and bool(IMPROVED & set(quants)))
-    files = job.quantize_and_check(plans, f16_reference)
-    job.check_tasks(files)
-    recorded = job.record_smoke(smoke, files[quants[-1]]) if smoke else None
-    facts = {
-        kind: {"path": str(path), "sha256": sha256_of(path), "bytes": path.stat().st_size}
-        for kind, path in files.items()
-    }
+    stages.done("hash", f"base {run.base}, adapter {run.adapter}")
+    merge_base = _choose_base(source, stages)
+    source = replace(source, nf4_dtype=run.nf4_dtype if merge_base == "nf4" else "")
+    if options.merged:
+        save_merged(run.base, run.adapter, options.merged, source.nf4_dtype)
+        stages.done("merged", f"{options.merged}, as Hugging Face has it")
+    _write_f16(source, stages)
+    f16 = _check_f16(source, stages, wants_importance=options.weighs_inputs and bool(IMPROVED & set(quants)))
+    if source.adapter_beside:
+        _write_adapter(source, source.adapter_beside, f16.reference, stages)
+    files = _quantize(source, plans, f16, stages)
+    if options.tasks:
+        _check_tasks(source, options.tasks, files, stages)
+    recorded = _record_smoke(source, smoke, files[quants[-1]], stages) if smoke else None
+
     result = provenance | {
-        "name": job.name,
+        "name": model_name,
         "quant": quants[-1],
-        "merge_base": job.merge_base,
+        "merge_base": merge_base,
         "is_unmerged": options.is_unmerged,
-        "gguf": facts,
-        "gates": job.gates | {"limits": limits.model_dump()},
-        "seconds": job.seconds,
+        "gguf": {
+            kind: {"path": str(path), "sha256": sha256_of(path), "bytes": path.stat().st_size}
+            for kind, path in files.items()
+        },
+        "gates": stages.gates | {"limits": limits.model_dump()},
+        "seconds": stages.seconds,
     }
     parts = Parts(
-        name=job.name,
+        name=model_name,
         quant=quants[-1],
         model=files[quants[-1]],
         site=run.site_path,
         template=run.template,
         smoke=recorded,
         export=result,
-        adapter=job.adapter if options.is_unmerged else None,
+        adapter=source.adapter_beside,
     )
     write_bundle(parts, out)
-    job.stage("bundle", f"bundle {out} with {quants[-1]}")
+    stages.done("bundle", f"bundle {out} with {quants[-1]}")
     return result
 
 
@@ -182,9 +185,9 @@ def quant_for(target: str, run_path: Path, base: Path | None, log: Callable[[str
     return choice.quant
 
 
-@dataclass
-class _ExportJob:
-    """The stages of one export, and what they measured."""
+@dataclass(frozen=True)
+class _Source:
+    """What every stage of one export makes its files from. `nf4_dtype` is "" if merged into the base as it is."""
 
     run: Run
     shape: Shape
@@ -193,149 +196,164 @@ class _ExportJob:
     options: ExportOptions
     name: str
     work: Path
-    log: Callable[[str], None]
-    progress_bar: ProgressBar
-    merge_base: str = "original"
-    importance: dict[str, Any] = field(default_factory=dict)
-    gates: dict[str, Any] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    start_s: float = field(default_factory=time.monotonic)
+    progress_bar: ByteProgressBar
+    nf4_dtype: str = ""
 
     @property
     def f16(self) -> Path:
         return self.work / "model-F16.gguf"
 
     @property
-    def adapter(self) -> Path:
-        return self.work / "adapter.gguf"
+    def adapter_beside(self) -> Path | None:
+        """The adapter's own GGUF file, if it stays one."""
+        return self.work / "adapter.gguf" if self.options.is_unmerged else None
 
-    @property
-    def nf4_dtype(self) -> str:
-        return self.run.nf4_dtype if self.merge_base == "nf4" else ""
 
-    def stage(self, key: str, line: str) -> None:
-        self.seconds[key] = time.monotonic() - self.start_s - sum(self.seconds.values())
-        self.log(f"{line} ({self.seconds[key]:.1f} s)")
+@dataclass(frozen=True)
+class _F16:
+    """The F16 file as a yardstick for others, and the importance matrix by GGUF name: empty if not wanted."""
 
-    def plans(self, quants: Sequence[Quant]) -> dict[Quant, Plan]:
-        plans = _plans(self.shape, quants, self.options)
-        for kind, one in plans.items():
-            for line in one.exceptions:
-                self.log(f"{kind}: {line}")
-        return plans
+    reference: F16Reference
+    importance: Mapping[str, Any]
 
-    def choose_base(self) -> None:
-        """Settle what the adapter is merged into."""
-        if self.options.merge_base != "better":
-            self.merge_base = self.options.merge_base
-            return
-        candidates = {}
-        for kind in ("original", "nf4"):
-            self.merge_base = kind
-            candidates[kind] = self.work / f"merged-into-{kind}-F16.gguf"
-            self._convert(candidates[kind], self.run.adapter)
-        try:
-            self.merge_base, measured = better_base(candidates, self.samples, self.options.tasks, self.run.template)
-        finally:
-            for path in candidates.values():
-                path.unlink(missing_ok=True)
-        self.gates["merge_base"] = measured
-        summary = ", ".join(f"{kind}: {_summary(found)}" for kind, found in measured.items())
-        self.stage("merge base", f"merged into {self.merge_base} ({summary})")
 
-    def write_merged(self) -> None:
-        if self.options.merged:
-            save_merged(self.run.base, self.run.adapter, self.options.merged, self.nf4_dtype)
-            self.stage("merged", f"{self.options.merged}, as Hugging Face has it")
+class _Stages:
+    """Tells of each stage that is done; keeps how long it took and what its gates measured."""
 
-    def convert_and_check(self, *, wants_importance: bool) -> F16Reference:
-        """Write the F16 file and hold it against the model that was trained; return it as a yardstick for others."""
-        run, limits = self.run, self.limits
-        made = self._convert(self.f16, run.adapter)
-        size = f"{sum(made.types.values())} tensors, {made.merged_modules} merged"
-        self.stage("convert", f"{self.f16}: {size}, {made.size_bytes / 1e6:.1f} MB")
-        texts = check_texts(run.base, run.template, self.f16, self.samples)
-        f16_reference = F16Reference(self.f16, self.samples)
-        reference = Reference(run.base, run.adapter, self.nf4_dtype)
-        logits = check_logits(reference, f16_reference, limits)
-        self.gates |= {"texts": asdict(texts), "logits": asdict(logits)}
-        self.stage("parity", f"same tokens ({texts.tokens}), {_distance(logits, 'the trained model')}")
-        original = self.shape.rope.original_context
-        if original and original < self.shape.context_tokens and limits.beyond_context:
-            beyond = check_beyond(reference, self.f16, f16_reference, original, limits)
-            self.gates["beyond_context"] = asdict(beyond)
-            self.stage("beyond", f"after {original} tokens, {_distance(beyond, 'the trained model')}")
-        if wants_importance:
-            sums, tokens = measure_importance(reference, self.shape, self.f16, self.samples)
-            self.importance = mean_squares(sums, tokens)
-            path = self.work / "imatrix.gguf"
-            write_importance(path, sums, tokens, str(run.plain.get("data", {}).get("path", "")))
-            self.gates["importance"] = {"path": str(path), "sha256": sha256_of(path), "tokens": tokens}
-            self.stage("importance", f"{path}: inputs of {len(self.importance)} tensors on {tokens} tokens")
-        del reference
-        if self.options.is_unmerged:
-            size_bytes = write_adapter(self.shape, run.adapter, self.adapter, self.name, run.metadata)
-            self._convert(self.f16, None)  # the base alone takes the merged one's place
-            found = check_adapter(f16_reference, self.f16, self.adapter, limits)
-            self.gates["adapter"] = asdict(found)
-            self.stage("adapter", f"{self.adapter}: {size_bytes / 1e6:.1f} MB, over {self.f16} {_distance(found)}")
-        return f16_reference
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self._log, self._last_s = log, time.monotonic()
+        self.seconds: dict[str, float] = {}
+        self.gates: dict[str, Any] = {}
 
-    def quantize_and_check(self, plans: Mapping[Quant, Plan], f16_reference: F16Reference) -> dict[str, Path]:
-        """Write each quantized file, read it back and hold it against the F16 file; return all by name."""
-        self.gates |= {"types": {}, "quantized": {}, "endings": {}}
-        files: dict[str, Path] = {}
-        merging, adapter_beside = (None, self.adapter) if self.options.is_unmerged else (self.run.adapter, None)
-        if "F16" not in plans:
-            self.f16.unlink()  # the yardstick has what it said: the disk never holds more than one file more
-        for kind, planned in plans.items():
-            file = self.work / f"model-{kind}.gguf"
-            summary = "the reference"
-            if kind != "F16":
-                self.gates["types"][kind] = self._convert(file, merging, planned).types
-                found = check_quantized(f16_reference, file, self.limits, adapter_beside)
-                self.gates["quantized"][kind] = {part or "all": asdict(one) for part, one in found.items()}
-                summary = _by_part(found)
-            if self.limits.endings:
-                endings = check_endings(file, self.run.template, self.samples, self.limits, adapter_beside)
-                self.gates["endings"][kind] = asdict(endings)
-            files[kind] = file
-            self.stage(kind, f"{file}: {file.stat().st_size / 1e6:.1f} MB, {summary}")
-        return files
+    def done(self, key: str, line: str, **measured: Any) -> None:
+        now = time.monotonic()
+        self.gates |= measured
+        self.seconds[key], self._last_s = now - self._last_s, now
+        self._log(f"{line} ({self.seconds[key]:.1f} s)")
 
-    def check_tasks(self, files: Mapping[str, Path]) -> None:
-        tasks = self.options.tasks
-        if tasks:
-            run = self.run
-            adapter = self.adapter if self.options.is_unmerged else None
-            found = check_tasks(tasks, run.path, run.base, files, adapter, run.template, self.limits)
-            self.gates["tasks"] = found
-            summary = ", ".join(f"{name} {found[name]['count']}" for name in ("Hugging Face", *files))
-            self.stage("tasks", f"of {found['cases']} tasks done: {summary}")
 
-    def record_smoke(self, cases: Sequence[Case], file: Path) -> Smoke:
-        """Have the file that is bundled do the smoke cases, by the engine that a box has."""
-        site, adapter = load_site(self.run.site_path), self.adapter if self.options.is_unmerged else None
-        smoke, right = record_smoke(file, adapter, site, self.run.template, cases)
-        self.gates["smoke"] = {"cases": len(cases), "right": right}
-        self.stage("smoke", f"{len(cases)} smoke cases recorded, {right} of them done right")
-        return smoke
+def _choose_base(source: _Source, stages: _Stages) -> str:
+    """Return what the adapter is merged into."""
+    options, run = source.options, source.run
+    if options.merge_base != "better":
+        return options.merge_base
+    candidates = {}
+    try:
+        for kind, nf4_dtype in (("original", ""), ("nf4", run.nf4_dtype)):
+            candidates[kind] = source.work / f"merged-into-{kind}-F16.gguf"
+            _convert(replace(source, nf4_dtype=nf4_dtype), candidates[kind], run.adapter)
+        best, measured = better_base(candidates, source.samples, options.tasks, run.template)
+    finally:
+        for path in candidates.values():
+            path.unlink(missing_ok=True)
+    summary = ", ".join(f"{kind}: {_summary(found)}" for kind, found in measured.items())
+    stages.done("merge base", f"merged into {best} ({summary})", merge_base=measured)
+    return best
 
-    def _convert(self, out: Path, adapter: Path | None, planned: Plan | None = None) -> ConvertReport:
-        planned = planned or plan(self.shape, "F16")
-        with self.progress_bar(out.name, planned.data_bytes) as progress:
-            return convert(
-                self.run.base,
-                adapter,
-                out,
-                template=self.run.template,
-                name=self.name if adapter else self.run.base.name,
-                metadata=self.run.metadata if adapter else {"template": self.run.template.name},
-                nf4_dtype=self.nf4_dtype,
-                planned=planned,
-                importance=self.importance,
-                progress=progress,
-            )
+
+def _write_f16(source: _Source, stages: _Stages) -> None:
+    made = _convert(source, source.f16, source.run.adapter)
+    size = f"{sum(made.types.values())} tensors, {made.merged_modules} merged"
+    stages.done("convert", f"{source.f16}: {size}, {made.size_bytes / 1e6:.1f} MB")
+
+
+def _check_f16(source: _Source, stages: _Stages, *, wants_importance: bool) -> _F16:
+    """Hold the F16 file against the model that was trained, which is in memory only here."""
+    run, limits, samples, original = source.run, source.limits, source.samples, source.shape.rope.original_context
+    texts = check_texts(run.base, run.template, source.f16, samples)
+    f16_reference = F16Reference(source.f16, samples)
+    reference = Reference(run.base, run.adapter, source.nf4_dtype)
+    logits = check_logits(reference, f16_reference, limits)
+    line = f"same tokens ({texts.tokens}), {_distance(logits, 'the trained model')}"
+    stages.done("parity", line, texts=asdict(texts), logits=asdict(logits))
+    if original and original < source.shape.context_tokens and limits.beyond_context:
+        beyond = check_beyond(reference, source.f16, f16_reference, original, limits)
+        line = f"after {original} tokens, {_distance(beyond, 'the trained model')}"
+        stages.done("beyond", line, beyond_context=asdict(beyond))
+    if not wants_importance:
+        return _F16(f16_reference, {})
+    sums, tokens = measure_importance(reference, source.shape, source.f16, samples)
+    path = source.work / "imatrix.gguf"
+    write_importance(path, sums, tokens, run.facts.data.path)
+    line = f"{path}: inputs of {len(sums)} tensors on {tokens} tokens"
+    stages.done("importance", line, importance={"path": str(path), "sha256": sha256_of(path), "tokens": tokens})
+    return _F16(f16_reference, mean_squares(sums, tokens))
+
+
+def _write_adapter(source: _Source, adapter: Path, f16_reference: F16Reference, stages: _Stages) -> None:
+    """Write the adapter as a file of its own; the base alone takes the merged one's place in the F16 file."""
+    run = source.run
+    size_bytes = write_adapter(source.shape, run.adapter, adapter, source.name, run.metadata)
+    _convert(source, source.f16, None)
+    found = check_adapter(f16_reference, source.f16, adapter, source.limits)
+    line = f"{adapter}: {size_bytes / 1e6:.1f} MB, over {source.f16} {_distance(found)}"
+    stages.done("adapter", line, adapter=asdict(found))
+
+
+def _quantize(source: _Source, plans: Mapping[Quant, Plan], f16: _F16, stages: _Stages) -> dict[str, Path]:
+    """Write each quantized file, read it back and hold it against the F16 file; return all by name."""
+    types: dict[str, Any] = {}
+    quantized: dict[str, Any] = {}
+    ended: dict[str, Any] = {}
+    files: dict[str, Path] = {}
+    adapter = source.adapter_beside
+    if "F16" not in plans:
+        source.f16.unlink()  # the yardstick has what it said: the disk never holds more than one file more
+    for kind, planned in plans.items():
+        file = source.work / f"model-{kind}.gguf"
+        summary = "the reference"
+        if kind != "F16":
+            merged = None if adapter else source.run.adapter
+            types[kind] = _convert(source, file, merged, planned, f16.importance).types
+            found = check_quantized(f16.reference, file, source.limits, adapter)
+            quantized[kind] = {part or "all": asdict(one) for part, one in found.items()}
+            summary = _by_part(found)
+        if source.limits.endings:
+            endings = check_endings(file, source.run.template, source.samples, source.limits, adapter)
+            ended[kind] = asdict(endings)
+        files[kind] = file
+        line = f"{file}: {file.stat().st_size / 1e6:.1f} MB, {summary}"
+        stages.done(kind, line, types=types, quantized=quantized, endings=ended)
+    return files
+
+
+def _check_tasks(source: _Source, tasks: Tasks, files: Mapping[str, Path], stages: _Stages) -> None:
+    run = source.run
+    found = check_tasks(tasks, run.path, run.base, files, source.adapter_beside, run.template, source.limits)
+    summary = ", ".join(f"{name} {found[name]['count']}" for name in ("Hugging Face", *files))
+    stages.done("tasks", f"of {found['cases']} tasks done: {summary}", tasks=found)
+
+
+def _record_smoke(source: _Source, cases: Sequence[Case], file: Path, stages: _Stages) -> Smoke:
+    """Have the file that is bundled do the smoke cases, by the engine that a box has."""
+    site = load_site(source.run.site_path)
+    smoke, right = record_smoke(file, source.adapter_beside, site, source.run.template, cases)
+    line = f"{len(cases)} smoke cases recorded, {right} of them done right"
+    stages.done("smoke", line, smoke={"cases": len(cases), "right": right})
+    return smoke
+
+
+def _convert(
+    source: _Source,
+    out: Path,
+    adapter: Path | None,
+    planned: Plan | None = None,
+    importance: Mapping[str, Any] | None = None,
+) -> ConvertReport:
+    run, planned = source.run, planned or plan(source.shape, "F16")
+    with source.progress_bar(out.name, planned.data_bytes) as progress:
+        return convert(
+            run.base,
+            adapter,
+            out,
+            template=run.template,
+            name=source.name if adapter else run.base.name,
+            metadata=run.metadata if adapter else {"template": run.template.name},
+            nf4_dtype=source.nf4_dtype,
+            planned=planned,
+            importance=importance,
+            progress=progress,
+        )
 
 
 def _summary(found: Mapping[str, Any]) -> str:

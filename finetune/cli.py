@@ -220,12 +220,13 @@ def pretrain(
     as_json: Json = False,
 ) -> None:
     """Make a starter base model from scratch, on conversations over random sites."""
+    from edge_agent.progress import ProgressBar
     from finetune.pretraining.pretrain import load_pretrain_recipe
     from finetune.pretraining.pretrain import pretrain as run
 
     loaded = load_pretrain_recipe(recipe)
     folder = out or Path(loaded.out)
-    figures = run(loaded, folder, report=lambda line: print(line, file=sys.stderr, flush=True))
+    figures = run(loaded, folder, progress=ProgressBar())
     print(json.dumps(figures) if as_json else folder)
 
 
@@ -254,7 +255,7 @@ def train(
 def _print_dry_run(recipe: Recipe, *, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from finetune.progress_bar import duration_text
+    from edge_agent.progress import duration_text
     from finetune.training.memory_plan import KEPT, size_text
     from finetune.training.train import dry_run
 

@@ -26,9 +26,9 @@ MAY_IMPORT: dict[str, set[str]] = {
 ROOMS = {
     "devices": "errors durable json_lines yaml_file site driver simulation drivers exchange broker simulated_peers"
     " options cli",
-    "edge_agent": "plugins wire grammar engine bundle agent evaluation cli",
-    "export": "progress architectures llama_cpp_file trained quantize convert gates bundle flash pipeline cli",
-    "finetune": "pages progress_bar data recipe training inference pretraining cli",
+    "edge_agent": "plugins progress run_facts wire grammar engine bundle agent evaluation cli",
+    "export": "architectures llama_cpp_file trained quantize convert gates bundle flash pipeline cli",
+    "finetune": "pages data recipe training inference pretraining cli",
 }
 MOST_FILES_IN_A_FOLDER = 20
 HEAVY = {"torch", "transformers", "peft", "trl", "datasets", "bitsandbytes", "accelerate"}

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from devices.simulation.world import World
 from devices.site.site import SITES_FOLDER, load_site
 from devices.site.tools import ToolCall
+from edge_agent.run_facts import RUN_FILE, DataFacts, RunFacts
 from edge_agent.wire.chat_template import ChatTemplate, load_template
 from edge_agent.wire.contract import contract_of
 from edge_agent.wire.messages import Message, user_message
@@ -128,14 +129,23 @@ def make_tiny_run(
     (folder / "recipe.yaml").write_text(TINY_RECIPE, encoding="utf-8")
     rows = [Row(("tiny",), tuple(messages)) for messages in tiny_conversations(site_name)]
     write_rows(folder / "sample.jsonl", rows)
-    run = {
-        "schema": "run/v1",
-        "base": str(base),
-        "site": site_name,
-        "template": template.name,
-        "contract": contract_of(site, template).digest,
-        "data": {"rows": len(rows), "sha256": "0" * 64},
-        "versions": {},
-    }
-    (folder / "run.json").write_text(json.dumps(run, indent=2), encoding="utf-8")
+    facts = tiny_facts(
+        base=str(base), site=site_name, contract=contract_of(site, template).digest, data=data_facts(rows=len(rows))
+    )
+    (folder / RUN_FILE).write_text(facts.to_json(), encoding="utf-8")
     return folder
+
+
+def data_facts(**changes: Any) -> DataFacts:
+    """Return facts of data that was not read."""
+    return replace(DataFacts("", "0" * 64, rows=0, tokens=0, trained_tokens=0, dropped=0), **changes)
+
+
+def tiny_facts(**changes: Any) -> RunFacts:
+    """Return the facts of a run that learnt nothing, with changes."""
+    facts = RunFacts(
+        base="", base_sha256={}, site="home", template="chatml", contract="", data=data_facts(), versions={},
+        device="cpu", dtype="float32", optimizer="adamw_torch", trained_parameters=0, all_parameters=0,
+        losses=((1, 1.5),), seconds=1.0, tokens_per_s=1.0, seed=0,
+    )  # fmt: skip
+    return replace(facts, **changes)

@@ -30,11 +30,12 @@ UNITS = {"%": "percent", "°C": "degrees", "lx": "lux"}
 
 @dataclass
 class Imported:
-    """A site's devices and drivers as its file has them, and what was left out, in words."""
+    """A site's devices and drivers as its file has them, what was left out, and what else to know of it, in words."""
 
     devices: dict[str, Any] = field(default_factory=dict)
     drivers: dict[str, Any] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def add(self, title: str, entry: dict[str, Any]) -> None:
         """Take a device under a name made from its title."""
@@ -66,13 +67,19 @@ def plain_name(text: str) -> str:
 def import_file(path: Path, host: str = "127.0.0.1") -> Imported:
     """Return what a JSON file holds: zigbee2mqtt's list of devices, a Thing Description, or a list of those.
 
+    A CSV file is a Modbus register map.
+
     Args:
         path: the file.
-        host: the MQTT broker that zigbee2mqtt uses.
+        host: the MQTT broker that zigbee2mqtt uses, or the Modbus server.
 
     Raises:
         UsageError: it cannot be read, or is neither.
     """
+    if path.suffix.lower() == ".csv":
+        from devices.exchange.modbus_register_map import import_register_map  # which needs `Imported` from here
+
+        return import_register_map(path, host)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

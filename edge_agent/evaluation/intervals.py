@@ -1,4 +1,4 @@
-"""Shares with 95 % intervals, paired differences and quantiles, in plain Python."""
+"""Shares with 95 % intervals and paired differences."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import math
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
-Z_95 = 1.959963984540054  # the 97.5 % quantile of the normal distribution
+import numpy as np
+
+Z_95 = NormalDist().inv_cdf(0.975)
 RESAMPLES = 2000
 BOOTSTRAP_SEED = 20240229
 
@@ -71,15 +74,6 @@ def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> Differen
         low, high = max(difference - slack, -1.0), min(difference + slack, 1.0)
     else:
         draw = random.Random(BOOTSTRAP_SEED)
-        means = sorted(sum(draw.choices(changes, k=total)) / total for _ in range(RESAMPLES))
-        low, high = quantile(means, 0.025), quantile(means, 0.975)
+        means = [sum(draw.choices(changes, k=total)) / total for _ in range(RESAMPLES)]
+        low, high = np.quantile(means, [0.025, 0.975]).tolist()
     return Difference(difference, low, high, total, gained, lost)
-
-
-def quantile(values: Sequence[float], share: float) -> float:
-    """Return a quantile of at least one value, linear between neighbours (numpy's default, Hyndman and Fan's 7)."""
-    ordered = sorted(values)
-    place = share * (len(ordered) - 1)
-    below = math.floor(place)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)

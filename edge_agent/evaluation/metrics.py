@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from edge_agent.evaluation.evaluation import CaseOutcome, Evaluation
-from edge_agent.evaluation.intervals import Difference, Share, paired_difference, quantile, share_of
+from edge_agent.evaluation.intervals import Difference, Share, paired_difference, share_of
 from edge_agent.evaluation.scoring import CaseScore, reply_forms, score_case
 
 METRICS = {
@@ -182,7 +184,7 @@ def measure_turns(outcomes: Sequence[CaseOutcome]) -> Latency | None:
 
 
 def _spread_of(values: Sequence[float]) -> Spread:
-    return Spread(quantile(values, 0.5), quantile(values, 0.95))
+    return Spread(*np.quantile(values, [0.5, 0.95]).tolist())
 
 
 def _ratio(amount: float, whole: float) -> float | None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import json
 import multiprocessing
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -26,6 +24,8 @@ from edge_agent.evaluation.cases import Case, read_cases, write_cases
 from edge_agent.evaluation.evaluation import LATENCY_CASES, CaseOutcome, Evaluation, evaluate, measure_latency, spread
 from edge_agent.evaluation.report import EngineRun, Provenance, Role, build_report
 from edge_agent.plugins import ENGINES, HUGGINGFACE, load_plugin
+from edge_agent.progress import ProgressBar
+from edge_agent.run_facts import RUN_FILE, read_run_facts
 from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.contract import contract_of, require_contract
 
@@ -43,7 +43,7 @@ class Model:
         path: GGUF file, or what the engine takes.
         engine: name of an engine that another package offers (plugins.py); "" for llama.cpp.
         template: name of its chat template; "" is that of the models beside it.
-        adapter: GGUF file of a LoRA adapter to apply to a GGUF file; "" for none.
+        adapter: of a LoRA adapter to apply: a GGUF file to a GGUF file, a folder to what an engine takes; "" for none.
     """
 
     label: str
@@ -84,11 +84,10 @@ def find_model(name: str, site: Site) -> Model:
         label = f"{bundle.manifest.quant} (bundle)"
         adapter = str(bundle.adapter_path or "")
         return Model(label, "quant", str(bundle.model_path), template=bundle.template.name, adapter=adapter)
-    if (path / "run.json").is_file():
-        run = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        template = str(run.get("template"))
-        require_contract(str(run.get("contract")), contract_of(site, load_template(template)).digest, f"run {path}")
-        return Model("tuned", "tuned", name, HUGGINGFACE, template)
+    if (path / RUN_FILE).is_file():
+        run = read_run_facts(path)
+        require_contract(run.contract, contract_of(site, load_template(run.template)).digest, f"run {path}")
+        return Model("tuned", "tuned", name, HUGGINGFACE, run.template)
     is_mistyped = not path.exists() and path.parent != Path() and path.parent.is_dir()  # no name on the hub
     if is_mistyped or (path.exists() and not (path / "config.json").is_file()):
         raise UsageError(
@@ -142,7 +141,7 @@ def _sequences(model: Model) -> int:
 def _evaluate(
     model: Model, site: Site, cases: Sequence[Case], placement: Placement, sequences: int, latency_cases: int
 ) -> Evaluation:
-    simulation = CaseSimulation(site, load_template(model.template))
+    simulation, bar = CaseSimulation(site, load_template(model.template)), ProgressBar()
     with closing(_open(model, placement, simulation.context_tokens, sequences)) as engine:
         engine.prime(simulation.agent(World(site)).prefix)
         return evaluate(
@@ -151,7 +150,7 @@ def _evaluate(
             simulation.start_turn,
             batch_size=sequences if sequences > 1 else BATCH_SIZE,
             latency_cases=latency_cases,
-            progress=_Progress(model.label),
+            progress=lambda stage, done, total: bar.show(done, total, f"{model.label}: {stage} {done}/{total}"),
         )
 
 
@@ -166,8 +165,9 @@ def _time(model: Model, site: Site, cases: Sequence[Case], placement: Placement)
 
 def _open(model: Model, placement: Placement, context_tokens: int, sequences: int = 1) -> Any:
     if model.engine:
+        options = {"adapter": model.adapter} if model.adapter else {}
         return load_plugin(ENGINES, model.engine)(
-            model.path, template=model.template, device=placement.device, load_in_4bit=placement.load_in_4bit
+            model.path, template=model.template, device=placement.device, load_in_4bit=placement.load_in_4bit, **options
         )
     from edge_agent.engine.llama_cpp_engine import LlamaEngine
 
@@ -179,25 +179,6 @@ def _open(model: Model, placement: Placement, context_tokens: int, sequences: in
         gpu_layers=placement.gpu_layers,
         sequences=sequences,
     )
-
-
-class _Progress:
-    """One line that grows on a terminal; without one, a line for every quarter."""
-
-    def __init__(self, label: str) -> None:
-        self._label = label
-        self._shown = (-1, "")
-        self._started_s = time.monotonic()
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        seconds = time.monotonic() - self._started_s
-        text = f"{self._label}: {stage} {done}/{total}, {seconds:.0f} s"
-        if sys.stderr.isatty():
-            end = "\n" if done == total else ""
-            print(f"\r\x1b[K{text}", end=end, file=sys.stderr, flush=True)
-        elif (now := (4 * done // max(total, 1), stage)) != self._shown:
-            self._shown = now
-            print(text, file=sys.stderr, flush=True)
 
 
 def load_or_make_cases(

@@ -2,5 +2,5 @@
 
 In: a bundle, a box's folder.
 Out: the box's folder with `current` and `previous`.
-May import: edge_agent and export/progress.py.
+May import: edge_agent.
 """

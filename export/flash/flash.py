@@ -41,7 +41,7 @@ from edge_agent.bundle import (
     require_content,
     verify_files,
 )
-from export.progress import Progress, ProgressBar, no_progress_bar
+from edge_agent.progress import ByteProgressBar, Progress, no_progress_bar
 
 INCOMING = ".incoming-"
 MARGIN_BYTES = 1 << 20  # for folders and links
@@ -102,7 +102,7 @@ def flash(
     target: Path,
     *,
     dry_run: bool = False,
-    progress_bar: ProgressBar = no_progress_bar,
+    progress_bar: ByteProgressBar = no_progress_bar,
     selftest: SelfTest | None = None,
 ) -> FlashReport:
     """Verify a bundle, copy it to a box's root and make it current.
@@ -129,7 +129,7 @@ def install(
     target: Path,
     *,
     dry_run: bool = False,
-    progress_bar: ProgressBar = no_progress_bar,
+    progress_bar: ByteProgressBar = no_progress_bar,
     selftest: SelfTest | None = None,
 ) -> FlashReport:
     """Do what `flash` does, with a bundle that is open; its files' contents are compared here."""
@@ -258,7 +258,7 @@ def _require_space(target: Path, size_bytes: int) -> None:
         )
 
 
-def _put(bundle: Bundle, plan: _Plan, progress_bar: ProgressBar) -> Bundle:
+def _put(bundle: Bundle, plan: _Plan, progress_bar: ByteProgressBar) -> Bundle:
     """Return the bundle on the box, durable and whole, after comparing every file of the source with its manifest."""
     if plan.present:
         verify_files(bundle.path)

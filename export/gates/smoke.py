@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -18,6 +17,7 @@ from edge_agent.evaluation.cases import Case, read_cases
 from edge_agent.evaluation.scoring import score_case
 from edge_agent.evaluation.selftest import play
 from edge_agent.evaluation.smoke import Smoke, SmokeReply
+from edge_agent.run_facts import read_run_facts
 from edge_agent.wire.chat_template import ChatTemplate
 from edge_agent.wire.messages import messages_of, request_of
 
@@ -57,11 +57,7 @@ def asked_in(rows: Path) -> Iterator[str]:
 
 def rows_of(run: Path) -> list[Path]:
     """Return the files with a run's training conversations: those it keeps, and all where they still are."""
-    try:
-        data = json.loads((run / "run.json").read_text(encoding="utf-8")).get("data", {}).get("path")
-    except (OSError, ValueError, AttributeError) as error:
-        raise UsageError(f"cannot read {run / 'run.json'}: {error}") from error
-    return [run / "sample.jsonl", *([Path(data)] if data else [])]
+    return [run / "sample.jsonl", Path(read_run_facts(run).data.path)]
 
 
 def read_own_cases(path: Path, site: Site) -> list[Case]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -53,13 +51,12 @@ def check_tasks(
     Raises:
         GateError: a file does significantly fewer tasks.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        reference = Model("Hugging Face", "tuned", str(_over_base(run, base, Path(folder))), HUGGINGFACE, template.name)
-        models = [
-            Model(name, "quant", str(path), template=template.name, adapter=str(adapter or ""))
-            for name, path in files.items()
-        ]
-        runs = grade([reference, *models], tasks.site, tasks.cases, tasks.placement, latency_cases=0)
+    trained = Model("Hugging Face", "tuned", str(base), HUGGINGFACE, template.name, str(run / "adapter"))
+    models = [
+        Model(name, "quant", str(path), template=template.name, adapter=str(adapter or ""))
+        for name, path in files.items()
+    ]
+    runs = grade([trained, *models], tasks.site, tasks.cases, tasks.placement, latency_cases=0)
     first, *others = (measure(one.evaluation) for one in runs)
     result: dict[str, Any] = {"cases": len(tasks.cases), "Hugging Face": _share(first)}
     for name, metrics in zip(files, others, strict=True):
@@ -77,14 +74,6 @@ def check_tasks(
 
 def _share(metrics: EngineMetrics) -> dict[str, Any]:
     return asdict(metrics.shares["task_success"])
-
-
-def _over_base(run: Path, base: Path, folder: Path) -> Path:
-    """Return a folder that is the run over a base that may have moved."""
-    plain = json.loads((run / "run.json").read_text(encoding="utf-8")) | {"base": str(base.resolve())}
-    (folder / "run.json").write_text(json.dumps(plain), encoding="utf-8")
-    (folder / "adapter").symlink_to((run / "adapter").resolve())
-    return folder
 
 
 def better_base(

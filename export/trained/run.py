@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from devices.site.site import load_site
 from devices.yaml_file import first_problem, parse_value, plain_values, read_yaml
 from edge_agent.engine.machine import installed_versions
 from edge_agent.evaluation.gate_limits import GateLimits
+from edge_agent.run_facts import RunFacts, read_run_facts
 from edge_agent.wire.chat_template import ChatTemplate, load_template
 from edge_agent.wire.contract import contract_of, require_contract
 
@@ -28,15 +28,14 @@ _BASE_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "*.safe
 class Run:
     """A run's folder: what it was trained from, and the files it holds.
 
-    `plain` is run.json, `recipe` the values of recipe.yaml, as they stand in it.
+    `facts` is run.json, `recipe` the values of recipe.yaml, as they stand in it.
     """
 
     path: Path
-    plain: dict[str, Any]
+    facts: RunFacts
     recipe: dict[str, Any]
     base: Path
     template: ChatTemplate
-    contract: str
 
     @property
     def adapter(self) -> Path:
@@ -56,12 +55,12 @@ class Run:
     @property
     def metadata(self) -> dict[str, str]:
         """What a GGUF file says of itself, so that it is never run under another contract."""
-        return {"contract": self.contract, "template": self.template.name, "site": str(self.plain.get("site", ""))}
+        return {"contract": self.facts.contract, "template": self.template.name, "site": self.facts.site}
 
     @property
     def nf4_dtype(self) -> str:
         """The type in which it loaded its 4-bit base; "" if its base was not in 4 bits."""
-        return str(self.plain["dtype"]) if self.recipe.get("quantization") == "nf4" else ""
+        return self.facts.dtype if self.recipe.get("quantization") == "nf4" else ""
 
 
 def read_run(path: Path, base: Path | None = None) -> Run:
@@ -75,25 +74,16 @@ def read_run(path: Path, base: Path | None = None) -> Run:
         UsageError: a file is missing or unreadable; the message names it.
         ContractChanged: template, system prompt or tools are no longer what the run was trained with.
     """
-    file = path / "run.json"
-    try:
-        plain = json.loads(file.read_text(encoding="utf-8"))
-        if plain["schema"] != "run/v1":
-            raise UsageError(f"{file}: schema is {plain['schema']!r}", hint="this version reads run/v1")
-        template_name, contract = str(plain["template"]), str(plain["contract"])
-        folder = base or Path(plain["base"])
-    except OSError as error:
-        raise UsageError(f"cannot read {file}: {error}", hint="give a folder that `edgewright train` made") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{file}: not a run: {error!r}") from error
+    facts = read_run_facts(path)
+    folder = base or Path(facts.base)
     if not folder.is_dir():
         raise UsageError(f"the base model {folder} is not there", hint="give its folder with --base")
-    template = load_template(template_name)
+    template = load_template(facts.template)
     recipe = plain_values(read_yaml(path / "recipe.yaml", "recipe").root)
     if not isinstance(recipe, dict):
         raise UsageError(f"{path / 'recipe.yaml'}: not a mapping")
-    run = Run(path, plain, recipe, folder, template, contract)
-    require_contract(contract, contract_of(load_site(run.site_path), template).digest, f"run {path.name}")
+    run = Run(path, facts, recipe, folder, template)
+    require_contract(facts.contract, contract_of(load_site(run.site_path), template).digest, f"run {path.name}")
     return run
 
 
@@ -122,11 +112,11 @@ def provenance_of(run: Run) -> dict[str, Any]:
     base_files = sorted({path for pattern in _BASE_FILES for path in run.base.glob(pattern)})
     return {
         "schema": "export/v1",
-        "run": run.plain,
-        "contract": run.contract,
+        "run": asdict(run.facts),
+        "contract": run.facts.contract,
         "base": {"path": str(run.base), "sha256": {path.name: sha256_of(path) for path in base_files}},
         "adapter": {"sha256": {path.name: sha256_of(path) for path in sorted(run.adapter.glob("adapter_*"))}},
-        "data": run.plain.get("data", {}),
+        "data": asdict(run.facts.data),
         "recipe": (run.path / "recipe.yaml").read_text(encoding="utf-8"),
         "versions": installed_versions(TOOLS_USED),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -8,7 +8,6 @@ whose logits differ by rounding only may change places.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from edge_agent.engine.decoding_loop import DecodingLoop
 from edge_agent.engine.engine import Completion, Limits, Request, common_length, peak_resident_bytes, require_room
 from edge_agent.grammar.grammar import Grammar
 from edge_agent.grammar.token_mask import TEXT_SLICES, Matcher, Vocabulary
+from edge_agent.run_facts import RUN_FILE, read_run_facts
 from edge_agent.wire.chat_template import END_OF_TURN
 from finetune.inference.batch_decoding import ReplyBatch, States, new_cache
 from finetune.recipe import path_or_name
@@ -213,7 +213,12 @@ def _vocabulary_of(tokenizer: Any, model: Any, end_of_turn: str | None) -> Vocab
 
 
 def open_engine(
-    model: str, *, template: str = "chatml", device: Literal["cpu", "cuda"] = "cpu", load_in_4bit: bool = False
+    model: str,
+    *,
+    template: str = "chatml",
+    device: Literal["cpu", "cuda"] = "cpu",
+    load_in_4bit: bool = False,
+    adapter: str = "",
 ) -> HuggingFaceEngine:
     """Open a run folder with its base and adapter, a model folder, `starter`, or a name on the hub.
 
@@ -222,18 +227,16 @@ def open_engine(
         template: name of the chat template, for what is no run.
         device: where it runs.
         load_in_4bit: as NF4.
+        adapter: a folder that peft saved, for what is no run; "" for none.
 
     Raises:
         UsageError: not a model, or no such device.
         UnavailableError: the hub gave no model.
     """
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of optional kernels, as of a failure
-    run = Path(model) / "run.json"
-    if run.is_file():
-        facts = json.loads(run.read_text(encoding="utf-8"))
-        end_of_turn = END_OF_TURN[facts["template"]]
-        base, adapter = facts["base"], Path(model) / "adapter"
-    else:
-        end_of_turn = END_OF_TURN[template]
-        base, adapter = path_or_name(model), None
-    return HuggingFaceEngine(base, adapter, device=device, load_in_4bit=load_in_4bit, end_of_turn=end_of_turn)
+    base, folder = path_or_name(model), Path(adapter) if adapter else None
+    if (Path(model) / RUN_FILE).is_file():
+        run = read_run_facts(Path(model))
+        base, folder, template = run.base, Path(model) / "adapter", run.template
+    end_of_turn = END_OF_TURN[template]
+    return HuggingFaceEngine(base, folder, device=device, load_in_4bit=load_in_4bit, end_of_turn=end_of_turn)

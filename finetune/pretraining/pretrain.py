@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from devices.yaml_file import Strict, read_model, shipped_path
+from edge_agent.progress import ProgressBar
 from edge_agent.wire.chat_template import load_template
 from finetune.data.generator import Stage, make_branches, make_row
 from finetune.data.random_sites import random_site
@@ -102,7 +103,7 @@ def random_trees(recipe: PretrainRecipe, tokenizer: Any, worker: int = 0) -> Ite
             made += 1
 
 
-def pretrain(recipe: PretrainRecipe, out: Path, *, report: Callable[[str], None]) -> dict[str, Any]:
+def pretrain(recipe: PretrainRecipe, out: Path, *, progress: ProgressBar) -> dict[str, Any]:
     """Train tokenizer and model from scratch and write them to `out` in bfloat16.
 
     Returns:
@@ -121,9 +122,9 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, report: Callable[[str], None]
     tokenizer, model = _make_start(recipe)
     learner = _Learner(model, recipe, device, dtype)
     millions = learner.parameters / 1e6
-    report(f"starter: {millions:.2f} million parameters, {len(tokenizer)} tokens, on {device} in {dtype}")
+    progress.note(f"starter: {millions:.2f} million parameters, {len(tokenizer)} tokens, on {device} in {dtype}")
     trees = iter(_in_background(recipe, tokenizer))
-    _drill(learner, recipe, len(tokenizer), device, report)
+    _drill(learner, recipe, len(tokenizer), device, progress)
     model.config._attn_implementation = ATTENTION
     body = torch.compile(model.model, dynamic=True) if recipe.is_compiled else model.model
     seen_tokens, seen_branches, losses = 0, 0, []
@@ -139,10 +140,8 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, report: Callable[[str], None]
         if step % 20 == 19 or step + 1 == recipe.steps:
             seconds = time.monotonic() - started_s
             recent = losses[-20 * recipe.step_trees :]
-            report(
-                f"step {step + 1}/{recipe.steps}  assistant loss {sum(recent) / len(recent):.4f}  "
-                f"{seen_tokens / seconds:,.0f} tokens/s  {seconds / 60:.1f} min"
-            )
+            text = f"assistant loss {sum(recent) / len(recent):.4f}, {seen_tokens / seconds:,.0f} tokens/s"
+            progress.show(step + 1, recipe.steps, f"step {step + 1}/{recipe.steps}: {text}")
         if step % 200 == 199:
             _save(model, tokenizer, out)
     _save(model, tokenizer, out)
@@ -228,9 +227,7 @@ class _Learner:
         return cross_entropy(self._model(token_ids, use_cache=False).logits.flatten(0, 1).float(), labels.flatten())
 
 
-def _drill(
-    learner: _Learner, recipe: PretrainRecipe, vocabulary: int, device: str, report: Callable[[str], None]
-) -> None:
+def _drill(learner: _Learner, recipe: PretrainRecipe, vocabulary: int, device: str, progress: ProgressBar) -> None:
     from finetune.data.drills import make_drills
 
     rng = Random(f"drills-{recipe.seed}")
@@ -239,8 +236,9 @@ def _drill(
         loss = learner.loss_of(*(part.to(device) for part in make_drills(rng, vocabulary, rows, length)))
         learner.learn(loss)
         learner.take_step(recipe.learning_rate * min(1.0, (step + 1) / max(1, recipe.warmup_steps)))
-        if step % 20 == 19:
-            report(f"drill {step + 1}/{recipe.drill_steps}  loss {loss.item():.4f}")
+        if step % 20 == 19 or step + 1 == recipe.drill_steps:
+            text = f"drill {step + 1}/{recipe.drill_steps}: loss {loss.item():.4f}"
+            progress.show(step + 1, recipe.drill_steps, text)
 
 
 def _in_background(recipe: PretrainRecipe, tokenizer: Any) -> Any:

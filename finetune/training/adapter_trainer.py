@@ -23,8 +23,8 @@ from transformers import PrinterCallback, TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer, pack_dataset
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
+from edge_agent.progress import ProgressBar
 from finetune.data.encoded_rows import EncodedRows
-from finetune.progress_bar import StepProgress
 from finetune.recipe import Recipe
 from finetune.training.batch_order import BatchOrder, runs_of
 from finetune.training.memory_plan import most_tokens
@@ -37,7 +37,7 @@ SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_
 
 
 def build_trainer(
-    recipe: Recipe, machine: Machine, tokenizer: Any, rows: EncodedRows, held_out: EncodedRows, progress: StepProgress
+    recipe: Recipe, machine: Machine, tokenizer: Any, rows: EncodedRows, held_out: EncodedRows, progress: ProgressBar
 ) -> AdapterTrainer:
     """Return a trainer ready to train: rows, frozen base, fresh adapter. `held_out` is measured on and not trained."""
     training = recipe.training
@@ -111,7 +111,7 @@ def _of_batch(
 class Record(TrainerCallback):
     """Shows steps, writes metrics, measures on held-out rows, keeps the best adapter, stops when nothing is gained."""
 
-    def __init__(self, trainer: AdapterTrainer, progress: StepProgress) -> None:
+    def __init__(self, trainer: AdapterTrainer, progress: ProgressBar) -> None:
         self._trainer, self._progress, self._started_s = trainer, progress, 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -126,13 +126,14 @@ class Record(TrainerCallback):
             self._metrics.write()
         per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
         self._progress.note(f"{state.max_steps} steps of {per_step} rows, starting at step {state.global_step}")
-        self._progress.start(state.global_step, state.max_steps)
+        self._progress.start(state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Show and write a step with its loss; speed counts the tokens of rows, not padding."""
         if logs and "loss" in logs:
             speed = self._trainer.all_seen_tokens / (time.monotonic() - self._started_s)
-            self._progress.step(state.global_step, float(logs["loss"]), speed)
+            step = f"step {state.global_step}/{state.max_steps}: loss {float(logs['loss']):.4f}, {speed:,.0f} tokens/s"
+            self._progress.show(state.global_step, state.max_steps, step)
             numbers = {name: float(logs[name]) for name in ("loss", "grad_norm", "learning_rate") if name in logs}
             self._metrics.add(state.global_step, **numbers, tokens_per_s=speed, memory_mib=used_memory_mib())
 
@@ -172,7 +173,7 @@ def whole(weight: Tensor) -> Tensor:
 class RunTrainer:
     """What our trainers add to trl's: steps are shown and written, checkpoints are whole or absent."""
 
-    def set_up(self: Any, recipe: Recipe, progress: StepProgress) -> None:
+    def set_up(self: Any, recipe: Recipe, progress: ProgressBar) -> None:
         """Take what trl's constructor does not."""
         self.recipe, self.seen_tokens = recipe, 0
         self.remove_callback(PrinterCallback)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import set_seed
 from trl import DPOConfig, DPOTrainer
 
-from finetune.progress_bar import StepProgress
+from edge_agent.progress import ProgressBar
 from finetune.recipe import Preference, Recipe
 from finetune.training.adapter_trainer import RunTrainer, common_arguments
 from finetune.training.memory_plan import most_tokens
@@ -33,7 +33,7 @@ def build_preference_trainer(
     machine: Machine,
     tokenizer: Any,
     pairs: list[dict[str, list[int]]],
-    progress: StepProgress,
+    progress: ProgressBar,
 ) -> PreferenceTrainer:
     """Return a trainer ready to train: pairs, frozen base, and the adapter of an earlier run, twice."""
     adapter = Path(preference.start_from) / "adapter"

@@ -1,4 +1,4 @@
-"""What a training run leaves behind. `export` reads it, so its names and fields are a format: run/v1.
+"""What a training run leaves behind. `export` reads it, so its names are a format.
 
     OUT/adapter/        adapter_model.safetensors, adapter_config.json
     OUT/recipe.yaml     the complete recipe, as it ran
@@ -7,7 +7,7 @@
     OUT/metrics.jsonl   loss, gradient norm, rate, speed and memory of every step; losses on held-out rows
     OUT/tensorboard/    the same for TensorBoard, if training.tensorboard is true
     OUT/report.html     the loss curve, for people
-    OUT/run.json        what went in, what came out, and with which versions
+    OUT/run.json        what went in, what came out, and with which versions (edge_agent/run_facts.py)
     OUT/checkpoints/    the last ones
 
 A run works in OUT.part, which becomes OUT at its very end: what is called OUT is finished.
@@ -15,9 +15,7 @@ A run works in OUT.part, which becomes OUT at its very end: what is called OUT i
 
 from __future__ import annotations
 
-import json
 import shutil
-from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,72 +24,12 @@ from devices.durable import sha256_of, sync
 from devices.errors import UsageError
 from devices.site.site import site_path
 from edge_agent.engine.machine import installed_versions
+from edge_agent.run_facts import RUN_FILE, RunFacts
 from finetune.recipe import Recipe, load_recipe
 
-SCHEMA = "run/v1"
 METRICS, BEST, SAMPLE, BOARD = "metrics.jsonl", "best", "sample.jsonl", "tensorboard"
 SAMPLE_ROWS = 32  # the first of the data; held-out rows are its last
 PACKAGES = ("edgewright", "torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "tokenizers")
-
-
-@dataclass(frozen=True)
-class DataFacts:
-    """The rows a run was trained on; `rows` and `tokens` count what was kept."""
-
-    path: str
-    sha256: str
-    rows: int
-    tokens: int
-    trained_tokens: int
-    dropped: int
-
-
-@dataclass(frozen=True)
-class GeneralFacts:
-    """General data that was mixed in, and what became of its held-out rows: before training and after it.
-
-    Losses are means of all of them; `exact` counts how many of the `short` ones, whose replies have few tokens, are
-    said word for word.
-    """
-
-    data: str
-    rows: int
-    rejected: int
-    held_out_rows: int
-    loss_before: float
-    loss_after: float
-    short: int
-    exact_before: int
-    exact_after: int
-
-
-@dataclass(frozen=True)
-class RunFacts:
-    """The contents of run.json, apart from its schema. Losses are (step, mean loss of the trained tokens)."""
-
-    base: str
-    base_sha256: dict[str, str]
-    site: str
-    template: str
-    contract: str
-    data: DataFacts
-    versions: dict[str, str]
-    device: str
-    dtype: str
-    optimizer: str
-    trained_parameters: int
-    all_parameters: int
-    losses: tuple[tuple[int, float], ...]
-    held_out_losses: tuple[tuple[int, float], ...]
-    general: GeneralFacts | None
-    seconds: float
-    tokens_per_s: float
-    seed: int
-    processes: int
-
-    def to_json(self) -> str:
-        """Return the text of run.json."""
-        return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=2, ensure_ascii=False) + "\n"
 
 
 def part_of(out: Path) -> Path:
@@ -130,25 +68,11 @@ def open_run(recipe: Recipe, out: Path, *, resume: bool) -> None:
     (part / "data.sha256").write_text(_data_sha256(recipe), encoding="utf-8")
 
 
-def run_contract(run: Path) -> str:
-    """Return the digest of the contract that a finished run was trained for.
-
-    Raises:
-        UsageError: it is no finished run.
-    """
-    try:
-        return str(json.loads((run / "run.json").read_text(encoding="utf-8"))["contract"])
-    except (OSError, ValueError, KeyError) as error:
-        raise UsageError(
-            f"preference.start_from: {run} is no finished run", hint="edgewright train makes one"
-        ) from error
-
-
 def finish_run(out: Path, facts: RunFacts, page: str) -> None:
     """Write run.json and the page about it, make everything durable, and give the folder its name."""
     part = part_of(out)
     (part / "report.html").write_text(page, encoding="utf-8")
-    (part / "run.json").write_text(facts.to_json(), encoding="utf-8")
+    (part / RUN_FILE).write_text(facts.to_json(), encoding="utf-8")
     (part / "data.sha256").unlink(missing_ok=True)
     shutil.rmtree(part / BEST, ignore_errors=True)  # it is the adapter
     _rename_durably(part, out)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edge_agent.progress import duration_text
+from edge_agent.run_facts import RunFacts
 from finetune.pages import render_page
-from finetune.progress_bar import duration_text
-from finetune.training.run_folder import RunFacts
 
 WIDTH, HEIGHT = 960, 320
 SMOOTHED_STEPS = 20

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from devices.errors import GateError, UnavailableError, UsageError
 from devices.site.site import load_site
 from edge_agent.evaluation.cases import CASES, CASES_SEED, read_cases
+from edge_agent.progress import ProgressBar
+from edge_agent.run_facts import DataFacts, GeneralFacts, RunFacts, read_run_facts
 from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.contract import Contract, contract_of, require_contract
 from finetune.data.encoded_rows import EncodedRows, RowEncoder, encode_rows, spans
@@ -21,7 +23,6 @@ from finetune.data.generator import generate_cases
 from finetune.data.leakage import find_leaks, require_no_leaks
 from finetune.data.preference_pairs import both_replies, encode_pairs, read_pairs
 from finetune.data.rows import Row, read_rows
-from finetune.progress_bar import StepProgress
 from finetune.recipe import General, Recipe
 from finetune.training.free_memory import is_out_of_memory
 from finetune.training.general import GeneralRows, encode_general
@@ -40,16 +41,12 @@ from finetune.training.quantized_base import (
 from finetune.training.run_folder import (
     BEST,
     METRICS,
-    DataFacts,
-    GeneralFacts,
-    RunFacts,
     base_sha256,
     file_sha256,
     finish_run,
     last_checkpoint,
     open_run,
     part_of,
-    run_contract,
     tool_versions,
 )
 from finetune.training.run_report import run_page
@@ -62,7 +59,7 @@ class Interrupted(UnavailableError):
     """The run stopped before its end; its last checkpoint is usable."""
 
 
-def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | None = None) -> RunFacts:
+def train_run(recipe: Recipe, *, resume: bool = False, progress: ProgressBar | None = None) -> RunFacts:
     """Train an adapter as the recipe says and leave a run folder (run_folder.py) at recipe.out.
 
     Under `accelerate launch` each process trains on its share of every step's rows, which are then training.batch_rows
@@ -80,7 +77,7 @@ def train_run(recipe: Recipe, *, resume: bool = False, progress: StepProgress | 
         GateError: the data has seen evaluation cases; or the run is finished, and the loss on general rows rose by
             more than the recipe allows.
     """
-    progress = progress or StepProgress(sys.stderr if is_first_process() else io.StringIO())
+    progress = progress or ProgressBar(sys.stderr if is_first_process() else io.StringIO())
     run = _prepare(recipe, progress)
     if is_first_process():
         open_run(recipe, run.out, resume=resume)
@@ -101,16 +98,24 @@ class _Prepared:
 
     recipe: Recipe
     fitted: Recipe
-    contract: Contract
     machine: Machine
     processes: Any
-    tokenizer: Any
-    data: TrainingData
-    planner: Planner
+    inputs: _Inputs
 
     @property
     def out(self) -> Path:
         return Path(self.recipe.out)
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What a run goes in with, beside the model: `free` is the memory there is for it, None if not known."""
+
+    contract: Contract
+    tokenizer: Any
+    data: TrainingData
+    planner: Planner
+    free: int | None
 
 
 @dataclass(frozen=True)
@@ -124,14 +129,10 @@ class _Fitted:
     seconds: float
 
 
-def _prepare(recipe: Recipe, progress: StepProgress) -> _Prepared:
+def _prepare(recipe: Recipe, progress: ProgressBar) -> _Prepared:
     """Check and load everything but the model; raise before any weight is loaded if memory will not do."""
     from accelerate import PartialState
 
-    import finetune.training.adapter_trainer  # noqa: F401  # what training has loaded is counted
-    from finetune.training.memory_plan import free_for
-
-    contract = contract_of(load_site(recipe.site), load_template(recipe.template))
     machine = _choose_machine(recipe, progress)
     if is_sharded() and (recipe.training.share_prefix or recipe.preference):
         raise UsageError(
@@ -141,24 +142,36 @@ def _prepare(recipe: Recipe, progress: StepProgress) -> _Prepared:
     if machine.device == "cpu":
         prepare_processor()
     processes = PartialState(cpu=machine.device == "cpu")
+    inputs = _load_inputs(recipe, machine, progress)
+    fitted = inputs.planner.fit(recipe, inputs.free)
+    _require_fit(inputs.planner.shortage(fitted, inputs.free))
+    if machine.device == "cpu":
+        keep_freed_memory(inputs.planner.has_plenty(fitted, inputs.free))
+    return _Prepared(recipe, fitted, machine, processes, inputs)
+
+
+def _load_inputs(recipe: Recipe, machine: Machine, progress: ProgressBar) -> _Inputs:
+    import finetune.training.adapter_trainer  # noqa: F401  # what training has loaded is counted
+    from finetune.training.memory_plan import Planner, free_for
+
+    contract = contract_of(load_site(recipe.site), load_template(recipe.template))
     tokenizer = load_tokenizer(recipe)
     data = _load_data(recipe, contract, tokenizer, progress)
-    planner = _planner(recipe, machine, data)
-    fitted = planner.fit(recipe, free := free_for(machine))
-    _require_fit(planner.shortage(fitted, free))
-    if machine.device == "cpu":
-        keep_freed_memory(planner.has_plenty(fitted, free))
-    return _Prepared(recipe, fitted, contract, machine, processes, tokenizer, data, planner)
+    if recipe.preference:
+        planner = Planner(machine, both_replies(data.pairs), load_config(recipe), replies=2)
+    else:
+        planner = Planner(machine, data.trained, load_config(recipe))
+    return _Inputs(contract, tokenizer, data, planner, free_for(machine))
 
 
-def _fit(run: _Prepared, checkpoint: Path | None, progress: StepProgress) -> _Fitted:
+def _fit(run: _Prepared, checkpoint: Path | None, progress: ProgressBar) -> _Fitted:
     """Load the base and train; UnavailableError with what would help if memory runs out."""
     trainer = None
     try:
         trainer = _build_trainer(run, progress)
         trained, total = count_parameters(trainer.model)
         progress.note(f"trained parameters {trained:,} of {total:,} ({trained / total:.2%})")
-        general_before = _measure_general(trainer, run.data.general)  # of a fresh adapter: the base
+        general_before = _measure_general(trainer, run.inputs.data.general)  # of a fresh adapter: the base
         progress.note(f"at most {run.fitted.training.batch_tokens} tokens through the layers at once")
         started_s = time.monotonic()
         _train(trainer, checkpoint, part_of(run.out), progress)
@@ -168,24 +181,25 @@ def _fit(run: _Prepared, checkpoint: Path | None, progress: StepProgress) -> _Fi
         traceback.clear_frames(error.__traceback__)  # what they hold is needed to say what helps
         where = f"at step {trainer.state.global_step}" if trainer else "loading the base"
         name = "GPU memory" if run.machine.device == "cuda" else "memory"
-        raise UnavailableError(f"out of {name} {where}", hint=run.planner.hint(run.fitted)) from error
+        raise UnavailableError(f"out of {name} {where}", hint=run.inputs.planner.hint(run.fitted)) from error
     return _Fitted(trainer, trained, total, general_before, time.monotonic() - started_s)
 
 
-def _build_trainer(run: _Prepared, progress: StepProgress) -> Any:
+def _build_trainer(run: _Prepared, progress: ProgressBar) -> Any:
+    tokenizer, data = run.inputs.tokenizer, run.inputs.data
     if run.recipe.preference:
         from finetune.training.preference_trainer import build_preference_trainer
 
-        pairs, preference = run.data.pairs, run.recipe.preference
-        return build_preference_trainer(run.fitted, preference, run.machine, run.tokenizer, pairs, progress)
+        preference, pairs = run.recipe.preference, data.pairs
+        return build_preference_trainer(run.fitted, preference, run.machine, tokenizer, pairs, progress)
     from finetune.training.adapter_trainer import build_trainer
 
-    return build_trainer(run.fitted, run.machine, run.tokenizer, run.data.trained, run.data.held_out, progress)
+    return build_trainer(run.fitted, run.machine, tokenizer, data.trained, data.held_out, progress)
 
 
-def _save(run: _Prepared, fitted: _Fitted, progress: StepProgress) -> RunFacts:
+def _save(run: _Prepared, fitted: _Fitted, progress: ProgressBar) -> RunFacts:
     """Write the adapter, the best one if that was kept, and return what the run was."""
-    recipe, data, machine, trainer = run.recipe, run.data, run.machine, fitted.trainer
+    recipe, data, machine, trainer = run.recipe, run.inputs.data, run.machine, fitted.trainer
     if (best := part_of(run.out) / BEST).exists():
         trainer.load_adapter(best)
     trainer.save_adapter(part_of(run.out) / "adapter")
@@ -196,7 +210,7 @@ def _save(run: _Prepared, fitted: _Fitted, progress: StepProgress) -> RunFacts:
         base_sha256=base_sha256(recipe.base_path_or_name),
         site=recipe.site,
         template=recipe.template,
-        contract=run.contract.digest,
+        contract=run.inputs.contract.digest,
         data=DataFacts(
             path=recipe.data,
             sha256=file_sha256(Path(recipe.data)),
@@ -249,12 +263,12 @@ class TrainingData:
     pairs: list[dict[str, list[int]]]
 
 
-def _load_data(recipe: Recipe, contract: Contract, tokenizer: Any, progress: StepProgress) -> TrainingData:
+def _load_data(recipe: Recipe, contract: Contract, tokenizer: Any, progress: ProgressBar) -> TrainingData:
     _require_unseen(recipe)
     limit = recipe.training.max_tokens
     if recipe.preference:
         start = Path(recipe.preference.start_from)
-        require_contract(run_contract(start), contract.digest, f"run {start}")
+        require_contract(read_run_facts(start).contract, contract.digest, f"run {start}")
         encoder = RowEncoder(contract.template, tokenizer, limit)
         pairs, rows = encode_pairs(Path(recipe.data), contract.system_text, encoder)
         progress.note(f"{len(pairs)} pairs, going on from {start}")
@@ -292,7 +306,7 @@ def _measure_general(trainer: Any, general: GeneralRows | None) -> tuple[float, 
 
 
 def _general_facts(
-    recipe: General | None, rows: GeneralRows | None, before: tuple[float, int], trainer: Any, progress: StepProgress
+    recipe: General | None, rows: GeneralRows | None, before: tuple[float, int], trainer: Any, progress: ProgressBar
 ) -> GeneralFacts | None:
     if recipe is None or rows is None:
         return None
@@ -330,30 +344,23 @@ class DryRun:
     shortage: tuple[str, str]
 
 
-def dry_run(recipe: Recipe, progress: StepProgress | None = None) -> DryRun:
+def dry_run(recipe: Recipe, progress: ProgressBar | None = None) -> DryRun:
     """Check all that training checks before it starts, and plan it; loads no weights and writes nothing.
 
     Raises:
         UsageError, UnavailableError, GateError: as train_run.
     """
-    import finetune.training.adapter_trainer  # noqa: F401  # what training has loaded is counted
-    from finetune.training.memory_plan import free_for
-
-    progress = progress or StepProgress()
-    machine = _choose_machine(recipe, progress)
-    contract = contract_of(load_site(recipe.site), load_template(recipe.template))
-    tokenizer = load_tokenizer(recipe)
-    data = _load_data(recipe, contract, tokenizer, progress)
-    rows = data.trained
-    planner = _planner(recipe, machine, data)
-    plan = planner.plan(recipe, free := free_for(machine))
+    progress = progress or ProgressBar()
+    inputs = _load_inputs(recipe, _choose_machine(recipe, progress), progress)
+    planner, free, rows = inputs.planner, inputs.free, inputs.data.trained
+    plan = planner.plan(recipe, free)
     shortage = planner.shortage(planner.fit(recipe, free), free)
-    count = len(rows.token_ids)
+    count, tokenizer = len(rows.token_ids), inputs.tokenizer
     examples = tuple(spans(rows.token_ids[at], rows.labels[at], tokenizer) for at in sorted({0, count // 2, count - 1}))
     return DryRun(plan, count, rows.dropped, max(map(len, rows.token_ids)), examples, shortage)
 
 
-def _choose_machine(recipe: Recipe, progress: StepProgress) -> Machine:
+def _choose_machine(recipe: Recipe, progress: ProgressBar) -> Machine:
     device = choose_device(recipe.device)
     optimizer, reason = choose_optimizer(recipe.training.optimizer, device)
     machine = Machine(device, choose_dtype(recipe.compute_dtype, device), optimizer)
@@ -363,7 +370,7 @@ def _choose_machine(recipe: Recipe, progress: StepProgress) -> Machine:
     return machine
 
 
-def _train(trainer: Any, checkpoint: Path | None, part: Path, progress: StepProgress) -> None:
+def _train(trainer: Any, checkpoint: Path | None, part: Path, progress: ProgressBar) -> None:
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except KeyboardInterrupt as error:
@@ -379,11 +386,3 @@ def _require_fit(shortage: tuple[str, str]) -> None:
     message, hint = shortage
     if message:
         raise UnavailableError(message, hint=hint)
-
-
-def _planner(recipe: Recipe, machine: Machine, data: TrainingData) -> Planner:
-    from finetune.training.memory_plan import Planner
-
-    if recipe.preference:
-        return Planner(machine, both_replies(data.pairs), load_config(recipe), replies=2)
-    return Planner(machine, data.trained, load_config(recipe))

@@ -86,7 +86,7 @@ def test_what_a_run_lacks_is_named(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no template is called 'none'"):
         read_run(run)
     change_run(run, schema="run/v2")
-    with pytest.raises(UsageError, match="run/v2"):
+    with pytest.raises(UsageError, match="schema: Input should be 'run/v1'"):
         read_run(run)
     (run / "run.json").write_text("{}", encoding="utf-8")
     with pytest.raises(UsageError, match="not a run"):

@@ -54,6 +54,33 @@ devices:
     driver: it
     at: {target_c: {holding: 0, scale: 0.1}, temperature_c: {input: 5, words: int16, scale: 0.1}}
 """,
+    "modbus, a gateway": """
+drivers: {it: {type: modbus, host: 127.0.0.1, port: PORT, unit: 255, timeout_s: 0.3}}
+devices:
+  lamp:
+    model: dimmable_light
+    driver: it
+    at:
+      "on": {unit: 2, holding: 7, bit: 9}
+      brightness: {unit: 2, holding: 7, bit: 1, bits: 7, write_function: 22}
+  blinds:
+    {model: blinds, driver: it, at: {position: {unit: 2, holding: 8, words: int64, word_order: BADC, scale: 0.001}}}
+  outlet: {model: switch, driver: it, at: {"on": {unit: 2, holding: 5, word_order: DCBA, bit: 15}}}
+  heating:
+    model: thermostat
+    driver: it
+    at:
+      target_c: {unit: 3, holding: 8, words: float32, word_order: DCBA}
+      temperature_c: {unit: 3, holding: 10, words: float64, word_order: CDAB, scale: 1.8, offset: 32}
+  motion: {model: motion_sensor, driver: it, at: {motion: {unit: 3, input: 0, words: uint32, bit: 31}}}
+  boiler:
+    kind: boiler
+    properties: {mode: {type: string, enum: [eco, heating]}, stage: {type: integer, minimum: 0, maximum: 15}}
+    at:
+      mode: {holding: 40000, words: string, registers: 4, word_order: BADC}
+      stage: {holding: 40006, bit: 4, bits: 4, words: uint64, word_order: CDAB}
+    driver: it
+""",
     "http, Shelly RPC": """
 drivers: {it: {type: http, url: "http://127.0.0.1:PORT", timeout_s: 0.3}}
 devices:

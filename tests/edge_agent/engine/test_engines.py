@@ -30,7 +30,7 @@ from edge_agent.wire.messages import Message, user_message
 from edge_agent.wire.parsing import Answer, ToolCalls, parse_reply
 from export.convert.gguf_writer import convert
 from finetune.data.generator import generate_cases
-from finetune.inference.huggingface_engine import HuggingFaceEngine
+from finetune.inference.huggingface_engine import HuggingFaceEngine, open_engine
 from finetune.recipe import STARTER_FOLDER
 from tests.tiny_base import make_tiny_base, make_tiny_run
 
@@ -222,6 +222,19 @@ def test_every_way_says_and_counts_what_one_alone_does(
         assert other.model_steps == one.model_steps or "speculative" in name or "parts" in name
     if "speculative" in name or "parts" in name:
         assert sum(other.model_steps for _, other in same) < sum(one.model_steps for one, _ in same)
+
+
+def test_a_run_is_opened_as_its_base_with_its_adapter(tmp_path: Path) -> None:
+    base = make_tiny_base(tmp_path / "base")
+    run = make_tiny_run(tmp_path / "run", base)
+    ways = {
+        "run": open_engine(str(run)),
+        "base and adapter": open_engine(str(base), adapter=str(run / "adapter")),
+        "base": open_engine(str(base)),
+    }
+    request = Request("Hello", None, Limits(reply_tokens=12))
+    said = {way: engine.generate([request])[0].token_ids for way, engine in ways.items()}
+    assert said["run"] == said["base and adapter"] != said["base"]
 
 
 def test_the_token_limit_stops(shared_engine: Engine) -> None:

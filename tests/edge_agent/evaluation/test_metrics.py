@@ -7,7 +7,7 @@ import pytest
 from edge_agent.agent.agent import ActionRecord
 from edge_agent.evaluation.cases import Case
 from edge_agent.evaluation.evaluation import CaseOutcome, evaluate, run_cases
-from edge_agent.evaluation.intervals import paired_difference, quantile, share_of, wilson
+from edge_agent.evaluation.intervals import paired_difference, share_of, wilson
 from edge_agent.evaluation.metrics import METRICS, compare, measure, measure_turns
 from edge_agent.evaluation.scoring import claims_success, is_same_value, reply_forms, score_case
 from tests.edge_agent.home_cases import (
@@ -217,13 +217,6 @@ def test_no_change_is_no_proof_of_none() -> None:
 def test_pairs_must_match() -> None:
     with pytest.raises(ValueError, match="zip"):
         paired_difference([True], [True, False])
-
-
-def test_quantile() -> None:
-    assert quantile([1, 2, 3, 4], 0.5) == 2.5
-    assert quantile([3, 1, 2], 1.0) == 3
-    assert quantile([1.0, 2.0], 0.95) == pytest.approx(1.95)
-    assert quantile([7.0], 0.95) == 7.0
 
 
 def measured(failing: dict[str, tuple[str, ...]]):  # type: ignore[no-untyped-def]

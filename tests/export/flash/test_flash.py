@@ -28,9 +28,9 @@ from edge_agent.bundle import (
     open_bundle,
     verify_files,
 )
+from edge_agent.progress import Progress
 from export.flash import flash as flashing
 from export.flash.flash import flash, install, rollback
-from export.progress import Progress
 from tests.tiny_bundle import make_tiny_bundle, parse_sites_once, rewrite_manifest
 
 ROOT = Path(__file__).parents[3]

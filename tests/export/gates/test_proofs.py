@@ -96,8 +96,6 @@ def test_the_better_base_is_kept(tiny: Tiny, tmp_path: Path) -> None:
     run = Path(shutil.copytree(tiny.run, tmp_path / "run"))
     recipe = (run / "recipe.yaml").read_text(encoding="utf-8")
     (run / "recipe.yaml").write_text(recipe + "quantization: nf4\n", encoding="utf-8")
-    plain = json.loads((run / "run.json").read_text(encoding="utf-8")) | {"dtype": "float32"}
-    (run / "run.json").write_text(json.dumps(plain), encoding="utf-8")
     export = export_run(run, ["Q8_0"], tmp_path / "b", options=ExportOptions(merge_base="better"))
     losses = {kind: found["loss"] for kind, found in export["gates"]["merge_base"].items()}
     assert export["merge_base"] == min(losses, key=lambda kind: losses[kind]) and len(set(losses.values())) == 2

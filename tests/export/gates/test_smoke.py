@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 
@@ -11,10 +10,12 @@ import pytest
 from devices.errors import UsageError
 from devices.site.site import load_site
 from edge_agent.evaluation.cases import write_cases
+from edge_agent.run_facts import RUN_FILE
 from edge_agent.wire.chat_template import load_template
 from export.gates.smoke import SMOKE_CASES, asked_in, choose_cases, read_own_cases, record_smoke, rows_of, words_of
 from finetune.data.generator import generate_cases, generate_rows
 from finetune.data.rows import write_rows
+from tests.tiny_base import data_facts, tiny_facts
 
 SITE = load_site("home")
 
@@ -44,7 +45,8 @@ def test_requests_of_training_are_read(tmp_path: Path) -> None:
     assert len(found) > 10 and all("\n" not in words and words == words.lower() for words in found)
     assert not any(words.startswith("state") for words in found)  # what the person said, not the state before it
     assert not set(asked_in(tmp_path / "gone.jsonl"))
-    (tmp_path / "run.json").write_text(json.dumps({"data": {"path": f"{tmp_path}/all.jsonl"}}), encoding="utf-8")
+    facts = tiny_facts(data=data_facts(path=f"{tmp_path}/all.jsonl"))
+    (tmp_path / RUN_FILE).write_text(facts.to_json(), encoding="utf-8")
     assert rows_of(tmp_path) == [tmp_path / "sample.jsonl", tmp_path / "all.jsonl"]
     (tmp_path / "all.jsonl").write_text("[1]\n", encoding="utf-8")
     with pytest.raises(UsageError, match=r"all\.jsonl:1: not a conversation"):

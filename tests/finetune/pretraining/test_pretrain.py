@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from devices.errors import UsageError
+from edge_agent.progress import ProgressBar
 from edge_agent.wire.markers import MARKERS
 from finetune.data.rows import IGNORED
 from finetune.pretraining.pretrain import _make_start, load_pretrain_recipe, pretrain, random_rows, random_trees
@@ -36,8 +38,8 @@ def test_a_wrong_name_is_told_the_right_ones() -> None:
 
 
 def test_a_few_steps_leave_a_model_that_loads_with_its_tokenizer_card_and_figures(tmp_path: Path) -> None:
-    lines: list[str] = []
-    figures = pretrain(RECIPE, tmp_path / "base", report=lines.append)
+    shown = io.StringIO()
+    figures = pretrain(RECIPE, tmp_path / "base", progress=ProgressBar(shown))
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base")
     assert model.dtype == torch.bfloat16 and model.config.vocab_size == len(tokenizer) == figures["vocabulary"]
@@ -54,7 +56,7 @@ def test_a_few_steps_leave_a_model_that_loads_with_its_tokenizer_card_and_figure
     card = (tmp_path / "base" / "README.md").read_text(encoding="utf-8")
     assert f"{figures['tokens']:,} seen in 3 steps" in card and "Limits" in card
     assert "edgewright_tree" not in (tmp_path / "base" / "config.json").read_text(encoding="utf-8")
-    assert lines[-1].startswith("step 3/3")
+    assert shown.getvalue().splitlines()[-1].startswith("step 3/3")
 
 
 def test_trees_are_those_of_seed_and_worker_and_workers_share_them() -> None:

@@ -11,10 +11,10 @@ import pytest
 from transformers import AutoTokenizer
 
 from devices.errors import GateError, UsageError
+from edge_agent.progress import ProgressBar
 from edge_agent.wire.chat_template import load_template
 from finetune.data.encoded_rows import RowEncoder
 from finetune.data.rows import IGNORED, Row, write_rows
-from finetune.progress_bar import StepProgress
 from finetune.recipe import General, Recipe
 from finetune.training.general import encode_general
 from finetune.training.prefix_loss import exact_rows
@@ -110,7 +110,7 @@ def test_a_run_says_what_was_forgotten_and_can_fail_for_it(base: Path, tmp_path:
                 "general": {"data": str(source), "share": 0.5, "held_out_rows": 5, "max_rise": most},
             }
         )
-        train_run(recipe, progress=StepProgress(io.StringIO()))
+        train_run(recipe, progress=ProgressBar(io.StringIO()))
         return json.loads((tmp_path / name / "run.json").read_text(encoding="utf-8"))["general"]
 
     learnt = run("learnt", "It is 7.", 0.0)

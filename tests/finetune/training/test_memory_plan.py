@@ -16,11 +16,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaC
 
 from devices.errors import UnavailableError
 from devices.site.site import load_site
+from edge_agent.progress import ProgressBar
 from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.contract import contract_of
 from finetune.data.encoded_rows import EncodedRows, encode_rows
 from finetune.data.rows import IGNORED, Row, write_rows
-from finetune.progress_bar import StepProgress
 from finetune.recipe import Lora, Recipe, load_recipe
 from finetune.training.cpu_attention import CPU_ATTENTION
 from finetune.training.memory_plan import AUTO_TOKENS, Planner
@@ -105,12 +105,12 @@ def test_real_shapes_fit_a_24_gb_card_with_gradient_checkpointing(shape: dict[st
 
 def test_a_dry_run_plans_the_steps_that_training_takes_and_writes_nothing(base: Path, tmp_path: Path) -> None:
     recipe = recipe_for(base, tmp_path)
-    found = dry_run(recipe, StepProgress(io.StringIO()))
+    found = dry_run(recipe, ProgressBar(io.StringIO()))
     assert not Path(recipe.out).exists() and not part_of(Path(recipe.out)).exists()
     assert found.rows == 9 and len(found.examples) == 3 and found.plan.seconds > 0
     trained = "".join(text for text, is_trained in found.examples[0] if is_trained)
     assert trained.startswith("<think>") and trained.endswith("<|im_end|>")
-    facts = train_run(recipe, progress=StepProgress(io.StringIO()))
+    facts = train_run(recipe, progress=ProgressBar(io.StringIO()))
     assert found.plan.steps == len(facts.losses)
 
 
@@ -196,7 +196,7 @@ def test_out_of_memory_says_what_helps_most(base: Path, tmp_path: Path, monkeypa
 
     monkeypatch.setattr(AdapterTrainer, "train", train)
     with pytest.raises(UnavailableError, match="out of memory at step 0") as caught:
-        train_run(recipe_for(base, tmp_path, share_prefix=False), progress=StepProgress(io.StringIO()))
+        train_run(recipe_for(base, tmp_path, share_prefix=False), progress=ProgressBar(io.StringIO()))
     saved = dict(hint.split(" saves about ") for hint in caught.value.hint.split("; "))
     assert any(name.startswith("training.batch_tokens=") for name in saved)
     assert "training.gradient_checkpointing=true training.share_prefix=false" in saved

@@ -15,13 +15,13 @@ from safetensors.torch import load_file
 from devices.errors import RefusedError, UsageError
 from devices.site.site import load_site
 from edge_agent.evaluation.model_processes import Placement
+from edge_agent.progress import ProgressBar
 from edge_agent.wire.messages import body_of
 from finetune.data import generator as conversations
 from finetune.data.generator import draw_plan, generate_practice
 from finetune.data.phrases import is_held_out
 from finetune.data.preference_pairs import Pair, find_pairs, read_pairs
 from finetune.data.rows import Row, write_lines, write_rows
-from finetune.progress_bar import StepProgress
 from finetune.recipe import Recipe, load_recipe
 from finetune.training.train import dry_run, train_run
 from tests.tiny_base import make_tiny_base, make_tiny_run
@@ -78,7 +78,7 @@ def test_practice_has_no_held_out_phrasing(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_training_prefers_what_is_right_and_keeps_the_run_s_form(folder: Path, tmp_path: Path) -> None:
-    facts = train_run(recipe_in(folder, tmp_path / "out"), progress=StepProgress(io.StringIO()))
+    facts = train_run(recipe_in(folder, tmp_path / "out"), progress=ProgressBar(io.StringIO()))
     losses = [loss for _, loss in facts.losses]
     assert losses[0] == pytest.approx(math.log(2), abs=0.02)  # where it starts it is its own reference
     assert losses[-1] < 0.5
@@ -93,14 +93,14 @@ def test_training_prefers_what_is_right_and_keeps_the_run_s_form(folder: Path, t
 
 def test_a_run_of_another_contract_and_a_wrong_pair_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="run"):
-        train_run(recipe_in(folder, tmp_path / "out", site="greenhouse"), progress=StepProgress(io.StringIO()))
+        train_run(recipe_in(folder, tmp_path / "out", site="greenhouse"), progress=ProgressBar(io.StringIO()))
     lines = (folder / "pairs.jsonl").read_text(encoding="utf-8").splitlines()
     plain = json.loads(lines[1])
     write_lines(
         folder / "same.jsonl", [lines[0], json.dumps(plain | {"rejected": ""} | {"chosen": plain["prompt"][0]})]
     )
     with pytest.raises(UsageError, match=r"same\.jsonl:2: not a pair"):
-        train_run(recipe_in(folder, tmp_path / "out", data="same.jsonl"), progress=StepProgress(io.StringIO()))
+        train_run(recipe_in(folder, tmp_path / "out", data="same.jsonl"), progress=ProgressBar(io.StringIO()))
 
 
 def test_the_recipe_says_what_goes_together() -> None:
@@ -111,7 +111,7 @@ def test_the_recipe_says_what_goes_together() -> None:
 
 def test_a_plan_counts_both_replies_of_a_pair(folder: Path, tmp_path: Path) -> None:
     recipe = recipe_in(folder, tmp_path / "run")
-    progress = StepProgress(io.StringIO())
+    progress = ProgressBar(io.StringIO())
     pairs = dry_run(recipe, progress).plan
     rows = [Row((), (*pair.prompt, pair.chosen)) for _, pair in read_pairs(folder / "pairs.jsonl")]
     write_rows(tmp_path / "rows.jsonl", rows)

@@ -6,12 +6,12 @@ import pytest
 
 from devices.errors import UsageError
 from devices.site.site import load_site
+from edge_agent.progress import ProgressBar
 from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.contract import contract_of
 from edge_agent.wire.messages import Message
 from finetune.data.encoded_rows import encode_rows
 from finetune.data.rows import IGNORED, Row, write_rows
-from finetune.progress_bar import StepProgress
 from finetune.recipe import Recipe
 from finetune.training.run_folder import part_of
 from finetune.training.run_report import HEIGHT, WIDTH, plot_of
@@ -72,14 +72,14 @@ def test_the_plot_has_every_loss_between_its_axes():
     assert plot_of([(1, 0.0)], []).dots == []
 
 
-class StopAt(StepProgress):
+class StopAt(ProgressBar):
     """Presses Ctrl-C once a step is done."""
 
     def __init__(self, step: int) -> None:
         super().__init__(io.StringIO())
         self._stop = step
 
-    def step(self, done: int, loss: float, tokens_per_s: float) -> None:
+    def show(self, done: int, total: int, text: str) -> None:
         if done == self._stop:
             raise KeyboardInterrupt
 
@@ -88,7 +88,7 @@ def test_a_run_learns_and_leaves_its_folder(base, data, tmp_path):
     import torch
 
     shown = io.StringIO()
-    facts = train_run(recipe_for(base, data, tmp_path / "run", steps=4), progress=StepProgress(shown))
+    facts = train_run(recipe_for(base, data, tmp_path / "run", steps=4), progress=ProgressBar(shown))
     out = tmp_path / "run"
     assert [step for step, _ in facts.losses] == [1, 2, 3, 4]
     assert facts.losses[-1][1] < facts.losses[0][1] - 0.2
@@ -165,7 +165,7 @@ def test_the_adapter_that_did_best_on_held_out_rows_is_kept(base, data, tmp_path
     shown = io.StringIO()
     settings = {"steps": 20, "learning_rate": 0.9, "schedule": "constant", "held_out_rows": 2, "checkpoint_every": 1}
     recipe = recipe_for(base, data, tmp_path / "run", held_out_every=1, patience=1, **settings)
-    facts = train_run(recipe, progress=StepProgress(shown))
+    facts = train_run(recipe, progress=ProgressBar(shown))
     losses = dict(facts.held_out_losses)
     best = min(losses, key=losses.__getitem__)
     assert list(losses) == list(range(1, best + 2)) and best + 1 < 20
