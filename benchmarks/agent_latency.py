@@ -124,11 +124,11 @@ class Scene:
         return command if isinstance(command, str) else self.agent.broker.execute(command).status
 
 
-def ours(model: Path, template: str, kept: str) -> Iterator[dict[str, Any]]:
+def ours(model: Path, template: str, cache: str) -> Iterator[dict[str, Any]]:
     """Calls by our engine, in a process of its own as on a box."""
     from edge_agent.engine.process import EngineProcess, EngineSettings
 
-    settings = EngineSettings(model, kept=Path(kept), identity=str(model), context_tokens=CONTEXT_TOKENS)
+    settings = EngineSettings(model, cache=Path(cache), identity=str(model), context_tokens=CONTEXT_TOKENS)
     with EngineProcess(settings) as engine:
         scene = Scene(template)
         grammar = scene.grammar
@@ -148,9 +148,9 @@ def ours(model: Path, template: str, kept: str) -> Iterator[dict[str, Any]]:
             }
 
 
-def llama_cpp_python(model: Path, template: str, kept: str) -> Iterator[dict[str, Any]]:
+def llama_cpp_python(model: Path, template: str, cache: str) -> Iterator[dict[str, Any]]:
     """Calls by llama-cpp-python's chat completion."""
-    del kept
+    del cache
     import llama_cpp
 
     llama = llama_cpp.Llama(str(model), n_ctx=CONTEXT_TOKENS, verbose=False, n_threads=threads_for(model))
@@ -198,10 +198,10 @@ def post(address: str, path: str, body: Any) -> Any:
 SIDES = {"ours": ours, "llama-cpp-python": llama_cpp_python}
 
 
-def run_side(side: str, model: Path, template: str, kept: str) -> list[dict[str, Any]]:
+def run_side(side: str, model: Path, template: str, cache: str) -> list[dict[str, Any]]:
     """Run one side in a process; the first call is timed from the start of that process."""
     command = [sys.executable, "-m", "benchmarks.agent_latency", "--side", side, "--model", str(model),
-               "--template", template, "--kept", kept]  # fmt: skip
+               "--template", template, "--cache", cache]  # fmt: skip
     started_s = time.perf_counter()
     calls: list[dict[str, Any]] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]) as process:
@@ -321,11 +321,11 @@ def bound(model: Path, calls: Sequence[dict[str, Any]], template: str) -> dict[s
 
 def measure(model: Path, template: str, rounds: int, binary: Path | None, folder: Path) -> dict[str, Any]:
     """Return every side's figures on one model, sides in turns, medians over rounds."""
-    runs: dict[str, list[dict[str, Any]]] = {"ours": [], "ours, nothing kept": [], "llama-cpp-python": []}
+    runs: dict[str, list[dict[str, Any]]] = {"ours": [], "ours, nothing cached": [], "llama-cpp-python": []}
     last: list[dict[str, Any]] = []
     for number in range(rounds):
-        fresh = str(folder / f"kept-{number}")
-        runs["ours, nothing kept"].append(summary(run_side("ours", model, template, fresh)))
+        fresh = str(folder / f"cache-{number}")
+        runs["ours, nothing cached"].append(summary(run_side("ours", model, template, fresh)))
         last = run_side("ours", model, template, fresh)
         runs["ours"].append(summary(last))
         runs["llama-cpp-python"].append(summary(run_side("llama-cpp-python", model, template, fresh)))
@@ -362,10 +362,10 @@ def main() -> int:
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--out", type=Path)
     parser.add_argument("--side", choices=list(SIDES), help=argparse.SUPPRESS)
-    parser.add_argument("--kept", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--cache", default="", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:
-        for call in SIDES[given.side](given.model, given.template, given.kept):
+        for call in SIDES[given.side](given.model, given.template, given.cache):
             print(json.dumps(call), flush=True)
         return 0
     models: dict[str, Any] = {}

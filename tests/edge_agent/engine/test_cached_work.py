@@ -1,4 +1,4 @@
-"""What an engine's process keeps for its next start, and that nothing wrong with it changes an answer."""
+"""What an engine's process caches for its next start, and that nothing wrong with it changes an answer."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def replies(completions: list[Completion]) -> list[tuple[int, ...]]:
 
 
 def start(starter: Path, folder: Path, identity: str = "one", **more: Any) -> EngineProcess:
-    return EngineProcess(EngineSettings(starter, kept=folder, identity=identity, **more))
+    return EngineProcess(EngineSettings(starter, cache=folder, identity=identity, **more))
 
 
-def test_what_was_evaluated_is_kept(
+def test_what_was_evaluated_is_cached(
     starter: Path, tmp_path: Path, simulation: Simulation, requests: list[Request]
 ) -> None:
     prefix = simulation.agent(World(SITE)).prefix
@@ -49,7 +49,7 @@ def test_what_was_evaluated_is_kept(
             assert replies(engine.generate(requests[:1])) == expected[:1]
 
 
-def test_killed_it_leaves_what_was_kept_before(
+def test_killed_it_leaves_what_was_cached_before(
     starter: Path, tmp_path: Path, simulation: Simulation, requests: list[Request]
 ) -> None:
     with start(starter, tmp_path) as engine:
