@@ -321,11 +321,11 @@ def bound(model: Path, calls: Sequence[dict[str, Any]], template: str) -> dict[s
 
 def measure(model: Path, template: str, rounds: int, binary: Path | None, folder: Path) -> dict[str, Any]:
     """Return every side's figures on one model, sides in turns, medians over rounds."""
-    runs: dict[str, list[dict[str, Any]]] = {"ours": [], "ours, nothing cached": [], "llama-cpp-python": []}
+    runs: dict[str, list[dict[str, Any]]] = {"ours": [], "ours, nothing kept": [], "llama-cpp-python": []}
     last: list[dict[str, Any]] = []
     for number in range(rounds):
         fresh = str(folder / f"cache-{number}")
-        runs["ours, nothing cached"].append(summary(run_side("ours", model, template, fresh)))
+        runs["ours, nothing kept"].append(summary(run_side("ours", model, template, fresh)))
         last = run_side("ours", model, template, fresh)
         runs["ours"].append(summary(last))
         runs["llama-cpp-python"].append(summary(run_side("llama-cpp-python", model, template, fresh)))

@@ -255,7 +255,7 @@ class EngineProcess:
             answer = receive(self._lines)
         except TimeoutError as error:
             raise _Stopped(f"hung (no answer for {limit_s:.0f} s)") from error
-        except (EOFError, OSError, ValueError, OverflowError, MemoryError) as error:  # or it was taken over
+        except (EOFError, OSError, ValueError) as error:
             raise self._stopped() from error
         finally:
             self._pipe.settimeout(None)

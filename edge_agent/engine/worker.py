@@ -26,33 +26,40 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
 from devices.errors import EdgeError
 
+LARGEST_BYTES = 1 << 32  # of a message: whatever a process that was taken over says, its parent takes no more
 _PR_SET_PDEATHSIG = 1
 
 
-def send(pipe: socket.socket, message: dict[str, Any], data: bytes = b"") -> None:
-    """Send one message, and bytes that it announces. Raises OSError if the other side is gone."""
+def send(pipe: socket.socket, message: dict[str, Any]) -> None:
+    """Send one message; bytes under "ok" come after it. Raises OSError if the other side is gone."""
+    data = message.get("ok")
+    if isinstance(data, bytes):
+        message = {"bytes": len(data)}
+    else:
+        data = b""
     pipe.sendall(json.dumps(message, ensure_ascii=False, allow_nan=False).encode() + b"\n" + data)
 
 
 def receive(lines: IO[bytes]) -> dict[str, Any]:
-    """Return the next message, or under "ok" the bytes that it announces.
+    """Return the next message; bytes that came after it are under "ok".
 
     Raises:
         EOFError: the other side is gone.
         TimeoutError: as the socket is set.
     """
-    line = lines.readline()
+    line = lines.readline(LARGEST_BYTES)
     if not line.endswith(b"\n"):
         raise EOFError
     message: dict[str, Any] = json.loads(line)
     if "bytes" in message:
-        message["ok"] = lines.read(message["bytes"])
+        message["ok"] = lines.read(min(message["bytes"], LARGEST_BYTES))
         if len(message["ok"]) < message["bytes"]:
             raise EOFError
     return message
@@ -63,9 +70,15 @@ class _Worker:
         self.engine: Any = None
 
     def answer(self, message: dict[str, Any]) -> Any:
-        handlers = {"open": self._open, "prime": self._prime, "prefill_idle": self._prefill_idle,
-                    "generate": self._generate, "state": self._state, "words": self._words,
-                    "memory": self._memory}  # fmt: skip
+        handlers: dict[str, Callable[[dict[str, Any]], Any]] = {
+            "open": self._open,
+            "prime": lambda asked: self.engine.prime(asked["prefix"]),
+            "prefill_idle": lambda asked: self.engine.prefill_idle(asked["prompt"]),
+            "generate": self._generate,
+            "state": lambda _: self.engine.state(),
+            "words": lambda _: self.engine.token_table.pack(),
+            "memory": lambda _: self.engine.memory_bytes(),
+        }
         return handlers[message["do"]](message)
 
     def _open(self, message: dict[str, Any]) -> None:
@@ -94,23 +107,6 @@ class _Worker:
             enter_sandbox()
         signal.signal(signal.SIGUSR1, lambda *_: self.engine.cancel())
 
-    def _prime(self, message: dict[str, Any]) -> bool:
-        was_known: bool = self.engine.prime(message["prefix"])
-        return was_known
-
-    def _prefill_idle(self, message: dict[str, Any]) -> None:
-        self.engine.prefill_idle(message["prompt"])
-
-    def _state(self, message: dict[str, Any]) -> bytes:
-        del message
-        state: bytes = self.engine.state()
-        return state
-
-    def _words(self, message: dict[str, Any]) -> bytes:
-        del message
-        words: bytes = self.engine.token_table.pack()
-        return words
-
     def _generate(self, message: dict[str, Any]) -> list[dict[str, Any]]:
         from edge_agent.engine.engine import Limits, Request
         from edge_agent.grammar.grammar import Grammar
@@ -122,11 +118,6 @@ class _Worker:
             limits = Limits(one["limits"]["reply_tokens"], one["limits"]["timeout_s"])
             requests.append(Request(one["prompt"], Grammar(grammar["lark"], facts) if grammar else None, limits))
         return [asdict(completion) for completion in self.engine.generate(requests)]
-
-    def _memory(self, message: dict[str, Any]) -> int:
-        del message
-        used: int = self.engine.memory_bytes()
-        return used
 
 
 def main() -> int:
@@ -145,18 +136,13 @@ def main() -> int:
             message = receive(lines)
         except (EOFError, OSError):
             return 0
-        data = b""
         try:
-            value = worker.answer(message)
-            if isinstance(value, bytes):
-                data, answer = value, {"bytes": len(value)}
-            else:
-                answer = {"ok": value}
+            answer = {"ok": worker.answer(message)}
         except EdgeError as error:
             answer = {"error": type(error).__name__, "message": str(error), "hint": error.hint}
         except MemoryError:
             answer = {"error": "UnavailableError", "message": "the engine is out of memory", "hint": ""}
-        send(pipe, answer, data)
+        send(pipe, answer)
 
 
 if __name__ == "__main__":

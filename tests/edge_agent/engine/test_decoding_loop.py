@@ -69,11 +69,11 @@ def work(
     options: ExportOptions,
     limit: int,
     how: How,
-    ngram_cache: NgramCache,
+    ngrams: NgramCache,
 ) -> Completion:
     """Make a reply as an engine does, and hold each question and what is kept against the text so far."""
     request = Request("", grammar, Limits(limit))
-    loop = DecodingLoop(request, PROMPT, how.reused, Matcher(vocabulary, grammar), how.draft_tokens, ngram_cache)
+    loop = DecodingLoop(request, PROMPT, how.reused, Matcher(vocabulary, grammar), how.draft_tokens, ngrams)
     evaluated = PROMPT[: how.reused]
     while loop.stop_reason is None:
         known, first, before = loop.pending + loop.draft, loop.first_wanted, len(evaluated)
@@ -158,11 +158,11 @@ CASES = {
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_what_counts_as_overruled(vocabulary: Vocabulary, case: Case) -> None:
     for how in EVERY_WAY:
-        ngram_cache = NgramCache()
+        ngrams = NgramCache()
         if how.draft_tokens:  # guesses are right
-            ngram_cache.note([*PROMPT[-GRAM:], *vocabulary.tokenizer.tokenize_str(case.text)])
+            ngrams.note([*PROMPT[-GRAM:], *vocabulary.tokenizer.tokenize_str(case.text)])
         grammar = Grammar(case.lark + "\n", case.facts)
-        found = work(vocabulary, grammar, case.options, case.limit, how, ngram_cache)
+        found = work(vocabulary, grammar, case.options, case.limit, how, ngrams)
         assert (found.text, found.stop_reason, found.overruled_tokens) == (
             case.text,
             case.stop_reason,
@@ -211,13 +211,13 @@ def by_the_rule(vocabulary: Vocabulary, options: ExportOptions, limit: int) -> t
 
 
 def test_the_count_is_the_same_however_a_reply_is_worked_out(vocabulary: Vocabulary) -> None:
-    ngram_cache, counts, steps = NgramCache(), set[int](), {0: 0, 1: 0, 5: 0}
+    ngrams, counts, steps = NgramCache(), set[int](), {0: 0, 1: 0, 5: 0}
     for seed in range(40):
         options, limit = wishes_of(seed), (8, 60)[seed % 2]
         reply, count = by_the_rule(vocabulary, options, limit)
         counts.add(count)
         for how in EVERY_WAY:
-            found = work(vocabulary, Grammar(LONG), options, limit, how, ngram_cache)
+            found = work(vocabulary, Grammar(LONG), options, limit, how, ngrams)
             assert (found.token_ids, found.overruled_tokens) == (reply, count), (seed, how)
             steps[how.draft_tokens] += found.model_steps
     assert len(counts) > 5 and steps[5] < steps[1] < steps[0]

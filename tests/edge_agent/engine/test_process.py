@@ -167,7 +167,7 @@ def test_killed_while_it_is_prefilled_it_starts_again(
 def test_a_message_that_is_cut_is_none() -> None:
     here, there = socket.socketpair()
     with here, there:
-        send(here, {"bytes": 5}, b"\x00\n{}\n")
+        send(here, {"ok": b"\x00\n{}\n"})
         send(here, {"ok": "two\nlines"})
         whole = there.recv(1000)
     pipe = io.BytesIO(whole)
@@ -175,6 +175,8 @@ def test_a_message_that_is_cut_is_none() -> None:
     for size in range(len(whole) - len('{"ok": "two\\nlines"}\n')):
         with pytest.raises(EOFError):
             receive(io.BytesIO(whole[:size]))
+    with pytest.raises(EOFError):
+        receive(io.BytesIO(b'{"bytes": %d}\n' % 10**30))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
