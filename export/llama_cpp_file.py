@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BATCH_TOKENS = 512
+THREADS = 4  # ggml.h, GGML_DEFAULT_N_THREADS: on two busy cores quicker than two threads
 
 
 def encode(rows: NDArray[float32], type_name: str, importance: NDArray[float32] | None = None) -> NDArray[uint8]:
@@ -70,14 +71,14 @@ class LlamaFile:
 
     def __init__(self, path: Path, context_tokens: int = BATCH_TOKENS, adapter: Path | None = None) -> None:
         from edge_agent.engine.autotune import Tuning
-        from edge_agent.engine.llama_cpp_model import LlamaModel, usable_cores
+        from edge_agent.engine.llama_cpp_model import LlamaModel
 
         require_gguf(path)
         self._model, self._context_tokens = LlamaModel(), context_tokens
         self.tokenize, self.is_end_of_generation = self._model.tokenize, self._model.is_end_of_generation
         try:
             self._model.load(path)
-            self._model.make_context(context_tokens, Tuning(threads=usable_cores(), batch_tokens=BATCH_TOKENS))
+            self._model.make_context(context_tokens, Tuning(threads=THREADS, batch_tokens=BATCH_TOKENS))
             if adapter:
                 self._model.apply_adapter(adapter)
         except BaseException as error:

@@ -127,7 +127,9 @@ class LlamaModel:
         self._vocabulary_size = llama_cpp.llama_vocab_n_tokens(self.vocab)
 
     def _default_threads(self) -> int:
-        return 1 if llama_cpp.llama_model_n_params(self._model) < SMALL_MODEL_PARAMETERS else usable_cores()
+        if llama_cpp.llama_model_n_params(self._model) < SMALL_MODEL_PARAMETERS:
+            return 1
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     def apply_adapter(self, adapter: Path) -> None:
         """Apply a LoRA adapter's GGUF file to the context. Raises UsageError if it is another model's."""
@@ -228,8 +230,3 @@ class LlamaModel:
             return True
         self.clear()
         return False
-
-
-def usable_cores() -> int:
-    """Return how many of the machine's cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
