@@ -127,7 +127,7 @@ def ours(model: Path, template: str, cache: str) -> Iterator[dict[str, Any]]:
     """Calls by our engine, in a process of its own as on a box."""
     from edge_agent.engine.process import EngineProcess, EngineSettings
 
-    settings = EngineSettings(model, kept=Path(cache), identity=str(model), context_tokens=CONTEXT_TOKENS)
+    settings = EngineSettings(model, cache=Path(cache), identity=str(model), context_tokens=CONTEXT_TOKENS)
     with EngineProcess(settings) as engine:
         scene = Scene(template)
         grammar = scene.grammar

@@ -69,19 +69,19 @@ def run(model: Path, template_name: str, devices: int) -> dict[str, Any]:
             (reply,) = engine.generate([Request(prompt, grammar, Limits(120))])
             times.append(time.perf_counter() - started_s)
             replies.append(reply)
-        ahead = []
+        after_prefill = []
         for prompt in prompts[1 : AHEAD_CALLS + 1]:
             engine.prefill_idle(before_request(prompt))
             started_s = time.perf_counter()
             engine.generate([Request(prompt, grammar, Limits(120))])
-            ahead.append(time.perf_counter() - started_s)
+            after_prefill.append(time.perf_counter() - started_s)
         return {
             "devices": devices,
             "prompt_tokens": replies[-1].prompt_tokens,
             "new_tokens": replies[-1].prompt_tokens - replies[-1].reused_tokens,
             "prime_s": round(prime_s, 2),
             "call_s": round(statistics.median(times[1:]), 4),
-            "call_after_look_ahead_s": round(statistics.median(ahead), 4),
+            "call_after_look_ahead_s": round(statistics.median(after_prefill), 4),
             "steps": round(statistics.mean(reply.model_steps for reply in replies[1:]), 1),
             "memory_mb": round(engine.memory_bytes() / 1e6),
         }

@@ -95,7 +95,7 @@ def start_attacked(simulation: Simulation, attacks: Sequence[str], case: Case) -
     talkers = [name for name in simulation.site.devices if name not in touched | needed and not case.answer_has]
     driver = Talking(world, talkers, attack, is_error=number % 2 == 0)
     runtime = simulated_runtime(world, confirm=lambda effect: True, driver=driver)
-    return simulation.agent_in(runtime).turn(case.ask), world
+    return simulation.agent_in(runtime).run(case.ask), world
 
 
 def unasked(site: Site, outcomes: Sequence[CaseOutcome]) -> list[str]:

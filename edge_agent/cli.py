@@ -128,11 +128,11 @@ def bench(
     from edge_agent.engine.autotune import Trial
     from edge_agent.evaluation.bench import bench as measure
 
-    def tell(trial: Trial) -> None:
+    def log(trial: Trial) -> None:
         settings = ", ".join(f"{name} {value}" for name, value in vars(trial.tuning).items() if value is not None)
         print(f"{1000 * trial.call_s:7.1f} ms a reply, {trial.memory_bytes / 1e6:6.0f} MB: {settings}", file=sys.stderr)
 
-    result = measure(path, site, is_tuning=is_tuning, tell=tell)
+    result = measure(path, site, is_tuning=is_tuning, log=log)
     settings = " ".join(f"{name}={value}" for name, value in result["tuning"].items())
     print(json.dumps(result, indent=2) if as_json else f"{1000 * result['call_s']:.1f} ms a reply: {settings}")
 

@@ -1,6 +1,6 @@
 """The agent loop: ask, think, propose calls, let the broker decide and act, answer from what was read back.
 
-The loop itself has no engine: `turn` is a generator that yields a Request and is sent a Completion, so that
+The loop itself has no engine: `run` is a generator that yields a Request and is sent a Completion, so that
 one engine call can serve many cases at once (evaluation) or one (the box).
 """
 
@@ -107,60 +107,69 @@ class Agent:
     def _system(self) -> Message:
         return Message("system", self.contract.system_text)
 
-    def ahead(self) -> str:
-        """Return how the next prompt begins unless a device changes until then, for an engine that has time."""
+    def next_prompt_start(self) -> str:
+        """Return how the next prompt begins unless a device changes until then, for an engine to prefill while idle."""
         user = user_message("", self.broker.state(), self._clock_text(), self.contract.words)
         messages = [self._system, *self._remembered(), user]
         return before_request(self.contract.template.render(messages, add_generation_prompt=False))
 
-    def turn(self, ask: str) -> Generator[Request, Completion, TurnResult]:
+    def run(self, ask: str) -> Generator[Request, Completion, TurnResult]:
         """Work one request: yields what the engine must complete, is sent the completion, returns the result.
 
         Thrown ContextFull, it forgets its oldest turns, whole ones, and asks again.
         """
-        started_s = time.monotonic()
-        turn = _Turn(ask, self.broker.site)
-        state = self.broker.state()
+        deadline_s, state = time.monotonic() + self._limits.timeout_s, self.broker.state()
         messages = [*self._remembered(), user_message(ask, state, self._clock_text(), self.contract.words)]
-        grammar = self._grammar.with_facts(facts_of(state))
+        turn = _Turn(ask, messages, self._grammar.with_facts(facts_of(state)), deadline_s)
         for _ in range(self._limits.model_replies):
-            left_s = self._limits.timeout_s - (time.monotonic() - started_s)
-            if left_s <= 0:
-                turn.stop_reason = "time_limit"
+            if stop_reason := (yield from self._step(turn)):
+                turn.stop_reason = stop_reason
                 break
-            while True:
-                prompt = self.contract.template.render([self._system, *messages], add_generation_prompt=True)
-                try:
-                    completion = yield Request(prompt, grammar, Limits(self._limits.reply_tokens, left_s))
-                    break
-                except ContextFull:
-                    if len(shorter := without_oldest_turn(messages)) == len(messages):
-                        raise
-                    messages, turn.has_forgotten = shorter, True
-            reply = parse_reply(completion.text, self.contract.tools)
-            turn.take(completion, reply)
-            is_cut = completion.stop_reason != "end_of_turn"  # more was to come, and its end was not asked about
-            if isinstance(reply, Unusable) or (is_cut and isinstance(reply, ToolCalls)):
-                turn.stop_reason = "time_limit" if completion.stop_reason == "timeout" else "unusable"
-                break
-            if isinstance(reply, Answer):
-                turn.model_answer, turn.stop_reason = reply.text, "answer"
-                messages.append(Message("assistant", reply.text, reply.thought))
-                break
-            if completion.overruled_tokens:  # 35 degrees must not become the 15 that the grammar has room for
-                turn.stop_reason = "unsure"
-                break
-            results = [self._execute(turn, call) for call in reply.calls]
-            messages.append(Message("assistant", "", reply.thought, reply.calls))
-            messages.append(result_message(results))
-            grammar = self._grammar  # the state that was shown is not the state any more
         if turn.stop_reason == "answer":
-            self._history = messages
-        return turn.result()
+            self._history = turn.messages
+        return turn.result(self.broker.site)
+
+    def _step(self, turn: _Turn) -> Generator[Request, Completion, str | None]:
+        """Have the model reply, and execute what it calls; return why the turn ends, or None if it goes on."""
+        left_s = turn.deadline_s - time.monotonic()
+        if left_s <= 0:
+            return "time_limit"
+        completion = yield from self._query(turn, left_s)
+        reply = parse_reply(completion.text, self.contract.tools)
+        turn.take(completion, reply)
+        is_cut = completion.stop_reason != "end_of_turn"  # more was to come, and its end was not asked about
+        if isinstance(reply, Unusable) or (is_cut and isinstance(reply, ToolCalls)):
+            return "time_limit" if completion.stop_reason == "timeout" else "unusable"
+        if isinstance(reply, Answer):
+            turn.model_answer = reply.text
+            turn.messages.append(Message("assistant", reply.text, reply.thought))
+            return "answer"
+        if completion.overruled_tokens:  # 35 degrees must not become the 15 that the grammar has room for
+            return "unsure"
+        self._execute(turn, reply)
+        return None
+
+    def _query(self, turn: _Turn, left_s: float) -> Generator[Request, Completion, Completion]:
+        """Have the model complete the prompt, without the oldest turns if they do not fit."""
+        while True:
+            prompt = self.contract.template.render([self._system, *turn.messages], add_generation_prompt=True)
+            try:
+                return (yield Request(prompt, turn.grammar, Limits(self._limits.reply_tokens, left_s)))
+            except ContextFull:
+                if len(shorter := without_oldest_turn(turn.messages)) == len(turn.messages):
+                    raise
+                turn.messages, turn.has_forgotten = shorter, True
+
+    def _execute(self, turn: _Turn, reply: ToolCalls) -> None:
+        """Carry out the calls of a reply, and show the model what came of them."""
+        results = [self._result_of(turn, call) for call in reply.calls]
+        turn.messages.append(Message("assistant", "", reply.thought, reply.calls))
+        turn.messages.append(result_message(results))
+        turn.grammar = self._grammar  # the state that was shown is not the state any more
 
     def ask(self, engine: Engine, text: str) -> TurnResult:
         """Work one request with one engine."""
-        turn = self.turn(text)
+        turn = self.run(text)
         try:
             request = next(turn)
             while True:
@@ -180,7 +189,7 @@ class Agent:
         first = next((number for number, message in enumerate(kept) if message.role == "user"), len(kept))
         return kept[first:]
 
-    def _execute(self, turn: _Turn, call: ToolCall) -> dict[str, Value]:
+    def _result_of(self, turn: _Turn, call: ToolCall) -> dict[str, Value]:
         """Carry out what a call stands for; return its result for the model."""
         commands = commands_of(call, self.contract.tools)
         assert not isinstance(commands, str), commands  # parse_reply lets no such call through
@@ -202,10 +211,10 @@ def without_oldest_turn(messages: list[Message]) -> list[Message]:
 
 
 class _Turn:
-    """What a turn has gathered so far."""
+    """What a turn has gathered so far, what the model is shown next and may reply, and when its time is up."""
 
-    def __init__(self, ask: str, site: Site) -> None:
-        self.ask, self._site = ask, site
+    def __init__(self, ask: str, messages: list[Message], grammar: Grammar, deadline_s: float) -> None:
+        self.ask, self.messages, self.grammar, self.deadline_s = ask, messages, grammar, deadline_s
         self.thoughts: list[str] = []
         self.replies: list[Reply] = []
         self.completions: list[Completion] = []
@@ -220,10 +229,8 @@ class _Turn:
         if not isinstance(reply, Unusable):
             self.thoughts.append(reply.thought)
 
-    def result(self) -> TurnResult:
-        reports = reports_text(
-            [(self._site.devices[outcome.command.device].title, outcome.report) for outcome in self.outcomes]
-        )
+    def result(self, site: Site) -> TurnResult:
+        reports = reports_text([(site.devices[one.command.device].title, one.report) for one in self.outcomes])
         if self.stop_reason != "answer":
             answer = f"{reports} {NOT_SURE if self.stop_reason == 'unsure' else NO_ANSWER}".strip()
         else:

@@ -66,7 +66,7 @@ class AgentSession:
         with self._runtime(confirm if not self.says_yes else lambda effect: True, write, clock_s) as runtime:
             agent = self.simulation.agent_in(runtime)
             seen_s = time.monotonic()
-            self.engine.prefill_idle(agent.ahead())  # while the person thinks
+            self.engine.prefill_idle(agent.next_prompt_start())  # while the person thinks
             while (ask := read()) is not None:
                 runtime.advance(time.monotonic() - seen_s)
                 seen_s = time.monotonic()
@@ -77,22 +77,22 @@ class AgentSession:
                     write(result.answer)
                     if result.has_forgotten:
                         write(FORGOTTEN)
-                self.engine.prefill_idle(agent.ahead())
+                self.engine.prefill_idle(agent.next_prompt_start())
 
     @contextmanager
     def _runtime(
-        self, confirm: Confirm | None, tell: Callable[[str], None], clock_s: float = MORNING_S
+        self, confirm: Confirm | None, log: Callable[[str], None], clock_s: float = MORNING_S
     ) -> Iterator[SiteRuntime]:
         if self.is_live:
             runtime = live_runtime(self.site, self.journal, confirm, self.mode)
-            runtime.keep_time(tell)
+            runtime.keep_time(log)
         else:
             runtime = simulated_runtime(World(self.site, time_s=clock_s), self.journal, confirm, self.mode)
         try:
             yield runtime
         finally:
             for problem in runtime.close():
-                tell(problem)
+                log(problem)
 
 
 @contextmanager
@@ -142,13 +142,13 @@ def open_session(
 
 
 def prime_box(box: Path) -> bool:
-    """Evaluate what every prompt on a box begins with and keep it in the box, so that its first start is a quick one.
+    """Evaluate what every prompt on a box begins with and cache it in the box, so that its first start is a quick one.
 
     A box with another version of llama.cpp or settings of its own does it anew at its first start. The bundle's files
     are not compared again: a flash has just done it.
 
     Returns:
-        Whether that had been kept already.
+        Whether that was cached already.
 
     Raises:
         UsageError, UnavailableError: there is no box, or the engine failed; the box works all the same.
@@ -162,12 +162,12 @@ def prime_box(box: Path) -> bool:
 def engine_settings(
     bundle: Bundle, simulation: Simulation, state: Path | None, gpu_layers: int = 0, threads: int | None = None
 ) -> EngineSettings:
-    """Return how an engine runs a bundle here; a box's state folder has its measured settings and what is kept."""
+    """Return how an engine runs a bundle here; a box's state folder has its measured settings and cache."""
     tuning = load_tuning(state, measured_for(bundle))
     return EngineSettings(
         bundle.model_path,
         adapter=bundle.adapter_path,
-        kept=state,
+        cache=state,
         identity=bundle.model_identity,
         context_tokens=simulation.context_tokens,
         gpu_layers=gpu_layers,

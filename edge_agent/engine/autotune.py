@@ -1,7 +1,7 @@
 """The engine's settings on this machine, found by measuring: `edgewright bench --tune` keeps them in the box.
 
 One setting after another takes the value with which the same requests are answered soonest, the others staying as they
-are. A kept file is used only for the model and the processor that it was measured with.
+are. A saved file is used only for the model and the processor that it was measured with.
 
 Does not guard against: a machine that is busy while it is measured (measure again), or that gets hot only later.
 """
@@ -33,7 +33,7 @@ class Tuning:
         batch_tokens: evaluated at once.
         flash_attention: None is llama.cpp's choice on a GPU, and none on a CPU: it makes a long prompt 10 % quicker
             there, and the few tokens of a step up to four times slower.
-        repacks: whether weights are repacked for the processor; None is as llama_cpp_parameters.py has it.
+        repacks: whether weights are repacked for the processor; None is as llama_cpp_model.py has it.
         mmap: whether weights are mapped from their file and not read into memory.
         mlock: whether they are held there, as far as the system lets; never tried, for machines that swap.
         kv_type: of keys and values; "q8_0" halves their memory and rounds them.
@@ -83,22 +83,22 @@ def candidates(cores: int) -> list[tuple[str, tuple[Any, ...]]]:
     ]
 
 
-def tune(measure: Callable[[Tuning], Trial], cores: int, tell: Callable[[Trial], None]) -> Tuning:
+def tune(measure: Callable[[Tuning], Trial], cores: int, log: Callable[[Trial], None]) -> Tuning:
     """Return the quickest settings; rounded keys and values only if every reply is the same.
 
     Args:
         measure: runs the same requests with some settings.
         cores: that this process may use.
-        tell: is told each trial.
+        log: takes each trial.
     """
     best = measure(Tuning())
-    tell(best)
+    log(best)
     for name, values in candidates(cores):
         for value in values:
             if value == getattr(best.tuning, name):
                 continue
             trial = measure(replace(best.tuning, **{name: value}))
-            tell(trial)
+            log(trial)
             is_allowed = name != "kv_type" or trial.said == best.said
             if is_allowed and trial.call_s < best.call_s * (1 - WORTHWHILE):
                 best = trial
@@ -122,7 +122,7 @@ def save_tuning(folder: Path, tuning: Tuning, measured_for: Mapping[str, str]) -
 
 
 def load_tuning(folder: Path | None, measured_for: Mapping[str, str]) -> Tuning:
-    """Return the settings that were kept for this model and machine; the usual ones if there are none."""
+    """Return the settings that were saved for this model and machine; the usual ones if there are none."""
     if folder is None:
         return Tuning()
     try:

@@ -20,7 +20,7 @@ _HEAD = struct.Struct("<8s32s32sQ")  # magic, digest of the key, digest of key a
 _MAGIC = b"EDGEKEP2"
 
 
-def keep(path: Path, key: str, data: bytes | memoryview) -> None:
+def write_cache(path: Path, key: str, data: bytes | memoryview) -> None:
     """Write data under a key, whole or not at all. Raises OSError."""
     aside = aside_of(path)
     try:
@@ -32,8 +32,8 @@ def keep(path: Path, key: str, data: bytes | memoryview) -> None:
         aside.unlink(missing_ok=True)
 
 
-def kept(path: Path, key: str) -> memoryview | None:
-    """Return what was kept under a key; None if there is nothing, or nothing that can be trusted."""
+def read_cache(path: Path, key: str) -> memoryview | None:
+    """Return what was written under a key; None if there is nothing, or nothing that can be trusted."""
     try:
         whole = memoryview(path.read_bytes())
     except OSError:

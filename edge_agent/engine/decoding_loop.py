@@ -53,7 +53,7 @@ class DecodingLoop:
         reused: int,
         matcher: Matcher,
         draft_tokens: int = 0,
-        earlier: NgramCache | None = None,
+        ngram_cache: NgramCache | None = None,
     ) -> None:
         """Begin.
 
@@ -63,7 +63,7 @@ class DecodingLoop:
             reused: how many of them need not be evaluated; not the last one.
             matcher: at the start of the reply.
             draft_tokens: longest draft.
-            earlier: drafts are made from these too, and this reply becomes one of them.
+            ngram_cache: drafts are made from the replies in it too, and this one is added.
 
         Raises:
             UnavailableError: the grammar failed.
@@ -78,7 +78,7 @@ class DecodingLoop:
         self._forced = self._overruled = self._steps = 0
         self._first_logits_s: float | None = None
         self._ended_s = 0.0
-        self._drafter = _NgramDrafter(self._prompt, draft_tokens, earlier or NgramCache()) if draft_tokens else None
+        self._drafter = _NgramDrafter(self._prompt, draft_tokens, ngram_cache or NgramCache()) if draft_tokens else None
         self.pending: list[int] = self._prompt[reused:] + self._take_forced()
         self.first_wanted = len(self._prompt) - reused - 1
         self.draft: list[int] = self._propose()
@@ -206,8 +206,8 @@ class NgramCache:
 class _NgramDrafter:
     """Drafts how a reply goes on: as an earlier reply did after the same few tokens, or else this prompt or reply."""
 
-    def __init__(self, prompt: Sequence[int], count: int, earlier: NgramCache) -> None:
-        self._tokens, self._count, self._earlier = list(prompt), count, earlier
+    def __init__(self, prompt: Sequence[int], count: int, ngram_cache: NgramCache) -> None:
+        self._tokens, self._count, self._ngram_cache = list(prompt), count, ngram_cache
         self._after: dict[tuple[int, ...], int] = {}
         self._indexed, self._prompt_tokens = GRAM, len(prompt)
 
@@ -218,11 +218,11 @@ class _NgramDrafter:
             self._after[tuple(self._tokens[self._indexed - GRAM : self._indexed])] = self._indexed
             self._indexed += 1
         gram = tuple(self._tokens[-GRAM:])
-        if draft := self._earlier.after(gram):
+        if draft := self._ngram_cache.after(gram):
             return draft[: self._count]
         place = self._after.get(gram)
         return [] if place is None else self._tokens[place : place + self._count]
 
     def note(self, reply: Sequence[int]) -> None:
         """Remember how the reply went, for later ones."""
-        self._earlier.note([*self._tokens[: self._prompt_tokens][-GRAM:], *reply])
+        self._ngram_cache.note([*self._tokens[: self._prompt_tokens][-GRAM:], *reply])

@@ -75,7 +75,7 @@ class Engine(Protocol):
         """Evaluate the static prefix now, so that later requests that start with it are quick.
 
         Returns:
-            Whether its state had been kept from an earlier start.
+            Whether its state was cached at an earlier start.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""The llama.cpp engine: greedy replies from a GGUF file. Only this file and the other llama_*.py know llama_cpp.
+"""The llama.cpp engine: greedy replies from a GGUF file. What it asks of llama.cpp itself is in llama_cpp_model.py.
 
 What a prompt has in common with what was evaluated last is never evaluated again, and tokens that the grammar forces
 are evaluated together with the next decision (decoding_loop.py). Several replies share the primed prefix and each step.
@@ -8,23 +8,19 @@ Does not guard against: a crash inside llama.cpp. Run the engine in a process of
 
 from __future__ import annotations
 
-import ctypes
-import os
 import struct
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
-from devices.errors import UnavailableError, UsageError
+from devices.errors import UnavailableError
 from edge_agent.engine.autotune import USUAL, Tuning
 from edge_agent.engine.decoding_loop import DecodingLoop, Likeliest, NgramCache
 from edge_agent.engine.engine import (
@@ -37,25 +33,12 @@ from edge_agent.engine.engine import (
     require_room,
 )
 from edge_agent.engine.gguf_header import require_gguf
-from edge_agent.engine.llama_cpp_parameters import apply_adapter, model_parameters
+from edge_agent.engine.llama_cpp_model import LlamaModel
 from edge_agent.engine.llama_cpp_vocabulary import GrammarVocabulary, TokenTable
 from edge_agent.grammar.grammar import Grammar
 from edge_agent.grammar.token_mask import Matcher
 
-AHEAD_TOKENS = 16  # evaluated at once while nobody waits, so that who comes then waits for no more
-SMALL_MODEL_PARAMETERS = 50_000_000  # below, one thread beats several: they wait for each other longer than they work
-LOG_LEVEL_ERROR = 4  # ggml.h, GGML_LOG_LEVEL_ERROR (llama-cpp-python 0.3.36 still lists the older numbers)
-_log_lines: deque[str] = deque(maxlen=8)
-
-
-@llama_cpp.llama_log_callback
-def _keep_log(level: int, text: bytes, _data: ctypes.c_void_p) -> None:  # must live as long as the process
-    if level == LOG_LEVEL_ERROR:
-        _log_lines.append(text.decode("utf-8", errors="replace").strip())
-
-
-# A log callback that does nothing: a function of llama.cpp's without arguments ignores those that it is called with.
-_SILENT = ctypes.cast(llama_cpp.llama_cpp._lib.llama_max_devices, llama_cpp.llama_log_callback)
+IDLE_PREFILL_TOKENS = 16  # evaluated at once while nobody waits, so that who comes then waits for no more
 
 
 @dataclass
@@ -98,14 +81,9 @@ class LlamaEngine:
             UsageError: no such file, one that llama.cpp cannot read, or an adapter of another model.
             UnavailableError: no memory for its context.
         """
-        llama_cpp.llama_log_set(_keep_log, ctypes.c_void_p(0))
-        self._context: Any = None
-        self._batch: Any = None
-        self._model: Any = None
-        self._vocab: Any = None
-        self._is_cancelled, self._tuning, self._earlier = False, tuning, NgramCache()
         require_gguf(model_path)
-        self._grammar_vocabulary = GrammarVocabulary()
+        self._model, self._grammar_vocabulary = LlamaModel(), GrammarVocabulary()
+        self._is_cancelled, self._tuning, self._ngram_cache = False, tuning, NgramCache()
         try:
             with ThreadPoolExecutor(1) as beside:  # llguidance holds Python's lock all the while, llama.cpp does not
                 loading = beside.submit(self._load, model_path, gpu_layers)
@@ -114,29 +92,23 @@ class LlamaEngine:
             self._vocabulary, self.token_table = made or self._grammar_vocabulary.make()
             self._set_up(context_tokens, gpu_layers, sequences)
             if adapter:
-                _log_lines.clear()
-                if not apply_adapter(self._model, self._context, adapter):
-                    raise UsageError(f"llama.cpp cannot lay {adapter} over the model{_log_tail()}")
+                self._model.apply_adapter(adapter)
         except BaseException:
             self.close()
             raise
 
     def _load(self, path: Path, gpu_layers: int) -> None:
         try:
-            self._model = _load_model(path, gpu_layers, self._tuning)
-            self._vocab = llama_cpp.llama_model_get_vocab(self._model)
+            self._model.load(path, gpu_layers, self._tuning)
         finally:
-            self._grammar_vocabulary.loaded(self._vocab)
+            self._grammar_vocabulary.loaded(self._model.vocab)
 
     def _set_up(self, context_tokens: int | None, gpu_layers: int, sequences: int) -> None:
         tuning = self._tuning
-        trained_tokens = llama_cpp.llama_model_n_ctx_train(self._model)
-        self.context_tokens = min(trained_tokens, context_tokens or CONTEXT_TOKENS)
+        self.context_tokens = min(self._model.trained_tokens, context_tokens or CONTEXT_TOKENS)
         if tuning.flash_attention is None and not gpu_layers and sequences == 1:  # quicker for few tokens, on a CPU
             tuning = replace(tuning, flash_attention=tuning.kv_type != "f16")
-        self._context = _make_context(self._model, self.context_tokens, tuning, sequences)
-        self._batch = llama_cpp.llama_batch_init(self._tuning.batch_tokens, 0, 1)
-        self._memory = llama_cpp.llama_get_memory(self._context)
+        self._model.make_context(self.context_tokens, tuning, sequences)
         self._sequences = [_Sequence(number, []) for number in range(sequences)]
         # the primed prefix; with one sequence only, it is that one's, whose prompts begin with it anyway
         self._home = _Sequence(sequences, []) if sequences > 1 else self._sequences[0]
@@ -149,14 +121,8 @@ class LlamaEngine:
 
     def close(self) -> None:
         """Free the model's memory; the engine cannot be used afterwards. Closing twice is fine."""
-        if self._batch is not None:
-            llama_cpp.llama_batch_free(self._batch)
-        if self._context is not None:
-            llama_cpp.llama_free(self._context)
         self._grammar_vocabulary.loaded(None)
-        if self._model is not None:
-            llama_cpp.llama_model_free(self._model)
-        self._model = self._vocab = self._context = self._batch = None
+        self._model.close()
 
     def memory_bytes(self) -> int:
         """Return the largest resident memory this process had, in bytes."""
@@ -187,7 +153,7 @@ class LlamaEngine:
         if len(tokens) < self.context_tokens:
             self._forget(home, common_length(home.evaluated, tokens))
             while (missing := tokens[len(home.evaluated) :]) and not self._is_cancelled:
-                self._evaluate([(home, missing[:AHEAD_TOKENS], [])])
+                self._evaluate([(home, missing[:IDLE_PREFILL_TOKENS], [])])
         self._is_cancelled = False
 
     def cancel(self) -> None:
@@ -195,23 +161,17 @@ class LlamaEngine:
         self._is_cancelled = True
 
     def state(self) -> bytes:
-        """Return what was evaluated last, to be kept for the next start: its tokens and their states."""
+        """Return what was evaluated last, to be cached for the next start: its tokens and their states."""
         tokens = np.array(self._home.evaluated, np.int32)
-        size_bytes = llama_cpp.llama_state_seq_get_size(self._context, self._home.number)
-        data = (ctypes.c_uint8 * size_bytes)()
-        written = llama_cpp.llama_state_seq_get_data(self._context, data, size_bytes, self._home.number)
-        return struct.pack("<I", tokens.size) + tokens.tobytes() + memoryview(data).cast("B")[:written]
+        return struct.pack("<I", tokens.size) + tokens.tobytes() + self._model.state(self._home.number)
 
     def restore(self, state: memoryview) -> bool:
         """Take a state that `state` gave, of the same model and settings; return whether llama.cpp took it."""
         (count,) = struct.unpack_from("<I", state)
         start = 4 + 4 * count
-        data = (ctypes.c_uint8 * (len(state) - start)).from_buffer_copy(state[start:])
-        if llama_cpp.llama_state_seq_set_data(self._context, data, len(data), self._home.number) != len(data):
-            llama_cpp.llama_memory_clear(self._memory, True)
-            return False
-        self._home.evaluated = np.frombuffer(state[4:start], np.int32).tolist()
-        return True
+        if is_taken := self._model.restore(self._home.number, state[start:]):
+            self._home.evaluated = np.frombuffer(state[4:start], np.int32).tolist()
+        return is_taken
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Return one greedy completion for each request, in order; as many as there are sequences are made at once.
@@ -232,11 +192,11 @@ class LlamaEngine:
             while waiting and free:
                 index, (request, prompt) = waiting.popleft()
                 going[index] = self._begin(request, prompt, free)
-            for index, (run, sequence) in list(going.items()):
-                if run.stop_reason is None and (run.is_late() or self._is_cancelled):
-                    run.end("timeout")
-                if run.stop_reason is not None:
-                    completions[index] = run.completion(self._vocabulary.text_of)
+            for index, (loop, sequence) in list(going.items()):
+                if loop.stop_reason is None and (loop.is_late() or self._is_cancelled):
+                    loop.end("timeout")
+                if loop.stop_reason is not None:
+                    completions[index] = loop.completion(self._vocabulary.text_of)
                     free.append(sequence)
                     del going[index]
             self._step(list(going.values()))
@@ -254,50 +214,41 @@ class LlamaEngine:
         free.remove(sequence)
         if (shared := common_length(self._home.evaluated, prompt[:-1])) > common_length(sequence.evaluated, prompt):
             self._forget(sequence, 0)
-            llama_cpp.llama_memory_seq_cp(self._memory, self._home.number, sequence.number, 0, shared)
+            self._model.copy(self._home.number, sequence.number, shared)
             sequence.evaluated = prompt[:shared]
         self._forget(sequence, common_length(sequence.evaluated, prompt[:-1]))
         known = len(sequence.evaluated)
-        return DecodingLoop(request, prompt, known, matcher, self._tuning.draft_tokens, self._earlier), sequence
+        return DecodingLoop(request, prompt, known, matcher, self._tuning.draft_tokens, self._ngram_cache), sequence
 
     def _step(self, going: Sequence[tuple[DecodingLoop, _Sequence]]) -> None:
         """Evaluate what replies wait for, together as far as a batch goes, and let the model decide for each."""
         room, parts = self._tuning.batch_tokens, list[tuple[DecodingLoop, _Sequence, int, int]]()
-        for run, sequence in going:
-            count = min(room, len(run.pending) + len(run.draft))
+        for loop, sequence in going:
+            count = min(room, len(loop.pending) + len(loop.draft))
             if count:
-                parts.append((run, sequence, count, len(sequence.evaluated)))
+                parts.append((loop, sequence, count, len(sequence.evaluated)))
                 room -= count
         if parts:
             answers = self._evaluate(
                 [
-                    (sequence, (run.pending + run.draft)[:count], range(run.first_wanted, count))
-                    for run, sequence, count, _ in parts
+                    (sequence, (loop.pending + loop.draft)[:count], range(loop.first_wanted, count))
+                    for loop, sequence, count, _ in parts
                 ]
             )
-            for (run, sequence, count, before), likeliest in zip(parts, answers, strict=True):
-                kept_count = run.take(count, likeliest)
-                self._forget(sequence, before + kept_count)
+            for (loop, sequence, count, before), likeliest in zip(parts, answers, strict=True):
+                self._forget(sequence, before + loop.take(count, likeliest))
 
     def _tokenize(self, text: str) -> list[int]:
-        if self._context is None:
-            raise UsageError("the engine is closed")
-        raw = text.encode("utf-8")
-        buffer = (llama_cpp.llama_token * (len(raw) + 8))()
-        count = llama_cpp.llama_tokenize(self._vocab, raw, len(raw), buffer, len(buffer), False, True)
-        if count < 0:
-            raise UnavailableError(f"llama.cpp could not tokenize {len(raw)} bytes ({count})")
-        return list(buffer[:count])
+        return self._model.tokenize(text)
 
     def _forget(self, sequence: _Sequence, count: int) -> None:
-        """Drop all but the first `count` tokens of a sequence from the KV cache; or all, if they cannot be kept."""
+        """Drop all but the first `count` tokens of a sequence from the KV cache; or all, if they cannot stay."""
         if count < len(sequence.evaluated):
-            if not llama_cpp.llama_memory_seq_rm(self._memory, sequence.number, count, -1):
-                count = 0  # a recurrent model cannot go back to the middle
-                llama_cpp.llama_memory_seq_rm(self._memory, sequence.number, -1, -1)
+            if not self._model.truncate(sequence.number, count):
+                count = 0
             del sequence.evaluated[count:]
 
-    def _evaluate(self, parts: Sequence[tuple[_Sequence, list[int], Sequence[int]]]) -> list[Likeliest]:
+    def _evaluate(self, parts: Sequence[tuple[_Sequence, list[int], Collection[int]]]) -> list[Likeliest]:
         """Append tokens to sequences, at most a batch in all.
 
         Args:
@@ -309,78 +260,20 @@ class LlamaEngine:
         Raises:
             UnavailableError: llama.cpp failed; the KV cache is empty then.
         """
-        batch, at, starts = self._batch, 0, []
-        for sequence, tokens, wanted in parts:
-            starts.append(at)
-            before = len(sequence.evaluated)
-            for index, token in enumerate(tokens):
-                batch.token[at], batch.pos[at], batch.seq_id[at][0] = token, before + index, sequence.number
-                batch.n_seq_id[at], batch.logits[at] = 1, index in wanted
-                at += 1
-        batch.n_tokens = at
-        batch.logits[at - 1] = True
-        code = llama_cpp.llama_decode(self._context, batch)
-        if code != 0:
+        try:
+            self._model.decode((one.number, len(one.evaluated), tokens, wanted) for one, tokens, wanted in parts)
+        except UnavailableError:
             for sequence in (*self._sequences, self._home):
                 sequence.evaluated.clear()
-            llama_cpp.llama_memory_clear(self._memory, True)
-            reason = "the context is full" if code == 1 else f"code {code}"
-            raise UnavailableError(f"llama.cpp could not evaluate {at} tokens: {reason}{_log_tail()}")
+            raise
+        start, answers = 0, list[Likeliest]()
         for sequence, tokens, _ in parts:
             sequence.evaluated += tokens
-        return [partial(self._likeliest, start) for start in starts]
+            answers.append(partial(self._likeliest, start))
+            start += len(tokens)
+        return answers
 
     def _likeliest(self, start: int, index: int, among: NDArray[np.intp] | None) -> int:
         """Return the likeliest token after the token at start + index of the last batch, of all or of some."""
-        pointer = llama_cpp.llama_get_logits_ith(self._context, start + index)
-        logits = np.ctypeslib.as_array(pointer, shape=(self._vocabulary.size,))
+        logits = self._model.logits(start + index)
         return int(logits.argmax() if among is None else among[logits[among].argmax()])
-
-
-def _load_model(path: Path, gpu_layers: int, tuning: Tuning) -> Any:
-    llama_cpp.llama_backend_init()
-    parameters = model_parameters(gpu_layers, tuning)
-    # A line of Python for each line of its log would make llama.cpp wait for whoever else holds Python's lock.
-    llama_cpp.llama_log_set(_SILENT, ctypes.c_void_p(0))
-    model = llama_cpp.llama_model_load_from_file(os.fsencode(path), parameters)
-    llama_cpp.llama_log_set(_keep_log, ctypes.c_void_p(0))
-    if not model:  # once more, to hear why
-        _log_lines.clear()
-        model = llama_cpp.llama_model_load_from_file(os.fsencode(path), parameters)
-    if not model:
-        raise UsageError(f"llama.cpp cannot load {path}{_log_tail()}", hint="the file may be cut short: verify it")
-    return model
-
-
-def _default_threads(model: Any) -> int:
-    if llama_cpp.llama_model_n_params(model) < SMALL_MODEL_PARAMETERS:
-        return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _make_context(model: Any, context_tokens: int, tuning: Tuning, sequences: int) -> Any:
-    params = llama_cpp.llama_context_default_params()
-    params.n_ctx = context_tokens * sequences
-    if sequences > 1:
-        params.n_seq_max = sequences + 1  # and the prefix, which they share
-        params.kv_unified = True
-    params.n_batch = params.n_ubatch = min(tuning.batch_tokens, context_tokens)
-    params.n_threads = params.n_threads_batch = tuning.threads or _default_threads(model)
-    if tuning.flash_attention is not None:
-        enabled, disabled = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED, llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        params.flash_attn_type = enabled if tuning.flash_attention else disabled
-    if tuning.kv_type == "q8_0":
-        params.type_k = params.type_v = llama_cpp.GGML_TYPE_Q8_0
-    params.no_perf = True
-    _log_lines.clear()
-    context = llama_cpp.llama_init_from_model(model, params)
-    if not context:
-        raise UnavailableError(
-            f"llama.cpp has no memory for a context of {context_tokens} tokens{_log_tail()}",
-            hint="ask for a smaller one",
-        )
-    return context
-
-
-def _log_tail() -> str:
-    return f": {' / '.join(_log_lines)}" if _log_lines else ""

@@ -1,4 +1,4 @@
-"""A GGUF model's tokens, as the grammar needs them; made from a kept table, they need not wait for the model."""
+"""A GGUF model's tokens, as the grammar needs them; made from a cached table, they need not wait for the model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _TOKENIZE = ctypes.CFUNCTYPE(
 
 @dataclass(frozen=True)
 class TokenTable:
-    """What llguidance asks about a vocabulary, to be kept for the next start.
+    """What llguidance asks about a vocabulary, to be cached for the next start.
 
     Attributes:
         words: each token's bytes, special ones after SPECIAL_MARK.
@@ -107,10 +107,10 @@ class GrammarVocabulary:
         self._is_loaded.set()
 
     def make(self, table: TokenTable | None = None) -> tuple[Vocabulary, TokenTable]:
-        """Return the vocabulary and the table to keep.
+        """Return the vocabulary and the table to cache.
 
         Args:
-            table: as it was kept; without one, `loaded` comes first.
+            table: as it was cached; without one, `loaded` comes first.
 
         Raises:
             UsageError: as `read_table`.

@@ -8,7 +8,6 @@ Does not guard against: a request that kills the engine each time (the second ti
 
 from __future__ import annotations
 
-import base64
 import math
 import os
 import signal
@@ -25,7 +24,7 @@ from typing import Any
 
 from devices.errors import EdgeError, RefusedError, UnavailableError, UsageError
 from edge_agent.engine.autotune import USUAL, Tuning
-from edge_agent.engine.cache_file import STATE_FILE, WORDS_FILE, keep
+from edge_agent.engine.cache_file import STATE_FILE, WORDS_FILE, write_cache
 from edge_agent.engine.engine import Completion, ContextFull, Request
 from edge_agent.engine.gguf_header import BadGguf
 from edge_agent.engine.worker import receive, send
@@ -33,7 +32,7 @@ from edge_agent.engine.worker import receive, send
 WORKER = "edge_agent.engine.worker"
 GRACE_S = 10.0  # that an engine may take longer than it was told to, before it counts as hung
 END_S = 2.0
-KEEP_S = 5.0
+CACHE_S = 5.0
 _ERRORS: dict[str, type[EdgeError]] = {
     kind.__name__: kind for kind in (BadGguf, ContextFull, UsageError, RefusedError, UnavailableError)
 }
@@ -46,9 +45,9 @@ class EngineSettings:
     Attributes:
         model: a GGUF file.
         adapter: a LoRA adapter's to apply to it.
-        kept: a folder for what makes the next start quick: the state after the prompt that was last, and the tokens'
-            bytes; None keeps nothing.
-        identity: what the model's files are, such as their digests; what was kept under another is not used.
+        cache: a folder for what makes the next start quick: the state after the prompt that was last, and the tokens'
+            bytes; None caches nothing.
+        identity: what the model's files are, such as their digests; what was cached under another is not used.
         context_tokens: room for prompt and reply, as LlamaEngine takes it.
         gpu_layers: on a GPU; -1 for all.
         tuning: how it computes.
@@ -57,7 +56,7 @@ class EngineSettings:
 
     model: Path
     adapter: Path | None = None
-    kept: Path | None = None
+    cache: Path | None = None
     identity: str = ""
     context_tokens: int | None = None
     gpu_layers: int = 0
@@ -105,14 +104,14 @@ class EngineProcess:
 
     name = "llama.cpp"
 
-    def __init__(self, settings: EngineSettings, tell: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(self, settings: EngineSettings, log: Callable[[str], None] = lambda line: None) -> None:
         """Start loading the model; whoever calls first waits for it.
 
         Args:
             settings: what to load.
-            tell: is told in a line when the process had to be started again.
+            log: takes a line when the process had to be started again.
         """
-        self._settings, self._tell = settings, tell
+        self._settings, self._log = settings, log
         self._prefix: str | None = None
         self._has_new_state = self._is_prefilling = False
         self._process: subprocess.Popen[bytes] | None = None
@@ -131,11 +130,11 @@ class EngineProcess:
         return self._process.pid
 
     def close(self) -> None:
-        """Keep what was evaluated last, for the next start, and end the process. Closing twice is fine."""
+        """Cache what was evaluated last, for the next start, and end the process. Closing twice is fine."""
         if self._process is not None:
             if self._has_new_state and not self._is_busy:
-                self._keep({"state": STATE_FILE})
-            self._pipe.close()
+                self._save({"state": STATE_FILE})
+            self._close_pipe()
             try:
                 self._process.wait(END_S)
             except subprocess.TimeoutExpired:
@@ -144,7 +143,7 @@ class EngineProcess:
             self._process = None
 
     def prime(self, prefix: str) -> bool:
-        """Evaluate a prefix, or take its kept state; return which of the two (True for the kept one).
+        """Evaluate a prefix, or take its cached state; return which of the two (True for the cached one).
 
         Raises:
             UsageError: the model cannot be loaded, or the prefix does not fit.
@@ -153,7 +152,7 @@ class EngineProcess:
         self._prefix = prefix
         was_known = bool(self._twice({"do": "prime", "prefix": prefix}, None))
         if not was_known:
-            self._keep({"state": STATE_FILE, "words": WORDS_FILE})
+            self._save({"state": STATE_FILE, "words": WORDS_FILE})
         return was_known
 
     def prefill_idle(self, prompt: str) -> None:
@@ -187,23 +186,24 @@ class EngineProcess:
         """Return the peak resident memory of the engine's process, in bytes."""
         return int(self._twice({"do": "memory"}, None))
 
-    def _keep(self, files: Mapping[str, str]) -> None:
-        """Keep what the process can give; a disk that is full, or a process that is gone, costs time at a start."""
-        if self._settings.kept is None:
+    def _save(self, files: Mapping[str, str]) -> None:
+        """Cache what the process can give; a disk that is full, or a process that is gone, costs time at a start."""
+        if self._settings.cache is None:
             return
         with suppress(OSError, EdgeError, _Stopped):
-            self._settings.kept.mkdir(parents=True, exist_ok=True)
+            self._settings.cache.mkdir(parents=True, exist_ok=True)
             for what, name in files.items():
-                keep(self._settings.kept / name, self._key, base64.b64decode(self._ask({"do": what}, KEEP_S)))
+                write_cache(self._settings.cache / name, self._key, self._ask({"do": what}, CACHE_S))
 
     @property
     def _key(self) -> str:
-        """What the kept files depend on."""
+        """What the cached files depend on."""
         one = self._settings
         return repr((one.identity, version("llama-cpp-python"), one.context_tokens, one.tuning))
 
     def _start(self) -> None:
         self._process, self._pipe = _started_early.pop() if _started_early else _launch()
+        self._lines = self._pipe.makefile("rb")
         self._is_open, self._is_busy = False, True
         settings = {key: str(one) if isinstance(one, Path) else one for key, one in asdict(self._settings).items()}
         settings |= {"key": self._key}
@@ -218,7 +218,7 @@ class EngineProcess:
             return self._ask(message, limit_s)
         except _Stopped as stopped:
             reason = str(stopped)
-        self._tell(f"the engine {reason}; it is started again")
+        self._log(f"the engine {reason}; it is started again")
         self._kill()
         self._start()
         try:
@@ -252,7 +252,7 @@ class EngineProcess:
     def _receive(self, limit_s: float | None) -> Any:
         self._pipe.settimeout(limit_s)
         try:
-            answer = receive(self._pipe)
+            answer = receive(self._lines)
         except TimeoutError as error:
             raise _Stopped(f"hung (no answer for {limit_s:.0f} s)") from error
         except (EOFError, OSError, ValueError) as error:
@@ -278,6 +278,10 @@ class EngineProcess:
         assert self._process
         self._process.kill()
         self._process.wait()
+        self._close_pipe()
+
+    def _close_pipe(self) -> None:
+        self._lines.close()  # a socket stays open as long as a file of it
         self._pipe.close()
 
 

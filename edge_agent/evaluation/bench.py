@@ -23,14 +23,14 @@ from edge_agent.engine.process import EngineProcess, EngineSettings
 QUESTIONS = 16
 
 
-def bench(path: Path, site_name: str, *, is_tuning: bool, tell: Callable[[Trial], None]) -> dict[str, Any]:
+def bench(path: Path, site_name: str, *, is_tuning: bool, log: Callable[[Trial], None]) -> dict[str, Any]:
     """Return how long a reply takes on this machine, with the settings it has or the quickest ones, which are kept.
 
     Args:
         path: a bundle, or a box's root; only a box keeps settings.
         site_name: name or file of the site.
         is_tuning: whether settings are tried.
-        tell: is told each trial.
+        log: takes each trial.
 
     Raises:
         UsageError: no such bundle or site, or a bundle that is not on a box is to be tuned.
@@ -62,13 +62,13 @@ def bench(path: Path, site_name: str, *, is_tuning: bool, tell: Callable[[Trial]
     facts = measured_for(bundle)
     if not is_tuning:
         trial = measure(load_tuning(folder, facts))
-        tell(trial)
+        log(trial)
         return asdict(trial)
     trials: list[Trial] = []
 
     def note(trial: Trial) -> None:
         trials.append(trial)
-        tell(trial)
+        log(trial)
 
     best = tune(measure, len(os.sched_getaffinity(0)), note)
     assert folder is not None
@@ -87,5 +87,5 @@ def _requests(simulation: Simulation, site: Site) -> dict[str, Request]:
                     values[name] = value != bool(number % 2)
         asked = "what is the state of" if number < len(site.devices) else "tell me about"
         ask = f"{asked} the {device.replace('_', ' ')}?"
-        requests[ask] = next(simulation.agent(World(site, state)).turn(ask))
+        requests[ask] = next(simulation.agent(World(site, state)).run(ask))
     return requests

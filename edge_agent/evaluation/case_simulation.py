@@ -23,4 +23,4 @@ class CaseSimulation(Simulation):
         hours, minutes = case.clock.split(":")
         world = World(self.site, case.state, time_s=int(hours) * 3600 + int(minutes) * 60)
         world.broken, world.stuck = set(case.broken), set(case.stuck)
-        return self.agent(world, confirm=lambda effect: case.is_confirmed).turn(case.ask), world
+        return self.agent(world, confirm=lambda effect: case.is_confirmed).run(case.ask), world

@@ -63,7 +63,7 @@ def run_selftest(bundle: Bundle, box: Path | None = None, progress: Progress | N
         return None
     simulation = CaseSimulation(bundle.site, bundle.template)
     settings = engine_settings(bundle, simulation, (box / JOURNAL_IN_BOX).parent if box else None)
-    with EngineProcess(replace(settings, kept=None)) as engine:
+    with EngineProcess(replace(settings, cache=None)) as engine:
         outcomes = play(engine, bundle.site, bundle.template, smoke.cases, progress)
     return compare(smoke, [SmokeReply.of(outcome) for outcome in outcomes])
 

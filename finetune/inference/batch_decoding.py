@@ -66,36 +66,36 @@ def new_cache(prefix: States, layers: int, rows: int, capacity: int) -> Cache:
 class ReplyBatch:
     """Rows over one cache. Call `step` while `has_work`."""
 
-    def __init__(self, model: Any, runs: Sequence[DecodingLoop], prefix: States, layers: int) -> None:
+    def __init__(self, model: Any, loops: Sequence[DecodingLoop], prefix: States, layers: int) -> None:
         """Args: prefix: the states of the tokens that all rows share, before what they have pending."""
-        self._model, self._runs = model, list(runs)
+        self._model, self._loops = model, list(loops)
         self._length = prefix[0][0].shape[-2] if prefix else 0
-        longest = max(len(run.pending) for run in runs)
-        capacity = self._length + longest + max(run.request.limits.reply_tokens for run in runs)
-        self._cache = new_cache(prefix, layers, len(runs), capacity)
-        self._is_real = torch.zeros((len(runs), capacity), dtype=torch.bool, device=model.device)
+        longest = max(len(loop.pending) for loop in loops)
+        capacity = self._length + longest + max(loop.request.limits.reply_tokens for loop in loops)
+        self._cache = new_cache(prefix, layers, len(loops), capacity)
+        self._is_real = torch.zeros((len(loops), capacity), dtype=torch.bool, device=model.device)
         self._is_real[:, : self._length] = True
-        self._next_position = torch.full((len(runs), 1), self._length, device=model.device)
+        self._next_position = torch.full((len(loops), 1), self._length, device=model.device)
 
     def has_work(self) -> bool:
         """Stop late rows, drop done ones where it pays, and return whether any is left."""
-        for run in self._runs:
-            if run.stop_reason is None and run.is_late():
-                run.end("timeout")
-        live = [place for place, run in enumerate(self._runs) if run.stop_reason is None]
-        done = len(self._runs) - len(live)
-        if live and done * DROP_SHARE >= len(self._runs) and done:
+        for loop in self._loops:
+            if loop.stop_reason is None and loop.is_late():
+                loop.end("timeout")
+        live = [place for place, loop in enumerate(self._loops) if loop.stop_reason is None]
+        done = len(self._loops) - len(live)
+        if live and done * DROP_SHARE >= len(self._loops) and done:
             self._keep_rows(live)
         return bool(live)
 
     def step(self) -> None:
         """Feed every row up to the first token whose logits it wants: what is left of its prompt, then one a step."""
-        fed = [[] if run.stop_reason else run.pending[: run.first_wanted + 1] for run in self._runs]
+        fed = [[] if loop.stop_reason else loop.pending[: loop.first_wanted + 1] for loop in self._loops]
         logits = self._forward(fed)
         wanted = logits.argmax(dim=-1).tolist()
-        for place, (run, tokens) in enumerate(zip(self._runs, fed, strict=True)):
+        for place, (loop, tokens) in enumerate(zip(self._loops, fed, strict=True)):
             if tokens:
-                run.take(len(tokens), partial(_likeliest, logits[place], wanted[place]))
+                loop.take(len(tokens), partial(_likeliest, logits[place], wanted[place]))
 
     def _forward(self, fed: list[list[int]]) -> Tensor:
         """Return the logits after each row's last token, (row, vocabulary)."""
@@ -121,7 +121,7 @@ class ReplyBatch:
 
     def _keep_rows(self, places: list[int]) -> None:
         kept = torch.tensor(places, device=self._model.device)
-        self._runs = [self._runs[place] for place in places]
+        self._loops = [self._loops[place] for place in places]
         self._is_real, self._next_position = self._is_real[kept], self._next_position[kept]
         if self._length:
             for layer in self._cache.layers:

@@ -125,24 +125,24 @@ class HuggingFaceEngine:
         prompts = [prompt for _, prompt in part.values()]
         shared = reduce(lambda known, prompt: known[: common_length(known, prompt)], prompts)
         shared = shared[: min(map(len, prompts)) - 1]  # every row's last token is evaluated, for its logits
-        runs = [
+        loops = [
             DecodingLoop(request, prompt, len(shared), Matcher(self._vocabulary, request.grammar))
             for request, prompt in part.values()
         ]
-        reused = [self._know(shared)] + [len(shared)] * (len(runs) - 1)  # the first pays for what was not known yet
-        batch = ReplyBatch(self._model, runs, self._known_states(len(shared)), self._layers)
+        reused = [self._know(shared)] + [len(shared)] * (len(loops) - 1)  # the first pays for what was not known yet
+        batch = ReplyBatch(self._model, loops, self._known_states(len(shared)), self._layers)
         first_logits_at = None
         while batch.has_work():
             batch.step()
             first_logits_at = first_logits_at or time.monotonic()
         ended = time.monotonic()
         first_logits_at = first_logits_at or ended
-        prefill_s, decode_s = (first_logits_at - started) / len(runs), (ended - first_logits_at) / len(runs)
+        prefill_s, decode_s = (first_logits_at - started) / len(loops), (ended - first_logits_at) / len(loops)
         return {
             index: replace(
-                run.completion(self._vocabulary.text_of), reused_tokens=known, prefill_s=prefill_s, decode_s=decode_s
+                loop.completion(self._vocabulary.text_of), reused_tokens=known, prefill_s=prefill_s, decode_s=decode_s
             )
-            for index, run, known in zip(part, runs, reused, strict=True)
+            for index, loop, known in zip(part, loops, reused, strict=True)
         }
 
     @torch.inference_mode()

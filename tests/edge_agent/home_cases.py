@@ -59,7 +59,7 @@ def start_turn(case: Case) -> tuple[Turn, World]:
     world, broker = open_world(case.state, case.broken, case.is_confirmed)
     limits = TurnLimits(timeout_s=math.inf)
     agent = Agent(CONTRACT, broker, GRAMMAR, clock_text=lambda: case.clock, limits=limits)
-    return agent.turn(case.ask), world
+    return agent.run(case.ask), world
 
 
 def call_text(thought: str, *commands: Command) -> str:

@@ -34,7 +34,7 @@ def answer(text: str) -> str:
 
 def play(agent: Agent, ask: str, *replies: str, overruled: int = 0) -> tuple[TurnResult, list[Request]]:
     """Run one turn on scripted replies; a missing or unused reply fails."""
-    turn, requests, unused = agent.turn(ask), [], list(replies)
+    turn, requests, unused = agent.run(ask), [], list(replies)
     try:
         request = next(turn)
         while True:
@@ -117,7 +117,7 @@ def test_a_call_that_the_grammar_changed_is_not_carried_out() -> None:
 def test_calls_of_a_reply_that_was_cut_are_not_carried_out(cut: StopReason, reason: str) -> None:
     """What is forced after the last choice was not held against the model then, and a call may be missing."""
     agent, world = make()
-    before, turn = world.snapshot(), agent.turn("on")
+    before, turn = world.snapshot(), agent.run("on")
     next(turn)
     with pytest.raises(StopIteration) as stop:
         turn.send(completion(calls(LIGHT_ON), stop_reason=cut))
@@ -194,7 +194,7 @@ def test_a_full_context_forgets_the_oldest_turns_and_acts_once() -> None:
     first, _ = play(agent, "first wish", answer("No."))
     assert first.stop_reason == "answer" and not first.has_forgotten
     play(agent, "second wish", answer("No."))
-    everything = len(next(agent.turn("third wish")).prompt)
+    everything = len(next(agent.run("third wish")).prompt)
     engine = SmallEngine(everything - 1, calls(LIGHT_ON), answer("Done."))
     result = agent.ask(engine, "third wish")
     assert [item.status for item in result.actions] == ["done"] and result.stop_reason == "answer"

@@ -41,7 +41,7 @@ def test_it_is_enough_in_every_vocabulary(tmp_path: Path, vocabularies: Find, so
     with open_vocabulary(vocabularies(source), vocabulary) as vocab:
         for count in (5, 100, 400):
             simulation = Simulation(make_site(tmp_path, count), TEMPLATE)
-            request = next(simulation.agent(World(simulation.site)).turn("turn lamp 7 on and all the others off"))
+            request = next(simulation.agent(World(simulation.site)).run("turn lamp 7 on and all the others off"))
             raw = request.prompt.encode()
             buffer = (llama_cpp.llama_token * len(raw))()
             tokens = llama_cpp.llama_tokenize(vocab, raw, len(raw), buffer, len(buffer), False, True)

@@ -25,7 +25,7 @@ def replies(completions: list[Completion]) -> list[tuple[int, ...]]:
 
 
 def start(starter: Path, folder: Path, identity: str = "one", **more: Any) -> EngineProcess:
-    return EngineProcess(EngineSettings(starter, kept=folder, identity=identity, **more))
+    return EngineProcess(EngineSettings(starter, cache=folder, identity=identity, **more))
 
 
 def test_what_was_evaluated_is_cached(

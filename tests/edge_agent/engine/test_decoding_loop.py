@@ -64,14 +64,19 @@ EVERY_WAY = [How(*how) for how in product((1, 2, 3, ALL_AT_ONCE), (0, 4, len(PRO
 
 
 def work(
-    vocabulary: Vocabulary, grammar: Grammar | None, options: ExportOptions, limit: int, how: How, earlier: NgramCache
+    vocabulary: Vocabulary,
+    grammar: Grammar | None,
+    options: ExportOptions,
+    limit: int,
+    how: How,
+    ngrams: NgramCache,
 ) -> Completion:
     """Make a reply as an engine does, and hold each question and what is kept against the text so far."""
     request = Request("", grammar, Limits(limit))
-    run = DecodingLoop(request, PROMPT, how.reused, Matcher(vocabulary, grammar), how.draft_tokens, earlier)
+    loop = DecodingLoop(request, PROMPT, how.reused, Matcher(vocabulary, grammar), how.draft_tokens, ngrams)
     evaluated = PROMPT[: how.reused]
-    while run.stop_reason is None:
-        known, first, before = run.pending + run.draft, run.first_wanted, len(evaluated)
+    while loop.stop_reason is None:
+        known, first, before = loop.pending + loop.draft, loop.first_wanted, len(evaluated)
         count = min(how.part, len(known))
 
         def likeliest(
@@ -85,8 +90,8 @@ def work(
             allowed = set(among.tolist())
             return next(token for token in wanted if token in allowed)
 
-        evaluated += known[: run.take(count, likeliest)]
-    completion = run.completion(vocabulary.text_of)
+        evaluated += known[: loop.take(count, likeliest)]
+    completion = loop.completion(vocabulary.text_of)
     assert evaluated == [*PROMPT, *completion.token_ids][: len(evaluated)]
     return completion
 
@@ -153,11 +158,11 @@ CASES = {
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_what_counts_as_overruled(vocabulary: Vocabulary, case: Case) -> None:
     for how in EVERY_WAY:
-        earlier = NgramCache()
+        ngrams = NgramCache()
         if how.draft_tokens:  # guesses are right
-            earlier.note([*PROMPT[-GRAM:], *vocabulary.tokenizer.tokenize_str(case.text)])
+            ngrams.note([*PROMPT[-GRAM:], *vocabulary.tokenizer.tokenize_str(case.text)])
         grammar = Grammar(case.lark + "\n", case.facts)
-        found = work(vocabulary, grammar, case.options, case.limit, how, earlier)
+        found = work(vocabulary, grammar, case.options, case.limit, how, ngrams)
         assert (found.text, found.stop_reason, found.overruled_tokens) == (
             case.text,
             case.stop_reason,
@@ -206,13 +211,13 @@ def by_the_rule(vocabulary: Vocabulary, options: ExportOptions, limit: int) -> t
 
 
 def test_the_count_is_the_same_however_a_reply_is_worked_out(vocabulary: Vocabulary) -> None:
-    earlier, counts, steps = NgramCache(), set[int](), {0: 0, 1: 0, 5: 0}
+    ngrams, counts, steps = NgramCache(), set[int](), {0: 0, 1: 0, 5: 0}
     for seed in range(40):
         options, limit = wishes_of(seed), (8, 60)[seed % 2]
         reply, count = by_the_rule(vocabulary, options, limit)
         counts.add(count)
         for how in EVERY_WAY:
-            found = work(vocabulary, Grammar(LONG), options, limit, how, earlier)
+            found = work(vocabulary, Grammar(LONG), options, limit, how, ngrams)
             assert (found.token_ids, found.overruled_tokens) == (reply, count), (seed, how)
             steps[how.draft_tokens] += found.model_steps
     assert len(counts) > 5 and steps[5] < steps[1] < steps[0]
@@ -227,7 +232,7 @@ def test_without_a_grammar_nothing_is_overruled(vocabulary: Vocabulary) -> None:
 
 def test_a_place_where_no_token_may_come_is_an_error(vocabulary: Vocabulary) -> None:
     matcher = Matcher(vocabulary, Grammar(CHOICE + "\n"))
-    run = DecodingLoop(Request("", Grammar(CHOICE + "\n")), PROMPT, 0, matcher)
+    loop = DecodingLoop(Request("", Grammar(CHOICE + "\n")), PROMPT, 0, matcher)
     matcher.mask[:] = 0
     with pytest.raises(UnavailableError, match="allows no token"):
-        run.take(len(PROMPT), lambda index, among: 0)
+        loop.take(len(PROMPT), lambda index, among: 0)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import platform
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -26,6 +28,7 @@ from edge_agent.engine.engine import Completion, ContextFull, Limits, Request
 from edge_agent.engine.gguf_header import BadGguf
 from edge_agent.engine.llama_cpp_engine import LlamaEngine
 from edge_agent.engine.process import GRACE_S, EngineProcess, EngineSettings
+from edge_agent.engine.worker import receive, send
 from edge_agent.grammar.grammar import Grammar
 from finetune.data.generator import generate_cases
 from tests.edge_agent.engine.dying_worker import MOMENT_VARIABLE
@@ -34,13 +37,13 @@ SITE = load_site("home")
 
 
 @pytest.fixture
-def log() -> list[str]:
+def logged() -> list[str]:
     return []
 
 
 @pytest.fixture
-def engine(starter: Path, log: list[str]) -> Iterator[EngineProcess]:
-    with EngineProcess(EngineSettings(starter), log.append) as engine:
+def engine(starter: Path, logged: list[str]) -> Iterator[EngineProcess]:
+    with EngineProcess(EngineSettings(starter), logged.append) as engine:
         yield engine
 
 
@@ -54,14 +57,14 @@ class Moments:
 
     file: Path
     is_lasting: bool = False
-    log: list[str] = field(default_factory=list)
+    logged: list[str] = field(default_factory=list)
 
     def next(self, moment: str) -> None:
-        self.log.clear()
+        self.logged.clear()
         self.file.write_text(moment, encoding="utf-8")
 
-    def report(self, line: str) -> None:
-        self.log.append(line)
+    def log(self, line: str) -> None:
+        self.logged.append(line)
         if not self.is_lasting:
             self.file.unlink()
 
@@ -75,7 +78,7 @@ def moments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Moments:
 
 @pytest.fixture
 def mortal(starter: Path, moments: Moments) -> Iterator[EngineProcess]:
-    with EngineProcess(EngineSettings(starter), moments.report) as engine:
+    with EngineProcess(EngineSettings(starter), moments.log) as engine:
         yield engine
 
 
@@ -106,7 +109,9 @@ def test_its_replies_are_the_engine_s_own(starter: Path, engine: EngineProcess, 
     assert free[0].stop_reason == "end_of_turn"
 
 
-def test_its_errors_are_the_engine_s_own(starter: Path, engine: EngineProcess, log: list[str], tmp_path: Path) -> None:
+def test_its_errors_are_the_engine_s_own(
+    starter: Path, engine: EngineProcess, logged: list[str], tmp_path: Path
+) -> None:
     with pytest.raises(ContextFull, match="the context holds"):
         engine.generate([Request("word " * 4000, None)])
     with pytest.raises(UsageError, match="the prompt is empty"):
@@ -114,26 +119,26 @@ def test_its_errors_are_the_engine_s_own(starter: Path, engine: EngineProcess, l
     (tmp_path / "m.gguf").write_bytes(starter.read_bytes()[:1000])
     with EngineProcess(EngineSettings(tmp_path / "m.gguf")) as other, pytest.raises(BadGguf, match=r"m\.gguf"):
         other.prime("x")
-    assert not log
+    assert not logged
     engine.close()
     with pytest.raises(UsageError, match="closed"):
         engine.prime("x")
 
 
-def test_looking_ahead_leaves_little_to_evaluate_and_changes_no_reply(
+def test_prefill_while_idle_leaves_little_to_evaluate_and_changes_no_reply(
     engine: EngineProcess, simulation: Simulation
 ) -> None:
     asks = ["turn the kitchen light on", "is the kitchen light on?", "set it to 40 percent"]
 
-    def talk(looks_ahead: bool) -> tuple[list[TurnResult], list[int]]:
+    def talk(is_prefilled: bool) -> tuple[list[TurnResult], list[int]]:
         agent, results, evaluated = simulation.agent(World(SITE)), [], []
         engine.prime(agent.prefix)
         for ask in asks:
-            if looks_ahead:
-                engine.prefill_idle(agent.ahead())
-                assert engine.memory_bytes()  # asked meanwhile, it ends the look-ahead
-                engine.prefill_idle(agent.ahead())
-                assert select.select([engine._pipe], [], [], 60)[0]  # its answer: it has looked as far as it could
+            if is_prefilled:
+                engine.prefill_idle(agent.next_prompt_start())
+                assert engine.memory_bytes()  # asked meanwhile, it ends the prefill
+                engine.prefill_idle(agent.next_prompt_start())
+                assert select.select([engine._pipe], [], [], 60)[0]  # its answer: it is done
             results.append(agent.ask(engine, ask))
             first = results[-1].completions[0]
             evaluated.append(first.prompt_tokens - first.reused_tokens)
@@ -144,31 +149,46 @@ def test_looking_ahead_leaves_little_to_evaluate_and_changes_no_reply(
     assert all(count < 30 for count in after) and sum(after) < sum(before) / 3
 
 
-def test_killed_while_it_looks_ahead_it_starts_again(
+def test_killed_while_it_is_prefilled_it_starts_again(
     mortal: EngineProcess, requests: list[Request], moments: Moments, simulation: Simulation
 ) -> None:
-    expected, ahead = replies(mortal.generate(requests[:1])), simulation.agent(World(SITE)).ahead()
+    expected, start = replies(mortal.generate(requests[:1])), simulation.agent(World(SITE)).next_prompt_start()
     moments.next("evaluate 2")
-    mortal.prefill_idle(ahead)
+    mortal.prefill_idle(start)
     require_ended(mortal.pid)
-    mortal.prefill_idle(ahead)
+    mortal.prefill_idle(start)
     assert replies(mortal.generate(requests[:1])) == expected
-    assert moments.log == KILLED
+    assert moments.logged == KILLED
     mortal.prefill_idle("word " * 4000)  # does not fit: nothing happens
     assert replies(mortal.generate(requests[:1])) == expected
-    assert moments.log == KILLED
+    assert moments.logged == KILLED
+
+
+def test_a_message_that_is_cut_is_none() -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        send(here, {"ok": b"\x00\n{}\n"})
+        send(here, {"ok": "two\nlines"})
+        whole = there.recv(1000)
+    pipe = io.BytesIO(whole)
+    assert receive(pipe)["ok"] == b"\x00\n{}\n" and receive(pipe) == {"ok": "two\nlines"}
+    for size in range(len(whole) - len('{"ok": "two\\nlines"}\n')):
+        with pytest.raises(EOFError):
+            receive(io.BytesIO(whole[:size]))
+    with pytest.raises(EOFError):
+        receive(io.BytesIO(b'{"bytes": %d}\n' % 10**30))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
 def test_ended_between_two_requests_it_starts_again(
-    engine: EngineProcess, requests: list[Request], log: list[str], number: signal.Signals, simulation: Simulation
+    engine: EngineProcess, requests: list[Request], logged: list[str], number: signal.Signals, simulation: Simulation
 ) -> None:
     engine.prime(simulation.agent(World(SITE)).prefix)
     expected, first = engine.generate(requests[:1]), engine.pid
     os.kill(first, number)
     found = engine.generate(requests[:1])
     assert replies(found) == replies(expected)
-    assert log == [ENDED.format(number.name)]
+    assert logged == [ENDED.format(number.name)]
     assert engine.pid != first
     assert found[0].reused_tokens > 200  # primed before it was asked again
 
@@ -180,14 +200,14 @@ def test_killed_at_any_step_of_a_reply_it_makes_the_same(
     for step in (2**power for power in itertools.count()):
         moments.next(f"evaluate {step}")
         assert replies(mortal.generate(requests[:1])) == expected
-        if not moments.log:
+        if not moments.logged:
             break
-        assert moments.log == KILLED
+        assert moments.logged == KILLED
         kills += 1
     assert kills >= 3
     moments.next("answer 1")  # the reply is made, and lost
     assert replies(mortal.generate(requests[:1])) == expected
-    assert moments.log == KILLED
+    assert moments.logged == KILLED
 
 
 @pytest.mark.parametrize(
@@ -197,12 +217,12 @@ def test_killed_while_it_loads_and_while_it_primes(
     starter: Path, requests: list[Request], simulation: Simulation, moments: Moments, moment: str
 ) -> None:
     moments.next(moment)
-    with EngineProcess(EngineSettings(starter), moments.report) as engine:
+    with EngineProcess(EngineSettings(starter), moments.log) as engine:
         engine.prime(simulation.agent(World(SITE)).prefix)
-        assert moments.log == KILLED
+        assert moments.logged == KILLED
         reply = engine.generate(requests[:1])[0]
         assert reply.stop_reason == "end_of_turn" and reply.reused_tokens > 200  # primed
-        assert moments.log == KILLED
+        assert moments.logged == KILLED
 
 
 def test_killed_in_every_phase_of_a_turn_it_acts_once(
@@ -232,7 +252,7 @@ def test_killed_in_every_phase_of_a_turn_it_acts_once(
                 continue  # nobody would find out
             state, actions, _ = work(kill_at, moment)
             assert (state, actions) == (expected_state, expected_actions)
-            assert moments.log == KILLED, (kill_at, moment)
+            assert moments.logged == KILLED, (kill_at, moment)
 
 
 def test_a_process_that_dies_each_time_is_one_clear_error(
@@ -243,26 +263,26 @@ def test_a_process_that_dies_each_time_is_one_clear_error(
     moments.next("evaluate 1")
     with pytest.raises(UnavailableError, match=r"^the engine was ended by SIGKILL, twice$") as caught:
         mortal.generate(requests[:1])
-    assert caught.value.hint == "is there enough memory?" and moments.log == KILLED
+    assert caught.value.hint == "is there enough memory?" and moments.logged == KILLED
     moments.file.unlink()
     assert replies(mortal.generate(requests[:1])) == expected
-    assert moments.log == KILLED  # a third one was started with the error
+    assert moments.logged == KILLED  # a third one was started with the error
 
 
-def test_too_little_memory_is_one_clear_error(starter: Path, requests: list[Request], log: list[str]) -> None:
+def test_too_little_memory_is_one_clear_error(starter: Path, requests: list[Request], logged: list[str]) -> None:
     settings = EngineSettings(starter, memory_bytes=120 * 2**20)  # less than it has before it loads anything
     with (
-        EngineProcess(settings, log.append) as engine,
+        EngineProcess(settings, logged.append) as engine,
         pytest.raises(
             UnavailableError, match=r"^too little memory to read the model .*starter\.gguf: .*allocate memory$"
         ),
     ):
         engine.generate(requests[:1])
-    assert not log
+    assert not logged
 
 
 def test_a_hung_one_is_replaced(
-    engine: EngineProcess, requests: list[Request], log: list[str], monkeypatch: pytest.MonkeyPatch
+    engine: EngineProcess, requests: list[Request], logged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limited = [replace(requests[0], limits=Limits(requests[0].limits.reply_tokens, 600.0))]
     expected, receive, asked = engine.generate(limited), engine._receive, list[float | None]()
@@ -277,7 +297,7 @@ def test_a_hung_one_is_replaced(
     woken.start()
     assert replies(engine.generate(limited)) == replies(expected)
     woken.cancel()
-    assert log == ["the engine hung (no answer for 0 s); it is started again"]
+    assert logged == ["the engine hung (no answer for 0 s); it is started again"]
     assert asked[0] == 600 + GRACE_S
 
 

@@ -158,7 +158,7 @@ def test_the_agent_shows_in_capitals_what_training_showed(site: Site, number: in
     loud = replace(plan, ask=plan.ask.upper())
     copy = World(site, world.snapshot(), world.time_s)
     copy.broken, copy.stuck = set(plan.broken), set(plan.stuck)
-    prompt = next(simulation.agent(copy).turn(loud.ask)).prompt
+    prompt = next(simulation.agent(copy).run(loud.ask)).prompt
     messages, _ = carry_out(loud, stage, World(site, world.snapshot(), world.time_s))
     trained = simulation.contract.template.segments([stage.system, *messages])[0].text
     assert prompt == trained
@@ -167,7 +167,7 @@ def test_the_agent_shows_in_capitals_what_training_showed(site: Site, number: in
 
 
 def test_the_result_has_what_the_person_typed() -> None:
-    turn = Simulation(SITE, load_template("chatml"), _NO_REPLIES).agent(World(SITE)).turn("SWITCH THE LAMP ON")
+    turn = Simulation(SITE, load_template("chatml"), _NO_REPLIES).agent(World(SITE)).run("SWITCH THE LAMP ON")
     with pytest.raises(StopIteration) as ended:
         next(turn)
     assert ended.value.value.ask == "SWITCH THE LAMP ON"

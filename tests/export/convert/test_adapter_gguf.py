@@ -73,7 +73,7 @@ def test_what_cannot_be_applied_is_refused(tiny: Tiny, shape: Shape, plain: Path
     with pytest.raises(UsageError, match="which this base has in another shape or not at all"):
         write_adapter(other, tiny.adapter, tmp_path / "adapter.gguf", "tiny", {})
     assert not list(tmp_path.glob("*.gguf*"))
-    with pytest.raises(UnavailableError, match="cannot load"):
+    with pytest.raises(UnavailableError, match="cannot apply"):
         LlamaFile(plain, adapter=plain)
 
 
@@ -126,7 +126,7 @@ def test_the_box_lays_it_over(two: list[Path], tiny: Tiny) -> None:
     same = sum(one == other for one, other in zip(next_tokens(bundle.adapter_path), expected, strict=True))
     assert same >= len(prompts) - 2  # random weights nearly tie
     assert sum(one == other for one, other in zip(next_tokens(None), expected, strict=True)) < len(prompts) / 2
-    with pytest.raises(UsageError, match="cannot lay"):
+    with pytest.raises(UsageError, match="cannot apply"):
         LlamaEngine(bundle.model_path, adapter=bundle.model_path)
 
 

@@ -12,9 +12,9 @@ import pytest
 
 from devices.errors import GateError, UsageError
 from edge_agent.engine.gguf_header import require_gguf
+from edge_agent.engine.llama_cpp_model import collect_log
 from export.architectures import Shape, read_shape
 from export.convert.gguf_writer import convert, header_bytes, read_config
-from export.llama_cpp_file import quiet
 from export.quantize.importance_matrix import mean_squares, measure_importance, write_importance
 from export.quantize.plan import QUANTS, Quant, parse_overrides, parse_quants, plan, require_plan
 from export.trained.reference import Reference
@@ -40,8 +40,8 @@ def quantize_with_llama_cpp(f16: Path, out: Path, quant: Quant, importance: Impo
             entry.name, entry.size = name.encode(), values.size
             entry.data = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
         parameters.imatrix = entries
-    with quiet():
-        code = llama_cpp.llama_model_quantize(str(f16).encode(), str(out).encode(), ctypes.byref(parameters))
+    collect_log()
+    code = llama_cpp.llama_model_quantize(str(f16).encode(), str(out).encode(), ctypes.byref(parameters))
     assert code == 0
 
 

@@ -6,7 +6,7 @@ import llama_cpp
 import pytest
 
 from edge_agent.engine.autotune import Tuning
-from edge_agent.engine.llama_cpp_parameters import model_parameters
+from edge_agent.engine.llama_cpp_model import model_parameters
 
 
 @pytest.mark.parametrize(("system", "is_repacked"), [(b"AVX512 = 1 | AMX_INT8 = 1 | ", False), (b"NEON = 1 | ", True)])
