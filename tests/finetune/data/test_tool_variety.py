@@ -36,7 +36,8 @@ def test_renamed_rows_call_the_tools_that_their_system_text_declares() -> None:
     rows = list(generate_rows(HOME, 200, 1, Variety(renamed=1.0)))
     assert all(row.is_varied for row in rows) and not calls_of(rows) & NAMES
     for row in rows:
-        declared = {line.split("(")[0].strip() for line in row.messages[0].text.split("\n") if "(" in line}
+        lines = [line.split("(")[0] for line in row.messages[0].text.split("\n") if "(" in line]
+        declared = {name.strip() for line in lines for name in line.split(",")}
         assert calls_of([row]) <= declared
         for message in row.messages:
             assert all(call.name in message.thought for call in message.calls[:1])
