@@ -51,7 +51,7 @@ def _thing(site: Site, device: Device, base: str) -> dict[str, Any]:
 
 
 def _action_affordance(name: str, action: Action) -> dict[str, Any]:
-    affordance: dict[str, Any] = {"safe": False, "idempotent": not (action.ends or action.output)}
+    affordance: dict[str, Any] = {"safe": False, "idempotent": not (action.ends or action.is_call)}
     if action.title:
         affordance["title"] = action.title
     if action.input:
@@ -65,6 +65,7 @@ def _action_affordance(name: str, action: Action) -> dict[str, Any]:
             "type": "object",
             "properties": {key: _data_schema(schema) for key, schema in action.output.items()},
         }
+    if action.is_call:
         affordance["safe"] = action.risk == "none"
     return affordance | {"forms": [{"href": f"actions/{name}", "op": "invokeaction"}]}
 

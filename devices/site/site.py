@@ -15,9 +15,29 @@ from pydantic import Field, ValidationError, model_validator
 
 from devices.errors import UsageError, did_you_mean
 from devices.site.action import Action
+from devices.site.generic_phrasings import with_phrasings
 from devices.site.schema import DataSchema, Name, Plain, Value
 from devices.yaml_file import Strict, YamlFile, plain_values, read_yaml, shipped_path
 
+MODEL_WORDS = {  # what people call devices, and the model that is meant; difflib knows letters only
+    "light": "lamp bulb spotlight chandelier",
+    "dimmable_light": "dimmer",
+    "color_temp": "white_spectrum tunable_white color_temperature",
+    "color": "rgb hue colour color_light",
+    "switch": "socket plug outlet relay power_strip",
+    "blinds": "curtain shade shutter roller venetian awning",
+    "door": "gate garage garage_door",
+    "lock": "bolt latch deadbolt",
+    "thermostat": "heater radiator trv heating boiler hvac",
+    "fan": "ventilator ventilation extractor",
+    "valve": "sprinkler tap faucet irrigation",
+    "contact": "door_sensor window_sensor opening contact_sensor",
+    "occupancy": "presence pir presence_sensor",
+    "motion_sensor": "motion movement",
+    "leak": "water_leak flood moisture leak_sensor",
+    "smoke": "smoke_detector fire_alarm",
+    "siren": "alarm horn",
+}
 SITES_FOLDER = Path(__file__).parents[1] / "sites"
 MODELS_FILE = Path(__file__).parent / "models.yaml"
 
@@ -197,19 +217,32 @@ def _build_device(source: YamlFile, name: str, entry: Any, models: dict[str, Any
     if not isinstance(entry, dict):
         raise source.fail(keys, f"device {name} must be a mapping with a model")
     merged = dict(entry)
-    model_name = merged.pop("model", None)
-    if model_name is not None:
-        if model_name not in models:
-            hint = did_you_mean(str(model_name), models, f"models: {', '.join(models)}")
-            raise source.fail((*keys, "model"), f"device {name}: no model is called {model_name!r}", hint)
-        merged = merge_mappings(models[model_name], merged)
+    if "model" in merged:
+        named = merged.pop("model")
+        merged = merge_mappings(_joined_models(source, name, named, models), merged)
     merged.setdefault("title", str(name).replace("_", " "))
+    if isinstance(merged.get("actions"), dict):
+        merged["actions"] = {key: with_phrasings(action) for key, action in merged["actions"].items()}
     try:
         return Device(name=name, **plain_values(merged))
     except ValidationError as error:
         raise source.explain(keys, error, Device) from error
     except TypeError as error:
         raise source.fail(keys, f"device {name}: {error}") from error
+
+
+def _joined_models(source: YamlFile, device: str, named: Any, models: dict[str, Any]) -> dict[str, Any]:
+    """Return one model of those that a device names, one or a list of them; its kind is that of the first."""
+    joined: dict[str, Any] = {}
+    for model in named if isinstance(named, list) else [named]:
+        if model not in models:
+            meant = next((known for known, words in MODEL_WORDS.items() if str(model).lower() in words.split()), "")
+            nearest = did_you_mean(str(model), models, f"models: {', '.join(models)}")
+            hint = f"did you mean {meant}?" if meant in models else nearest
+            raise source.fail(("devices", device, "model"), f"device {device}: no model is called {model!r}", hint)
+        first_kind = {"kind": joined["kind"]} if "kind" in joined else {}
+        joined = merge_mappings(joined, models[model]) | first_kind
+    return joined
 
 
 def merge_mappings(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

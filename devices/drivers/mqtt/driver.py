@@ -5,7 +5,8 @@ property, with zigbee2mqtt or Tasmota `at: {on: {topic: kitchen_lamp, key: state
 `at: {level_pct: {topic: tank/level, get_topic: tank/get}}`.
 Source: zigbee2mqtt, "MQTT Topics and Messages"; Tasmota, "MQTT" and "Commands"; MQTT 3.1.1.
 
-Nothing is taken for an answer that came before the question, so retained messages never look fresh.
+Nothing is taken for an answer that came before the question, so retained messages never look fresh. Of a device that
+cannot be asked (`is_asked: false`) the last message counts, with the time at which it came.
 
 Does not guard against: another client that publishes in a device's name, unless the broker's access rules do.
 """
@@ -28,6 +29,7 @@ from devices.site.schema import Value
 from devices.yaml_file import Strict
 
 MAX_MESSAGE_BYTES = 1 << 20
+UNKNOWN_TIME_S = 0.0  # of a retained message: older than anything
 ON_OFF = ("OFF", "ON")  # what zigbee2mqtt and Tasmota say, unless an address has `words`
 
 
@@ -51,6 +53,8 @@ class MqttPlace(JsonValue):
     Attributes:
         topic: the device's name in zigbee2mqtt or Tasmota; with plain topics where its state is published.
         set_key: another key for writing than for reading.
+        is_asked: whether the device answers when asked. One that sleeps does not: what it said last is its state, as old
+            as it is, so that no interlock takes it for fresh.
         is_sensor: Tasmota: read from its sensor status, `key` below `StatusSNS`.
         set_topic: plain: where to write.
         get_topic: plain: where to ask for the state; without it the next message is waited for.
@@ -58,6 +62,7 @@ class MqttPlace(JsonValue):
 
     topic: str = Field(pattern=r"^[^#+\x00]+$")
     set_key: str = ""
+    is_asked: bool = True
     is_sensor: bool = False
     set_topic: str = Field(default="", pattern=r"^[^#+\x00]*$")
     get_topic: str = Field(default="", pattern=r"^[^#+\x00]*$")
@@ -79,17 +84,20 @@ class Route:
     set: str
     set_key: str
     value: JsonValue
+    is_asked: bool = True
 
 
 def route_of(place: MqttPlace, settings: MqttSettings) -> Route:
     """Return where and how a property is read and written."""
     if settings.profile == "plain":
-        return Route(place.topic, place.get_topic, "", place.set_topic, place.set_key or place.key, place)
+        key = place.set_key or place.key
+        return Route(place.topic, place.get_topic, "", place.set_topic, key, place, place.is_asked)
     value = place.model_copy(update={"words": place.words or ON_OFF})
     if settings.profile == "zigbee2mqtt":
         topic = f"{settings.base}/{place.topic}"
         asked = json.dumps({place.key.split(".")[0]: ""})
-        return Route(topic, f"{topic}/get", asked, f"{topic}/set", place.set_key or place.key, value)
+        get = f"{topic}/get" if place.is_asked else ""
+        return Route(topic, get, asked, f"{topic}/set", place.set_key or place.key, value, place.is_asked)
     name = place.topic
     if place.is_sensor:
         value = value.model_copy(update={"key": f"StatusSNS.{place.key}"})
@@ -127,6 +135,8 @@ class MqttDriver:
         self._connecting = threading.Lock()
         self._client: Any = None
         self._is_ready = False
+        self._first_news_s = 0.0
+        self._untold = {route.state for routes in self._routes.values() for route in routes.values() if not route.is_asked}
 
     def read(self, device: str) -> dict[str, Reading]:
         """Ask for a device's properties and return what it then says; what does not fit its schema is marked bad."""
@@ -134,10 +144,15 @@ class MqttDriver:
         client = self._connected(device)
         with self._asking[device]:
             for name, route in self._routes[device].items():
-                since = self._count
-                if route.get:
-                    client.publish(route.get, route.get_payload, qos=1)
-                message = self._wait(device, route, since)
+                if route.is_asked:
+                    since = self._count
+                    if route.get:
+                        client.publish(route.get, route.get_payload, qos=1)
+                    message = self._wait(device, route, since)
+                elif (last := self._last(route)) is None:
+                    continue
+                else:
+                    message = last
                 schema = binding.device.properties[name]
                 found[name] = reading_of(partial(route.value.to_value, message.body, schema), schema, message.time_s)
         return found
@@ -186,6 +201,17 @@ class MqttDriver:
                         f"{device}: nothing on {route.state} within {self._settings.timeout_s:g} s of asking"
                     )
 
+    def _last(self, route: Route) -> _Message | None:
+        """Return the last message with a route's key, None if there is none; after connecting waits for one once."""
+        with self._news:
+            while True:
+                for message in reversed(self._messages.get(route.state, [])):
+                    if route.value.is_in(message.body):
+                        return message
+                left_s = self._first_news_s - time.monotonic()
+                if left_s <= 0 or not self._news.wait(left_s):
+                    return None
+
     def _connected(self, device: str) -> Any:
         with self._connecting:
             if self._client is None:
@@ -228,6 +254,7 @@ class MqttDriver:
     def _on_subscribe(self, *_: Any) -> None:
         with self._news:
             self._is_ready = True
+            self._first_news_s = time.monotonic() + self._settings.timeout_s
             self._news.notify_all()
 
     def _on_disconnect(self, *_: Any) -> None:
@@ -235,16 +262,19 @@ class MqttDriver:
             self._is_ready = False
 
     def _on_message(self, _client: Any, _data: Any, message: Any) -> None:
-        if message.retain or len(message.payload) > MAX_MESSAGE_BYTES:
+        if len(message.payload) > MAX_MESSAGE_BYTES or (message.retain and message.topic not in self._untold):
             return
         try:
             body = json.loads(message.payload)
         except ValueError:
             body = message.payload.decode("utf-8", errors="replace")
         with self._news:
-            self._count += 1
             kept = self._messages.setdefault(message.topic, [])
-            kept.append(_Message(body, self._clock(), self._count))
+            if message.retain and kept:
+                return
+            self._count += 0 if message.retain else 1
+            time_s, number = (UNKNOWN_TIME_S, 0) if message.retain else (self._clock(), self._count)
+            kept.append(_Message(body, time_s, number))
             del kept[:-8]
             self._news.notify_all()
 
