@@ -13,7 +13,6 @@ from devices.site.schema import DataSchema, Value
 from devices.site.site import find_name
 from devices.yaml_file import Strict
 
-
 Scalar = bool | int | float | str
 
 

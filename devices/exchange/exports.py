@@ -120,7 +120,7 @@ def _discovery(site: Site, device: Device, routes: Mapping[str, Any]) -> dict[st
             "device": {"identifiers": [f"edgewright_{site.name}_{device.name}"], "name": device.title},
         }
         if component == "binary_sensor":
-            message["payload_off"], message["payload_on"] = value.words or ("False", "True")
+            message["payload_off"], message["payload_on"] = map(str, value.words or (False, True))
         elif schema.unit:
             message["unit_of_measurement"] = {"percent": "%", "degrees": "°C"}.get(schema.unit, schema.unit)
         found[f"homeassistant/{component}/{unique}/config"] = message

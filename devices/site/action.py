@@ -75,8 +75,8 @@ class Action(Strict):
     after their last start or end this one may start: for off after on that is a minimum on time.
     If a controller dies in it, the next one leaves the device as it is, or carries out its safe actions (`unfinished`).
     An action that writes no property is a call: its driver carries it out at `at`, and may answer with values that fit
-    `output` and free text under the names in `words`. `report` makes a sentence of them, for people; the model gets the values,
-    never the words. `record` is what changes in the simulated world, in the record that has the arguments.
+    `output` and free text under the names in `words`. `report` makes a sentence of them, for people; the model gets the
+    values, never the words. `record` is what changes in the simulated world, in the record that has the arguments.
     Numbers that are read back may differ by `tolerance` from what was written, and may need `settle_s` to get there.
     """
 

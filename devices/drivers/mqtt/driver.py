@@ -53,8 +53,8 @@ class MqttPlace(JsonValue):
     Attributes:
         topic: the device's name in zigbee2mqtt or Tasmota; with plain topics where its state is published.
         set_key: another key for writing than for reading.
-        is_asked: whether the device answers when asked. One that sleeps does not: what it said last is its state, as old
-            as it is, so that no interlock takes it for fresh.
+        is_asked: whether the device answers when asked. One that sleeps does not: what it said last is its state, and
+            as old as it is, so that no interlock takes it for fresh.
         is_sensor: Tasmota: read from its sensor status, `key` below `StatusSNS`.
         set_topic: plain: where to write.
         get_topic: plain: where to ask for the state; without it the next message is waited for.
@@ -136,7 +136,9 @@ class MqttDriver:
         self._client: Any = None
         self._is_ready = False
         self._first_news_s = 0.0
-        self._untold = {route.state for routes in self._routes.values() for route in routes.values() if not route.is_asked}
+        self._untold = {
+            route.state for routes in self._routes.values() for route in routes.values() if not route.is_asked
+        }
 
     def read(self, device: str) -> dict[str, Reading]:
         """Ask for a device's properties and return what it then says; what does not fit its schema is marked bad."""

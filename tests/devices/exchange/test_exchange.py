@@ -14,7 +14,8 @@ from devices.driver import DeviceUnavailable
 from devices.errors import UsageError
 from devices.exchange.discovery import local_ports, zigbee_devices
 from devices.exchange.exports import home_assistant_discovery, thing_descriptions
-from devices.exchange.imports import import_file, plain_name
+from devices.exchange.imports.files import import_file
+from devices.exchange.imports.imported import plain_name
 from devices.simulated_peers import make_peer
 from devices.simulation.peer import RealTimeWorld
 from devices.site.site import list_sites, load_site
