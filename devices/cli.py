@@ -217,7 +217,12 @@ def discover_devices(
     if mqtt:
         imported = import_zigbee2mqtt(zigbee_devices(mqtt, port), mqtt, f"{mqtt}:{port}")
         imported.drivers["zigbee"]["port"] = port
-        found |= {"zigbee2mqtt": [*imported.devices], "left out": imported.left_out, "counts": [imported.counts]}
+        found |= {
+            "zigbee2mqtt": [*imported.devices],
+            "left out": imported.left_out,
+            "notes": imported.notes,
+            "counts": [imported.counts],
+        }
     print(
         json.dumps(found) if as_json else "\n".join(f"{key}: {', '.join(some) or '-'}" for key, some in found.items())
     )
@@ -250,6 +255,8 @@ def _write_site(out: Path, imported: Any) -> None:
         raise UnavailableError(f"cannot write {out}: {error.strerror}") from error
     for one in imported.left_out:
         warn(f"left out: {one}")
+    for note in imported.notes:
+        warn(note)
     print(imported.counts)
     print(f"{out}: {len(load_checked_site(out).devices)} devices; set `risk`, interlocks and aliases before you use it")
 

@@ -25,7 +25,8 @@ from pydantic import Field, model_validator
 
 from devices.driver import Binding, DeviceUnavailable, DriverType, Reading, read_secret, reading_of
 from devices.drivers.json_values import JsonValue, put
-from devices.site.schema import Value
+from devices.site.action import is_so
+from devices.site.schema import DataSchema, Value
 from devices.yaml_file import Strict
 
 MAX_MESSAGE_BYTES = 1 << 20
@@ -160,14 +161,31 @@ class MqttDriver:
         return found
 
     def write(self, device: str, values: dict[str, Value]) -> None:
-        """Set properties of a device, together where the profile can, and wait until it shows a new state."""
+        """Set properties of a device, together where the profile can, and wait until it shows what was written.
+
+        A device that reports often may first show how it was before. Shows it nothing else in time, it has not changed.
+        """
         client = self._connected(device)
-        sent = []
-        for topic, (payload, route) in self._payloads(device, values).items():
-            sent.append((route, self._count))
+        since, topics = self._count, self._payloads(device, values)
+        for topic, (payload, _) in topics.items():
             client.publish(topic, payload, qos=1)
-        for route, since in sent:
-            self._wait(device, route, since)
+        deadline_s = time.monotonic() + self._settings.timeout_s
+        for name, value in values.items():
+            self._wait_until_shown(device, name, value, since, deadline_s)
+
+    def _wait_until_shown(self, device: str, name: str, value: Value, since: int, deadline_s: float) -> None:
+        route, schema = self._routes[device][name], self._bindings[device].device.properties[name]
+        with self._news:
+            while True:
+                news = [one for one in self._messages.get(route.state, []) if one.number > since]
+                news = [one for one in news if route.value.is_in(one.body)]
+                if any(_shows(route, one.body, schema, value) for one in news):
+                    return
+                left_s = deadline_s - time.monotonic()
+                if left_s <= 0 or not self._news.wait(left_s):
+                    if news:
+                        return
+                    raise self._no_answer(device, route)
 
     def _payloads(self, device: str, values: dict[str, Value]) -> dict[str, tuple[str, Route]]:
         bodies: dict[str, tuple[dict[str, Any], Route]] = {}
@@ -199,9 +217,10 @@ class MqttDriver:
                         return message
                 left_s = deadline - time.monotonic()
                 if left_s <= 0 or not self._news.wait(left_s):
-                    raise DeviceUnavailable(
-                        f"{device}: nothing on {route.state} within {self._settings.timeout_s:g} s of asking"
-                    )
+                    raise self._no_answer(device, route)
+
+    def _no_answer(self, device: str, route: Route) -> DeviceUnavailable:
+        return DeviceUnavailable(f"{device}: nothing on {route.state} within {self._settings.timeout_s:g} s of asking")
 
     def _last(self, route: Route) -> _Message | None:
         """Return the last message with a route's key, None if there is none; after connecting waits for one once."""
@@ -282,6 +301,13 @@ class MqttDriver:
 
     def _where(self) -> str:
         return f"mqtt://{self._settings.host}:{self._settings.port}"
+
+
+def _shows(route: Route, body: Any, schema: DataSchema, value: Value) -> bool:
+    try:
+        return is_so({"it": route.value.to_value(body, schema)}, {"it": value})
+    except ValueError:
+        return False
 
 
 def _problem_with(settings: MqttSettings, place: MqttPlace, is_written: bool) -> str:

@@ -101,12 +101,9 @@ class MqttPeer:
 
         joined = threading.Event()
         client = Client(CallbackAPIVersion.VERSION2)
-        topics = {
-            topic for routes in self._routes.values() for route in routes.values() for topic in (route.get, route.set)
-        }
 
         def on_connect(*_: Any) -> None:
-            client.subscribe([(topic, 1) for topic in sorted(topics - {""})])
+            client.subscribe([(topic, 1) for topic in sorted(self._topics() - {""})])
 
         client.on_connect = on_connect
         client.on_subscribe = lambda *_: joined.set()
@@ -116,6 +113,11 @@ class MqttPeer:
         if not joined.wait(10):
             raise OSError(f"{self.where} takes no subscription")
         return client
+
+    def _topics(self) -> set[str]:
+        """Return the topics on which devices are asked and set."""
+        routes = [route for routes in self._routes.values() for route in routes.values()]
+        return {topic for route in routes for topic in (route.get, route.set)}
 
     def _on_message(self, client: Any, _data: Any, message: Any) -> None:
         """Do what a device is asked, then show its state, as bridge and firmware do."""

@@ -13,6 +13,7 @@ from devices.site.schema import is_multiple
 from devices.site.site import load_models
 
 STATE, SET, GET = 1, 2, 4  # bits of zigbee2mqtt's `access`
+RANGES = {"percent": (0.0, 100.0), "degrees": (-60.0, 150.0)}  # of such a number, by unit
 RANGE = ("minimum", "maximum", "step")
 WIDEST = 100000.0  # of a number without limits that is only read
 Scalar = bool | int | float | str
@@ -88,9 +89,15 @@ class Draft:
         return found | {key: part for key, part in parts.items() if part} | {"at": self.at}
 
     def be(self, model: str, name: str, part: Part, **binding: Any) -> bool:
-        """Make a model part of the device, with one of its properties; False if it has that property already."""
+        """Make a model part of the device, with one of its properties.
+
+        Return False if it has that property already, or if the model would write what can only be read.
+        """
         if name in self.at:
             part.feature.leave(TWICE)
+            return False
+        if part.expose.bits & (STATE | SET) != STATE | SET and _is_written(model, name):
+            self.own_property(name, part)
             return False
         if model not in self.models:
             self.models.append(model)
@@ -166,6 +173,10 @@ class Draft:
                 self.actions |= setters(name, title, schema)
 
 
+def _is_written(model: str, name: str) -> bool:
+    return any(name in action.get("writes", {}) for action in load_models()[model].get("actions", {}).values())
+
+
 def setters(name: str, title: str, schema: dict[str, Any], risk: str = "confirm") -> dict[str, Any]:
     """Return the actions that set a property: on and off, or to a value. What it may move nobody knows, so: a yes."""
     if schema["type"] == "boolean":
@@ -201,11 +212,14 @@ def _number_schema(expose: Expose) -> dict[str, Any] | str:
     low, high = expose.value_min, expose.value_max
     if expose.access & SET and (low is None or high is None):
         return "it can be set, and has no limits"
-    low, high = (-WIDEST if low is None else low), (WIDEST if high is None else high)
+    unit = unit_of(expose)
+    least, most = RANGES.get(unit, (-WIDEST, WIDEST))
+    low, high = (least if low is None else low), (most if high is None else high)
     schema: dict[str, Any] = {"type": "number", "minimum": plain_number(low), "maximum": plain_number(high)}
     if (step := step_of(expose, low)) is not None:
-        schema["step"] = step
-    if unit := unit_of(expose):
+        kind = "integer" if all(float(one).is_integer() for one in (low, high, step)) else "number"
+        schema |= {"type": kind, "step": step}
+    if unit:
         schema["unit"] = unit
     return schema if is_plain(schema) else "its limits are none"
 

@@ -20,6 +20,7 @@ from devices.errors import UsageError
 from devices.site.schema import DataSchema
 
 LONGEST_NAME = 40
+LONGEST_LINE = 120  # of what a site file has in one line
 NAMED = 3  # devices that a line names before it counts the rest
 NO_PLACE = "a site has no place for it"
 TWICE = "another feature says the same"
@@ -37,6 +38,8 @@ UNITS = {
     "dB": "decibels",
     "s": "seconds",
     "min": "minutes",
+    "m": "meters",
+    "°": "degrees",
 }
 
 
@@ -114,12 +117,12 @@ class Imported:
 
     @property
     def left_out(self) -> list[str]:
-        """Each kind of feature that was left out, of which devices and why; then the notes."""
+        """Each kind of feature that was left out, of which devices and why."""
         found: dict[tuple[str, str], list[str]] = {}
         for feature in self.features:
             if feature.reason:
                 found.setdefault((feature.name, feature.reason), []).append(feature.device)
-        return [f"{name} of {_some(devices)}: {why}" for (name, why), devices in found.items()] + self.notes
+        return [f"{name} of {_some(devices)}: {why}" for (name, why), devices in found.items()]
 
     @property
     def counts(self) -> str:
@@ -130,11 +133,11 @@ class Imported:
     def site_file(self, name: str) -> str:
         """Return the site file. Raises UsageError if there is no device to put into it."""
         if not self.devices:
-            reasons = f": {'; '.join(self.left_out)}" if self.left_out else ""
-            raise UsageError(f"there is no device to import{reasons}")
+            reasons = "; ".join([*self.left_out, *self.notes])
+            raise UsageError(f"there is no device to import: {reasons}")
         text = io.StringIO()
         yaml = YAML(typ="rt", pure=True)
-        yaml.width = 120
+        yaml.width = 200
         root = {"schema": "site/v1", "name": plain_name(name), "title": name.replace("_", " ")}
         yaml.dump(root | {"drivers": self.drivers, "devices": _laid_out(self.devices)}, text)
         return text.getvalue()
@@ -169,13 +172,13 @@ def _some(devices: list[str]) -> str:
 
 
 def _laid_out(value: Any, depth: int = 0) -> Any:
-    """Return devices as people write them: what is deep inside on one line."""
+    """Return devices as people write them: what is deep inside and short on one line."""
     if isinstance(value, dict):
         made: Any = CommentedMap({key: _laid_out(item, depth + 1) for key, item in value.items()})
     elif isinstance(value, list | tuple):
         made = CommentedSeq([_laid_out(item, depth + 1) for item in value])
     else:
         return value
-    if depth >= 3 or isinstance(made, CommentedSeq):
+    if isinstance(made, CommentedSeq) or (depth >= 3 and len(str(value)) <= LONGEST_LINE):
         made.fa.set_flow_style()
     return made

@@ -10,6 +10,7 @@ Does not guard against: a description that calls something safe that is not. A p
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -141,7 +142,7 @@ class _Device:
         self._properties: dict[str, Any] = {}
         self._actions: dict[str, Any] = {}
         self._at: dict[str, Any] = {}
-        self._driver = ""
+        self._driver = self._model = ""
 
     def take(self) -> None:
         """Put what it is into the site, and every feature on the account."""
@@ -151,7 +152,13 @@ class _Device:
             self._try(self._made.offer(self._title, key), lambda key=key, one=action: self._action(key, one))
         for key in self._thing.events:
             self._made.offer(self._title, key).leave(EVENT)
-        entry = {"kind": "thing", "properties": self._properties, "at": self._at, "actions": self._actions}
+        entry = {
+            "model": self._model,
+            "kind": "thing",
+            "properties": self._properties,
+            "at": self._at,
+            "actions": self._actions,
+        }
         if self._properties or self._actions:
             kept = {key: value for key, value in entry.items() if value or key == "properties"}
             self._made.add(self._title, "thing", kept | {"driver": self._driver})
@@ -168,7 +175,7 @@ class _Device:
             feature.take()
 
     def _property(self, key: str, affordance: Property) -> None:
-        name, is_written = plain_name(key), not affordance.read_only
+        name, is_written = _name(key), not affordance.read_only
         if affordance.write_only:
             raise _Left("it can only be written, so that nobody knows whether it was done")
         schema, values = _schema_of(affordance, is_bounded=False)
@@ -184,12 +191,14 @@ class _Device:
             if verb not in {"POST", "PUT"}:
                 raise _Left(f"it is written with {verb}")
             at |= {"set_path": set_path, "verb": verb}
-            title = name.replace("_", " ")
-            self._actions |= setters(name, title, schema, "low")
+            if name == "on" and schema["type"] == "boolean":
+                self._model = "switch"  # which knows how people ask for on and off
+            else:
+                self._actions |= setters(name, name.replace("_", " "), schema, "low")
         self._properties[name], self._at[name] = schema, at
 
     def _action(self, key: str, action: ThingAction) -> None:
-        name = plain_name(key)
+        name = _name(key)
         given, send = _arguments(action.input)
         output, keys = _output(action.output)
         form, path = self._place(action.forms, "invokeaction", action.uri_variables)
@@ -266,6 +275,11 @@ class _Device:
         return found
 
 
+def _name(key: str) -> str:
+    """Return a name of a Thing Description as one of ours: testPage is test_page."""
+    return plain_name(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", key))
+
+
 def _login_note(driver: str, auth: Mapping[str, str]) -> str:
     what = {"basic": "the password, and `user` is set in the site file", "bearer": "the token", "apikey": "the key"}
     return f"driver {driver} logs in with {auth['scheme']}: ${auth['secret_env']} holds {what[auth['scheme']]}"
@@ -313,8 +327,8 @@ def _arguments(found: Schema | None) -> tuple[dict[str, Any], dict[str, str]]:
         return {}, {}
     if found.type != "object":
         return {"value": _argument(found, "input")}, {"value": ""}
-    send = {plain_name(key): key for key in found.properties}
-    return {plain_name(key): _argument(one, key) for key, one in found.properties.items()}, send
+    send = {_name(key): key for key in found.properties}
+    return {_name(key): _argument(one, key) for key, one in found.properties.items()}, send
 
 
 def _argument(found: Schema, key: str) -> dict[str, Any]:
@@ -338,7 +352,7 @@ def _output(found: Schema | None) -> tuple[dict[str, Any], dict[str, Any]]:
             schema, values = _schema_of(one, is_bounded=False)
         except _Left:
             continue
-        name = plain_name(key)
+        name = _name(key)
         output[name] = schema
         keys[name] = {"key": key if found.type == "object" else ""} | ({"values": values} if values else {})
     return output, keys
