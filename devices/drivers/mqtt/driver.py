@@ -14,6 +14,7 @@ Does not guard against: another client that publishes in a device's name, unless
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -30,7 +31,7 @@ from devices.site.schema import DataSchema, Value
 from devices.yaml_file import Strict
 
 MAX_MESSAGE_BYTES = 1 << 20
-UNKNOWN_TIME_S = 0.0  # of a retained message: older than anything
+UNKNOWN_TIME_S = -math.inf  # of a retained message: older than anything
 ON_OFF = ("OFF", "ON")  # what zigbee2mqtt and Tasmota say, unless an address has `words`
 
 

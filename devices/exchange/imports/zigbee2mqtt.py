@@ -57,7 +57,7 @@ SETTINGS = re.compile(
     r"|reporting_.*|calibration|motor_reversal|reverse_direction|device_mode|occupied_threshold.*"
 )
 DIAGNOSTICS = {"linkquality", "last_seen", "device_temperature", "power_outage_count", "trigger_count", "update"}
-NOUNS = {  # of what has no name of its own: by its first model
+NOUNS = {  # of what has no name of its own: by the first of these models that it is of
     "thermostat": "thermostat",
     "climate_target": "thermostat",
     "dimmable_light": "light",
@@ -199,9 +199,9 @@ class _Device:
             self._made.notes.append(f"{self._topic}: nothing of it has a place in a site")
 
     def _noun(self, draft: Draft) -> str:
-        first = draft.models[0] if draft.models else ""
+        known = next((noun for model, noun in NOUNS.items() if model in draft.models), "")
         said = next((noun for pattern, noun in SAID_NOUNS if re.search(pattern, self._description.lower())), "")
-        return said or NOUNS.get(first) or draft.noun or "sensor"
+        return said or known or draft.noun or "sensor"
 
 
 def _endpoint(expose: Expose) -> str:
