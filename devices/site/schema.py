@@ -55,7 +55,15 @@ class DataSchema(Strict):
         return self
 
     def problem_with(self, value: object) -> str:
-        """Return why `value` does not fit, or "" if it fits."""
+        """Return why `value` cannot be given to the device, or "" if it can."""
+        if problem := self.reading_problem(value):
+            return problem
+        if self.step and isinstance(value, int | float) and not is_multiple(value, self.step):
+            return f"{value:g} is not in steps of {self.step:g}"
+        return ""
+
+    def reading_problem(self, value: object) -> str:
+        """Return why a device cannot show `value`, or "" if it can: also between its steps, set by other ways."""
         if self.type == "boolean":
             return "" if isinstance(value, bool) else f"{value!r} is not true or false"
         if self.type == "string":
@@ -69,8 +77,6 @@ class DataSchema(Strict):
         assert self.minimum is not None and self.maximum is not None
         if not self.minimum <= value <= self.maximum:
             return f"{value:g} is outside {self.minimum:g} to {self.maximum:g}"
-        if self.step and not is_multiple(value, self.step):
-            return f"{value:g} is not in steps of {self.step:g}"
         return ""
 
     def json_schema(self) -> dict[str, Any]:

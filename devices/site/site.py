@@ -34,7 +34,7 @@ MODEL_WORDS = {  # what people call devices, and the model that is meant; diffli
     "contact": "door_sensor window_sensor opening contact_sensor",
     "occupancy": "presence pir presence_sensor",
     "motion_sensor": "motion movement",
-    "leak": "water_leak flood moisture leak_sensor",
+    "leak": "water_leak flood leak_sensor",
     "smoke": "smoke_detector fire_alarm",
     "siren": "alarm horn",
 }

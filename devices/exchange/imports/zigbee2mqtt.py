@@ -57,13 +57,7 @@ SETTINGS = re.compile(
     r"|reporting_.*|calibration|motor_reversal|reverse_direction|device_mode|occupied_threshold.*"
 )
 DIAGNOSTICS = {"linkquality", "last_seen", "device_temperature", "power_outage_count", "trigger_count", "update"}
-NOUNS = {  # of what has no name of its own: by the first of these models that it is of
-    "thermostat": "thermostat",
-    "climate_target": "thermostat",
-    "dimmable_light": "light",
-    "fan_switch": "fan",
-    "fan_mode": "fan",
-    "cover": "blinds",
+NOUNS = {  # of sensors without a name of their own: by the first of these models that they are of
     "contact": "contact sensor",
     "occupancy": "motion sensor",
     "smoke": "smoke detector",
@@ -82,7 +76,7 @@ NOUNS = {  # of what has no name of its own: by the first of these models that i
     "energy": "meter",
     "battery": "remote",
 }
-SAID_NOUNS = (  # what a definition says of itself comes before that
+SAID_NOUNS = (  # what a definition says of itself comes before its type
     (r"radiator|\btrv\b", "radiator valve"),
     (r"power strip", "power strip"),
     (r"plug|outlet|socket", "plug"),
@@ -90,7 +84,7 @@ SAID_NOUNS = (  # what a definition says of itself comes before that
     (r"garage", "garage door"),
     (r"siren", "siren"),
 )
-SPARE_NOUN = {"lock": "lock", "switch": "switch", "light": "light", "cover": "blinds", "climate": "thermostat"}
+SPECIFIC_NOUNS = {"cover": "blinds", "climate": "thermostat"}  # the others are called by their type
 VALVE = re.compile(r"valve|irrigation|sprinkler|water timer", re.IGNORECASE)
 
 
@@ -157,7 +151,7 @@ class _Device:
             if expose.type in MAKERS and not _is_beside(expose):
                 parts = [self._part(one, expose.endpoint) for one in expose.features]
                 endpoint = expose.endpoint or next((found for one in expose.features if (found := _endpoint(one))), "")
-                draft = self._new_draft(endpoint, SPARE_NOUN.get(expose.type, expose.type))
+                draft = self._new_draft(endpoint, SPECIFIC_NOUNS.get(expose.type, expose.type))
                 rest += [(draft.suffix, part) for part in MAKERS[expose.type](draft, parts, self._description)]
             else:
                 inner = expose.features if expose.type in MAKERS else (expose,)
@@ -201,7 +195,7 @@ class _Device:
     def _noun(self, draft: Draft) -> str:
         known = next((noun for model, noun in NOUNS.items() if model in draft.models), "")
         said = next((noun for pattern, noun in SAID_NOUNS if re.search(pattern, self._description.lower())), "")
-        return said or known or draft.noun or "sensor"
+        return said or draft.noun or known or "sensor"
 
 
 def _endpoint(expose: Expose) -> str:
