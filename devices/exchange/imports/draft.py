@@ -8,15 +8,16 @@ from typing import Any
 
 from pydantic import Field
 
-from devices.exchange.imports.imported import TWICE, UNITS, Feature, Foreign, is_plain, plain_name
+from devices.drivers.json_values import Scalar, text_of
+from devices.exchange.imports.imported import TWICE, UNITS, Feature, Foreign, is_plain, part_name
 from devices.site.schema import is_multiple
 from devices.site.site import load_models
 
 STATE, SET, GET = 1, 2, 4  # bits of zigbee2mqtt's `access`
 RANGES = {"percent": (0.0, 100.0), "degrees": (-60.0, 150.0)}  # of such a number, by unit
 RANGE = ("minimum", "maximum", "step")
+NO_KEY = "it has no property in the state"
 WIDEST = 100000.0  # of a number without limits that is only read
-Scalar = bool | int | float | str
 
 
 class Expose(Foreign):
@@ -93,8 +94,8 @@ class Draft:
 
         Return False if it has that property already, or if the model would write what can only be read.
         """
-        if name in self.at:
-            part.feature.leave(TWICE)
+        if name in self.at or not part.expose.key:
+            part.feature.leave(TWICE if part.expose.key else NO_KEY)
             return False
         if part.expose.bits & (STATE | SET) != STATE | SET and _is_written(model, name):
             self.own_property(name, part)
@@ -132,7 +133,7 @@ class Draft:
         if low is not None and high is not None and low < high:
             limits = {"minimum": plain_number(low), "maximum": plain_number(high)}
             if schema["type"] == "integer":
-                limits = {"minimum": math.ceil(low), "maximum": math.floor(high)}
+                limits = {"minimum": math.ceil(low), "maximum": max(math.floor(high), math.ceil(low))}
         if (step := step_of(expose, float(limits.get("minimum", schema["minimum"])))) is not None:
             limits["step"] = step
         if (unit := unit_of(expose)) and unit != schema.get("unit", ""):
@@ -153,11 +154,14 @@ class Draft:
 
     def be_switch(self, model: str, name: str, part: Part) -> bool:
         """As `be`, for on and off in the device's own values."""
+        if isinstance(schema := _schema_of(part.expose), str):
+            part.feature.leave(schema)
+            return False
         return self.be(model, name, part, words=pair_of(part.expose))
 
     def own_property(self, name: str, part: Part) -> None:
         """Take a feature that no model has: read, and set with a yes if the device lets itself be set."""
-        expose, name = part.expose, plain_name(name)
+        expose, name = part.expose, part_name(name)
         schema = _schema_of(expose)
         is_set = bool(expose.access & SET)
         if isinstance(schema, str):
@@ -192,9 +196,10 @@ def _schema_of(expose: Expose) -> dict[str, Any] | str:
     if expose.access & SET and not expose.access & STATE:
         return "it can only be written, so that nobody knows whether it was done"
     if not expose.key:
-        return "it has no property in the state"
+        return NO_KEY
     if expose.type == "binary":
-        has_words = all(isinstance(word, Scalar) for word in (expose.value_on, expose.value_off))
+        pair = pair_of(expose)
+        has_words = all(isinstance(word, Scalar) for word in pair) and text_of(pair[0]) != text_of(pair[1])
         return (
             {"type": "boolean", "labels": {True: "on", False: "off"}} if has_words else "its two values are not known"
         )
@@ -233,8 +238,9 @@ def step_of(expose: Expose, low: float) -> float | int | None:
 
 
 def unit_of(expose: Expose) -> str:
-    """Return a unit in words."""
-    return UNITS.get(expose.unit or "", expose.unit or "")
+    """Return a unit in words; none that a site cannot have."""
+    unit = UNITS.get(expose.unit or "", expose.unit or "")
+    return unit if is_plain({"type": "boolean", "unit": unit}) else ""
 
 
 def words_of(expose: Expose) -> tuple[list[str], dict[str, Any]]:

@@ -22,6 +22,7 @@ from devices.site.schema import DataSchema
 LONGEST_NAME = 40
 LONGEST_LINE = 120  # of what a site file has in one line
 NAMED = 3  # devices that a line names before it counts the rest
+TAKEN = {"area", "device", "except", "reason", "status"}
 NO_PLACE = "a site has no place for it"
 TWICE = "another feature says the same"
 ADDRESS = re.compile(r"0x[0-9a-f]+|[0-9a-f]{2}(:[0-9a-f]{2}){5,7}", re.IGNORECASE)
@@ -46,7 +47,7 @@ UNITS = {
 class Foreign(BaseModel):
     """A part of another's file: keys that are not ours to know are passed over."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
 
 @dataclass
@@ -148,6 +149,12 @@ def plain_name(text: str) -> str:
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()  # ü becomes u
     words = re.sub(r"[^a-z0-9]+", "_", plain.lower()).strip("_")[:LONGEST_NAME].strip("_")
     return words if words[:1].isalpha() else f"device_{words}".rstrip("_")
+
+
+def part_name(text: str) -> str:
+    """Return a text as the name of a property, argument or output: not one that every call or result has itself."""
+    name = plain_name(text)
+    return f"{name}_value" if name in TAKEN else name
 
 
 def is_plain(schema: dict[str, Any]) -> bool:

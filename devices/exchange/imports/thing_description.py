@@ -27,7 +27,7 @@ from devices.exchange.imports.imported import (
     Imported,
     foreign_problem,
     is_plain,
-    plain_name,
+    part_name,
 )
 from devices.site.schema import is_multiple
 
@@ -223,10 +223,13 @@ class _Device:
         if variables:
             raise _Left("it takes variables in its address")
         for form in forms:
-            url = urlsplit(urljoin(self._thing.base, form.href))
+            try:
+                url = urlsplit(urljoin(self._thing.base, form.href))
+            except ValueError as error:
+                raise _Left("its address is none") from error
             if url.scheme in {"http", "https"} and _does(form, op) and "json" in form.content_type:
-                if "{" in form.href:
-                    raise _Left("it takes variables in its address")
+                if "{" in form.href or re.search(r"\s", url.path + url.query):
+                    raise _Left("it takes variables in its address, or has blanks in it")
                 self._connect(f"{url.scheme}://{url.netloc}", form.security or self._thing.security)
                 return form, url.path + (f"?{url.query}" if url.query else "") or "/"
         raise _Left(NO_FORM)
@@ -269,7 +272,7 @@ class _Device:
         if scheme.scheme == "basic":
             return found | {"user": "user"}
         if scheme.scheme == "apikey":
-            if scheme.place not in {"", "header", "query"} or not scheme.name:
+            if scheme.place not in {"", "header", "query"} or not re.fullmatch(r"[\w.-]+", scheme.name, re.ASCII):
                 raise _Left(f"it needs a key in its {scheme.place or 'place without a name'}")
             return found | {"place": scheme.place or "query", "name": scheme.name}
         return found
@@ -277,7 +280,7 @@ class _Device:
 
 def _name(key: str) -> str:
     """Return a name of a Thing Description as one of ours: testPage is test_page."""
-    return plain_name(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", key))
+    return part_name(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", key))
 
 
 def _login_note(driver: str, auth: Mapping[str, str]) -> str:

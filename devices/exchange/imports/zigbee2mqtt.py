@@ -128,6 +128,10 @@ def import_zigbee2mqtt(entries: Iterable[dict[str, Any]], host: str, source: str
             made.notes.append(f"{name}: the coordinator itself")
         elif not exposes:
             made.notes.append(f"{name}: nothing of it is known to zigbee2mqtt")
+        elif not re.fullmatch(r"[^#+\x00]+", entry.friendly_name or entry.ieee_address):
+            for expose in exposes:
+                for feature in expose.features or (expose,):
+                    made.offer(str(name), feature.key or feature.name).leave("its name is no MQTT topic")
         else:
             _Device(made, entry).take()
     return made
@@ -277,9 +281,7 @@ def _cover(draft: Draft, parts: list[Part], _: str) -> list[Part]:
     if state and position:
         state.feature.leave("the position says and sets it")
     elif state:
-        words = [str(word) for word in state.expose.values] or [state.expose.value_on, state.expose.value_off]
-        said = dict(zip(("open", "closed", "stopped"), [*words[:2], "STOP"], strict=True))
-        draft.be("cover", "state", state, values=said)
+        draft.be("cover", "state", state, values={"open": "OPEN", "closed": "CLOSE", "stopped": "STOP"})
     if tilt:
         draft.be_number("tilt", "tilt", tilt, "set_tilt", raw_step=tilt.expose.value_step or 1)
     return _rest(parts, state, position, tilt)

@@ -177,6 +177,43 @@ def test_a_broken_thing_is_told_with_device_and_field(tmp_path: Path) -> None:
         import_file(file)
 
 
+STRANGE = [None, "", "off", "a b", "<|x|>", "status", -1, 0, 0.3, 1e9, float("nan"), True, [], {}, ["on", "off"]]
+
+
+def spoiled(plain: Any, rng: Random) -> Any:
+    """Return a copy of JSON with something in it that should not be there."""
+    plain = json.loads(json.dumps(plain))
+    for _ in range(rng.choice((1, 1, 3))):
+        inner, above = plain, None
+        while isinstance(inner, dict | list) and inner and (above is None or rng.random() < 0.8):
+            key = rng.choice(list(inner) if isinstance(inner, dict) else range(len(inner)))
+            above, inner = (inner, key), inner[key]
+        if above is None:
+            continue
+        if rng.random() < 0.4:
+            del above[0][above[1]]
+        else:
+            above[0][above[1]] = rng.choice(STRANGE)
+    return plain
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_spoiled_file_is_refused_or_makes_a_site_that_is_right(seed: int, tmp_path: Path) -> None:
+    rng = Random(seed)
+    for _ in range(10):
+        kind, source = rng.choice([(import_zigbee2mqtt, DEFINITIONS[1:]), (import_things, THING_LIST)])
+        found = [spoiled(one, rng) for one in rng.sample(source, 3)]
+        found = [one for one in found if isinstance(one, dict)]
+        try:
+            made = kind(found, "127.0.0.1") if kind is import_zigbee2mqtt else kind(found)
+            made.site_file("made")
+        except UsageError:
+            continue
+        site = site_of(made, tmp_path)
+        assert site.devices.keys() == made.devices.keys()
+        assert made.taken + sum(bool(one.reason) for one in made.features) == len(made.features)
+
+
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, ZigbeePeer, Driver, Broker]]:
     """Devices played from their definitions over MQTT, and the broker of the site that was made of them."""
