@@ -11,6 +11,7 @@ import pytest
 
 from devices.errors import UsageError
 from devices.simulation.world import World
+from devices.site.generic_phrasings import with_phrasings
 from devices.site.site import Site, load_models, load_site
 from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.contract import contract_of
@@ -69,7 +70,7 @@ def test_every_list_of_phrasings_has_both_sides() -> None:
         templates
         for model in load_models().values()
         for action in model.get("actions", {}).values()
-        for templates in (action["say"], action.get("say_without", []))
+        for templates in (with_phrasings(action)["say"], action.get("say_without", []))
         if templates
     ]
     lists += [phrases.FRAMES, phrases.VERB_FRAMES, phrases.AND, phrases.THEN, phrases.GROUPS]
