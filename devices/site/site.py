@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import Field, ValidationError, model_validator
 
 from devices.errors import UsageError, did_you_mean
-from devices.site.action import Action
+from devices.site.action import TAKEN, Action
 from devices.site.generic_phrasings import with_phrasings
 from devices.site.schema import DataSchema, Name, Plain, Value
 from devices.yaml_file import Strict, YamlFile, plain_values, read_yaml, shipped_path
@@ -64,6 +64,8 @@ class Device(Strict):
             ends = action.ends.writes if action.ends else {}
             for written in [*action.writes, *ends]:
                 _require_known(written, self.properties, f"action {name} writes the property")
+        if taken := TAKEN & self.properties.keys():
+            raise ValueError(f"a property cannot be called {min(taken)}: every result has one")
         for name in self.at:
             _require_known(name, self.properties, "at has the property")
         for name, value in self.initial.items():

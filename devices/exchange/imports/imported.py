@@ -17,12 +17,13 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from devices.errors import UsageError
+from devices.site.action import TAKEN
 from devices.site.schema import DataSchema
 
 LONGEST_NAME = 40
 LONGEST_LINE = 120  # of what a site file has in one line
 NAMED = 3  # devices that a line names before it counts the rest
-TAKEN = {"area", "device", "except", "reason", "status"}
+RESERVED = {"area", "except", *TAKEN}
 NO_PLACE = "a site has no place for it"
 TWICE = "another feature says the same"
 ADDRESS = re.compile(r"0x[0-9a-f]+|[0-9a-f]{2}(:[0-9a-f]{2}){5,7}", re.IGNORECASE)
@@ -154,7 +155,7 @@ def plain_name(text: str) -> str:
 def part_name(text: str) -> str:
     """Return a text as the name of a property, argument or output: not one that every call or result has itself."""
     name = plain_name(text)
-    return f"{name}_value" if name in TAKEN else name
+    return f"{name}_value" if name in RESERVED else name
 
 
 def is_plain(schema: dict[str, Any]) -> bool:

@@ -56,6 +56,7 @@ SETTINGS = re.compile(
     r"|sensitivity|keep_time|min_brightness|level_config|led_.*|indicator_.*|switch_type|operation_mode|backlight_.*"
     r"|reporting_.*|calibration|motor_reversal|reverse_direction|device_mode|occupied_threshold.*"
 )
+READINGS = {"running_state", "running_mode", "pi_heating_demand", "lock_state"}  # whatever their access says
 DIAGNOSTICS = {"linkquality", "last_seen", "device_temperature", "power_outage_count", "trigger_count", "update"}
 NOUNS = {  # of sensors without a name of their own: by the first of these models that they are of
     "contact": "contact sensor",
@@ -339,6 +340,8 @@ def _take_rest(draft: Draft, part: Part, *, is_own: bool) -> None:
     elif name in KNOWN and expose.type == "numeric" and not expose.access & SET:
         draft.be_number(*KNOWN[name], part)
     else:
+        if name in READINGS:
+            part.expose = expose.model_copy(update={"access": expose.access & ~SET})
         draft.own_property(name, part)
 
 

@@ -71,7 +71,9 @@ ZIGBEE = [
         "type": "EndDevice",
         "friendly_name": "front door",
         "definition": {
-            "exposes": [{"type": "lock", "features": [state("state", 7, type="binary", value_on="LOCK", value_off="UNLOCK")]}]
+            "exposes": [
+                {"type": "lock", "features": [state("state", 7, type="binary", value_on="LOCK", value_off="UNLOCK")]}
+            ]
         },
     },
     {

@@ -131,6 +131,26 @@ def test_what_cannot_be_set_gets_no_action(zigbee: Site) -> None:
     assert not [action for action in zigbee.devices["air_purifier"].actions.values() if "speed" in action.writes]
 
 
+def test_what_a_device_only_shows_is_not_set(tmp_path: Path) -> None:
+    """Source: zigbee2mqtt, "Exposes", whose example of running_state has an access of 3."""
+    state = {"type": "enum", "name": "running_state", "property": "running_state", "access": 3, "values": ["idle"]}
+    device = device_of(tmp_path, {"type": "climate", "features": [state]})
+    assert list(device.properties) == ["running_state"] and not device.actions
+
+
+def test_a_feature_may_be_called_as_every_result_is(tmp_path: Path) -> None:
+    status = {"type": "enum", "name": "status", "property": "status", "access": 1, "values": ["ok", "bad"]}
+    assert list(device_of(tmp_path, status).properties) == ["status_value"]
+
+
+def test_the_same_name_twice_is_two_devices() -> None:
+    lamp = BY_NAME["porch light"]
+    made = import_zigbee2mqtt(
+        [lamp | {"friendly_name": name} for name in ("Lamp", "lamp", "lamp 2", "灯")], "127.0.0.1"
+    )
+    assert list(made.devices) == ["lamp", "lamp_2", "lamp_2_2", "light_1"]
+
+
 def test_water_runs_for_minutes_only(zigbee: Site) -> None:
     assert zigbee.devices["garden_valve"].actions["water"].ends
 

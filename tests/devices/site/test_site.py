@@ -82,6 +82,7 @@ def test_on_is_a_word(tmp_path: Path) -> None:
         ("model: light", "model: shutter", 6, "did you mean blinds?"),
         ("model: light", "model: radiator", 6, "did you mean thermostat?"),
         ("model: light", "model: [light, heater]", 6, "did you mean thermostat?"),
+        ("model: light", "kind: light\n    properties: {status: {type: boolean}}", 5, "cannot be called status"),
         ("title: a test bench", "titel: a test bench", 3, "did you mean title"),
         ("initial: {level_pct: 50}", "initial: {level: 50}", 7, "did you mean level_pct?"),
         ("initial: {level_pct: 50}", "initial: {level_pct: 150}", 7, "150 is outside 0 to 100"),
