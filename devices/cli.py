@@ -203,15 +203,20 @@ def discover_devices(
 ) -> None:
     """Show what this machine could drive: serial lines, pins, buses, and what zigbee2mqtt knows. Touches no device."""
     from devices.exchange.discovery import local_ports, zigbee_devices
-    from devices.exchange.imports import import_zigbee2mqtt
+    from devices.exchange.imports.zigbee2mqtt import import_zigbee2mqtt
 
     if out and not mqtt:
         raise UsageError("--out makes a site of what zigbee2mqtt knows", hint="name its broker with --mqtt")
     found: dict[str, list[str]] = local_ports()
     if mqtt:
-        imported = import_zigbee2mqtt(zigbee_devices(mqtt, port), mqtt)
+        imported = import_zigbee2mqtt(zigbee_devices(mqtt, port), mqtt, f"{mqtt}:{port}")
         imported.drivers["zigbee"]["port"] = port
-        found["zigbee2mqtt"] = [*imported.devices, *imported.left_out]
+        found |= {
+            "zigbee2mqtt": [*imported.devices],
+            "left out": imported.left_out,
+            "notes": imported.notes,
+            "counts": [imported.counts],
+        }
     print(
         json.dumps(found) if as_json else "\n".join(f"{key}: {', '.join(some) or '-'}" for key, some in found.items())
     )
@@ -232,7 +237,7 @@ def import_site(
     ] = "127.0.0.1",
 ) -> None:
     """Make a site file of what others know of devices; look it through before you use it."""
-    from devices.exchange.imports import import_file
+    from devices.exchange.imports.files import import_file
 
     _write_site(out, import_file(file, host))
 
@@ -251,8 +256,9 @@ def _write_site(out: Path, imported: Any) -> None:
         raise UnavailableError(f"cannot write {out}: {error.strerror}") from error
     for one in imported.left_out:
         warn(f"left out: {one}")
-    for one in imported.notes:
-        warn(one)
+    for note in imported.notes:
+        warn(note)
+    print(imported.counts)
     print(f"{out}: {len(load_checked_site(out).devices)} devices; set `risk`, interlocks and aliases before you use it")
 
 

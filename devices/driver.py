@@ -39,7 +39,7 @@ def reading_of(value_of: Callable[[], Value], schema: DataSchema, time_s: float,
         value = value_of()
     except ValueError:
         return Reading(otherwise, time_s, "bad")
-    return Reading(value, time_s, "bad" if schema.problem_with(value) else "good")
+    return Reading(value, time_s, "bad" if schema.reading_problem(value) else "good")
 
 
 class Driver(Protocol):

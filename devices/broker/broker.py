@@ -246,7 +246,7 @@ class Broker:
         with self._reservations.hold(device.name, reads):
             if verdict := self._verdict(device, action, work):
                 return verdict
-            if action.output:
+            if action.is_call:
                 return self._ask(device, action, work)
             before = self._readings.values(device.name)
             work.trace.seen |= {f"{device.name}.{name}": value for name, value in before.items()}
@@ -268,7 +268,7 @@ class Broker:
         if seen := self._seen_already(device, action, arguments):
             trace.seen |= {f"{device.name}.{name}": value for name, value in seen.items()}
             trace.passed("already", "nothing to change")
-            return "done", sentence(already_text(device, action, seen)), seen
+            return "done", sentence(already_text(device, action, arguments, seen)), seen
         if action.risk == "confirm" or (self.mode == "assist" and not action.safe):
             goal = goal_text(device, action, arguments)
             if not self._has_yes(work):
@@ -356,7 +356,7 @@ class Broker:
             return "unknown", f"I do not know whether the {device.title} changed.", {"reason": "no answer"}
         if is_so(seen, effect, action.tolerance):
             return "done", sentence(done_text(device, action, arguments, seen)), seen
-        return "failed", sentence(not_done_text(device, action, seen)), seen
+        return "failed", sentence(not_done_text(device, action, arguments, seen)), seen
 
     def _ask(self, device: Device, action: Action, work: _Work) -> Verdict:
         self._ledger.note("STARTED", {"effect": {}} | work.trace.body(), work.number)

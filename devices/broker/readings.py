@@ -34,7 +34,7 @@ class Readings:
             and (max_age_s is None or self._is_fresh(reading, max_age_s))
             and (
                 not isinstance(reading.value, str)
-                or (name in schemas and not schemas[name].problem_with(reading.value))
+                or (name in schemas and not schemas[name].reading_problem(reading.value))
             )
         }
 
@@ -96,6 +96,6 @@ class Readings:
         reading = self._read(name).get(key)
         if reading is None or reading.quality != "good" or not self._is_fresh(reading, max_age_s):
             return None, f"there is no fresh reading of the {device.title}"
-        if device.properties[key].problem_with(reading.value):
+        if device.properties[key].reading_problem(reading.value):
             return None, f"the reading of the {device.title} is not plausible"
         return reading.value, ""

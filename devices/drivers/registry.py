@@ -148,9 +148,9 @@ class _Bindings:
         calls = {}
         for name, action in device.actions.items():
             keys = ("devices", device.name, "actions", name, "at")
-            if action.output and kind.call_address is None:
-                raise self._fail(keys, f"{device.name}.{name} has an output, which its driver cannot give")
-            if action.output:
+            if action.is_call and kind.call_address is None:
+                raise self._fail(keys, f"{device.name}.{name} writes nothing, and its driver can only write")
+            if action.is_call:
                 calls[name] = self._parse(kind.call_address, action.at, keys)
                 if problem := calls[name].problem_with(action):
                     raise self._fail(keys, f"{device.name}.{name} {problem}")

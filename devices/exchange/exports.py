@@ -51,7 +51,7 @@ def _thing(site: Site, device: Device, base: str) -> dict[str, Any]:
 
 
 def _action_affordance(name: str, action: Action) -> dict[str, Any]:
-    affordance: dict[str, Any] = {"safe": False, "idempotent": not (action.ends or action.output)}
+    affordance: dict[str, Any] = {"safe": False, "idempotent": not (action.ends or action.is_call)}
     if action.title:
         affordance["title"] = action.title
     if action.input:
@@ -65,6 +65,7 @@ def _action_affordance(name: str, action: Action) -> dict[str, Any]:
             "type": "object",
             "properties": {key: _data_schema(schema) for key, schema in action.output.items()},
         }
+    if action.is_call:
         affordance["safe"] = action.risk == "none"
     return affordance | {"forms": [{"href": f"actions/{name}", "op": "invokeaction"}]}
 
@@ -121,7 +122,7 @@ def _discovery(site: Site, device: Device, routes: Mapping[str, Any]) -> dict[st
         if device.area:
             message["device"]["suggested_area"] = site.areas[device.area].title
         if component == "binary_sensor":
-            message["payload_off"], message["payload_on"] = value.words or ("False", "True")
+            message["payload_off"], message["payload_on"] = map(str, value.words or (False, True))
         elif schema.unit:
             message["unit_of_measurement"] = {"percent": "%", "degrees": "°C"}.get(schema.unit, schema.unit)
         found[f"homeassistant/{component}/{unique}/config"] = message

@@ -83,8 +83,15 @@ class World:
         self.state[device] |= values
 
     def call(self, device: str, action: str, arguments: Mapping[str, Value]) -> dict[str, Any] | None:
-        """Return the record that has the arguments, changed as the action says; None if there is none."""
+        """Return the record that has the arguments, changed as the action says; None if there is none.
+
+        A device without records answers with the first value of each output.
+        """
         plain = self.site.devices[device].actions[action]
+        if not self.records[device]:
+            return {name: default_value(schema) for name, schema in plain.output.items()} | dict.fromkeys(
+                plain.words, ""
+            )
         for record in self.records[device]:
             if all(record[name] == value for name, value in arguments.items() if name in record):
                 record |= {name: evaluate(value, arguments) for name, value in plain.record.items()}

@@ -15,6 +15,7 @@ from devices.yaml_file import Strict
 
 Risk = Literal["none", "low", "guarded", "confirm", "forbidden"]
 TAKEN = {"status", "device", "reason"}
+UNLESS_0 = "unless 0"
 ROUNDING = 1e-6  # of a number that a driver scaled and scaled back
 
 
@@ -67,13 +68,15 @@ class Ending(Strict):
 class Action(Strict):
     """One thing a device can do; `writes` gives each property a constant, `$argument` or `$argument > 0`.
 
+    `$argument unless 0` leaves the property as it is where the argument is 0: a lamp that is off keeps its brightness.
+
     A `safe` action is always allowed: it needs no confirmation, works in every mode, and is what `stop` does.
     `min_interval_s` passes between two starts. `wait_after` names actions of the same device, and how many seconds
     after their last start or end this one may start: for off after on that is a minimum on time.
     If a controller dies in it, the next one leaves the device as it is, or carries out its safe actions (`unfinished`).
-    An action with `output` writes no property but asks: its driver answers at `at`, with values that fit `output` and
-    free text under the names in `words`. `report` makes a sentence of them, for people; the model gets the values,
-    never the words. `record` is what changes in the simulated world, in the record that has the arguments.
+    An action that writes no property is a call: its driver carries it out at `at`, and may answer with values that fit
+    `output` and free text under the names in `words`. `report` makes a sentence of them, for people; the model gets the
+    values, never the words. `record` is what changes in the simulated world, in the record that has the arguments.
     Numbers that are read back may differ by `tolerance` from what was written, and may need `settle_s` to get there.
     """
 
@@ -99,20 +102,25 @@ class Action(Strict):
 
     @model_validator(mode="after")
     def _require_one_way(self) -> Action:
-        if bool(self.writes) == bool(self.output):
-            raise ValueError("an action either writes properties or has an output")
-        if self.output:
+        if bool(self.writes) == bool(self.output or self.at):
+            raise ValueError("an action either writes properties or has an output or at")
+        if self.is_call:
             if self.ends or self.keep_out or self.already or self.safe:
-                raise ValueError("an action with output has no end, no zones, no already, and is not safe")
+                raise ValueError("a call has no end, no zones, no already, and is not safe")
             if taken := TAKEN & {*self.output, *self.words}:
                 raise ValueError(f"an output cannot be called {min(taken)}: every result has one")
             known = {*self.input, *self.output, *self.words}
             if not self.report or (strange := set(re.findall(r"{(\w+)}", self.report)) - known):
                 named = f", not {{{min(strange)}}}" if self.report else ""
-                raise ValueError(f"an action with output needs a report that names arguments, output or words{named}")
-        elif self.words or self.report or self.at or self.record:
+                raise ValueError(f"a call needs a report that names arguments, output or words{named}")
+        elif self.words or self.report or self.record:
             raise ValueError("words, report, at and record go with output")
         return self
+
+    @property
+    def is_call(self) -> bool:
+        """Whether it is carried out elsewhere and writes no property, so that nothing is read back."""
+        return not self.writes
 
     @model_validator(mode="after")
     def _require_known_arguments(self) -> Action:
@@ -134,11 +142,13 @@ class Action(Strict):
 
     def effect(self, arguments: dict[str, Value]) -> dict[str, Value]:
         """Return the value each written property gets for these arguments."""
-        return {name: evaluate(value, arguments) for name, value in self.writes.items()}
+        return {
+            name: evaluate(value, arguments) for name, value in self.writes.items() if not _is_left(value, arguments)
+        }
 
     def is_already_so(self, state: dict[str, Value], arguments: dict[str, Value]) -> bool:
         """Return whether the device already is as the action would make it; timed actions and questions never are."""
-        if self.ends or self.output:
+        if self.ends or self.is_call:
             return False
         goal = self.already if self.already is not None else self.effect(arguments)
         return is_so(state, goal, self.tolerance)
@@ -162,6 +172,11 @@ def evaluate(value: Value, arguments: Mapping[str, Value]) -> Value:
     name, *comparison = value.removeprefix("$").split(" ", 1)
     if comparison == ["> 0"]:
         return float(arguments[name]) > 0
-    if comparison:
-        raise UsageError(f"{value}: only $argument and $argument > 0 can be written")
+    if comparison not in ([], [UNLESS_0]):
+        raise UsageError(f"{value}: only $argument, $argument > 0 and $argument {UNLESS_0} can be written")
     return arguments[name]
+
+
+def _is_left(value: Value, arguments: Mapping[str, Value]) -> bool:
+    name = str(value).removeprefix("$").removesuffix(f" {UNLESS_0}")
+    return str(value) == f"${name} {UNLESS_0}" and arguments[name] == 0

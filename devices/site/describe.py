@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from devices.site.action import Action
+from devices.site.action import UNLESS_0, Action
 from devices.site.schema import DataSchema, Value
 from devices.site.site import Device
 
@@ -43,19 +43,26 @@ def property_title(name: str, schema: DataSchema) -> str:
 def describe(device: Device, property_name: str, value: Value, verb: str = "is") -> str:
     """Return one fact as a clause: "the kitchen light is on", "the hall thermostat target is 21 degrees"."""
     schema = device.properties[property_name]
-    subject = "" if isinstance(value, bool) else f" {property_title(property_name, schema)}"
-    return f"the {device.title}{subject} {verb} {value_text(schema, value)}"
+    return f"the {_subject(device, property_name)} {verb} {value_text(schema, value)}"
 
 
-def main_property(action: Action) -> str:
+def _subject(device: Device, property_name: str) -> str:
+    """Return what a reading is of: a boolean without a title is how the device itself is."""
+    schema = device.properties[property_name]
+    is_own = schema.type == "boolean" and not schema.title
+    return device.title if is_own else f"{device.title} {property_title(property_name, schema)}"
+
+
+def main_property(action: Action, arguments: dict[str, Value]) -> str:
     """Return the property that tells best what an action does: one that takes an argument, else the first one."""
-    return main_properties(action)[0]
+    return main_properties(action, arguments)[0]
 
 
-def main_properties(action: Action) -> list[str]:
+def main_properties(action: Action, arguments: dict[str, Value]) -> list[str]:
     """Return the properties that tell what an action does: all that take an argument, else the first one."""
-    written = [name for name, value in action.writes.items() if isinstance(value, str) and value[1:] in action.input]
-    return written or list(action.writes)[:1]
+    taking = {f"${name}{end}" for name in action.input for end in ("", f" {UNLESS_0}")}
+    effect = action.effect(arguments)
+    return [name for name in effect if action.writes[name] in taking] or list(effect)[:1]
 
 
 def sentence(*clauses: str) -> str:
@@ -86,15 +93,17 @@ def _said_of(pattern: str, titles: list[str]) -> list[str]:
 
 def confirm_text(device: Device, action: Action, arguments: dict[str, Value]) -> str:
     """Return what a person is asked to confirm, as a clause."""
-    if action.output:
+    if action.is_call:
         return f"please confirm {_call_text(device, action, arguments)}"
-    name, effect = main_property(action), action.effect(arguments)
-    return f"please confirm that the {device.title} should be {value_text(device.properties[name], effect[name])}"
+    name, effect = main_property(action, arguments), action.effect(arguments)
+    schema = device.properties[name]
+    subject = _subject(device, name) if schema.type == "boolean" else device.title
+    return f"please confirm that the {subject} should be {value_text(schema, effect[name])}"
 
 
 def goal_text(device: Device, action: Action, arguments: dict[str, Value]) -> str:
     """Return what an action will make so, for the person who confirms it."""
-    if action.output:
+    if action.is_call:
         return _call_text(device, action, arguments)
     effect = action.effect(arguments)
     facts = " and ".join(f"{name} = {value_text(device.properties[name], value)}" for name, value in effect.items())
@@ -115,25 +124,25 @@ def _call_text(device: Device, action: Action, arguments: dict[str, Value]) -> s
     return f"{device.title}: {action.title}{': ' if values else ''}{values}"
 
 
-def already_text(device: Device, action: Action, seen: dict[str, Value]) -> str:
+def already_text(device: Device, action: Action, arguments: dict[str, Value], seen: dict[str, Value]) -> str:
     """Return what was read and need not be changed as a clause: "the front door is already locked"."""
-    name = next(iter(action.already or [main_property(action)]))
+    name = next(iter(action.already or [main_property(action, arguments)]))
     return describe(device, name, seen[name], verb="is already")
 
 
 def done_text(device: Device, action: Action, arguments: dict[str, Value], seen: dict[str, Value]) -> str:
     """Return what was read back as clauses: "the garden sprinkler is open for 10 minutes"."""
-    clauses = [describe(device, name, seen[name]) for name in main_properties(action)]
+    clauses = [describe(device, name, seen[name]) for name in main_properties(action, arguments)]
     duration = f" for {_duration_text(action, arguments)}" if action.ends else ""
     return f"{', '.join(clauses)}{duration}"
 
 
-def not_done_text(device: Device, action: Action, seen: dict[str, Value]) -> str:
+def not_done_text(device: Device, action: Action, arguments: dict[str, Value], seen: dict[str, Value]) -> str:
     """Return what was read back instead, as a clause; a device that takes its time may have gone part of the way."""
     if action.settle_s:
-        clauses = [describe(device, name, seen[name]) for name in main_properties(action)]
+        clauses = [describe(device, name, seen[name]) for name in main_properties(action, arguments)]
         return f"the {device.title} did not get there, {', '.join(clauses)}"
-    name = main_property(action)
+    name = main_property(action, arguments)
     return f"the {device.title} did not change, it is {value_text(device.properties[name], seen[name])}"
 
 

@@ -26,7 +26,7 @@ Range = Annotated[tuple[int, int], Field(strict=False)]
 class SpokenAction(Action):
     """An action with how people ask for it: templates, or names of lists of them in phrasings.yaml.
 
-    `say_without` leaves the value out.
+    Without any, it is asked for by its title, if it has one. `say_without` leaves the value out.
     """
 
     say: Words = ()
@@ -42,7 +42,9 @@ class SpokenAction(Action):
     @property
     def requests(self) -> tuple[str, ...]:
         """The templates of `say`. Raises UsageError: a list that it names does not exist, or has other arguments."""
-        return _requests(self.say, frozenset(self.input))
+        if self.say or not self.title:
+            return _requests(self.say, frozenset(self.input))
+        return _requests_by_title(self.title, _form_of(self), tuple(self.input))
 
     @property
     def requests_without(self) -> tuple[str, ...]:
@@ -90,6 +92,7 @@ class Phrasings(Strict):
     titles: Words
     verbs: frozenset[str] = Field(strict=False)
     requests: dict[str, Words]
+    by_title: dict[str, Words]
 
 
 @cache
@@ -108,6 +111,23 @@ def _requests(say: tuple[str, ...], arguments: frozenset[str]) -> tuple[str, ...
     if problem := _hole_problem(templates, arguments):
         raise UsageError(problem)
     return templates
+
+
+def _form_of(action: SpokenAction) -> str:
+    """Return which of the lists by title fits an action."""
+    if len(action.input) == 1:
+        return "set_word" if next(iter(action.input.values())).minimum is None else "set_number"
+    written = next(iter(action.writes.values()), None)
+    return "do" if action.input or not isinstance(written, bool) else "turn_on" if written else "turn_off"
+
+
+@cache
+def _requests_by_title(title: str, form: str, arguments: tuple[str, ...]) -> tuple[str, ...]:
+    templates = [one.replace("{title}", title) for one in load_phrasings().by_title[form]]
+    if len(arguments) == 1:
+        return tuple(one.replace("{value}", f"{{{arguments[0]}}}") for one in templates)
+    values = " and ".join(f"{name.replace('_', ' ')} {{{name}}}" for name in arguments)
+    return tuple(f"{one} with {values}" if values else one for one in templates)
 
 
 @cache

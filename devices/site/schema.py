@@ -26,11 +26,15 @@ Plain = Annotated[str, AfterValidator(_require_plain)]
 
 
 class DataSchema(Strict):
-    """The JSON Schema subset that values of properties and inputs use."""
+    """The JSON Schema subset that values of properties and inputs use; `step` is its multipleOf, of the device itself.
+
+    A boolean with a title is one of several of its device, and is named where it is told.
+    """
 
     type: Literal["boolean", "integer", "number", "string"]
     minimum: float | None = None
     maximum: float | None = None
+    step: float | None = Field(default=None, gt=0)
     enum: tuple[Plain, ...] | None = Field(default=None, strict=False)
     unit: Plain = ""
     title: Plain = ""
@@ -44,10 +48,22 @@ class DataSchema(Strict):
             raise ValueError("a string needs an enum, so that the grammar can name every value")
         if self.type in {"integer", "number"} and (self.minimum is None or self.maximum is None):
             raise ValueError("a number needs minimum and maximum")
+        if self.step and (self.minimum is None or not is_multiple(self.minimum, self.step)):
+            raise ValueError(f"step {self.step:g} needs a number whose minimum is a multiple of it")
+        if self.step and self.type == "integer" and not self.step.is_integer():
+            raise ValueError(f"an integer has no step of {self.step:g}")
         return self
 
     def problem_with(self, value: object) -> str:
-        """Return why `value` does not fit, or "" if it fits."""
+        """Return why `value` cannot be given to the device, or "" if it can."""
+        if problem := self.reading_problem(value):
+            return problem
+        if self.step and isinstance(value, int | float) and not is_multiple(value, self.step):
+            return f"{value:g} is not in steps of {self.step:g}"
+        return ""
+
+    def reading_problem(self, value: object) -> str:
+        """Return why a device cannot show `value`, or "" if it can: also between its steps, set by other ways."""
         if self.type == "boolean":
             return "" if isinstance(value, bool) else f"{value!r} is not true or false"
         if self.type == "string":
@@ -72,6 +88,13 @@ class DataSchema(Strict):
             bound = getattr(self, key)
             if bound is not None:
                 schema[key] = int(bound) if self.type == "integer" else bound
+        if self.step:
+            schema["multipleOf"] = int(self.step) if self.type == "integer" else self.step
         if self.unit:
             schema["description"] = self.unit
         return schema
+
+
+def is_multiple(value: float, step: float) -> bool:
+    """Return whether a number is a whole number of steps, as exact as floating point is."""
+    return math.isclose(value, round(value / step) * step, rel_tol=1e-9, abs_tol=1e-9)

@@ -14,10 +14,30 @@ from typing import Any
 from pydantic import Field, ValidationError, model_validator
 
 from devices.errors import UsageError, did_you_mean
+from devices.site.action import TAKEN
 from devices.site.phrasings import SpokenAction
 from devices.site.schema import DataSchema, Name, Plain, Value
 from devices.yaml_file import Strict, YamlFile, plain_values, read_yaml, shipped_path
 
+MODEL_WORDS = {  # what people call devices, and the model that is meant; difflib knows letters only
+    "light": "lamp bulb spotlight chandelier",
+    "dimmable_light": "dimmer",
+    "color_temp": "white_spectrum tunable_white color_temperature",
+    "color": "rgb hue colour color_light",
+    "switch": "socket plug outlet relay power_strip",
+    "blinds": "curtain shade shutter roller venetian awning",
+    "door": "gate garage garage_door",
+    "lock": "bolt latch deadbolt",
+    "thermostat": "heater radiator trv heating boiler hvac",
+    "fan": "ventilator ventilation extractor",
+    "valve": "sprinkler tap faucet irrigation",
+    "contact": "door_sensor window_sensor opening contact_sensor",
+    "occupancy": "presence pir presence_sensor",
+    "motion_sensor": "motion movement",
+    "leak": "water_leak flood leak_sensor",
+    "smoke": "smoke_detector fire_alarm",
+    "siren": "alarm horn",
+}
 SITES_FOLDER = Path(__file__).parents[1] / "sites"
 EVERYWHERE = "everywhere"  # stands for every device, where a site has areas or groups
 MODELS_FILE = Path(__file__).parent / "models.yaml"
@@ -46,6 +66,8 @@ class Device(Strict):
             ends = action.ends.writes if action.ends else {}
             for written in [*action.writes, *ends]:
                 _require_known(written, self.properties, f"action {name} writes the property")
+        if taken := TAKEN & self.properties.keys():
+            raise ValueError(f"a property cannot be called {min(taken)}: every result has one")
         for name in self.at:
             _require_known(name, self.properties, "at has the property")
         for name, value in self.initial.items():
@@ -260,12 +282,9 @@ def _build_device(source: YamlFile, name: str, entry: Any, models: dict[str, Any
     if not isinstance(entry, dict):
         raise source.fail(keys, f"device {name} must be a mapping with a model")
     merged = dict(entry)
-    model_name = merged.pop("model", None)
-    if model_name is not None:
-        if model_name not in models:
-            hint = did_you_mean(str(model_name), models, f"models: {', '.join(models)}")
-            raise source.fail((*keys, "model"), f"device {name}: no model is called {model_name!r}", hint)
-        merged = merge_mappings(models[model_name], merged)
+    if "model" in merged:
+        named = merged.pop("model")
+        merged = merge_mappings(_joined_models(source, name, named, models), merged)
     merged = _with_title(name, merged)
     try:
         return Device(name=name, **plain_values(merged))
@@ -279,6 +298,20 @@ def _with_title(name: object, entry: Any) -> Any:
     """Return an entry of a site file with the title that its key makes, unless it has one."""
     is_mapping = isinstance(entry, dict) or entry is None
     return {"title": str(name).replace("_", " ")} | (entry or {}) if is_mapping else entry
+
+
+def _joined_models(source: YamlFile, device: str, named: Any, models: dict[str, Any]) -> dict[str, Any]:
+    """Return one model of those that a device names, one or a list of them; its kind is that of the first."""
+    joined: dict[str, Any] = {}
+    for model in named if isinstance(named, list) else [named]:
+        if model not in models:
+            meant = next((known for known, words in MODEL_WORDS.items() if str(model).lower() in words.split()), "")
+            nearest = did_you_mean(str(model), models, f"models: {', '.join(models)}")
+            hint = f"did you mean {meant}?" if meant in models else nearest
+            raise source.fail(("devices", device, "model"), f"device {device}: no model is called {model!r}", hint)
+        first_kind = {"kind": joined["kind"]} if "kind" in joined else {}
+        joined = merge_mappings(joined, models[model]) | first_kind
+    return joined
 
 
 def merge_mappings(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from math import lcm
 from typing import Any
 
 from devices.errors import UsageError
@@ -25,8 +27,8 @@ NUMBER_STEP = 0.1  # as wire.json_value rounds
 # What llguidance enforces for each type; a keyword outside this list would be ignored in silence.
 ENFORCED = {
     "boolean": {"type"},
-    "integer": {"type", "minimum", "maximum"},
-    "number": {"type", "minimum", "maximum"},
+    "integer": {"type", "minimum", "maximum", "multipleOf"},
+    "number": {"type", "minimum", "maximum", "multipleOf"},
     "string": {"type", "enum"},
 }
 
@@ -97,8 +99,16 @@ def _enforced_schema(tool: Tool) -> dict[str, Any]:
         _require_enforceable(tool, name, argument)
         if argument.type == "number":
             for form in schema.get("anyOf", [schema]):
-                form["properties"][name]["multipleOf"] = NUMBER_STEP
+                form["properties"][name]["multipleOf"] = _common_step(argument.step)
     return schema
+
+
+def _common_step(step: float | None) -> float:
+    """Return the step of the numbers that a device takes and that the wire format can write."""
+    first, second = Fraction(str(NUMBER_STEP)), Fraction(str(step or NUMBER_STEP))
+    return lcm(first.numerator * second.denominator, second.numerator * first.denominator) / (
+        first.denominator * second.denominator
+    )
 
 
 def _require_enforceable(tool: Tool, name: str, argument: DataSchema) -> None:
@@ -108,7 +118,7 @@ def _require_enforceable(tool: Tool, name: str, argument: DataSchema) -> None:
     unknown = set(argument.json_schema()) - ENFORCED[argument.type] - {"description"}
     if unknown:
         raise UsageError(f"{where}: the grammar cannot enforce {sorted(unknown)[0]!r} of the type {argument.type}")
-    missing = ENFORCED[argument.type] - set(argument.json_schema())
+    missing = ENFORCED[argument.type] - set(argument.json_schema()) - {"multipleOf"}
     if missing:
         raise UsageError(f"{where}: the grammar needs {sorted(missing)[0]!r} for the type {argument.type}")
     for value in argument.enum or ():

@@ -36,8 +36,9 @@ def plan_out_of_range(scene: Scene) -> Plan | None:
     ask, templates = scene.finish(said.request, said.template)
     thought = f"{wanted_text(scene, said.name, command)}, {'above' if float(value) > high else 'below'}."
     unit = f" {schema.unit}" if schema.unit else ""
-    answer = f"The {device.title} takes {low} to {high}{unit}."
-    return Plan("out_of_range", ask, templates, thought, answer=answer, answer_has=((str(low),), (str(high),)))
+    low_text, high_text = number_text(schema.minimum), number_text(schema.maximum)
+    answer = f"The {device.title} takes {low_text} to {high_text}{unit}."
+    return Plan("out_of_range", ask, templates, thought, answer=answer, answer_has=((low_text,), (high_text,)))
 
 
 def plan_missing_argument(scene: Scene) -> Plan | None:
@@ -122,7 +123,7 @@ def plan_question(scene: Scene) -> Plan | None:
         return _question(scene, device, said, list(state))
     key = scene.rng.choice(list(device.properties))
     schema = device.properties[key]
-    if isinstance(state[key], bool):
+    if isinstance(state[key], bool) and not schema.title:
         label = schema.labels.get(scene.rng.random() < 0.5, "on")
         return _question(scene, device, scene.say_as(questions.yes_no, device, label=label), [key])
     said = scene.say_as(questions.value, device, property=property_title(key, schema))

@@ -5,6 +5,7 @@ A plan holds no outcome: that comes from the real broker when the plan is carrie
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from random import Random
@@ -97,9 +98,21 @@ class Scene:
         if schema.enum:
             return self.rng.choice(schema.enum)
         assert schema.minimum is not None and schema.maximum is not None
-        low, high = int(schema.minimum), int(schema.maximum)
+        if schema.step:
+            return self._stepped_value(schema, schema.step)
+        low, high = math.ceil(schema.minimum), math.floor(schema.maximum)
+        if low > high:  # between two whole numbers
+            return schema.minimum
         value = self.rng.randint(low, high)
         return min(max(round(value, -1), low), high) if high - low > 50 and self.rng.random() < 0.6 else value
+
+    def _stepped_value(self, schema: DataSchema, step: float) -> Value:
+        """Return an allowed value of a schema with steps, whole numbers more often."""
+        assert schema.minimum is not None and schema.maximum is not None
+        first, last = round(schema.minimum / step), math.floor(schema.maximum / step + 1e-9)
+        values = [round(number * step, 6) for number in range(first, last + 1)]
+        whole = [int(value) for value in values if value.is_integer()]
+        return self.rng.choice(whole if whole and (schema.type == "integer" or self.rng.random() < 0.6) else values)
 
     def arguments_for(self, device: Device, action: Action) -> dict[str, Value]:
         """Return allowed values for every argument; most often those of something that the device knows."""

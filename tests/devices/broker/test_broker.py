@@ -227,7 +227,7 @@ def test_journal_in_a_missing_folder_is_one_line(tmp_path: Path) -> None:
         (Command("kitchen_light", "off", {}), "The kitchen light is already off."),
         (
             Command("kitchen_light", "brightness", {"brightness": 0}),
-            "The kitchen light brightness is already 0 percent.",
+            "The kitchen light is already off.",
         ),
         (Command("living_blinds", "open", {}), "The living blinds position is already 100 percent."),
         (Command("living_blinds", "close", {}), "The living blinds position is 0 percent."),

@@ -13,7 +13,7 @@ from devices.broker.journal import Journal
 from devices.broker.runtime import simulated_runtime
 from devices.driver import DeviceUnavailable
 from devices.errors import UsageError
-from devices.exchange.imports import import_file
+from devices.exchange.imports.files import import_file
 from devices.simulation.world import SimulatedDriver, World
 from devices.site.describe import plain_text
 from devices.site.schema import Value

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
+import pytest
+from pydantic import ValidationError
+
+from devices.drivers.colors import HUES, Space, color_of
 from devices.drivers.json_values import JsonValue
 from devices.site.schema import DataSchema, Value
 
@@ -24,6 +28,74 @@ def test_words_that_differ_by_capitals_alone_are_kept_apart() -> None:
 def test_another_word_is_none(raw: object) -> None:
     with pytest.raises(ValueError, match="no boolean"):
         JsonValue(words=("OFF", "ON")).to_value(raw, BOOLEAN)
+
+
+@pytest.mark.parametrize(
+    ("words", "raw", "value"),
+    [
+        ((True, False), False, True),  # a contact sensor says false when it is open
+        ((True, False), True, False),
+        ((0, 1), 1, True),
+        ((0, 1), 0.0, False),
+        (("0", "1"), 1, True),
+        ((0, 1), "1", True),
+        ((False, True), "true", True),
+        (("closed", "open"), "OPEN", True),
+        ((0.5, 1.5), 1.5, True),
+        (("dry", 1), "dry", False),
+    ],
+)
+def test_words_may_be_of_any_type(words: tuple[Any, Any], raw: object, value: bool) -> None:
+    assert JsonValue(words=words).to_value(raw, BOOLEAN) is value
+
+
+@pytest.mark.parametrize(("words", "raw"), [((False, True), 1), ((False, True), "on"), (("no", "yes"), 1)])
+def test_another_type_is_another_word(words: tuple[Any, Any], raw: object) -> None:
+    with pytest.raises(ValueError, match="no boolean"):
+        JsonValue(words=words).to_value(raw, BOOLEAN)
+
+
+@pytest.mark.parametrize("given", [{"words": ("1", 1)}, {"values": {"low": 1, "high": "1"}}])
+def test_one_word_has_one_meaning(given: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="one word cannot stand for two"):
+        JsonValue(**given)
+
+
+def test_a_word_is_sent_as_the_device_has_it() -> None:
+    place = JsonValue(values={"eco": 1, "comfort": "COMF"})
+    assert [place.to_raw(word) for word in ("eco", "comfort", "party")] == [1, "COMF", "party"]
+    assert [place.to_value(raw, MODE) for raw in (1, "comf", "comfort")] == ["eco", "comfort", "comfort"]
+    assert JsonValue(words=(True, False)).to_raw(True) is False
+
+
+@pytest.mark.parametrize("percent", range(101))
+def test_a_brightness_is_sent_in_the_steps_of_the_device(percent: int) -> None:
+    place, schema = JsonValue(scale=100 / 254, raw_step=1), DataSchema(type="integer", minimum=0, maximum=100)
+    raw = place.to_raw(percent)
+    assert isinstance(raw, int) and place.to_value(raw, schema) == percent
+    assert isinstance(JsonValue(scale=100 / 254).to_raw(50), int)  # 127, and not 126.99999999999999
+
+
+@pytest.mark.parametrize("space", ["hs", "xy"])
+@pytest.mark.parametrize("name", list(HUES))
+def test_a_color_comes_back_by_its_name(name: str, space: Space) -> None:
+    place, schema = JsonValue(color=space), DataSchema(type="string", enum=tuple(HUES))
+    sent = place.to_raw(name)
+    assert place.to_value(sent, schema) == name
+    rounded = {key: value * 0.99 for key, value in sent.items()} | {"extra": 1}
+    assert place.to_value(rounded, schema) == name
+
+
+def test_the_corners_of_the_standard() -> None:
+    """Red, green, blue and white of sRGB have these places in CIE 1931. Source: IEC 61966-2-1."""
+    for name, x, y in (("red", 0.64, 0.33), ("green", 0.3, 0.6), ("blue", 0.15, 0.06), ("white", 0.3127, 0.329)):
+        assert color_of(name, "xy") == pytest.approx({"x": x, "y": y}, abs=2e-4)
+
+
+@pytest.mark.parametrize("raw", [None, "red", {"hue": 1}, {"hue": "a", "saturation": 3}])
+def test_no_color_is_none(raw: object) -> None:
+    with pytest.raises(ValueError, match="no color"):
+        JsonValue(color="hs").to_value(raw, DataSchema(type="string", enum=tuple(HUES)))
 
 
 @pytest.mark.parametrize(("raw", "value"), [("eco", "eco"), ("ECO", "eco"), ("Party", "Party")])

@@ -14,7 +14,8 @@ from devices.driver import DeviceUnavailable
 from devices.errors import UsageError
 from devices.exchange.discovery import local_ports, zigbee_devices
 from devices.exchange.exports import home_assistant_discovery, thing_descriptions
-from devices.exchange.imports import import_file, plain_name
+from devices.exchange.imports.files import import_file
+from devices.exchange.imports.imported import plain_name
 from devices.simulated_peers import make_peer
 from devices.simulation.peer import RealTimeWorld
 from devices.site.site import SITES_FOLDER, Area, load_site
@@ -71,7 +72,9 @@ ZIGBEE = [
         "type": "EndDevice",
         "friendly_name": "front door",
         "definition": {
-            "exposes": [{"type": "lock", "features": [state("state", 7, value_on="LOCK", value_off="UNLOCK")]}]
+            "exposes": [
+                {"type": "lock", "features": [state("state", 7, type="binary", value_on="LOCK", value_off="UNLOCK")]}
+            ]
         },
     },
     {
@@ -135,14 +138,16 @@ def test_a_zigbee_network_becomes_a_site_that_loads(tmp_path: Path, capsys: pyte
     out = tmp_path / "flat.yaml"
     assert main(["devices", "import", str(write(tmp_path, ZIGBEE)), "--out", str(out), "--host", "10.0.0.2"]) == 0
     printed = capsys.readouterr()
-    assert "Kitchen Light: effect" in printed.err and "knob: nothing of it" in printed.err
+    assert "effect of Kitchen Light: it can only be written" in printed.err and "knob: nothing of it" in printed.err
+    assert "4 devices; 12 features: 9 taken, 3 left out" in printed.out
     site = load_site(out)
     assert site.drivers == {"zigbee": {"type": "mqtt", "host": "10.0.0.2", "profile": "zigbee2mqtt"}}
-    assert list(site.devices) == ["kitchen_light", "device_0x00158d0001", "front_door", "hall_thermostat"]
+    assert list(site.devices) == ["kitchen_light", "leak_sensor_1", "front_door", "hall_thermostat"]
     light, sensor, door, heating = site.devices.values()
-    assert list(light.actions) == ["on", "off", "brightness"] and light.at["brightness"]["scale"] == 100 / 254
-    assert list(sensor.properties) == ["temperature", "water_leak", "tamper"] and not sensor.actions
-    assert sensor.at["tamper"]["words"] == ["no", "yes"] and sensor.properties["temperature"].unit == "degrees"
+    assert list(light.actions) == ["on", "off", "brightness", "color_temp"]
+    assert light.at["brightness"]["scale"] == 100 / 254
+    assert list(sensor.properties) == ["temperature_c", "wet", "tamper"] and not sensor.actions
+    assert sensor.at["tamper"]["words"] == ["no", "yes"] and sensor.properties["temperature_c"].unit == "degrees"
     assert door.at["locked"]["words"] == ["UNLOCK", "LOCK"] and door.actions["unlock"].risk == "confirm"
     assert heating.at["target_c"] == {"topic": "hall/thermostat", "key": "occupied_heating_setpoint"}
     assert main(["devices", "import", str(write(tmp_path, ZIGBEE)), "--out", str(out)]) == 2  # what is there stays
@@ -154,11 +159,12 @@ def test_a_thing_becomes_a_site_that_loads_and_says_what_is_left_out(tmp_path: P
     out.write_text(imported.site_file("coffee"), encoding="utf-8")
     (device,) = load_site(out).devices.values()
     assert device.at["level"] == {"path": "/coffee/properties/level?full=1"}
-    assert list(device.actions) == ["on_on", "on_off", "set_strength"]
+    assert list(device.actions) == ["on", "off", "set_strength", "brew"]
     assert device.actions["set_strength"].input["strength"].maximum == 5
     left_out = " | ".join(imported.left_out)
-    for reason in ("mood: free text", "weight: a number without", "far: no form over HTTP", "brew: an action"):
+    for reason in ("mood of Coffee Machine: free text", "far of Coffee Machine: no form over HTTP"):
         assert reason in left_out
+    assert "weight of Coffee Machine: only read here" in imported.notes[0]
 
 
 @pytest.mark.parametrize(

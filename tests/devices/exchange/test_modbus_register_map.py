@@ -16,7 +16,8 @@ from devices.broker.broker import Broker
 from devices.broker.journal import Journal
 from devices.drivers.registry import load_checked_site, open_driver
 from devices.errors import UsageError
-from devices.exchange.imports import Imported, import_file
+from devices.exchange.imports.files import import_file
+from devices.exchange.imports.imported import Imported
 from devices.simulated_peers import make_peer
 from devices.simulation.peer import RealTimeWorld
 from devices.site.schema import Value
@@ -99,7 +100,8 @@ def test_what_is_left_out_has_line_name_and_reason_and_the_counts_add_up(
     file, out = tmp_path / "meter.csv", tmp_path / "plant.yaml"
     file.write_text(METER, encoding="utf-8")
     assert main(["devices", "import", str(file), "--out", str(out), "--host", "10.0.0.7"]) == 0
-    told = capsys.readouterr().err
+    shown = capsys.readouterr()
+    told = shown.err
     for line, reason in (
         (15, "Current: '7' says no table"),
         (16, "Serial number: a text of which nothing says which there are"),
@@ -111,7 +113,7 @@ def test_what_is_left_out_has_line_name_and_reason_and_the_counts_add_up(
         (23, "no name: a row without a name"),
     ):
         assert f"left out: {file}:{line}: {reason}" in told
-    assert f"{file}: 22 rows: 14 taken, 8 left out" in told and told.count("left out: ") == 8
+    assert "22 features: 14 taken, 8 left out" in shown.out and told.count("left out: ") == 8
     assert "addresses: as 40001, which is holding 0" in told and "columns not used: Remarks" in told
     assert f"{file}:19: Limit: only read: it can be written, and has no min and max" in told
     site = load_checked_site(out)
@@ -275,7 +277,7 @@ def test_rows_that_cannot_be_taken(row: str, reason: str, tmp_path: Path) -> Non
     (left_out,) = imported.left_out
     assert left_out.startswith(f"{tmp_path / 'meter.csv'}:2: a: ") and reason in left_out
     assert list(imported.devices["meter"]["at"]) == ["whole"]
-    assert f"{tmp_path / 'meter.csv'}: 2 rows: 1 taken, 1 left out" in imported.notes
+    assert imported.counts == "1 devices; 2 features: 1 taken, 1 left out"
 
 
 @pytest.mark.parametrize(
@@ -370,5 +372,4 @@ def test_a_map_cut_anywhere_is_taken_or_refused_by_our_error(tmp_path: Path) -> 
         except UsageError:
             continue
         taken = sum(len(entry["properties"]) for entry in imported.devices.values())
-        rows = int(imported.notes[0].split(": ")[1].split(" ")[0])
-        assert taken + len(imported.left_out) == rows
+        assert (imported.taken, len(imported.features)) == (taken, taken + len(imported.left_out))

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from devices.errors import UsageError
-from devices.site.site import SITES_FOLDER, find_name, load_site, shared_names
+from devices.site.phrasings import SpokenAction
+from devices.site.schema import DataSchema
+from devices.site.site import MODEL_WORDS, SITES_FOLDER, find_name, load_models, load_site, shared_names
 from devices.yaml_file import shipped_names
 from edgewright import main
 
@@ -73,6 +75,16 @@ def test_on_is_a_word(tmp_path: Path) -> None:
     ("old", "new", "line", "words"),
     [
         ("model: light", "model: ligth", 6, "did you mean light?"),
+        ("model: light", "model: lamp", 6, "did you mean light?"),
+        ("model: light", "model: bulb", 6, "did you mean light?"),
+        ("model: light", "model: Socket", 6, "did you mean switch?"),
+        ("model: light", "model: plug", 6, "did you mean switch?"),
+        ("model: light", "model: outlet", 6, "did you mean switch?"),
+        ("model: light", "model: curtain", 6, "did you mean blinds?"),
+        ("model: light", "model: shutter", 6, "did you mean blinds?"),
+        ("model: light", "model: radiator", 6, "did you mean thermostat?"),
+        ("model: light", "model: [light, heater]", 6, "did you mean thermostat?"),
+        ("model: light", "kind: light\n    properties: {status: {type: boolean}}", 5, "cannot be called status"),
         ("title: a test bench", "titel: a test bench", 3, "did you mean title"),
         ("initial: {level_pct: 50}", "initial: {level: 50}", 7, "did you mean level_pct?"),
         ("initial: {level_pct: 50}", "initial: {level_pct: 150}", 7, "150 is outside 0 to 100"),
@@ -92,6 +104,33 @@ def test_wrong_site_is_one_line_with_file_line_and_hint(
     assert str(path) in text and words in text and "\n" not in text
     if line is not None:
         assert f"{path}:{line}:" in text
+
+
+def test_a_device_may_be_of_several_models(tmp_path: Path) -> None:
+    site = load_site(write_site(tmp_path, SMALL.replace("model: light", "model: [dimmable_light, color_temp, power]")))
+    lamp = site.devices["lamp"]
+    assert lamp.kind == "light" and list(lamp.properties) == ["on", "brightness", "color_temp", "power"]
+    assert list(lamp.actions) == ["on", "off", "brightness", "color_temp"]
+    assert lamp.actions["color_temp"].effect({"color_temp": 300}) == {"on": True, "color_temp": 300}
+
+
+def test_every_word_for_a_model_leads_to_one() -> None:
+    words = [word for words in MODEL_WORDS.values() for word in words.split()]
+    assert MODEL_WORDS.keys() <= load_models().keys() and len(words) == len(set(words))
+    assert not set(words) & load_models().keys()
+
+
+def test_an_action_with_a_title_is_asked_for_by_it(tmp_path: Path) -> None:
+    action = "{title: boost time, input: {minutes: {type: integer, minimum: 1, maximum: 9}}, writes: {boost: $minutes}}"
+    entry = f"properties: {{boost: {{type: integer, minimum: 0, maximum: 9}}}}\n    actions: {{set_boost: {action}}}"
+    site = load_site(write_site(tmp_path, SMALL.replace("model: light", f"model: light\n    {entry}")))
+    said = site.devices["lamp"].actions["set_boost"].requests
+    assert "set the boost time of {device} to {minutes}" in said and len(said) >= 30
+    number = DataSchema(type="number", minimum=0, maximum=9)
+    two = SpokenAction(title="fade", input={"to": number, "seconds": number}, at={"url": "x"}, report="{to} {seconds}")
+    assert two.requests[0] == "do fade on {device} with to {to} and seconds {seconds}"
+    assert SpokenAction(writes={"on": True}).requests == ()
+    assert SpokenAction(title="x", writes={"on": True}, say=["go {device}"]).requests == ("go {device}",)  # type: ignore[arg-type]
 
 
 def test_unknown_site_is_named() -> None:

@@ -143,6 +143,23 @@ def test_wrong_arguments_are_impossible(starter: Vocabulary, changes: dict[str, 
     assert not accepts(starter, heater(**changes))
 
 
+@pytest.mark.parametrize(
+    ("schema", "fits", "fails"),
+    [
+        (DataSchema(type="number", minimum=5, maximum=30, step=0.5), [5, 20.5, 30], [20.3, 4.5, 30.5]),
+        (DataSchema(type="number", minimum=0, maximum=2, step=0.25), [0.5, 2], [0.2, 0.3]),  # 0.25 cannot be written
+        (DataSchema(type="integer", minimum=0, maximum=100, step=5), [0, 35], [36, 105]),
+    ],
+)
+def test_numbers_come_in_the_steps_of_the_device(
+    starter: Vocabulary, schema: DataSchema, fits: list[float], fails: list[float]
+) -> None:
+    tools = [Tool("trv_set", "set", ("trv",), {"level": schema})]
+    for level in [*fits, *fails]:
+        text = reply(ToolCall("trv_set", {"device": "trv", "level": level}))
+        assert accepts(starter, text, tools) == (level in fits), level
+
+
 @pytest.mark.parametrize(("old", "new"), [
     (":", ": "), (",", ", "), ("heater_set", "heater_sat"), ("21.5", "2.15e1"), ("21.5", "021.5"), ("}}", ' }}'),
     ('"device":"heater_1",', ""), ("</think>", "</think> "), ("<think>", ""), ("</tool_call>", "</tool_call> "),

@@ -69,8 +69,9 @@ def test_held_out_and_training_share_no_template() -> None:
 
 def test_every_list_of_phrasings_has_both_sides() -> None:
     shared = phrases.load_templates()
-    lists = [*load_phrasings().requests.values(), *shared.small_talk.values()]
+    lists = [*load_phrasings().requests.values(), *load_phrasings().by_title.values(), *shared.small_talk.values()]
     lists += [shared.frames, shared.verb_frames, shared.together, shared.in_order, shared.groups, shared.changes]
+    lists += [shared.several, shared.everything, shared.everywhere, shared.excepted]
     lists += [shared.questions.yes_no, shared.questions.value, shared.questions.status]
     for templates in lists:
         assert phrases.side(templates, False) and phrases.side(templates, True), templates

@@ -1,7 +1,7 @@
 """Sites from Modbus register maps: CSV files with a row for each register, as makers of meters and PLCs give them.
 
 value = raw * scale + offset; minimum and maximum are of the value. What can be written gets an action that a person
-confirms, if its limits are known. Each row is taken, or left out by line, name and reason; the counts are in `notes`.
+confirms, if its limits are known. Each row is taken, or left out by line, name and reason.
 Addresses are from 0 as on the wire, unless all are written as 40001 (which is holding 0), or the column's title says
 "1-based"; which of them it was is in `notes`, too.
 
@@ -20,8 +20,8 @@ from pydantic import ValidationError
 
 from devices.drivers.modbus.register import WORDS, Register
 from devices.errors import did_you_mean
-from devices.exchange.imports import UNITS, Imported, plain_name
-from devices.exchange.register_map_file import STYLES, WRITE_FUNCTIONS, LeftOut, Row, address_style, read_rows
+from devices.exchange.imports.imported import UNITS, Imported, plain_name
+from devices.exchange.imports.register_map_file import STYLES, WRITE_FUNCTIONS, LeftOut, Row, address_style, read_rows
 from devices.site.describe import plain_text
 from devices.site.schema import DataSchema
 from devices.yaml_file import first_problem
@@ -67,18 +67,16 @@ def import_register_map(path: Path, host: str = "127.0.0.1") -> Imported:
     style = address_style(path, rows, titles)
     imported = Imported(drivers={"modbus": {"type": "modbus", "host": host}})
     entries: dict[str, dict[str, Any]] = {}
-    left_out: list[str] = []
     for row in rows:
+        feature = imported.offer("", f"{path}:{row.line}: {plain_text(row['name']) or 'no name'}")
         try:
             _take(row, style, entries, plain_name(path.stem))
+            feature.take()
         except LeftOut as problem:
-            left_out.append(f"{path}:{row.line}: {plain_text(row['name']) or 'no name'}: {problem}")
-    imported.left_out += left_out
-    taken = sum(len(entry["properties"]) for entry in entries.values())
+            feature.leave(str(problem))
     for title, entry in entries.items():
-        imported.add(title, {key: value for key, value in entry.items() if value})
+        imported.add(title, "meter", {key: value for key, value in entry.items() if value})
     unused = [plain_text(title) for title, kind in titles.items() if not kind]
-    imported.notes += [f"{path}: {len(rows)} rows: {taken} taken, {len(left_out)} left out"]
     imported.notes += [f"addresses: {STYLES[style]}"]
     imported.notes += [f"columns not used: {', '.join(unused)}"] if unused else []
     imported.notes += [f"{path}:{row.line}: {plain_text(row['name'])}: {note}" for row in rows for note in row.notes]

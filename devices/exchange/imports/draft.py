@@ -1,0 +1,259 @@
+"""A device in the making from the features of a Zigbee device: which models it is of, and where its properties are."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import Field
+
+from devices.drivers.json_values import Scalar, text_of
+from devices.exchange.imports.imported import TWICE, UNITS, Feature, Foreign, is_plain, part_name
+from devices.site.schema import is_multiple
+from devices.site.site import load_models
+
+STATE, SET, GET = 1, 2, 4  # bits of zigbee2mqtt's `access`
+RANGES = {"percent": (0.0, 100.0), "degrees": (-60.0, 150.0)}  # of such a number, by unit
+RANGE = ("minimum", "maximum", "step")
+NO_KEY = "it has no property in the state"
+WIDEST = 100000.0  # of a number without limits that is only read
+
+
+class Expose(Foreign):
+    """A feature as zigbee2mqtt describes it. Source: zigbee2mqtt, "Exposes"."""
+
+    type: str = ""
+    name: str = ""
+    key: str = Field(default="", alias="property")
+    endpoint: str = ""
+    access: int = 0
+    category: str | None = None
+    unit: str | None = None
+    features: tuple[Expose, ...] = ()
+    values: tuple[Any, ...] = ()
+    value_on: Any = None
+    value_off: Any = None
+    value_min: float | None = None
+    value_max: float | None = None
+    value_step: float | None = None
+
+    @property
+    def bits(self) -> int:
+        """What can be done with it; of a composite what can be done with all of its features."""
+        if not self.features:
+            return self.access
+        bits = STATE | SET | GET
+        for feature in self.features:
+            bits &= feature.access
+        return bits
+
+
+@dataclass
+class Part:
+    """An expose with its line on the account."""
+
+    expose: Expose
+    feature: Feature
+
+
+@dataclass
+class Draft:
+    """A device in the making.
+
+    Attributes:
+        topic: its name in zigbee2mqtt.
+        suffix: which part of the thing it is, such as left.
+        noun: what it is, as people say.
+        models: those it is made of.
+        own: properties that no model has, or in which the device differs.
+        actions: likewise.
+        at: where the properties are.
+    """
+
+    topic: str
+    suffix: str = ""
+    noun: str = ""
+    models: list[str] = field(default_factory=list)
+    own: dict[str, Any] = field(default_factory=dict)
+    actions: dict[str, Any] = field(default_factory=dict)
+    at: dict[str, Any] = field(default_factory=dict)
+
+    def entry(self) -> dict[str, Any]:
+        """Return the device as the site file has it."""
+        found: dict[str, Any] = {}
+        if self.models:
+            found["model"] = self.models[0] if len(self.models) == 1 else self.models
+        else:
+            found["kind"] = "sensor"
+        parts = {"properties": self.own, "actions": self.actions}
+        return found | {key: part for key, part in parts.items() if part} | {"at": self.at}
+
+    def be(self, model: str, name: str, part: Part, **binding: Any) -> bool:
+        """Make a model part of the device, with one of its properties.
+
+        Return False if it has that property already, or if the model would write what can only be read.
+        """
+        if name in self.at or not part.expose.key:
+            part.feature.leave(TWICE if part.expose.key else NO_KEY)
+            return False
+        if part.expose.bits & (STATE | SET) != STATE | SET and _is_written(model, name):
+            self.own_property(name, part)
+            return False
+        if model not in self.models:
+            self.models.append(model)
+        self._bind(name, part, **binding)
+        return True
+
+    def _bind(self, name: str, part: Part, **binding: Any) -> None:
+        expose = part.expose
+        where: dict[str, Any] = {"topic": self.topic, "key": expose.key}
+        if not expose.bits & GET:
+            where["is_asked"] = False
+        self.at[name] = where | {key: value for key, value in binding.items() if value not in (None, {}, ())}
+        part.feature.take()
+
+    def be_number(self, model: str, name: str, part: Part, action: str = "", **binding: Any) -> bool:
+        """As `be`, for a number: the device's own limits, step and unit win over the model's."""
+        schema = load_models()[model]["properties"][name]
+        limits = self._limits(part.expose, schema)
+        if not self.be(model, name, part, **binding):
+            return False
+        if limits:
+            self.own[name] = limits
+        if limits and action:
+            is_whole = all(float(value).is_integer() for key, value in (schema | limits).items() if key in RANGE)
+            self.actions[action] = {"input": {name: {"type": "integer" if is_whole else "number"} | limits}}
+        return True
+
+    @staticmethod
+    def _limits(expose: Expose, schema: dict[str, Any]) -> dict[str, Any]:
+        limits: dict[str, Any] = {}
+        low, high = expose.value_min, expose.value_max
+        if low is not None and high is not None and low < high:
+            limits = {"minimum": plain_number(low), "maximum": plain_number(high)}
+            if schema["type"] == "integer":
+                limits = {"minimum": math.ceil(low), "maximum": max(math.floor(high), math.ceil(low))}
+        if (step := step_of(expose, float(limits.get("minimum", schema["minimum"])))) is not None:
+            limits["step"] = step
+        if (unit := unit_of(expose)) and unit != schema.get("unit", ""):
+            limits["unit"] = unit
+        return {key: value for key, value in limits.items() if value != schema.get(key)}
+
+    def be_words(self, model: str, name: str, part: Part, action: str) -> bool:
+        """As `be`, for one of several words: those of the device."""
+        words, values = words_of(part.expose)
+        if not is_plain({"type": "string", "enum": words}):
+            part.feature.leave("its values are no words that a site can have")
+            return False
+        if not self.be(model, name, part, values=values):
+            return False
+        self.own[name] = {"enum": words}
+        self.actions[action] = {"input": {name: {"enum": words}}}
+        return True
+
+    def be_switch(self, model: str, name: str, part: Part) -> bool:
+        """As `be`, for on and off in the device's own values."""
+        if isinstance(schema := _schema_of(part.expose), str):
+            part.feature.leave(schema)
+            return False
+        return self.be(model, name, part, words=pair_of(part.expose))
+
+    def own_property(self, name: str, part: Part) -> None:
+        """Take a feature that no model has: read, and set with a yes if the device lets itself be set."""
+        expose, name = part.expose, part_name(name)
+        schema = _schema_of(expose)
+        is_set = bool(expose.access & SET)
+        if isinstance(schema, str):
+            part.feature.leave(schema)
+        elif name in self.at:
+            part.feature.leave(TWICE)
+        else:
+            title = name.replace("_", " ")
+            values = words_of(expose)[1] if expose.type == "enum" else {}
+            self.own[name] = {**schema, "title": title} if schema["type"] == "boolean" else schema
+            self._bind(name, part, values=values, words=pair_of(expose) if expose.type == "binary" else None)
+            if is_set:
+                self.actions |= setters(name, title, schema)
+
+
+def _is_written(model: str, name: str) -> bool:
+    return any(name in action.get("writes", {}) for action in load_models()[model].get("actions", {}).values())
+
+
+def setters(name: str, title: str, schema: dict[str, Any], risk: str = "confirm") -> dict[str, Any]:
+    """Return the actions that set a property: on and off, or to a value. What it may move nobody knows, so: a yes."""
+    if schema["type"] == "boolean":
+        return {
+            f"{name}_{word}": {"title": title, "risk": risk, "writes": {name: word == "on"}} for word in ("on", "off")
+        }
+    given = {key: value for key, value in schema.items() if key != "title"}
+    return {f"set_{name}": {"title": title, "risk": risk, "input": {name: given}, "writes": {name: f"${name}"}}}
+
+
+def _schema_of(expose: Expose) -> dict[str, Any] | str:
+    """Return the schema of a property, or why it cannot be one."""
+    if expose.access & SET and not expose.access & STATE:
+        return "it can only be written, so that nobody knows whether it was done"
+    if not expose.key:
+        return NO_KEY
+    if expose.type == "binary":
+        pair = pair_of(expose)
+        has_words = all(isinstance(word, Scalar) for word in pair) and text_of(pair[0]) != text_of(pair[1])
+        return (
+            {"type": "boolean", "labels": {True: "on", False: "off"}} if has_words else "its two values are not known"
+        )
+    if expose.type == "enum":
+        schema: dict[str, Any] = {"type": "string", "enum": words_of(expose)[0]}
+        return schema if is_plain(schema) else "its values are no words that a site can have"
+    if expose.type != "numeric":
+        return {"text": "free text", "list": "a list", "composite": "several values in one"}.get(
+            expose.type, f"of the type {expose.type}"
+        )
+    return _number_schema(expose)
+
+
+def _number_schema(expose: Expose) -> dict[str, Any] | str:
+    low, high = expose.value_min, expose.value_max
+    if expose.access & SET and (low is None or high is None):
+        return "it can be set, and has no limits"
+    unit = unit_of(expose)
+    least, most = RANGES.get(unit, (-WIDEST, WIDEST))
+    low, high = (least if low is None else low), (most if high is None else high)
+    schema: dict[str, Any] = {"type": "number", "minimum": plain_number(low), "maximum": plain_number(high)}
+    if (step := step_of(expose, low)) is not None:
+        kind = "integer" if all(float(one).is_integer() for one in (low, high, step)) else "number"
+        schema |= {"type": kind, "step": step}
+    if unit:
+        schema["unit"] = unit
+    return schema if is_plain(schema) else "its limits are none"
+
+
+def step_of(expose: Expose, low: float) -> float | int | None:
+    """Return the step of what can be set, if the least value is a whole number of steps."""
+    step = expose.value_step
+    if not expose.access & SET or not step or step < 0 or not is_multiple(low, step):
+        return None
+    return plain_number(step)
+
+
+def unit_of(expose: Expose) -> str:
+    """Return a unit in words; none that a site cannot have."""
+    unit = UNITS.get(expose.unit or "", expose.unit or "")
+    return unit if is_plain({"type": "boolean", "unit": unit}) else ""
+
+
+def words_of(expose: Expose) -> tuple[list[str], dict[str, Any]]:
+    """Return the words of an enum, and what the device says for those that are no words with it."""
+    words = [str(value) for value in expose.values]
+    return words, {word: value for word, value in zip(words, expose.values, strict=True) if not isinstance(value, str)}
+
+
+def pair_of(expose: Expose) -> list[Any]:
+    """Return what a device says for false and true."""
+    return [expose.value_off, expose.value_on]
+
+
+def plain_number(value: float) -> float | int:
+    """Return a number as people write it."""
+    return int(value) if float(value).is_integer() else value
