@@ -199,7 +199,8 @@ def _act_on_all(site: Site, driver: Driver, rng: Random, problems: list[str]) ->
             statuses[outcome.status] += 1
             if outcome.status != "done":
                 problems.append(f"{name} {action_name}: {outcome.status}: {outcome.report}")
-    broker.tick(all_now=True)
+    for ending in broker.claim_due(all_now=True):
+        broker.end(ending)
     return statuses
 
 

@@ -83,6 +83,7 @@ class Phrasings(Strict):
     arguments: dict[str, ArgumentWords]
     readings: dict[str, Range]
     nouns: dict[str, Words]
+    sensor_nouns: dict[str, Words]
     other_nouns: dict[str, Words]
     places: Words
     adverbs: Words

@@ -6,7 +6,7 @@ Vocabulary: W3C Web of Things Thing Description 1.1 (properties, actions, data s
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -301,17 +301,23 @@ def _with_title(name: object, entry: Any) -> Any:
 
 
 def _joined_models(source: YamlFile, device: str, named: Any, models: dict[str, Any]) -> dict[str, Any]:
-    """Return one model of those that a device names, one or a list of them; its kind is that of the first."""
-    joined: dict[str, Any] = {}
-    for model in named if isinstance(named, list) else [named]:
+    """Return one model of those that a device names, one or a list of them."""
+    names = named if isinstance(named, list) else [named]
+    for model in names:
         if model not in models:
             meant = next((known for known, words in MODEL_WORDS.items() if str(model).lower() in words.split()), "")
             nearest = did_you_mean(str(model), models, f"models: {', '.join(models)}")
             hint = f"did you mean {meant}?" if meant in models else nearest
             raise source.fail(("devices", device, "model"), f"device {device}: no model is called {model!r}", hint)
-        first_kind = {"kind": joined["kind"]} if "kind" in joined else {}
-        joined = merge_mappings(joined, models[model]) | first_kind
-    return joined
+    return join_models(names, models)
+
+
+def join_models(names: Sequence[str], models: dict[str, Any]) -> dict[str, Any]:
+    """Return one model with the properties and actions of several; its kind is that of the first."""
+    joined: dict[str, Any] = {}
+    for name in names:
+        joined = merge_mappings(joined, models[name])
+    return joined | {"kind": models[names[0]]["kind"]} if names else joined
 
 
 def merge_mappings(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from devices.broker.journal import Journal
 from devices.broker.runtime import simulated_runtime
 from devices.errors import UsageError
 from devices.simulation.world import World
+from devices.site.action import UNLESS_0
 from devices.site.phrasings import load_phrasings
 from devices.site.schema import DataSchema, Value
 from devices.site.site import Device, Site
@@ -136,10 +137,10 @@ def random_world(site: Site, rng: Random) -> World:
                 state[name][key] = round(rng.uniform(*usual_range), 1)
             else:
                 state[name][key] = float(rng.randint(int(low), int(high)))
-        for switched, level in _switched_levels(device):
+        for switched, level, is_kept in _switched_levels(device):
             schema = device.properties[level]
             least, most = max(1, int(schema.minimum or 0)), int(schema.maximum or 1)
-            state[name][level] = rng.randint(least, most) if state[name][switched] else 0
+            state[name][level] = rng.randint(least, most) if state[name][switched] or is_kept else 0
     return World(site, state, time_s=rng.randrange(24 * 60) * 60)
 
 
@@ -152,14 +153,14 @@ def _usual_range(schema: DataSchema) -> tuple[int, int] | None:
     return usual if is_inside and schema.maximum - schema.minimum > 2 * (usual[1] - usual[0]) else None
 
 
-def _switched_levels(device: Device) -> list[tuple[str, str]]:
-    """Return booleans that are true if a number is above 0, with it: a lamp that is off has no brightness."""
+def _switched_levels(device: Device) -> list[tuple[str, str, bool]]:
+    """Return booleans that are true if a number is above 0, with it, and whether it keeps its value while off."""
     return [
-        (switched, level)
+        (switched, level, str(other).endswith(UNLESS_0))
         for action in device.actions.values()
         for switched, value in action.writes.items()
         for level, other in action.writes.items()
-        if value == f"{other} > 0"
+        if value == f"{str(other).removesuffix(UNLESS_0).rstrip()} > 0"
     ]
 
 

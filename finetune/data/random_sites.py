@@ -9,11 +9,11 @@ from typing import Any
 
 from devices.site.phrasings import load_phrasings
 from devices.site.schema import DataSchema, Value
-from devices.site.site import Area, Device, Floor, Group, Site, load_models
+from devices.site.site import Area, Device, Floor, Group, Site, join_models, load_models
 
 RENAMED_SHARE = 0.15
 INVENTED_SHARE = 0.15  # of places; of nouns half as many
-OTHER_SHARE = 0.12  # of devices
+OTHER_SHARE, SENSOR_SHARE = 0.12, 0.15  # of devices
 AREAS_SHARE = 0.5  # of sites have areas; of those fewer have floors, and groups
 FLOORS_SHARE, GROUPS_SHARE = 0.4, 0.4
 AREAS, PLACED_SHARE, NAMED_BY_AREA_SHARE = (2, 6), 0.9, 0.6  # of an area's devices
@@ -36,7 +36,9 @@ def random_site(rng: Random, devices: tuple[int, int] = (4, 14)) -> Site:
     wanted = rng.randint(*devices)
     while len(made) < wanted:
         is_other = rng.random() < OTHER_SHARE
-        model_name = rng.choice(list(words.other_nouns if is_other else words.nouns))
+        is_sensor = not is_other and rng.random() < SENSOR_SHARE
+        nouns_of = words.other_nouns if is_other else words.sensor_nouns if is_sensor else words.nouns
+        model_name = rng.choice(list(nouns_of))
         place, noun = random_name(rng, model_name)
         area = rng.choice(list(areas)) if areas and not is_other and rng.random() < PLACED_SHARE else ""
         if area:
@@ -45,7 +47,7 @@ def random_site(rng: Random, devices: tuple[int, int] = (4, 14)) -> Site:
         name = noun if is_alone else f"{place}_{noun}"
         if name in made or place == noun:
             continue
-        entry = copy.deepcopy(models[model_name])
+        entry = copy.deepcopy(join_models(model_name.split(" + "), models))
         _set_ranges(entry, ranges)
         if is_renamed:
             entry["kind"] = kind_names.get(entry["kind"], entry["kind"])
@@ -102,7 +104,7 @@ def random_name(rng: Random, model: str) -> tuple[str, str]:
     """Return a place and a noun for a device of a model; some are words that mean nothing."""
     words = load_phrasings()
     place = _invented_word(rng) if rng.random() < INVENTED_SHARE else rng.choice(words.places)
-    nouns = words.nouns | words.other_nouns
+    nouns = words.nouns | words.sensor_nouns | words.other_nouns
     noun = _invented_word(rng) if rng.random() < INVENTED_SHARE / 2 else rng.choice(nouns[model])
     return place, noun
 

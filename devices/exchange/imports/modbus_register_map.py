@@ -50,7 +50,7 @@ NUMBER = re.compile(
     r"[+-]?(?:(?:\d{1,20}\.?\d{0,20}|\.\d{1,20})(?:e[+-]?\d{1,2})?|\d{1,20}/0*[1-9]\d{0,19})", re.I | re.A
 )
 WIDEST = 3.4e38  # of a float32
-LONGEST_UNIT = 12
+LONGEST_UNIT = 20
 
 
 def import_register_map(path: Path, host: str = "127.0.0.1") -> Imported:

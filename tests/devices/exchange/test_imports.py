@@ -162,7 +162,7 @@ def test_an_import_is_a_site_to_train_on(source: Path, tmp_path: Path) -> None:
     called = {call.name for row in rows for message in row.messages for call in message.calls}
     assert len(rows) == 50 and len(called) > 10
     spoken = [action for device in site.devices.values() for action in device.actions.values()]
-    assert spoken and not [action for action in spoken if len(action.say) < 30]
+    assert spoken and not [action for action in spoken if len(action.requests) < 30]
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_a_map_of_a_maker(tmp_path: Path) -> None:
     }
     schemas = meter["properties"]
     assert schemas["temperature"] == {"type": "number", "minimum": -40, "maximum": 85, "unit": "degrees"}
-    assert schemas["voltage_l1"] == {"type": "number", "minimum": 0, "maximum": 6553.5, "unit": "V"}
+    assert schemas["voltage_l1"] == {"type": "number", "minimum": 0, "maximum": 6553.5, "unit": "volts"}
     assert schemas["energy"]["type"] == "integer" and schemas["level"]["maximum"] == 15
     assert schemas["mode"]["enum"] == ["off", "eco_mode", "heat"] and schemas["model"]["enum"] == ["PM5", "PM8"]
     assert {schemas[name]["type"] for name in ("door", "pump", "overheated")} == {"boolean"}
