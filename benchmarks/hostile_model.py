@@ -26,8 +26,9 @@ from typing import Any
 import jsonschema
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from devices.broker.broker import Broker, Mode
+from devices.broker.broker import Broker
 from devices.broker.journal import Journal
+from devices.broker.policy import Mode
 from devices.driver import Reading
 from devices.simulation.world import SimulatedDriver, World
 from devices.site.action import Action

@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from devices.broker.policy import narrowed
+from devices.broker.narrowing import narrowed
 from devices.durable import sha256_of
 from devices.errors import RefusedError, UnavailableError, UsageError
 from devices.site.site import Site, load_site

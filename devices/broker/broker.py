@@ -19,22 +19,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 from devices.broker.journal import Journal
 from devices.broker.ledger import Ledger
 from devices.broker.output_action import ask
-from devices.broker.readings import FRESH_S, Readings
+from devices.broker.policy import STOPPED, Mode, Policy, Status, Trace, Verdict, Work, refused
+from devices.broker.readings import Readings
 from devices.broker.reservations import Reservations
 from devices.broker.safe_state import SafeState
 from devices.broker.timed_outputs import Ending
 from devices.driver import DeviceUnavailable, Driver
 from devices.site.action import Action, is_so
 from devices.site.describe import (
-    already_text,
-    confirm_text,
     describe,
     done_text,
     goal_text,
@@ -45,12 +43,6 @@ from devices.site.describe import (
 from devices.site.schema import Value
 from devices.site.site import Device, Site
 from devices.site.tools import Command, input_problem
-
-Status = Literal["done", "refused", "needs_confirmation", "failed", "unknown", "dry_run"]
-Mode = Literal["auto", "assist", "dry_run", "locked"]
-Verdict = tuple[Status, str, dict[str, Value]]  # with the report for people and the result for the model
-CONFIRMATION_S = 60.0  # a yes that comes later is none
-STOPPED = "everything was stopped meanwhile"
 
 
 @dataclass(frozen=True)
@@ -70,40 +62,6 @@ class Outcome:
     status: Status
     report: str
     result: dict[str, Value]
-
-
-class _Trace:
-    """What a decision rested on, for the journal: the values seen, and each rule with its verdict."""
-
-    def __init__(self) -> None:
-        self.seen: dict[str, Value] = {}
-        self.is_written = False
-        self.heard = ""  # from the driver, when something went wrong: words from outside, for people only
-        self._rules: list[dict[str, str]] = []
-
-    def passed(self, rule: str, text: str) -> None:
-        self._rules.append({"rule": rule, "verdict": "passed", "text": text})
-
-    def failed(self, rule: str, text: str) -> str:
-        """Note the rule that decided, and return its text."""
-        self._rules.append({"rule": rule, "verdict": "failed", "text": text})
-        return text
-
-    def body(self) -> dict[str, object]:
-        """Return what the journal keeps; it is kept once."""
-        self.is_written = True
-        return {"seen": self.seen, "rules": self._rules}
-
-
-@dataclass
-class _Work:
-    """A command on its way: its number in the journal, how many stops there were before it, and what was found."""
-
-    command: Command
-    number: int
-    stops: int
-    asked_s: float | None = None  # when the person was asked who said yes
-    trace: _Trace = field(default_factory=_Trace)
 
 
 class Broker:
@@ -142,6 +100,7 @@ class Broker:
         self._ledger = Ledger(journal, clock)
         self._reservations = Reservations()
         self._safe_state = SafeState(site, driver, self._readings, self._ledger, clock)
+        self._policy = Policy(site, self._readings, self._ledger, self._safe_state, clock)
 
     def state(self) -> dict[str, dict[str, Value]]:
         """Return fresh values of every property by device; a device that does not answer has none."""
@@ -151,7 +110,7 @@ class Broker:
         """Carry out one command at most once, or say why not."""
         stops = self._safe_state.stops
         body = {"device": command.device, "action": command.action, "input": command.input}
-        work = _Work(command, self._ledger.note("PROPOSED", body), stops)
+        work = Work(command, self._ledger.note("PROPOSED", body), stops)
         status, report, result = self._decide_and_act(work)
         outcome = Outcome(work.number, command, status, report, {"status": status, "device": command.device, **result})
         trace = work.trace
@@ -225,26 +184,26 @@ class Broker:
         """
         return self._safe_state.stop()
 
-    def _decide_and_act(self, work: _Work) -> Verdict:
+    def _decide_and_act(self, work: Work) -> Verdict:
         command = work.command
         device = self.site.devices.get(command.device)
         action = device.actions.get(command.action) if device else None
         if device is None or action is None:
-            return _refused(work.trace.failed("schema", f"there is no {command.device} that can {command.action}"))
+            return refused(work.trace.failed("schema", f"there is no {command.device} that can {command.action}"))
         if problem := input_problem(action.input, command.input):
-            return _refused(work.trace.failed("schema", problem))
+            return refused(work.trace.failed("schema", problem))
         verdict = self._decide_or_act(device, action, work)
         if verdict[0] == "needs_confirmation" and self._is_granted(device, action, work):
-            work.trace = _Trace()
+            work.trace = Trace()
             return self._decide_or_act(device, action, work)  # all of it anew: the world went on while a person thought
         return verdict
 
-    def _decide_or_act(self, device: Device, action: Action, work: _Work) -> Verdict:
+    def _decide_or_act(self, device: Device, action: Action, work: Work) -> Verdict:
         """Return why the command is not to be carried out now, or carry it out."""
         work.trace.passed("schema", "ok")
         reads = {requirement.property.partition(".")[0] for requirement in action.requires}
         with self._reservations.hold(device.name, reads):
-            if verdict := self._verdict(device, action, work):
+            if verdict := self._policy.verdict(device, action, work, self.mode):
                 return verdict
             if action.is_call:
                 return self._ask(device, action, work)
@@ -255,102 +214,37 @@ class Broker:
                 return "failed", f"The {device.title} does not answer.", {"reason": "no answer"}
             return self._act(device, action, work)
 
-    def _verdict(self, device: Device, action: Action, work: _Work) -> Verdict | None:
-        """Return why a command that fits its schema is not to be carried out now, or None if it is."""
-        trace, arguments = work.trace, work.command.input
-        if action.risk == "forbidden":
-            return _refused(trace.failed("risk", f"{work.command.action} is forbidden for the {device.title}"))
-        trace.passed("risk", "safe" if action.safe else action.risk)
-        if self.mode == "locked" and not action.safe:
-            return _refused(trace.failed("mode", "the controller is locked"))
-        if self._is_overtaken(action, work):
-            return _refused(trace.failed("stop", STOPPED))
-        if seen := self._seen_already(device, action, arguments):
-            trace.seen |= {f"{device.name}.{name}": value for name, value in seen.items()}
-            trace.passed("already", "nothing to change")
-            return "done", sentence(already_text(device, action, arguments, seen)), seen
-        if action.risk == "confirm" or (self.mode == "assist" and not action.safe):
-            goal = goal_text(device, action, arguments)
-            if not self._has_yes(work):
-                trace.failed("confirmation", f"nobody said yes to {goal}")
-                return "needs_confirmation", sentence(confirm_text(device, action, arguments)), {}
-            trace.passed("confirmation", f"yes to {goal}")
-        if problem := self._guard_problem(device, action, work):
-            return _refused(problem)
-        if self.mode == "dry_run" and not action.safe:
-            return "dry_run", f"I would now make so: {goal_text(device, action, arguments)}.", {}
-        return None
-
-    def _guard_problem(self, device: Device, action: Action, work: _Work) -> str:
-        """Return what forbids the action now, of what its site says must be so, or ""."""
-        trace = work.trace
-        for requirement in action.requires:
-            if problem := self._readings.interlock_problem(requirement, trace.seen):
-                return trace.failed("interlock", problem)
-            bound = requirement.text(self.site.schema_of(requirement.property))
-            trace.passed("interlock", f"{requirement.property} {bound}")
-        if action.keep_out:
-            if problem := self._readings.zone_problem(device, action, work.command.input, trace.seen):
-                return trace.failed("keep-out", problem)
-            trace.passed("keep-out", "the way is free")
-        wait_s = self._wait_s(work.command, action)
-        if wait_s > 0:
-            return trace.failed("rate", f"the {device.title} must rest for another {math.ceil(wait_s)} seconds")
-        return ""
-
-    def _is_overtaken(self, action: Action, work: _Work) -> bool:
-        return self._safe_state.stops != work.stops and not action.safe
-
-    def _seen_already(self, device: Device, action: Action, arguments: dict[str, Value]) -> dict[str, Value]:
-        """Return the device's values if fresh ones say that nothing is to change, else {}.
-
-        Safe actions are carried out whatever is read, and an ending that is owed would change the device later.
-        """
-        if action.safe or any(ending.device == device.name for ending in self._ledger.owed()):
-            return {}
-        seen = self._readings.values(device.name, FRESH_S)
-        return seen if action.is_already_so(seen, arguments) else {}
-
-    def _is_granted(self, device: Device, action: Action, work: _Work) -> bool:
+    def _is_granted(self, device: Device, action: Action, work: Work) -> bool:
         """Ask the person, with nothing reserved: how long that takes is nobody else's concern."""
         asked_s = self._clock()
         is_yes = self._confirm is not None and self._confirm(goal_text(device, action, work.command.input))
         work.asked_s = asked_s if is_yes else None
         return is_yes
 
-    def _has_yes(self, work: _Work) -> bool:
-        return work.asked_s is not None and 0 <= self._clock() - work.asked_s <= CONFIRMATION_S
-
-    def _wait_s(self, command: Command, action: Action) -> float:
-        waits = [(command.action, action.min_interval_s, False)]
-        waits += [(other, seconds, True) for other, seconds in action.wait_after.items()]
-        remaining = [0.0]
-        for name, seconds, with_end in waits:
-            passed_s = self._ledger.seconds_since(command.device, name, with_end=with_end)
-            if passed_s is not None:
-                remaining.append(seconds - passed_s)
-        return max(remaining)
-
-    def _act(self, device: Device, action: Action, work: _Work) -> Verdict:
+    def _act(self, device: Device, action: Action, work: Work) -> Verdict:
         arguments, trace = work.command.input, work.trace
         effect = action.effect(arguments)
         due_s = self._clock() + action.ends.duration_s(arguments) if action.ends else math.inf
         owes = {"ends": {"writes": action.ends.writes, "due_s": due_s}} if action.ends else {}
         with self._ledger.at_work(work.number):
             self._ledger.note("STARTED", {"effect": effect} | owes | trace.body(), work.number)
-            if self._is_overtaken(action, work) or self._clock() >= due_s:  # a slow disk, and a stop or the end came
-                reason = STOPPED if self._is_overtaken(action, work) else "its time was over before it could start"
+            if (
+                self._policy.is_overtaken(action, work) or self._clock() >= due_s
+            ):  # a slow disk, and a stop or the end came
+                reason = (
+                    STOPPED if self._policy.is_overtaken(action, work) else "its time was over before it could start"
+                )
                 return "failed", f"I did not do that, because {reason}.", {"reason": reason}
             try:
                 self.driver.write(device.name, effect)
             except DeviceUnavailable as error:
                 trace.heard = plain_text(str(error))
-            if self._is_overtaken(action, work):  # the stop may have been written first
+            if self._policy.is_overtaken(action, work):  # the stop may have been written first
                 try:
                     self._safe_state.make_safe(device)
                 except DeviceUnavailable as error:
                     trace.heard = plain_text(str(error))
-        is_given_up = partial(self._is_overtaken, action, work)
+        is_given_up = partial(self._policy.is_overtaken, action, work)
         seen = self._readings.settled(device.name, effect, action.tolerance, action.settle_s, is_given_up)
         if not effect.keys() <= seen.keys():
             return "unknown", f"I do not know whether the {device.title} changed.", {"reason": "no answer"}
@@ -358,12 +252,8 @@ class Broker:
             return "done", sentence(done_text(device, action, arguments, seen)), seen
         return "failed", sentence(not_done_text(device, action, arguments, seen)), seen
 
-    def _ask(self, device: Device, action: Action, work: _Work) -> Verdict:
+    def _ask(self, device: Device, action: Action, work: Work) -> Verdict:
         self._ledger.note("STARTED", {"effect": {}} | work.trace.body(), work.number)
         key = self._ledger.events(work.number)[0].digest  # no other command has it
         status, report, result, work.trace.heard = ask(self.driver, device, action, work.command, key)
         return status, report, result
-
-
-def _refused(reason: str) -> Verdict:
-    return "refused", f"I did not do that, because {reason}.", {"reason": reason}

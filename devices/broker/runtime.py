@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from devices.broker.broker import Broker, Mode
+from devices.broker.broker import Broker
 from devices.broker.journal import Journal
+from devices.broker.policy import Mode
 from devices.broker.safe_state import in_parallel
 from devices.broker.timed_outputs import Ending
 from devices.driver import Driver

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from devices.broker.broker import Mode
 from devices.broker.journal import JOURNAL_IN_BOX, Journal
+from devices.broker.policy import Mode
 from devices.broker.runtime import Confirm, SiteRuntime, default_journal, live_runtime, simulated_runtime, warn
 from devices.drivers.registry import require_drivers
 from devices.errors import UnavailableError, UsageError

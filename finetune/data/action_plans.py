@@ -15,6 +15,7 @@ from devices.site.site import EVERYWHERE, Device
 from devices.site.tools import Command, ToolCall, action_of
 from edge_agent.wire.contract import devices_text
 from finetune.data import phrases
+from finetune.data.held_out import side
 from finetune.data.scene import THEN, Plan, Scene, is_plain, needed_action, wanted_text
 
 
@@ -98,7 +99,7 @@ def _join(scene: Scene, kind: str, joints: tuple[str, ...], *, in_steps: bool) -
     if commands is None:
         return None
     said = [scene.say(*action_of(scene.site, command), command.input) for command in commands]
-    joint = scene.rng.choice(phrases.side(joints, scene.held_out))
+    joint = scene.rng.choice(side(joints, scene.held_out))
     request = scene.worded(joint).format(said[0].request, said[1].request)
     ask, templates = (phrases.punctuate(request, scene.rng), ()) if in_steps else scene.finish(request)
     thoughts = [wanted_text(scene, one.name, command) for one, command in zip(said, commands, strict=True)]
@@ -119,7 +120,7 @@ def plan_group(scene: Scene) -> Plan | None:
     if not choices:
         return None
     tool, group = scene.rng.choice(choices)
-    template = scene.rng.choice(phrases.side(phrases.load_templates().groups, scene.held_out))
+    template = scene.rng.choice(side(phrases.load_templates().groups, scene.held_out))
     holes = {"verb": group.verbs[tool.action], "singular": group.singular, "plural": group.plural}
     ask, templates = scene.finish(scene.worded(template).format(**holes), template)
     if tool.targets:

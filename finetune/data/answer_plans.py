@@ -12,6 +12,7 @@ from devices.site.site import Device
 from devices.site.tools import Command, call_of
 from edge_agent.wire.messages import facts_text
 from finetune.data import phrases
+from finetune.data.held_out import side
 from finetune.data.random_sites import random_name
 from finetune.data.scene import Plan, Said, Scene, bounds_text, pick, resolved_text, wanted_text
 
@@ -43,9 +44,7 @@ def plan_out_of_range(scene: Scene) -> Plan | None:
 
 def plan_missing_argument(scene: Scene) -> Plan | None:
     """A request without its value: ask back."""
-    choices = [
-        item for item in scene.actions() if phrases.side(item[2].requests_without, scene.held_out) and item[2].title
-    ]
+    choices = [item for item in scene.actions() if side(item[2].requests_without, scene.held_out) and item[2].title]
     if not choices:
         return None
     device, name, action = scene.rng.choice(choices)
@@ -77,10 +76,10 @@ def plan_missing_device(scene: Scene) -> Plan | None:
     other, _, action = picked
     spoken = scene.with_article(name)
     if scene.rng.random() < 0.75:
-        template = scene.rng.choice(phrases.side(action.requests, scene.held_out))
+        template = scene.rng.choice(side(action.requests, scene.held_out))
         request = scene.worded(template).format(device=spoken, **scene.arguments_for(other, action))
     else:
-        template = scene.rng.choice(phrases.side(phrases.load_templates().questions.status, scene.held_out))
+        template = scene.rng.choice(side(phrases.load_templates().questions.status, scene.held_out))
         request = scene.worded(template).format(device=spoken)
     ask, templates = scene.finish(request, template)
     answer, has = f"There is no {name} here.", (("there is no", "not here", "no device"),)
@@ -97,8 +96,8 @@ def plan_unsupported(scene: Scene) -> Plan | None:
     written = set(action.writes)
     if any(written & set(own.writes) for own in device.actions.values()) or any(map(_is_anything, (device, other))):
         return None
-    wanted = set(phrases.side(action.requests, False))
-    if any(wanted & set(phrases.side(own.requests, False)) for own in device.actions.values()):
+    wanted = set(side(action.requests, False))
+    if any(wanted & set(side(own.requests, False)) for own in device.actions.values()):
         return None
     said = scene.say(device, action, {})
     ask, templates = scene.finish(said.request, said.template)
@@ -149,7 +148,7 @@ def plan_recital(scene: Scene) -> Plan | None:
     chosen = scene.rng.sample(devices, scene.rng.randint(*RECITED))
     names = [scene.name_for(device) for device in chosen]
     *spoken, last = map(scene.with_article, names)
-    template = scene.rng.choice(phrases.side(phrases.load_templates().questions.status, held_out=False))
+    template = scene.rng.choice(side(phrases.load_templates().questions.status, held_out=False))
     ask, templates = scene.finish(template.format(device=f"{', '.join(spoken)} and {last}"), template)
     thoughts = [_facts_text(scene, name, device) for name, device in zip(names, chosen, strict=True)]
     answer = sentence(*(describe(device, *next(iter(scene.state[device.name].items()))) for device in chosen))
@@ -170,5 +169,5 @@ def plan_small_talk(scene: Scene) -> Plan | None:
     """Talk that wants no action."""
     talk = phrases.load_templates().small_talk
     answer = scene.rng.choice(list(talk))
-    template = scene.rng.choice(phrases.side(talk[answer], scene.held_out))
+    template = scene.rng.choice(side(talk[answer], scene.held_out))
     return Plan("small_talk", phrases.punctuate(template, scene.rng), (template,), "Small talk.", answer=answer)

@@ -14,6 +14,7 @@ from devices.site.schema import Value
 from devices.site.site import EVERYWHERE, Device
 from devices.site.tools import Command, Tool, ToolCall
 from finetune.data import phrases
+from finetune.data.held_out import side
 from finetune.data.scene import Plan, Scene, call_text, is_plain, resolved_text
 
 LISTED = (2, 4)  # devices of a list
@@ -59,7 +60,7 @@ def plan_except(scene: Scene) -> Plan | None:
     excepted = scene.site.devices[scene.rng.choice(tool.targets[target.name])]
     name = scene.name_for(excepted)
     said, templates = _kind_words(scene, tool, target)
-    but = scene.rng.choice(phrases.side(phrases.load_templates().excepted, scene.held_out))
+    but = scene.rng.choice(side(phrases.load_templates().excepted, scene.held_out))
     said = but.format(said, device=scene.with_article(name))
     return _plan(scene, "except", [tool], target, (said, (*templates, but)), (name, excepted))
 
@@ -159,7 +160,7 @@ def _spoken(scene: Scene, name: str) -> _Target:
     """Return a target with one of the names that people use for it."""
     site, rng = scene.site, scene.rng
     if name == EVERYWHERE:
-        where = rng.choice(phrases.side(phrases.load_templates().everywhere, scene.held_out))
+        where = rng.choice(side(phrases.load_templates().everywhere, scene.held_out))
         return _Target(name, "all", where)
     place = site.areas.get(name) or site.floors.get(name) or site.groups[name]
     spoken = rng.choice([place.title, place.title, *place.aliases])
@@ -184,7 +185,7 @@ def _noun_phrase(
     has_noun = (
         target.spoken != "all" and target.where != target.spoken
     )  # "the kitchen lights", not "the upstairs lights"
-    usable = [template for template in phrases.side(templates, scene.held_out) if has_noun or "{area}" not in template]
+    usable = [template for template in side(templates, scene.held_out) if has_noun or "{area}" not in template]
     template = scene.rng.choice(usable)
     nouns = {"singular": words.singular, "plural": words.plural} if words else {}
     return template.format(where=target.where, area=target.spoken, **nouns).strip(), (template,)
@@ -194,7 +195,7 @@ def _request(scene: Scene, tools: Sequence[Tool], said: str) -> tuple[str, str, 
     """Return a request for the action of some tools, its template and arguments; None if no template fits them all."""
     actions = [_action(scene, tool, tool.devices[0]) for tool in tools]
     shared = [one for one in actions[0].requests if all(one in action.requests for action in actions)]
-    usable = [one for one in phrases.side(shared, scene.held_out) if not SINGULAR.search(one)]
+    usable = [one for one in side(shared, scene.held_out) if not SINGULAR.search(one)]
     if not usable:
         return None
     template, arguments = scene.rng.choice(usable), scene.arguments_for(_first(scene, tools), actions[0])

@@ -13,7 +13,7 @@ from devices.errors import GateError
 from devices.site.site import Site
 from edge_agent.evaluation.cases import Case
 from edge_agent.wire.messages import request_of
-from finetune.data.phrases import content_of, words_of
+from finetune.data.held_out import content_of, words_of
 from finetune.data.rows import Row
 
 SHOWN = 5

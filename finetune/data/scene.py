@@ -19,6 +19,7 @@ from edge_agent.evaluation.cases import State
 from edge_agent.wire.contract import argument_text
 from edge_agent.wire.messages import json_value
 from finetune.data import phrases
+from finetune.data.held_out import side
 
 KNOWN_SHARE = 0.8
 LOOSE_SHARE = 0.45  # of the templates of a training conversation
@@ -80,7 +81,7 @@ class Scene:
             (device, name, action)
             for device in self.site.devices.values()
             for name, action in device.actions.items()
-            if phrases.side(action.requests, self.held_out)
+            if side(action.requests, self.held_out)
         ]
 
     def name_for(self, device: Device) -> str:
@@ -125,7 +126,7 @@ class Scene:
 
     def say_as(self, templates: Iterable[str], device: Device, **holes: object) -> Said:
         """Return a request made from one of the templates of this side of the split."""
-        template, name = self.rng.choice(phrases.side(templates, self.held_out)), self.name_for(device)
+        template, name = self.rng.choice(side(templates, self.held_out)), self.name_for(device)
         return Said(self.worded(template).format(device=self.with_article(name), **holes), template, name)
 
     def worded(self, template: str) -> str:

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.hostile_model import hostile_run
-from devices.broker import broker
-from devices.broker.broker import Broker
+from devices.broker import broker, policy
 from devices.broker.readings import Readings
 
 
@@ -34,10 +33,10 @@ def any_numbers(schemas: dict[str, Any], given: dict[str, Any]) -> str:
     ("where", "name", "sabotage", "said"),
     [
         (broker, "input_problem", any_numbers, "than the m"),  # "… is greater than the maximum of …"
-        (broker, "CONFIRMATION_S", 1e9, "nobody said yes"),
+        (policy, "CONFIRMATION_S", 1e9, "nobody said yes"),
         (Readings, "interlock_problem", lambda *_: "", ".level_pct is "),
-        (Broker, "_wait_s", lambda *_: 0.0, "it must rest"),
-        (Broker, "_has_yes", lambda *_: True, "nobody said yes"),
+        (policy.Policy, "_wait_s", lambda *_: 0.0, "it must rest"),
+        (policy.Policy, "_has_yes", lambda *_: True, "nobody said yes"),
     ],
 )
 def test_a_hole_in_the_broker_is_found(

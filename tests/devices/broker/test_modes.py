@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from devices.broker.broker import CONFIRMATION_S, Broker, Mode
+from devices.broker.broker import Broker
 from devices.broker.journal import Journal, read_events
+from devices.broker.policy import CONFIRMATION_S, Mode
 from devices.broker.runtime import simulated_runtime
 from devices.driver import Reading
 from devices.errors import UnavailableError

@@ -29,6 +29,7 @@ from finetune.data.generator import (
     make_branches,
     random_world,
 )
+from finetune.data.held_out import is_held_out, side
 from finetune.data.plan_kinds import MAKERS
 from finetune.data.random_sites import random_site
 from finetune.data.rows import read_rows
@@ -74,7 +75,7 @@ def test_every_list_of_phrasings_has_both_sides() -> None:
     lists += [shared.several, shared.everything, shared.everywhere, shared.excepted]
     lists += [shared.questions.yes_no, shared.questions.value, shared.questions.status]
     for templates in lists:
-        assert phrases.side(templates, False) and phrases.side(templates, True), templates
+        assert side(templates, False) and side(templates, True), templates
 
 
 def test_fillers_leave_the_words_of_a_template_as_they_were() -> None:
@@ -95,7 +96,7 @@ def test_no_held_out_case_has_fillers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_arguments_names_do_not_move_a_template_to_the_other_side() -> None:
-    assert phrases.is_held_out("set {device} to {brightness}") == phrases.is_held_out("set {device} to {speed}")
+    assert is_held_out("set {device} to {brightness}") == is_held_out("set {device} to {speed}")
 
 
 @pytest.mark.parametrize("number", range(12))

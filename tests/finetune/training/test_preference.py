@@ -19,7 +19,7 @@ from edge_agent.progress import ProgressBar
 from edge_agent.wire.messages import body_of
 from finetune.data import generator as conversations
 from finetune.data.generator import draw_plan, generate_practice
-from finetune.data.phrases import is_held_out
+from finetune.data.held_out import is_held_out
 from finetune.data.preference_pairs import Pair, find_pairs, read_pairs
 from finetune.data.rows import Row, write_lines, write_rows
 from finetune.recipe import Recipe, load_recipe

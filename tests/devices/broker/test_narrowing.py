@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from devices.broker.policy import narrowed
+from devices.broker.narrowing import narrowed
 from devices.broker.runtime import simulated_runtime
 from devices.errors import RefusedError
 from devices.simulation.world import World
