@@ -51,14 +51,14 @@ def _state_lines(state: dict[str, dict[str, Value]], words: SiteWords) -> Iterat
     """Yield a line a device; of a site with areas, area by area, a line for devices of one kind that are alike."""
     if not words.areas:
         yield from (f" {name}:{text}" for name, text in facts_of(state))
-    kinds = dict(words.kinds)
+    kinds = {name: f" {kind}" for name, kind in words.kinds}
     for area, devices in words.areas:
         alike: dict[tuple[str, str], list[str]] = {}
         for name in devices:
             alike.setdefault((kinds.get(name, ""), facts_text(state.get(name, {}))), []).append(name)
         if area:
             yield f"in {area}"
-        yield from (f" {kind} {', '.join(names)}:{text}".replace("  ", " ") for (kind, text), names in alike.items())
+        yield from (f"{kind} {', '.join(names)}:{text}" for (kind, text), names in alike.items())
 
 
 def request_of(text: str) -> str:
