@@ -11,7 +11,9 @@ Does not guard against: a peer that is not who it says it is, unless the url is 
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -32,12 +34,31 @@ JSON_HEADERS = {"Content-Type": "application/json", "Accept": "application/json"
 NOT_FOUND, REFUSALS = 404, range(400, 500)  # RFC 9110: the server has understood, and done nothing
 
 
+class HttpAuth(Strict):
+    """How to log in, with a secret from the environment, so that none stands in a site file.
+
+    Attributes:
+        scheme: as in a W3C Thing Description.
+        secret_env: the variable that holds the password, token or key.
+        user: of the scheme basic.
+        place: of the scheme apikey: where the key goes.
+        name: of the scheme apikey: of the header or of the query's parameter.
+    """
+
+    scheme: Literal["basic", "bearer", "apikey"]
+    secret_env: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    user: str = ""
+    place: Literal["header", "query"] = "header"
+    name: str = Field(default="X-API-Key", pattern=r"^[A-Za-z0-9_.-]+$")
+
+
 class HttpSettings(Strict):
     """Where the server is; `token_file` holds a bearer token, so that no secret stands in a site file."""
 
     type: Literal["http"]
     url: str = Field(pattern=r"^https?://[^/\s]+[^\s]*$")
     token_file: str = ""
+    auth: HttpAuth | None = None
     timeout_s: float = Field(default=2.0, gt=0)
 
 
@@ -77,16 +98,19 @@ class JsonCall(Strict):
     Attributes:
         path: with arguments in braces.
         verb: how.
-        send: the key in the body for an argument.
+        send: the key in the body for an argument; "" for one that is the whole body.
         keys: where in the answer a value of the output is, unless it is under its own name.
         key_header: takes the command's own key, so that the server knows a repetition.
+        is_unkeyed: the server knows no such key. What changes something is sent once all the same; if no answer comes,
+            it is not known whether it was done.
     """
 
     path: str = Field(pattern=r"^/\S*$")
-    verb: Literal["GET", "POST", "PUT"] = "GET"
+    verb: Literal["GET", "POST", "PUT", "DELETE"] = "GET"
     send: dict[str, str] = Field(default_factory=dict)
     keys: dict[str, JsonValue] = Field(default_factory=dict)
     key_header: str = Field(default="", pattern=r"^[A-Za-z0-9-]*$")
+    is_unkeyed: bool = False
 
     def problem_with(self, action: Action) -> str:
         """Return why the address does not fit its action, or ""."""
@@ -95,8 +119,8 @@ class JsonCall(Strict):
         known = {*action.output, *action.words}
         if strange := [name for name in self.keys if name not in known]:
             return f"has no output {strange[0]}"
-        if action.risk != "none" and not self.key_header:
-            return "changes something, so that it needs key_header"
+        if action.risk != "none" and not self.key_header and not self.is_unkeyed:
+            return "changes something, so that it needs key_header, or is_unkeyed if the server knows none"
         return ""
 
     def place_of(self, name: str) -> JsonValue:
@@ -153,7 +177,8 @@ class HttpDriver:
         binding = self._bindings[device]
         place, plain = binding.calls[action], binding.device.actions[action]
         headers = {place.key_header: key} if place.key_header else {}
-        body = {sent: arguments[name] for name, sent in place.send.items()}
+        body: Any = {sent: arguments[name] for name, sent in place.send.items()}
+        body = body.get("", body)
         try:
             answer = self._ask(device, place.url_path(arguments), place.verb, body, headers)
         except _NotFound:
@@ -180,7 +205,8 @@ class HttpDriver:
         url = urllib.parse.urljoin(self._settings.url, path)
         headers = {**JSON_HEADERS, **self._authorization(device), **(headers or {})}
         data = None if verb == "GET" else json.dumps(body).encode()
-        request = urllib.request.Request(url, data, headers, method=verb)  # noqa: S310 - HttpSettings takes http and https only
+        keyed = url + self._key_query(device, url)  # not in messages, which the journal keeps
+        request = urllib.request.Request(keyed, data, headers, method=verb)  # noqa: S310 - HttpSettings takes http and https only
         try:
             with self._opener.open(request, timeout=self._settings.timeout_s) as answer:
                 raw = answer.read(MAX_ANSWER_BYTES + 1)
@@ -202,10 +228,33 @@ class HttpDriver:
                 return None  # what a write answers is not looked at; the read-back is
             raise DeviceUnavailable(f"{device}: {url} answered no JSON") from error
 
+    def _key_query(self, device: str, url: str) -> str:
+        auth = self._settings.auth
+        if auth is None or auth.scheme != "apikey" or auth.place != "query":
+            return ""
+        query = urllib.parse.urlencode({auth.name: _secret_of(device, auth)})
+        return f"{'&' if '?' in url else '?'}{query}"
+
     def _authorization(self, device: str) -> dict[str, str]:
+        if auth := self._settings.auth:
+            secret = _secret_of(device, auth)
+            if auth.scheme == "basic":
+                return {"Authorization": f"Basic {base64.b64encode(f'{auth.user}:{secret}'.encode()).decode()}"}
+            if auth.scheme == "bearer":
+                return {"Authorization": f"Bearer {secret}"}
+            return {auth.name: secret} if auth.place == "header" else {}
         if not self._settings.token_file:
             return {}
         return {"Authorization": f"Bearer {read_secret(device, self._settings.token_file)}"}
+
+
+def _secret_of(device: str, auth: HttpAuth) -> str:
+    secret = os.environ.get(auth.secret_env, "")
+    if not secret:
+        raise DeviceUnavailable(
+            f"{device}: the environment has no {auth.secret_env}", hint=f"export {auth.secret_env}=…"
+        )
+    return secret
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

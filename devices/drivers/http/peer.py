@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import re
 import sys
 import time
@@ -24,7 +26,7 @@ class HttpPeer:
 
     def __init__(self, settings: HttpSettings, bindings: Mapping[str, Binding], world: RealTimeWorld) -> None:
         parts = urlsplit(settings.url)
-        self.world, self.bindings = world, bindings
+        self.world, self.bindings, self._settings = world, bindings, settings
         self._address = (parts.hostname or "127.0.0.1", parts.port or 80)
         self._server: ThreadingHTTPServer | None = None
         self.done: dict[str, tuple[int, Any]] = {}
@@ -85,7 +87,7 @@ class HttpPeer:
                 key = headers.get(place.key_header, "") if place.key_header else ""
                 if key in self.done:
                     return self.done[key]
-                raw = match.groupdict() | {name: body[sent] for name, sent in place.send.items()}
+                raw = match.groupdict() | {name: body[sent] if sent else body for name, sent in place.send.items()}
                 arguments = {name: _typed(raw[name], schema) for name, schema in plain.input.items()}
                 answer = self._carry_out(device, action, arguments)
                 if key:
@@ -108,7 +110,26 @@ class HttpPeer:
         for name, value in values.items():
             where = place.place_of(name)
             put(shown, where.key, where.to_raw(value))
-        return 200, shown
+        return 200, shown.get("", shown)
+
+    def is_let_in(self, headers: Mapping[str, str], query: dict[str, list[str]]) -> bool:
+        """Return whether a request has the secret that the settings name."""
+        auth = self._settings.auth
+        if auth is None:
+            return True
+        secret = os.environ.get(auth.secret_env, "")
+        if auth.scheme == "apikey":
+            return bool(secret) and secret in (headers.get(auth.name), *query.get(auth.name, []))
+        wanted = f"Bearer {secret}"
+        if auth.scheme == "basic":
+            wanted = f"Basic {base64.b64encode(f'{auth.user}:{secret}'.encode()).decode()}"
+        return bool(secret) and headers.get("Authorization") == wanted
+
+    def plain_path(self, target: str) -> str:
+        """Return a request's path with its query, without the key that lets it in."""
+        parts, auth = urlsplit(target), self._settings.auth
+        left = [one for one in parts.query.split("&") if one and not (auth and one.startswith(f"{auth.name}="))]
+        return parts.path + (f"?{'&'.join(left)}" if left else "")
 
     def take(self, verb: str, path: str, body: Any) -> tuple[int, Any]:
         """Return status and JSON for a POST or PUT, and do what it asks."""
@@ -152,10 +173,19 @@ class _Handler(BaseHTTPRequestHandler):
     owner: HttpPeer
 
     def do_GET(self) -> None:
-        parts = urlsplit(self.path)
-        query = f"?id={parse_qs(parts.query)['id'][0]}" if "id" in parse_qs(parts.query) else ""
-        called = self.owner.carry_out("GET", parts.path, {}, dict(self.headers))
-        self._answer(*(called or self.owner.show(parts.path + query)))
+        if self._is_let_in():
+            path = self.owner.plain_path(self.path)
+            called = self.owner.carry_out("GET", path, {}, dict(self.headers))
+            self._answer(*(called or self.owner.show(path)))
+
+    def _is_let_in(self) -> bool:
+        is_let_in = self.owner.is_let_in(dict(self.headers), parse_qs(urlsplit(self.path).query))
+        if not is_let_in:
+            self._answer(401, {"error": "unauthorized"})
+        return is_let_in
+
+    def do_DELETE(self) -> None:
+        self._take("DELETE")
 
     def do_POST(self) -> None:
         self._take("POST")
@@ -165,8 +195,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _take(self, verb: str) -> None:
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
-        called = self.owner.carry_out(verb, self.path, body, dict(self.headers))
-        self._answer(*(called or self.owner.take(verb, self.path, body)))
+        if self._is_let_in():
+            path = self.owner.plain_path(self.path)
+            called = self.owner.carry_out(verb, path, body, dict(self.headers))
+            self._answer(*(called or self.owner.take(verb, path, body)))
 
     def _answer(self, status: int, answer: Any) -> None:
         faults = self.owner.world.faults

@@ -5,7 +5,8 @@ property, with zigbee2mqtt or Tasmota `at: {on: {topic: kitchen_lamp, key: state
 `at: {level_pct: {topic: tank/level, get_topic: tank/get}}`.
 Source: zigbee2mqtt, "MQTT Topics and Messages"; Tasmota, "MQTT" and "Commands"; MQTT 3.1.1.
 
-Nothing is taken for an answer that came before the question, so retained messages never look fresh.
+Nothing is taken for an answer that came before the question, so retained messages never look fresh. Of a device that
+cannot be asked (`is_asked: false`) the last message counts, with the time at which it came.
 
 Does not guard against: another client that publishes in a device's name, unless the broker's access rules do.
 """
@@ -13,6 +14,7 @@ Does not guard against: another client that publishes in a device's name, unless
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -24,10 +26,12 @@ from pydantic import Field, model_validator
 
 from devices.driver import Binding, DeviceUnavailable, DriverType, Reading, read_secret, reading_of
 from devices.drivers.json_values import JsonValue, put
-from devices.site.schema import Value
+from devices.site.action import is_so
+from devices.site.schema import DataSchema, Value
 from devices.yaml_file import Strict
 
 MAX_MESSAGE_BYTES = 1 << 20
+UNKNOWN_TIME_S = -math.inf  # of a retained message: older than anything
 ON_OFF = ("OFF", "ON")  # what zigbee2mqtt and Tasmota say, unless an address has `words`
 
 
@@ -51,6 +55,8 @@ class MqttPlace(JsonValue):
     Attributes:
         topic: the device's name in zigbee2mqtt or Tasmota; with plain topics where its state is published.
         set_key: another key for writing than for reading.
+        is_asked: whether the device answers when asked. One that sleeps does not: what it said last is its state, and
+            as old as it is, so that no interlock takes it for fresh.
         is_sensor: Tasmota: read from its sensor status, `key` below `StatusSNS`.
         set_topic: plain: where to write.
         get_topic: plain: where to ask for the state; without it the next message is waited for.
@@ -58,6 +64,7 @@ class MqttPlace(JsonValue):
 
     topic: str = Field(pattern=r"^[^#+\x00]+$")
     set_key: str = ""
+    is_asked: bool = True
     is_sensor: bool = False
     set_topic: str = Field(default="", pattern=r"^[^#+\x00]*$")
     get_topic: str = Field(default="", pattern=r"^[^#+\x00]*$")
@@ -79,17 +86,20 @@ class Route:
     set: str
     set_key: str
     value: JsonValue
+    is_asked: bool = True
 
 
 def route_of(place: MqttPlace, settings: MqttSettings) -> Route:
     """Return where and how a property is read and written."""
     if settings.profile == "plain":
-        return Route(place.topic, place.get_topic, "", place.set_topic, place.set_key or place.key, place)
+        key = place.set_key or place.key
+        return Route(place.topic, place.get_topic, "", place.set_topic, key, place, place.is_asked)
     value = place.model_copy(update={"words": place.words or ON_OFF})
     if settings.profile == "zigbee2mqtt":
         topic = f"{settings.base}/{place.topic}"
         asked = json.dumps({place.key.split(".")[0]: ""})
-        return Route(topic, f"{topic}/get", asked, f"{topic}/set", place.set_key or place.key, value)
+        get = f"{topic}/get" if place.is_asked else ""
+        return Route(topic, get, asked, f"{topic}/set", place.set_key or place.key, value, place.is_asked)
     name = place.topic
     if place.is_sensor:
         value = value.model_copy(update={"key": f"StatusSNS.{place.key}"})
@@ -127,6 +137,10 @@ class MqttDriver:
         self._connecting = threading.Lock()
         self._client: Any = None
         self._is_ready = False
+        self._first_news_s = 0.0
+        self._untold = {
+            route.state for routes in self._routes.values() for route in routes.values() if not route.is_asked
+        }
 
     def read(self, device: str) -> dict[str, Reading]:
         """Ask for a device's properties and return what it then says; what does not fit its schema is marked bad."""
@@ -134,23 +148,45 @@ class MqttDriver:
         client = self._connected(device)
         with self._asking[device]:
             for name, route in self._routes[device].items():
-                since = self._count
-                if route.get:
-                    client.publish(route.get, route.get_payload, qos=1)
-                message = self._wait(device, route, since)
+                if route.is_asked:
+                    since = self._count
+                    if route.get:
+                        client.publish(route.get, route.get_payload, qos=1)
+                    message = self._wait(device, route, since)
+                elif (last := self._last(route)) is None:
+                    continue
+                else:
+                    message = last
                 schema = binding.device.properties[name]
                 found[name] = reading_of(partial(route.value.to_value, message.body, schema), schema, message.time_s)
         return found
 
     def write(self, device: str, values: dict[str, Value]) -> None:
-        """Set properties of a device, together where the profile can, and wait until it shows a new state."""
+        """Set properties of a device, together where the profile can, and wait until it shows what was written.
+
+        A device that reports often may first show how it was before. Shows it nothing else in time, it has not changed.
+        """
         client = self._connected(device)
-        sent = []
-        for topic, (payload, route) in self._payloads(device, values).items():
-            sent.append((route, self._count))
+        since, topics = self._count, self._payloads(device, values)
+        for topic, (payload, _) in topics.items():
             client.publish(topic, payload, qos=1)
-        for route, since in sent:
-            self._wait(device, route, since)
+        deadline_s = time.monotonic() + self._settings.timeout_s
+        for name, value in values.items():
+            self._wait_until_shown(device, name, value, since, deadline_s)
+
+    def _wait_until_shown(self, device: str, name: str, value: Value, since: int, deadline_s: float) -> None:
+        route, schema = self._routes[device][name], self._bindings[device].device.properties[name]
+        with self._news:
+            while True:
+                news = [one for one in self._messages.get(route.state, []) if one.number > since]
+                news = [one for one in news if route.value.is_in(one.body)]
+                if any(_shows(route, one.body, schema, value) for one in news):
+                    return
+                left_s = deadline_s - time.monotonic()
+                if left_s <= 0 or not self._news.wait(left_s):
+                    if news:
+                        return
+                    raise self._no_answer(device, route)
 
     def _payloads(self, device: str, values: dict[str, Value]) -> dict[str, tuple[str, Route]]:
         bodies: dict[str, tuple[dict[str, Any], Route]] = {}
@@ -182,9 +218,21 @@ class MqttDriver:
                         return message
                 left_s = deadline - time.monotonic()
                 if left_s <= 0 or not self._news.wait(left_s):
-                    raise DeviceUnavailable(
-                        f"{device}: nothing on {route.state} within {self._settings.timeout_s:g} s of asking"
-                    )
+                    raise self._no_answer(device, route)
+
+    def _no_answer(self, device: str, route: Route) -> DeviceUnavailable:
+        return DeviceUnavailable(f"{device}: nothing on {route.state} within {self._settings.timeout_s:g} s of asking")
+
+    def _last(self, route: Route) -> _Message | None:
+        """Return the last message with a route's key, None if there is none; after connecting waits for one once."""
+        with self._news:
+            while True:
+                for message in reversed(self._messages.get(route.state, [])):
+                    if route.value.is_in(message.body):
+                        return message
+                left_s = self._first_news_s - time.monotonic()
+                if left_s <= 0 or not self._news.wait(left_s):
+                    return None
 
     def _connected(self, device: str) -> Any:
         with self._connecting:
@@ -228,6 +276,7 @@ class MqttDriver:
     def _on_subscribe(self, *_: Any) -> None:
         with self._news:
             self._is_ready = True
+            self._first_news_s = time.monotonic() + self._settings.timeout_s
             self._news.notify_all()
 
     def _on_disconnect(self, *_: Any) -> None:
@@ -235,21 +284,31 @@ class MqttDriver:
             self._is_ready = False
 
     def _on_message(self, _client: Any, _data: Any, message: Any) -> None:
-        if message.retain or len(message.payload) > MAX_MESSAGE_BYTES:
+        if len(message.payload) > MAX_MESSAGE_BYTES or (message.retain and message.topic not in self._untold):
             return
         try:
             body = json.loads(message.payload)
         except ValueError:
             body = message.payload.decode("utf-8", errors="replace")
         with self._news:
-            self._count += 1
             kept = self._messages.setdefault(message.topic, [])
-            kept.append(_Message(body, self._clock(), self._count))
+            if message.retain and kept:
+                return
+            self._count += 0 if message.retain else 1
+            time_s, number = (UNKNOWN_TIME_S, 0) if message.retain else (self._clock(), self._count)
+            kept.append(_Message(body, time_s, number))
             del kept[:-8]
             self._news.notify_all()
 
     def _where(self) -> str:
         return f"mqtt://{self._settings.host}:{self._settings.port}"
+
+
+def _shows(route: Route, body: Any, schema: DataSchema, value: Value) -> bool:
+    try:
+        return is_so({"it": route.value.to_value(body, schema)}, {"it": value})
+    except ValueError:
+        return False
 
 
 def _problem_with(settings: MqttSettings, place: MqttPlace, is_written: bool) -> str:

@@ -23,6 +23,7 @@ from devices.site.schema import Value
 
 NOISE = b"\xff\xfe{ no JSON"
 SHUTDOWN_S = 2.0
+REPORT_S = 0.2  # devices that sleep say how they are by themselves; real ones do so after minutes to hours
 
 
 class MqttPeer:
@@ -35,6 +36,7 @@ class MqttPeer:
         self._stopping: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
         self._client: Any = None
+        self._is_up = threading.Event()
 
     @property
     def where(self) -> str:
@@ -50,9 +52,12 @@ class MqttPeer:
         if not ready.wait(10):
             raise OSError(f"{self.where} does not come up")
         self._client = self._join()
+        self._is_up.set()
+        threading.Thread(target=self._report, name=f"{self.where} reports", daemon=True).start()
 
     def stop(self) -> None:
         """Drop every connection and stop listening."""
+        self._is_up.clear()
         if self._client is not None:
             self._client.disconnect()
             self._client.loop_stop()
@@ -96,12 +101,9 @@ class MqttPeer:
 
         joined = threading.Event()
         client = Client(CallbackAPIVersion.VERSION2)
-        topics = {
-            topic for routes in self._routes.values() for route in routes.values() for topic in (route.get, route.set)
-        }
 
         def on_connect(*_: Any) -> None:
-            client.subscribe([(topic, 1) for topic in sorted(topics - {""})])
+            client.subscribe([(topic, 1) for topic in sorted(self._topics() - {""})])
 
         client.on_connect = on_connect
         client.on_subscribe = lambda *_: joined.set()
@@ -112,6 +114,11 @@ class MqttPeer:
             raise OSError(f"{self.where} takes no subscription")
         return client
 
+    def _topics(self) -> set[str]:
+        """Return the topics on which devices are asked and set."""
+        routes = [route for routes in self._routes.values() for route in routes.values()]
+        return {topic for route in routes for topic in (route.get, route.set)}
+
     def _on_message(self, client: Any, _data: Any, message: Any) -> None:
         """Do what a device is asked, then show its state, as bridge and firmware do."""
         time.sleep(self._world.faults.delay_s)
@@ -119,16 +126,28 @@ class MqttPeer:
         for device, routes in self._routes.items():
             written = self._written(device, message.topic, message.payload)
             asked = [route for route in routes.values() if message.topic in {route.get, route.set}]
-            if not asked or (written and not self._world.write(device, written)):
-                continue
-            values = self._world.read(device)
-            if values is None:
-                continue
-            topics = {route.state for route in asked}
-            for name, route in routes.items():
-                if route.state in topics:
-                    raw = route.value.to_raw(values[name])
-                    put(shown.setdefault(route.state, {}), route.value.key or "", raw)
+            if asked and not (written and not self._world.write(device, written)):
+                self._show(device, {route.state for route in asked}, shown)
+        self._publish(client, shown)
+
+    def _report(self) -> None:
+        """Show the state of what cannot be asked, again and again."""
+        while self._is_up.is_set():
+            shown: dict[str, dict[str, Any]] = {}
+            for device, routes in self._routes.items():
+                self._show(device, {route.state for route in routes.values() if not route.is_asked}, shown)
+            if (client := self._client) is not None:
+                self._publish(client, shown)
+            time.sleep(REPORT_S)
+
+    def _show(self, device: str, topics: set[str], shown: dict[str, dict[str, Any]]) -> None:
+        """Put what a device shows under some topics into the messages; nothing if it does not answer."""
+        values = self._world.read(device) if topics else None
+        for name, route in self._routes[device].items():
+            if values is not None and route.state in topics:
+                put(shown.setdefault(route.state, {}), route.value.key or "", route.value.to_raw(values[name]))
+
+    def _publish(self, client: Any, shown: dict[str, dict[str, Any]]) -> None:
         for topic, body in shown.items() if not self._world.faults.mute else ():
             plain = body.get("", body)
             payload = NOISE if self._world.faults.garbled else json.dumps(plain).encode()
