@@ -73,23 +73,28 @@ def read_devices(
 ) -> None:
     """Read properties of devices, simulated ones unless --live."""
     from devices.broker.journal import Journal
+    from devices.broker.readings import FRESH_S
     from devices.broker.runtime import live_runtime, simulated_runtime
-    from devices.site.describe import describe, sentence
+    from devices.site.describe import age_text, describe, sentence
     from devices.site.site import load_site
 
     loaded = load_site(site)
     devices = [_require_device(name, list(loaded.devices)) for name in devices or []]
     runtime = live_runtime(loaded, Journal()) if live else simulated_runtime(loaded)
-    state = {name: values for name, values in runtime.broker.state().items() if not devices or name in devices}
+    broker = runtime.broker
+    state = {name: found for name, found in broker.readings().items() if not devices or name in devices}
     runtime.close()
     if as_json:
-        print(json.dumps(state))
+        print(json.dumps({name: {key: one.value for key, one in found.items()} for name, found in state.items()}))
     else:
         print(f"{'live' if live else 'simulated world'}, {runtime.clock_text}")
-        for name, values in state.items():
-            facts = [describe(loaded.devices[name], key, value) for key, value in values.items()]
+        for name, found in state.items():
+            facts = []
+            for key, reading in found.items():
+                fact, age_s = describe(loaded.devices[name], key, reading.value), broker.age_s(reading)
+                facts.append(f"{fact} ({age_text(age_s)})" if age_s > FRESH_S else fact)
             print(sentence(*facts) if facts else f"The {loaded.devices[name].title} does not answer.")
-    if silent := [name for name, values in state.items() if not values]:
+    if silent := [name for name, found in state.items() if not found]:
         raise UnavailableError(f"no answer from {', '.join(silent)}", hint="edgewright devices check shows the drivers")
 
 

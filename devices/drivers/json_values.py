@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from itertools import pairwise
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -10,19 +12,48 @@ from devices.site.schema import DataSchema, Value
 from devices.site.site import find_name
 from devices.yaml_file import Strict
 
+_NOTHING = object()
+
+
+class Moving(Strict):
+    """Where a device tells that it is on its way: with one of `values` at `key`.
+
+    Attributes:
+        key: beside the value that it moves to.
+        values: any of them means that it moves.
+        time_key: where it says how many seconds it may take.
+        time_s: as long, if it does not say.
+    """
+
+    key: str
+    values: tuple[str | int, ...] = Field(strict=False)
+    time_key: str = ""
+    time_s: float = Field(default=60.0, gt=0)
+
+    def time_left_s(self, answer: Any) -> float | None:
+        """Return how long the device may still move, 0 if it stands still, None if it does not tell."""
+        if (told := _at(answer, self.key)) is _NOTHING:
+            return None
+        if told not in self.values:
+            return 0.0
+        time_s = _at(answer, self.time_key) if self.time_key else None
+        return float(time_s) if isinstance(time_s, int | float) and time_s > 0 else self.time_s
+
 
 class JsonValue(Strict):
-    """Where a value is in JSON and how it is written. value = raw * scale + offset; `words` stand for false and true.
+    r"""Where a value is in JSON and how it is written. value = raw * scale + offset; `words` stand for false and true.
 
     Words are known in any capitals, since devices and their firmware do not agree on them.
 
-    `key` has a dot for each level; without a key the whole of the JSON is the value.
+    `key` has a dot for each level, a number for a place in a list (`ENERGY.Power.0`), and `\.` for a dot of a name;
+    without a key the whole of the JSON is the value. `moving` is where the device tells that it is on its way.
     """
 
     key: str = ""
     words: tuple[str, str] | None = Field(default=None, strict=False)
     scale: float = 1.0
     offset: float = 0.0
+    moving: Moving | None = None
 
     @model_validator(mode="after")
     def _require_scale(self) -> JsonValue:
@@ -30,23 +61,13 @@ class JsonValue(Strict):
             raise ValueError("scale must not be 0")
         return self
 
-    @property
-    def _path(self) -> list[str]:
-        return self.key.split(".") if self.key else []
-
     def is_in(self, answer: Any) -> bool:
         """Return whether an answer has the key."""
-        for part in self._path:
-            if not isinstance(answer, dict) or part not in answer:
-                return False
-            answer = answer[part]
-        return True
+        return _at(answer, self.key) is not _NOTHING
 
     def find(self, answer: Any) -> Any:
         """Return what is at the key, which the answer has."""
-        for part in self._path:
-            answer = answer[part]
-        return answer
+        return _at(answer, self.key)
 
     def to_value(self, answer: Any, schema: DataSchema) -> Value:
         """Return the property's value in an answer.
@@ -70,6 +91,10 @@ class JsonValue(Strict):
             return round(value) if schema.type == "integer" else float(value)
         raise ValueError(f"{self.key or 'the answer'} is {str(raw)[:40]!r}, no {schema.type}")
 
+    def moving_s(self, answer: Any) -> float | None:
+        """Return how long the device may still be on its way, as `Moving.time_left_s`."""
+        return self.moving.time_left_s(answer) if self.moving else None
+
     def to_raw(self, value: Value) -> Any:
         """Return what to send for a value of the property."""
         if isinstance(value, bool):
@@ -80,9 +105,42 @@ class JsonValue(Strict):
         return int(raw) if raw == int(raw) else raw
 
 
+def path_of(key: str) -> list[str]:
+    """Return the levels of a key."""
+    return [part.replace("\\.", ".") for part in re.split(r"(?<!\\)\.", key)] if key else []
+
+
+def key_of(*path: str) -> str:
+    """Return the key of levels; dots in their names are marked."""
+    return ".".join(part.replace(".", "\\.") for part in path)
+
+
+def _at(answer: Any, key: str) -> Any:
+    for part in path_of(key):
+        if isinstance(answer, dict) and part in answer:
+            answer = answer[part]
+        elif isinstance(answer, list) and part.isdecimal() and int(part) < len(answer):
+            answer = answer[int(part)]
+        else:
+            return _NOTHING
+    return answer
+
+
 def put(shown: dict[str, Any], key: str, value: Any) -> None:
-    """Put a value at a dotted key, making the levels on the way."""
-    *folders, last = key.split(".")
-    for folder in folders:
-        shown = shown.setdefault(folder, {})
-    shown[last] = value
+    """Put a value at a key, making the levels and lists on the way."""
+    path = path_of(key) or [""]
+    level: Any = shown
+    for part, following in pairwise(path):
+        level = _put(level, part, [] if following.isdecimal() else {}, keep=True)
+    _put(level, path[-1], value, keep=False)
+
+
+def _put(level: Any, part: str, value: Any, *, keep: bool) -> Any:
+    """Put a value into an object or a list, unless there is one to keep; return what is there then."""
+    if isinstance(level, dict):
+        level[part] = level.get(part, value) if keep else value
+        return level[part]
+    place = int(part)
+    level += [None] * (place + 1 - len(level))
+    level[place] = value if level[place] is None or not keep else level[place]
+    return level[place]

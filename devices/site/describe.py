@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from devices.site.schema import DataSchema, Value
 from devices.site.site import Device
 
 OUTSIDE_CHARACTERS = 200
+AGES = {"days": 86400, "hours": 3600, "minutes": 60, "seconds": 1}
 MONEY = {"euros", "dollars"}
 
 
@@ -44,6 +46,14 @@ def describe(device: Device, property_name: str, value: Value, verb: str = "is")
     schema = device.properties[property_name]
     subject = "" if isinstance(value, bool) else f" {property_title(property_name, schema)}"
     return f"the {device.title}{subject} {verb} {value_text(schema, value)}"
+
+
+def age_text(age_s: float) -> str:
+    """Return how old a reading is, in words: "3 hours ago"."""
+    if math.isinf(age_s):
+        return "nobody knows since when"
+    unit, seconds = next((unit, one) for unit, one in AGES.items() if age_s >= 2 * one or one == 1)
+    return f"{round(age_s / seconds)} {unit} ago"
 
 
 def main_property(action: Action) -> str:
@@ -107,9 +117,9 @@ def done_text(device: Device, action: Action, arguments: dict[str, Value], seen:
     return f"{', '.join(clauses)}{duration}"
 
 
-def not_done_text(device: Device, action: Action, seen: dict[str, Value]) -> str:
+def not_done_text(device: Device, action: Action, seen: dict[str, Value], *, has_moved: bool = False) -> str:
     """Return what was read back instead, as a clause; a device that takes its time may have gone part of the way."""
-    if action.settle_s:
+    if action.settle_s or has_moved:
         clauses = [describe(device, name, seen[name]) for name in main_properties(action)]
         return f"the {device.title} did not get there, {', '.join(clauses)}"
     name = main_property(action)
