@@ -231,9 +231,11 @@ def discover_devices(
 
 
 def import_site(
-    file: Annotated[Path, typer.Argument(help="zigbee2mqtt's list of devices, or Thing Descriptions, as JSON.")],
+    file: Annotated[
+        Path, typer.Argument(help="As JSON: zigbee2mqtt's devices, Thing Descriptions, answers of Tasmota or Shelly.")
+    ],
     out: Annotated[Path, typer.Option(help="The site file to write; one that is there stays.")],
-    host: Annotated[str, typer.Option(help="The MQTT broker that zigbee2mqtt uses.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="The MQTT broker that zigbee2mqtt or Tasmota uses.")] = "127.0.0.1",
 ) -> None:
     """Make a site file of what others know of devices; look it through before you use it."""
     from devices.exchange.imports import import_file
@@ -253,8 +255,12 @@ def _write_site(out: Path, imported: Any) -> None:
         raise UsageError(f"{out} is there already", hint="give another name") from error
     except OSError as error:
         raise UnavailableError(f"cannot write {out}: {error.strerror}") from error
-    for one in imported.left_out:
+    for one in [*imported.left_out, *imported.left_out_features]:
         warn(f"left out: {one}")
+    for note in imported.notes:
+        warn(note)
+    if imported.features:
+        print(imported.counts)
     print(f"{out}: {len(load_checked_site(out).devices)} devices; set `risk`, interlocks and aliases before you use it")
 
 

@@ -25,29 +25,85 @@ from devices.site.schema import DataSchema
 
 SET = 2  # bit of zigbee2mqtt's `access`
 LONGEST_NAME = 40
+NO_PLACE = "a site has no place for it"
 UNITS = {"%": "percent", "°C": "degrees", "lx": "lux"}
 
 
 @dataclass
+class Feature:
+    """One feature of the source, and what became of it: until somebody takes it, it is left out.
+
+    Attributes:
+        device: what the source calls the device.
+        name: of the feature.
+        reason: why it is left out; "" once it is taken.
+    """
+
+    device: str
+    name: str
+    reason: str = NO_PLACE
+
+    def take(self) -> None:
+        """Note that the site has it."""
+        self.reason = ""
+
+    def leave(self, reason: str) -> None:
+        """Note why the site does not have it."""
+        self.reason = reason
+
+
+@dataclass
 class Imported:
-    """A site's devices and drivers as its file has them, and what was left out, in words."""
+    """A site's devices and drivers as its file has them, the account of features, and what else there is to say."""
 
     devices: dict[str, Any] = field(default_factory=dict)
     drivers: dict[str, Any] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
+    features: list[Feature] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
-    def add(self, title: str, entry: dict[str, Any]) -> None:
-        """Take a device under a name made from its title."""
-        name = plain_name(title)
+    def offer(self, device: str, name: str) -> Feature:
+        """Put a feature of the source on the account."""
+        feature = Feature(device, name)
+        self.features.append(feature)
+        return feature
+
+    def add(self, title: str, noun: str, entry: dict[str, Any], part: str = "") -> str:
+        """Take a device; return its name.
+
+        Args:
+            title: what the source calls it.
+            noun: what it is, as people say.
+            entry: as the site file has it.
+            part: which part of the thing it is, such as left.
+        """
+        base = plain_name(f"{title or noun} {part}")
+        name, number = base, 2
         while name in self.devices:
-            name += "_too"
+            name, number = f"{base}_{number}", number + 1
         self.devices[name] = {"title": name.replace("_", " "), **entry}
+        return name
+
+    @property
+    def left_out_features(self) -> list[str]:
+        """Each kind of feature that was left out, of which devices and why."""
+        found: dict[tuple[str, str], list[str]] = {}
+        for feature in self.features:
+            if feature.reason:
+                found.setdefault((feature.name, feature.reason), []).append(feature.device)
+        return [f"{name} of {', '.join(dict.fromkeys(devices))}: {why}" for (name, why), devices in found.items()]
+
+    @property
+    def counts(self) -> str:
+        """How many features there were, were taken and were left out: the last two add up to the first."""
+        count, taken = len(self.features), sum(not feature.reason for feature in self.features)
+        return f"{len(self.devices)} devices; {count} features: {taken} taken, {count - taken} left out"
 
     def site_file(self, name: str) -> str:
         """Return the site file. Raises UsageError if there is no device to put into it."""
         if not self.devices:
-            reasons = f": {'; '.join(self.left_out)}" if self.left_out else ""
-            raise UsageError(f"there is no device to import{reasons}")
+            reasons = "; ".join([*self.left_out, *self.left_out_features, *self.notes])
+            raise UsageError(f"there is no device to import{reasons and f': {reasons}'}")
         text = io.StringIO()
         yaml = YAML(typ="rt", pure=True)
         yaml.width = 120
@@ -64,11 +120,11 @@ def plain_name(text: str) -> str:
 
 
 def import_file(path: Path, host: str = "127.0.0.1") -> Imported:
-    """Return what a JSON file holds: zigbee2mqtt's list of devices, a Thing Description, or a list of those.
+    """Return what a JSON file holds: zigbee2mqtt's devices, or Thing Descriptions, Tasmota's or Shelly's answers.
 
     Args:
         path: the file.
-        host: the MQTT broker that zigbee2mqtt uses.
+        host: the MQTT broker that zigbee2mqtt or Tasmota uses.
 
     Raises:
         UsageError: it cannot be read, or is neither.
@@ -84,7 +140,21 @@ def import_file(path: Path, host: str = "127.0.0.1") -> Imported:
         return import_zigbee2mqtt(entries, host)
     if all(isinstance(entry, dict) and "@context" in entry for entry in entries) and entries:
         return import_things(entries)
-    raise UsageError(f"{path} is neither zigbee2mqtt's list of devices nor a Thing Description")
+    if importer := importer_of(entries):
+        return importer(entries, host, str(path))
+    known = "zigbee2mqtt's list of devices, a Thing Description, nor an answer of Tasmota or Shelly"
+    raise UsageError(f"{path} is neither {known}")
+
+
+def importer_of(entries: list[Any]) -> Callable[[list[dict[str, Any]], str, str], Imported] | None:
+    """Return what imports such entries, known by their keys; it takes them, the MQTT broker's host and their file."""
+    from devices.exchange.shelly import import_shelly
+    from devices.exchange.tasmota import import_tasmota
+
+    for key, importer in (("StatusSTS", import_tasmota), ("Shelly.GetStatus", import_shelly)):
+        if entries and all(isinstance(entry, dict) and key in entry for entry in entries):
+            return importer
+    return None
 
 
 def import_zigbee2mqtt(entries: Iterable[dict[str, Any]], host: str) -> Imported:
@@ -97,7 +167,7 @@ def import_zigbee2mqtt(entries: Iterable[dict[str, Any]], host: str) -> Imported
             continue
         parts = [_zigbee_part(expose, topic, made.left_out) for expose in exposes]
         if device := _joined([part for part in parts if part]):
-            made.add(topic, device | {"driver": "zigbee"})
+            made.add(topic, "device", device | {"driver": "zigbee"})
         else:
             made.left_out.append(f"{topic}: nothing of it is supported")
     return made
@@ -212,7 +282,7 @@ def import_things(things: Iterable[dict[str, Any]]) -> Imported:
                 made.left_out.append(f"{title}: {key}: {problem}")
         made.left_out += [f"{title}: {key}: an action, not a property" for key in thing.get("actions") or {}]
         if entry["properties"]:
-            made.add(title, {key: value for key, value in entry.items() if value})
+            made.add(title, "thing", {key: value for key, value in entry.items() if value})
         else:
             made.left_out.append(f"{title}: nothing of it is supported")
     return made

@@ -29,7 +29,8 @@ def authorization(challenges: Iterable[str], verb: str, target: str, user: str, 
     if not algorithm:
         raise ValueError("it wants no digest with SHA-256 or MD5")
     challenge = found[algorithm]
-    fields = {key: challenge[key] for key in ("realm", "nonce", "opaque", "algorithm") if key in challenge}
+    kept = ("realm", "nonce", "opaque", "algorithm")
+    fields: dict[str, str] = {key: challenge[key] for key in kept if key in challenge}
     fields |= {"username": user, "uri": target, "qop": "auth", "nc": FIRST_USE, "cnonce": secrets.token_hex(16)}
     fields["response"] = response_of(fields, verb, password)
     return "Digest " + ", ".join(

@@ -151,13 +151,15 @@ class MqttDriver:
     def read(self, device: str) -> dict[str, Reading]:
         """Ask for a device's properties and return what it then says; what does not fit its schema is marked bad."""
         binding, found = self._bindings[device], {}
-        client = self._connected(device)
+        client, asked = self._connected(device), dict[tuple[str, str], int]()
         with self._asking[device]:
             for name, route in self._routes[device].items():
                 if route.is_asked:
-                    since = self._count
-                    if route.get:
-                        client.publish(route.get, route.get_payload, qos=1)
+                    question = route.get, route.get_payload
+                    since = asked.get(question, self._count) if route.get else self._count
+                    if route.get and question not in asked:
+                        asked[question] = since
+                        client.publish(*question, qos=1)
                     message = self._wait(device, route, since)
                 elif (last := self._last(route)) is None:
                     continue
