@@ -232,10 +232,15 @@ def discover_devices(
 
 def import_site(
     file: Annotated[
-        Path, typer.Argument(help="As JSON: zigbee2mqtt's devices, Thing Descriptions, answers of Tasmota or Shelly.")
+        Path,
+        typer.Argument(
+            help="As JSON: zigbee2mqtt's devices, Thing Descriptions, answers of Tasmota, Shelly or Home Assistant."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The site file to write; one that is there stays.")],
-    host: Annotated[str, typer.Option(help="The MQTT broker that zigbee2mqtt or Tasmota uses.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="The MQTT broker that zigbee2mqtt or Tasmota uses, or Home Assistant.")
+    ] = "127.0.0.1",
 ) -> None:
     """Make a site file of what others know of devices; look it through before you use it."""
     from devices.exchange.imports import import_file

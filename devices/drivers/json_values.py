@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from itertools import pairwise
 from typing import Any
@@ -46,7 +47,8 @@ class JsonValue(Strict):
     Words are known in any capitals, since devices and their firmware do not agree on them.
 
     `key` has a dot for each level, a number for a place in a list (`ENERGY.Power.0`), and `\.` for a dot of a name;
-    without a key the whole of the JSON is the value. `moving` is where the device tells that it is on its way.
+    without a key the whole of the JSON is the value. `moving` is where the device tells that it is on its way. Numbers
+    may be text. `when_null` is the value where the device says null: a lamp that is off may have no brightness.
     """
 
     key: str = ""
@@ -54,6 +56,7 @@ class JsonValue(Strict):
     scale: float = 1.0
     offset: float = 0.0
     moving: Moving | None = None
+    when_null: bool | int | float | str | None = None
 
     @model_validator(mode="after")
     def _require_scale(self) -> JsonValue:
@@ -78,6 +81,8 @@ class JsonValue(Strict):
         if not self.is_in(answer):
             raise ValueError(f"the answer has no {self.key}")
         raw = self.find(answer)
+        if raw is None and self.when_null is not None:
+            return self.when_null
         if schema.type == "boolean":
             if self.words and isinstance(raw, str) and (word := find_name(raw, self.words)):
                 return word == self.words[1]
@@ -86,8 +91,8 @@ class JsonValue(Strict):
         elif schema.type == "string":
             if isinstance(raw, str):
                 return find_name(raw, schema.enum or ()) or raw
-        elif isinstance(raw, int | float) and not isinstance(raw, bool):
-            value = raw * self.scale + self.offset
+        elif (number := _number(raw)) is not None:
+            value = number * self.scale + self.offset
             return round(value) if schema.type == "integer" else float(value)
         raise ValueError(f"{self.key or 'the answer'} is {str(raw)[:40]!r}, no {schema.type}")
 
@@ -124,6 +129,16 @@ def _at(answer: Any, key: str) -> Any:
         else:
             return _NOTHING
     return answer
+
+
+def _number(raw: Any) -> float | int | None:
+    """Return a finite number that is one, or is text; None for anything else."""
+    try:
+        number = float(raw) if isinstance(raw, str) else raw
+    except ValueError:
+        return None
+    is_number = isinstance(number, int | float) and not isinstance(number, bool)
+    return number if is_number and math.isfinite(number) else None
 
 
 def put(shown: dict[str, Any], key: str, value: Any) -> None:

@@ -120,11 +120,11 @@ def plain_name(text: str) -> str:
 
 
 def import_file(path: Path, host: str = "127.0.0.1") -> Imported:
-    """Return what a JSON file holds: zigbee2mqtt's devices, or Thing Descriptions, Tasmota's or Shelly's answers.
+    """Return what a JSON file holds: zigbee2mqtt's devices, Thing Descriptions, or others' answers.
 
     Args:
         path: the file.
-        host: the MQTT broker that zigbee2mqtt or Tasmota uses.
+        host: the MQTT broker that zigbee2mqtt or Tasmota uses, or Home Assistant.
 
     Raises:
         UsageError: it cannot be read, or is neither.
@@ -142,16 +142,22 @@ def import_file(path: Path, host: str = "127.0.0.1") -> Imported:
         return import_things(entries)
     if importer := importer_of(entries):
         return importer(entries, host, str(path))
-    known = "zigbee2mqtt's list of devices, a Thing Description, nor an answer of Tasmota or Shelly"
+    known = "zigbee2mqtt's list of devices, a Thing Description, nor an answer of Tasmota, Shelly or Home Assistant"
     raise UsageError(f"{path} is neither {known}")
 
 
-def importer_of(entries: list[Any]) -> Callable[[list[dict[str, Any]], str, str], Imported] | None:
+Importer = Callable[[list[dict[str, Any]], str, str], Imported]
+
+
+def importer_of(entries: list[Any]) -> Importer | None:
     """Return what imports such entries, known by their keys; it takes them, the MQTT broker's host and their file."""
+    from devices.exchange.home_assistant import import_home_assistant
     from devices.exchange.shelly import import_shelly
     from devices.exchange.tasmota import import_tasmota
 
-    for key, importer in (("StatusSTS", import_tasmota), ("Shelly.GetStatus", import_shelly)):
+    importers: dict[str, Importer] = {"StatusSTS": import_tasmota, "Shelly.GetStatus": import_shelly}
+    importers |= {"entity_id": import_home_assistant, "states": import_home_assistant}
+    for key, importer in importers.items():
         if entries and all(isinstance(entry, dict) and key in entry for entry in entries):
             return importer
     return None

@@ -72,6 +72,10 @@ class JsonPlace(JsonValue):
 
     A device that mostly sleeps has `is_asked: false`: when it does not answer, what it said last is its state, and as
     old as it is, so that no interlock takes it for fresh.
+
+    Where a server has a path for each of off and on, `set_paths` has them in this order; `body` is sent with each
+    write. As Home Assistant has it: `set_paths: [/api/services/switch/turn_off, /api/services/switch/turn_on]`,
+    `body: {entity_id: switch.fan}`.
     """
 
     rpc: Literal[
@@ -83,6 +87,8 @@ class JsonPlace(JsonValue):
     set_path: str = Field(default="", pattern=r"^(/\S*)?$")
     set_method: str = "Set"
     set_key: str = ""
+    set_paths: tuple[str, str] | None = Field(default=None, strict=False)
+    body: dict[str, bool | int | float | str] = Field(default_factory=dict)
     verb: Literal["POST", "PUT"] = "POST"
     is_asked: bool = True
 
@@ -111,9 +117,10 @@ class JsonPlace(JsonValue):
         """Where to read, with query."""
         return f"/rpc/{self.rpc}.GetStatus?id={self.id}" if self.rpc else self.path
 
-    @property
-    def write_path(self) -> str:
-        """Where to write."""
+    def write_path(self, value: Value) -> str:
+        """Return where to write a value."""
+        if self.set_paths:
+            return self.set_paths[bool(value)]
         return f"/rpc/{self.rpc}.{self.set_method}" if self.rpc else self.set_path
 
 
@@ -202,16 +209,17 @@ class HttpDriver:
     def write(self, device: str, values: dict[str, Value]) -> None:
         """Set properties of a device; those that one request can hold go together."""
         binding = self._bindings[device]
-        requests: dict[tuple[str, str, int], Any] = {}
+        requests: dict[tuple[str, str, int, str], Any] = {}
         for name, value in values.items():
             place = binding.at[name]
-            request = place.verb, place.write_path, place.id
-            if place.set_key:
-                body = requests.setdefault(request, {"id": place.id} if place.rpc else {})
-                body[place.set_key] = place.to_raw(value)
+            request = place.verb, place.write_path(value), place.id, json.dumps(place.body)
+            if place.set_key or place.set_paths or place.body:
+                body = requests.setdefault(request, {**place.body, **({"id": place.id} if place.rpc else {})})
+                if place.set_key:
+                    body[place.set_key] = place.to_raw(value)
             else:
                 requests[request] = place.to_raw(value)
-        for (verb, path, _), body in requests.items():
+        for (verb, path, *_), body in requests.items():
             self._ask(device, path, verb, body)
 
     def call(self, device: str, action: str, arguments: Mapping[str, Value], key: str) -> dict[str, Any] | None:
@@ -327,7 +335,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def _problem_with(_: HttpSettings, place: JsonPlace, is_written: bool) -> str:
-    is_complete = place.set_key if place.rpc else place.set_path
+    is_complete = place.set_key if place.rpc else place.set_path or place.set_paths
     return "cannot be written without set_path, or with rpc without set_key" if is_written and not is_complete else ""
 
 

@@ -146,7 +146,7 @@ class HttpPeer:
         for device, binding in self.bindings.items():
             values = {}
             for name, place in binding.at.items():
-                if (verb, path) == (place.verb, place.write_path) and (raw := _raw_for(place, body)) is not None:
+                if verb == place.verb and (raw := _raw_for(place, path, body)) is not None:
                     wanted: Any = raw
                     if place.key:
                         put(wanted := {}, place.key, raw)
@@ -164,12 +164,18 @@ def _typed(raw: Any, schema: DataSchema) -> Value:
     return value
 
 
-def _raw_for(place: JsonPlace, body: Any) -> Any:
-    """Return what a body has for a property, or None."""
+def _raw_for(place: JsonPlace, path: str, body: Any) -> Any:
+    """Return what a write to a path has for a property, or None."""
+    wanted = place.body | ({"id": place.id} if isinstance(body, dict) and "id" in body else {})
+    if wanted and (not isinstance(body, dict) or any(body.get(key) != value for key, value in wanted.items())):
+        return None
+    if place.set_paths:
+        return place.to_raw(place.set_paths.index(path) == 1) if path in place.set_paths else None
+    if path != place.write_path(False):
+        return None
     if not place.set_key:
         return body
-    is_for_it = isinstance(body, dict) and body.get("id", place.id) == place.id
-    return body.get(place.set_key) if is_for_it else None
+    return body.get(place.set_key) if isinstance(body, dict) else None
 
 
 class _Server(ThreadingHTTPServer):

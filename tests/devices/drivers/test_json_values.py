@@ -74,3 +74,21 @@ def test_how_long_a_device_may_still_move(answer: dict[str, object], left_s: flo
     moving = Moving(key="state", values=("opening", "closing"), time_key="move_timeout")
     assert JsonValue(key="pos", moving=moving).moving_s(answer) == left_s
     assert JsonValue(key="pos").moving_s(answer) is None
+
+
+@pytest.mark.parametrize(("raw", "value"), [("21.3", 21.3), ("-5", -5), (7, 7)])
+def test_numbers_may_be_text(raw: object, value: float) -> None:
+    assert JsonValue().to_value(raw, NUMBER) == value
+
+
+@pytest.mark.parametrize("raw", ["unavailable", "", "nan", "inf", True, None, [1]])
+def test_what_is_no_number(raw: object) -> None:
+    with pytest.raises(ValueError, match="no number"):
+        JsonValue().to_value(raw, NUMBER)
+
+
+def test_null_may_stand_for_a_value() -> None:
+    place = JsonValue(key="brightness", when_null=0)
+    assert (place.to_value({"brightness": None}, NUMBER), place.to_value({"brightness": 3}, NUMBER)) == (0, 3)
+    with pytest.raises(ValueError, match="the answer has no brightness"):
+        place.to_value({}, NUMBER)
