@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from devices.errors import UsageError
+from devices.site.describe import plain_text
 from devices.site.schema import DataSchema
 
 SET = 2  # bit of zigbee2mqtt's `access`
@@ -64,7 +65,7 @@ class Imported:
 
     def offer(self, device: str, name: str) -> Feature:
         """Put a feature of the source on the account."""
-        feature = Feature(device, name)
+        feature = Feature(plain_text(device), plain_text(name))  # a terminal shows them
         self.features.append(feature)
         return feature
 

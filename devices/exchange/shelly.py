@@ -125,7 +125,7 @@ class _Answers:
 
     def _take_component(self, kind: str, number: int, status: dict[str, Any]) -> None:
         config = _part(self._config, f"{kind}:{number}")
-        features = {key: self._made.offer(self._title, f"{kind}:{number}.{key}") for key in _keys(status)}
+        features = {key: self._made.offer(self._title, f"{kind}:{number}.{key}") for key in _values(status)}
         for key, feature in features.items():
             if key in ITSELF or key.split(".")[0] == "errors":
                 feature.leave(ABOUT_ITSELF)
@@ -161,10 +161,11 @@ class _Component:
     def measure(self, part: Part) -> None:
         """Take what the component measures, and what it is a sensor of."""
         sensor = str(self.config.get("name") or f"{self._rpc} {self._number}")
+        values = _values(self.status)
         for key, feature in self.features.items():
             if not feature.reason or feature.reason in {ABOUT_ITSELF, *SAID_TWICE.values()}:
                 continue
-            if (value := _find(self.status, key)) is None:
+            if (value := values[key]) is None:
                 is_button = self.config.get("type") == "button"
                 feature.leave("a button, which has no state" if is_button else "it had no value")
             elif self._rpc == "Input" and key in {"state", "percent"}:
@@ -251,15 +252,10 @@ def _part(body: dict[str, Any], key: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _keys(status: dict[str, Any], before: str = "") -> list[str]:
-    """Return the key of every value of a status; a list is one value."""
-    found: list[str] = []
+def _values(status: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """Return every value of a status by its key; a list is one value."""
+    found: dict[str, Any] = {}
     for key, value in status.items():
-        found += _keys(value, f"{before}{key}.") if isinstance(value, dict) and value else [f"{before}{key}"]
+        is_group = isinstance(value, dict) and value
+        found |= _values(value, f"{before}{key}.") if is_group else {f"{before}{key}": value}
     return found
-
-
-def _find(status: Any, key: str) -> Any:
-    for part in key.split("."):
-        status = status[part]
-    return status

@@ -56,6 +56,12 @@ class HttpAuth(Strict):
     place: Literal["header", "query"] = "header"
     name: str = Field(default="X-API-Key", pattern=r"^[A-Za-z0-9_.-]+$")
 
+    @model_validator(mode="after")
+    def _require_user(self) -> HttpAuth:
+        if self.scheme == "digest" and not self.user:
+            raise ValueError("digest needs a user; a Shelly's is admin")
+        return self
+
 
 class HttpSettings(Strict):
     """Where the server is; `token_file` holds a bearer token, so that no secret stands in a site file."""

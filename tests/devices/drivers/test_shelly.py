@@ -16,6 +16,7 @@ from devices.broker.journal import Journal
 from devices.driver import CallRefused, DeviceUnavailable
 from devices.drivers.http import digest
 from devices.drivers.registry import open_driver
+from devices.errors import UsageError
 from devices.simulated_peers import make_peer
 from devices.simulation.peer import RealTimeWorld
 from devices.site.site import Site, load_site
@@ -116,6 +117,11 @@ def test_without_the_password_nothing_is_done(
             touch()
         assert PASSWORD not in str(raised.value)
     assert device.carried_out == 0
+
+
+def test_a_digest_without_a_user_is_found_without_a_device(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="digest needs a user; a Shelly's is admin"):
+        open_driver(site_with(tmp_path, "http://192.0.2.1", SWITCH, AUTH.replace("user: admin, ", "")))
 
 
 def test_the_simulated_peer_wants_the_password_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
