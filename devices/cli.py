@@ -63,26 +63,31 @@ def read_devices(
 ) -> None:
     """Read properties of devices, simulated ones unless --live."""
     from devices.broker.journal import Journal
+    from devices.broker.readings import FRESH_S
     from devices.broker.runtime import live_runtime, simulated_runtime
     from devices.simulation.world import World
-    from devices.site.describe import describe, sentence
+    from devices.site.describe import age_text, describe, sentence
     from devices.site.site import load_site
 
     loaded = load_site(site)
     devices = [_require_device(name, list(loaded.devices)) for name in devices or []]
     runtime = live_runtime(loaded, Journal()) if live else simulated_runtime(World(loaded))
-    state = {name: values for name, values in runtime.broker.state().items() if not devices or name in devices}
+    broker = runtime.broker
+    state = {name: found for name, found in broker.readings().items() if not devices or name in devices}
     runtime.close()
     if as_json:
-        print(json.dumps(state))
+        print(json.dumps({name: {key: one.value for key, one in found.items()} for name, found in state.items()}))
     else:
         print(f"{'live' if live else 'simulated world'}, {runtime.clock_text}")
-        for name, values in state.items():
-            facts = [describe(loaded.devices[name], key, value) for key, value in values.items()]
-            missing = [key for key in loaded.devices[name].properties if key not in values]
+        for name, found in state.items():
+            facts = []
+            for key, reading in found.items():
+                fact, age_s = describe(loaded.devices[name], key, reading.value), broker.age_s(reading)
+                facts.append(f"{fact} ({age_text(age_s)})" if age_s > FRESH_S else fact)
+            missing = [key for key in loaded.devices[name].properties if key not in found]
             rest = f" No reading: {', '.join(missing)}." if missing else ""
             print(sentence(*facts) + rest if facts else f"The {loaded.devices[name].title} does not answer.")
-    if silent := [name for name, values in state.items() if not values]:
+    if silent := [name for name, found in state.items() if not found]:
         raise UnavailableError(f"no answer from {', '.join(silent)}", hint="edgewright devices check shows the drivers")
 
 
@@ -228,12 +233,14 @@ def import_site(
     file: Annotated[
         Path,
         typer.Argument(
-            help="zigbee2mqtt's list of devices or Thing Descriptions as JSON; a Modbus register map as CSV."
+            help="As JSON: zigbee2mqtt's devices, Thing Descriptions, answers of Tasmota, Shelly or Home Assistant;"
+            " as CSV: a Modbus register map."
         ),
     ],
     out: Annotated[Path, typer.Option(help="The site file to write; one that is there stays.")],
     host: Annotated[
-        str, typer.Option(help="The MQTT broker that zigbee2mqtt uses, or the Modbus server.")
+        str, typer.Option(help="The MQTT broker of zigbee2mqtt or Tasmota, Home Assistant, or the Modbus server.")
+        typer.Option(help="The MQTT broker that zigbee2mqtt or Tasmota uses, Home Assistant, or the Modbus server."),
     ] = "127.0.0.1",
 ) -> None:
     """Make a site file of what others know of devices; look it through before you use it."""
@@ -254,7 +261,7 @@ def _write_site(out: Path, imported: Any) -> None:
         raise UsageError(f"{out} is there already", hint="give another name") from error
     except OSError as error:
         raise UnavailableError(f"cannot write {out}: {error.strerror}") from error
-    for one in imported.left_out:
+    for one in [*imported.left_out, *imported.left_out_features]:
         warn(f"left out: {one}")
     for note in imported.notes:
         warn(note)

@@ -26,11 +26,22 @@ class Reading:
     """A value, when it was read (seconds, same clock as the broker's), and whether to believe it.
 
     `unavailable` means that the device answers and has no value for this property; the value is then "".
+
+    Attributes:
+        value: of the property.
+        time_s: when it was so.
+        quality: whether to believe it.
+        why: if there is no value, what keeps the device from having one, as what it is: "not calibrated". The driver's
+            own words, never the device's: model and people see them.
+        moving_s: how long the device may still be on its way, by its own word, 0 if it stands still; None if it does
+            not tell.
     """
 
     value: Value
     time_s: float
     quality: Literal["good", "stale", "bad", "unavailable"] = "good"
+    why: str = ""
+    moving_s: float | None = None
 
 
 def reading_of(value_of: Callable[[], Value], schema: DataSchema, time_s: float, otherwise: Value = "") -> Reading:

@@ -30,7 +30,7 @@ from devices.broker.readings import Readings
 from devices.broker.reservations import Reservations
 from devices.broker.safe_state import SafeState
 from devices.broker.timed_outputs import Ending
-from devices.driver import DeviceUnavailable, Driver
+from devices.driver import DeviceUnavailable, Driver, Reading
 from devices.site.action import Action, is_so
 from devices.site.describe import (
     describe,
@@ -105,6 +105,14 @@ class Broker:
     def state(self) -> dict[str, dict[str, Value]]:
         """Return fresh values of every property by device; a device that does not answer has none."""
         return {name: self._readings.values(name) for name in self.site.devices}
+
+    def readings(self) -> dict[str, dict[str, Reading]]:
+        """Return what `state` returns, with the time of each value."""
+        return {name: self._readings.good(name) for name in self.site.devices}
+
+    def age_s(self, reading: Reading) -> float:
+        """Return how old a reading is, in seconds; infinite if nobody knows."""
+        return self._readings.age_s(reading)
 
     def execute(self, command: Command) -> Outcome:
         """Carry out one command at most once, or say why not."""
@@ -210,9 +218,14 @@ class Broker:
             before = self._readings.values(device.name)
             work.trace.seen |= {f"{device.name}.{name}": value for name, value in before.items()}
             if not before:
-                work.trace.failed("answer", f"the {device.title} does not answer")
-                return "failed", f"The {device.title} does not answer.", {"reason": "no answer"}
-            return self._act(device, action, work)
+                return self._silent(device, work)
+            return self._act(device, action, work, before)
+
+    def _silent(self, device: Device, work: Work) -> Verdict:
+        """Return that nothing can be read of a device, and why."""
+        why = self._readings.why_none(device.name)
+        text = work.trace.failed("answer", f"the {device.title} {f'is {why}' if why else 'does not answer'}")
+        return "failed", sentence(text), {"reason": why or "no answer"}
 
     def _is_granted(self, device: Device, action: Action, work: Work) -> bool:
         """Ask the person, with nothing reserved: how long that takes is nobody else's concern."""
@@ -221,7 +234,7 @@ class Broker:
         work.asked_s = asked_s if is_yes else None
         return is_yes
 
-    def _act(self, device: Device, action: Action, work: Work) -> Verdict:
+    def _act(self, device: Device, action: Action, work: Work, before: dict[str, Value]) -> Verdict:
         arguments, trace = work.command.input, work.trace
         effect = action.effect(arguments)
         due_s = self._clock() + action.ends.duration_s(arguments) if action.ends else math.inf
@@ -247,10 +260,13 @@ class Broker:
         is_given_up = partial(self._policy.is_overtaken, action, work)
         seen = self._readings.settled(device.name, effect, action.tolerance, action.settle_s, is_given_up)
         if not effect.keys() <= seen.keys():
+            if why := self._readings.why_none(device.name):
+                return "failed", f"I cannot do that, because the {device.title} is {why}.", {"reason": why}
             return "unknown", f"I do not know whether the {device.title} changed.", {"reason": "no answer"}
         if is_so(seen, effect, action.tolerance):
             return "done", sentence(done_text(device, action, arguments, seen)), seen
-        return "failed", sentence(not_done_text(device, action, arguments, seen)), seen
+        has_moved = any(seen[name] != before.get(name) for name in effect)
+        return "failed", sentence(not_done_text(device, action, arguments, seen, has_moved=has_moved)), seen
 
     def _ask(self, device: Device, action: Action, work: Work) -> Verdict:
         self._ledger.note("STARTED", {"effect": {}} | work.trace.body(), work.number)

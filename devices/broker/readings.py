@@ -11,6 +11,7 @@ from devices.site.schema import Value
 from devices.site.site import Device, Site
 
 SETTLE_STEP_S = 0.1  # between two looks at a device that is on its way
+START_S = 2.0  # until a motor that was told to move does
 FRESH_S = 60.0  # an older reading does not say where or how a device is
 
 
@@ -21,22 +22,34 @@ class Readings:
         self._site, self._driver, self._clock, self._pause = site, driver, clock, pause
 
     def values(self, device: str, max_age_s: float | None = None) -> dict[str, Value]:
-        """Return a device's good values, of any age or fresh ones only; none if it does not answer.
+        """Return a device's good values, of any age or fresh ones only; none if it does not answer."""
+        return {name: reading.value for name, reading in self.good(device, max_age_s).items()}
+
+    def good(self, device: str, max_age_s: float | None = None) -> dict[str, Reading]:
+        """Return a device's good readings, of any age, or fresh ones of what does not move.
 
         Text that is no word of its schema is left out, whatever a driver says of it: the model sees these values.
         """
         known = self._site.devices.get(device)  # a device may have left the site, and still owe an ending
         schemas = known.properties if known else {}
         return {
-            name: reading.value
+            name: reading
             for name, reading in self._read(device).items()
             if reading.quality == "good"
-            and (max_age_s is None or self._is_fresh(reading, max_age_s))
+            and (max_age_s is None or (self._is_fresh(reading, max_age_s) and not reading.moving_s))
             and (
                 not isinstance(reading.value, str)
                 or (name in schemas and not schemas[name].reading_problem(reading.value))
             )
         }
+
+    def why_none(self, device: str) -> str:
+        """Return what keeps a device that answers from having values, as what it is, or ""."""
+        return next((reading.why for reading in self._read(device).values() if reading.why), "")
+
+    def age_s(self, reading: Reading) -> float:
+        """Return how old a reading is; infinite where nobody knows since when it is so."""
+        return self._clock() - reading.time_s
 
     def settled(
         self,
@@ -46,13 +59,24 @@ class Readings:
         settle_s: float,
         is_given_up: Callable[[], bool],
     ) -> dict[str, Value]:
-        """Return a device's values when they are as the goal says, when its time to get there is over, or given up."""
-        for _ in range(int(settle_s / SETTLE_STEP_S)):
-            seen = self.values(device)
-            if is_so(seen, goal, tolerance) or is_given_up():
+        """Return a device's values when they are as the goal says, when its time to get there is over, or given up.
+
+        A device that tells whether it moves is waited for while it does, as long as it says that it may take; where it
+        passes by is not where it is.
+        """
+        waited_s, limit_s = 0.0, settle_s
+        while True:
+            found = self.good(device)
+            seen = {name: reading.value for name, reading in found.items()}
+            moving = [time_s for name in goal if name in found and (time_s := found[name].moving_s) is not None]
+            if moving:
+                limit_s = max(limit_s, START_S + max(moving))
+            is_there = is_so(seen, goal, tolerance) and not any(moving)
+            is_still = bool(moving) and not any(moving) and waited_s > max(START_S, settle_s)
+            if is_there or is_still or waited_s > limit_s - SETTLE_STEP_S / 2 or is_given_up():
                 return seen
             self._pause(SETTLE_STEP_S)
-        return self.values(device)
+            waited_s += SETTLE_STEP_S
 
     def _read(self, device: str) -> dict[str, Reading]:
         try:

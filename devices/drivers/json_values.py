@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -14,21 +17,50 @@ from devices.site.site import find_name
 from devices.yaml_file import Strict
 
 Scalar = bool | int | float | str
+_NOTHING = object()
+
+
+class Moving(Strict):
+    """Where a device tells that it is on its way: with one of `values` at `key`.
+
+    Attributes:
+        key: beside the value that it moves to.
+        values: any of them means that it moves.
+        time_key: where it says how many seconds it may take.
+        time_s: as long, if it does not say.
+    """
+
+    key: str
+    values: tuple[str | int, ...] = Field(strict=False)
+    time_key: str = ""
+    time_s: float = Field(default=60.0, gt=0)
+
+    def time_left_s(self, answer: Any) -> float | None:
+        """Return how long the device may still move, 0 if it stands still, None if it does not tell."""
+        if (told := _at(answer, self.key)) is _NOTHING:
+            return None
+        if told not in self.values:
+            return 0.0
+        time_s = _at(answer, self.time_key) if self.time_key else None
+        return float(time_s) if isinstance(time_s, int | float) and time_s > 0 else self.time_s
 
 
 class JsonValue(Strict):
-    """Where a value is in JSON and how it is written.
+    r"""Where a value is in JSON and how it is written.
 
-    Words are known in any capitals, since devices and their firmware do not agree on them.
+    Words are known in any capitals, since devices and their firmware do not agree on them. Numbers may be text.
 
     Attributes:
-        key: with a dot for each level; without a key the whole of the JSON is the value.
+        key: with a dot for each level, a number for a place in a list (`ENERGY.Power.0`), and `\.` for a dot of a name;
+            without a key the whole of the JSON is the value.
         words: what stands for false and true, of any type: a contact sensor says true when it is closed.
         values: for a word of the property, what the device says for it.
         color: the property is a color by name, the device has hue and saturation (hs), or x and y (xy).
         scale: value = raw * scale + offset.
         offset: see scale.
         raw_step: the device takes multiples of it only.
+        moving: where the device tells that it is on its way.
+        when_null: the value where the device says null: a lamp that is off may have no brightness.
     """
 
     key: str = ""
@@ -38,6 +70,8 @@ class JsonValue(Strict):
     scale: float = 1.0
     offset: float = 0.0
     raw_step: float = Field(default=0.0, ge=0)
+    moving: Moving | None = None
+    when_null: bool | int | float | str | None = None
 
     @model_validator(mode="after")
     def _require_scale(self) -> JsonValue:
@@ -52,23 +86,13 @@ class JsonValue(Strict):
     def _texts(words: Iterable[Scalar]) -> list[str]:
         return [text_of(word) for word in words]
 
-    @property
-    def _path(self) -> list[str]:
-        return self.key.split(".") if self.key else []
-
     def is_in(self, answer: Any) -> bool:
         """Return whether an answer has the key."""
-        for part in self._path:
-            if not isinstance(answer, dict) or part not in answer:
-                return False
-            answer = answer[part]
-        return True
+        return _at(answer, self.key) is not _NOTHING
 
     def find(self, answer: Any) -> Any:
         """Return what is at the key, which the answer has."""
-        for part in self._path:
-            answer = answer[part]
-        return answer
+        return _at(answer, self.key)
 
     def to_value(self, answer: Any, schema: DataSchema) -> Value:
         """Return the property's value in an answer.
@@ -79,6 +103,8 @@ class JsonValue(Strict):
         if not self.is_in(answer):
             raise ValueError(f"the answer has no {self.key}")
         raw = self.find(answer)
+        if raw is None and self.when_null is not None:
+            return self.when_null
         if schema.type == "boolean":
             if self.words is not None and isinstance(raw, bool | int | float | str):
                 texts = self._texts(self.words)
@@ -93,8 +119,8 @@ class JsonValue(Strict):
                 return word
             if isinstance(raw, str):
                 return find_name(raw, schema.enum or ()) or raw
-        elif isinstance(raw, int | float) and not isinstance(raw, bool):
-            value = raw * self.scale + self.offset
+        elif (number := _number(raw)) is not None:
+            value = number * self.scale + self.offset
             return round(value) if schema.type == "integer" else float(value)
         raise ValueError(f"{self.key or 'the answer'} is {str(raw)[:40]!r}, no {schema.type}")
 
@@ -105,6 +131,10 @@ class JsonValue(Strict):
         said = {text_of(other): word for word, other in self.values.items()}
         found = find_name(text_of(raw), said)
         return None if found is None else said[found]
+
+    def moving_s(self, answer: Any) -> float | None:
+        """Return how long the device may still be on its way, as `Moving.time_left_s`."""
+        return self.moving.time_left_s(answer) if self.moving else None
 
     def to_raw(self, value: Value) -> Any:
         """Return what to send for a value of the property."""
@@ -122,9 +152,52 @@ def text_of(raw: Scalar) -> str:
     return raw if isinstance(raw, str) else json.dumps(int(raw) if isinstance(raw, float) and raw == int(raw) else raw)
 
 
+def path_of(key: str) -> list[str]:
+    """Return the levels of a key."""
+    return [part.replace("\\.", ".") for part in re.split(r"(?<!\\)\.", key)] if key else []
+
+
+def key_of(*path: str) -> str:
+    """Return the key of levels; dots in their names are marked."""
+    return ".".join(part.replace(".", "\\.") for part in path)
+
+
+def _at(answer: Any, key: str) -> Any:
+    for part in path_of(key):
+        if isinstance(answer, dict) and part in answer:
+            answer = answer[part]
+        elif isinstance(answer, list) and part.isdecimal() and int(part) < len(answer):
+            answer = answer[int(part)]
+        else:
+            return _NOTHING
+    return answer
+
+
+def _number(raw: Any) -> float | int | None:
+    """Return a finite number that is one, or is text; None for anything else."""
+    try:
+        number = float(raw) if isinstance(raw, str) else raw
+    except ValueError:
+        return None
+    is_number = isinstance(number, int | float) and not isinstance(number, bool)
+    return number if is_number and math.isfinite(number) else None
+
+
 def put(shown: dict[str, Any], key: str, value: Any) -> None:
-    """Put a value at a dotted key, making the levels on the way."""
-    *folders, last = key.split(".")
-    for folder in folders:
-        shown = shown.setdefault(folder, {})
-    shown[last] = value
+    """Put a value at a key, making the levels and lists on the way."""
+    path = path_of(key) or [""]
+    level: Any = shown
+    for part, following in pairwise(path):
+        level = _put(level, part, [] if following.isdecimal() else {}, keep=True)
+    _put(level, path[-1], value, keep=False)
+
+
+def _put(level: Any, part: str, value: Any, *, keep: bool) -> Any:
+    """Put a value into an object or a list, unless there is one to keep; return what is there then."""
+    if isinstance(level, dict):
+        level[part] = level.get(part, value) if keep else value
+        return level[part]
+    place = int(part)
+    level += [None] * (place + 1 - len(level))
+    level[place] = value if level[place] is None or not keep else level[place]
+    return level[place]

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from devices.drivers.json_values import path_of
 from devices.drivers.registry import settings_of
 from devices.errors import UsageError
 from devices.site.action import Action
@@ -108,7 +109,7 @@ def _discovery(site: Site, device: Device, routes: Mapping[str, Any]) -> dict[st
         schema, value = device.properties[name], route.value
         component = COMPONENTS[schema.type]
         unique = f"edgewright_{site.name}_{device.name}_{name}"
-        path = "".join(f"[{json.dumps(part)}]" for part in value.key.split(".")) if value.key else ""
+        path = "".join(f"[{part if part.isdecimal() else json.dumps(part)}]" for part in path_of(value.key))
         raw = f"value_json{path}"
         is_number = component == "sensor" and schema.type != "string"
         scaled = f"{raw} * {value.scale:g} + {value.offset:g}" if is_number else raw

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from devices.site.site import Device
 
 OUTSIDE_CHARACTERS = 200
 ALIKE = 3  # devices of which the same is said are named in one sentence
+AGES = {"days": 86400, "hours": 3600, "minutes": 60, "seconds": 1}
 MONEY = {"euros", "dollars"}
 
 
@@ -51,6 +53,14 @@ def _subject(device: Device, property_name: str) -> str:
     schema = device.properties[property_name]
     is_own = schema.type == "boolean" and not schema.title
     return device.title if is_own else f"{device.title} {property_title(property_name, schema)}"
+
+
+def age_text(age_s: float) -> str:
+    """Return how old a reading is, in words: "3 hours ago"."""
+    if math.isinf(age_s):
+        return "nobody knows since when"
+    unit, seconds = next((unit, one) for unit, one in AGES.items() if age_s >= 2 * one or one == 1)
+    return f"{round(age_s / seconds)} {unit} ago"
 
 
 def main_property(action: Action, arguments: dict[str, Value]) -> str:
@@ -137,9 +147,11 @@ def done_text(device: Device, action: Action, arguments: dict[str, Value], seen:
     return f"{', '.join(clauses)}{duration}"
 
 
-def not_done_text(device: Device, action: Action, arguments: dict[str, Value], seen: dict[str, Value]) -> str:
+def not_done_text(
+    device: Device, action: Action, arguments: dict[str, Value], seen: dict[str, Value], *, has_moved: bool = False
+) -> str:
     """Return what was read back instead, as a clause; a device that takes its time may have gone part of the way."""
-    if action.settle_s:
+    if action.settle_s or has_moved:
         clauses = [describe(device, name, seen[name]) for name in main_properties(action, arguments)]
         return f"the {device.title} did not get there, {', '.join(clauses)}"
     name = main_property(action, arguments)

@@ -19,6 +19,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -48,7 +49,8 @@ MARGIN_BYTES = 1 << 20  # for folders and links
 CHUNK_BYTES = 1 << 20
 LINKED_BYTES = 1 << 20  # smaller files are copied all the same
 SYNC_BYTES = 64 << 20  # between two fsyncs of a file: progress is what is on the disk, not what is in memory
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}  # what a disk without symbolic links says
 SelfTest = Callable[[Bundle], str]  # of a bundle that is on the box and not yet current; says in a line what came of it
 
 
@@ -110,14 +112,15 @@ def flash(
     Args:
         bundle: a bundle's folder, or another box's root.
         target: the box's root, on a disk that has symbolic links; made if its parent exists.
-        dry_run: verify and check the space, and change nothing.
+        dry_run: verify, check the disk and its space, and change nothing.
         progress_bar: opens a progress bar for what is copied.
         selftest: runs the bundle on the box before it is made current, and raises if it must not be.
 
     Raises:
         BundleTampered, BadGguf, ContractChanged: the source, or the copy read back, is not what was exported.
-        UnavailableError: disk full, an I/O error, or another flash is under way; `current` is as it was.
-        UsageError: no such bundle or target.
+        UnavailableError: disk full, a file too large for it, an I/O error, or another flash is under way; `current` is
+            as it was.
+        UsageError: no such bundle or target, or a disk without symbolic links.
         Exception: what `selftest` raised; `current` is as it was.
     """
     with hold_bundle(bundle, is_read=False) as held:
@@ -192,7 +195,10 @@ def _plan(bundle: Bundle, target: Path) -> _Plan:
     present = _whole(final)
     known = {} if present else _known_files(bundle, target, {old, previous} - {""})
     size_bytes = 0 if present else _needed_bytes(bundle, known)
-    _require_space(target, size_bytes)
+    _require_links(target)
+    if not present:
+        _require_size(bundle, target, known)
+        _require_space(target, size_bytes)
     return _Plan(final, present, known, size_bytes, old, previous)
 
 
@@ -245,9 +251,41 @@ def _needed_bytes(bundle: Bundle, known: Iterable[str]) -> int:
     return sum(sizes) + len(bundle.manifest.to_bytes())
 
 
+def _probe_folder(target: Path) -> Path:
+    """Return where on a box's disk something may be tried: where leftovers of a killed flash are cleaned away."""
+    return next(folder for folder in (target / BUNDLES, target, target.parent) if folder.is_dir())
+
+
+def _require_links(target: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix=INCOMING, dir=_probe_folder(target)) as folder:
+        try:
+            (Path(folder) / CURRENT).symlink_to(BUNDLES)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            hint = "a box's root needs ext4 or the like; FAT and exFAT have no symbolic links"
+            raise UsageError(f"{target}: its disk has no symbolic links: {error.strerror}", hint=hint) from error
+
+
+def _require_size(bundle: Bundle, target: Path, known: Iterable[str]) -> None:
+    """Raise UnavailableError if a file is larger than the disk, or a limit of this process, takes."""
+    sizes = {name: entry.bytes for name, entry in bundle.manifest.files.items() if name not in set(known)}
+    name = max(sizes, key=lambda one: sizes[one])
+    with tempfile.TemporaryFile(dir=_probe_folder(target)) as file:
+        try:
+            file.truncate(sizes[name])  # nothing is written: the file is one hole
+        except OSError as error:
+            if error.errno != errno.EFBIG:
+                raise
+            raise _too_large(target, f"{name} has {sizes[name] / 1e6:.1f} MB") from error
+
+
+def _too_large(target: Path, what: str) -> UnavailableError:
+    hint = "what was current still is; `ulimit -f` or the file system of this disk limits the size of a file"
+    return UnavailableError(f"file too large for {target}: {what}", hint=hint)
+
+
 def _require_space(target: Path, size_bytes: int) -> None:
-    if not size_bytes:
-        return
     disk = os.statvfs(target if target.is_dir() else target.parent)
     free = disk.f_bavail * disk.f_frsize
     needed = size_bytes + MARGIN_BYTES
@@ -315,12 +353,7 @@ def _switch(target: Path, link: str, bundle_id: str) -> None:
     """Point a link at a bundle in one step: before, it leads to the old one, after, to the new one."""
     aside = target / f".{link}-aside"
     aside.unlink(missing_ok=True)
-    try:
-        aside.symlink_to(Path(BUNDLES) / bundle_id)
-    except PermissionError as error:
-        raise UsageError(
-            f"{target}: cannot make a symbolic link: {error}", hint="use a disk with ext4 or the like"
-        ) from error
+    aside.symlink_to(Path(BUNDLES) / bundle_id)
     aside.replace(target / link)
     sync(target)
 
@@ -372,6 +405,8 @@ def _explained(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise _too_large(target, str(error.strerror)) from error
         hint = "what was current still is; try again"
         if error.errno in _FULL:
             raise UnavailableError(f"disk full while writing to {target}: {error.strerror}", hint=hint) from error

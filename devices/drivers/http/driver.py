@@ -4,7 +4,8 @@ Under `drivers` of a site file: `shelly: {type: http, url: http://192.168.1.30}`
 either a Shelly component, `at: {on: {rpc: Switch, id: 0, key: output, set_key: on}}`, or paths,
 `at: {speed: {path: /fan, key: state.speed, set_path: /fan, set_key: speed}}`. Under an action with output,
 `at: {path: "/orders/{order}/refunds", verb: POST, send: {euros: amount}, key_header: Idempotency-Key}`.
-Source: Shelly Gen2 Device API, "RPC over HTTP" and the components Switch, Light and Cover.
+A Shelly with a password has `auth: {scheme: digest, user: admin, secret_env: SHELLY_PASSWORD}` under its driver.
+Source: Shelly Gen2 Device API, "RPC over HTTP", "Authentication" and the components.
 
 Does not guard against: a peer that is not who it says it is, unless the url is https.
 """
@@ -18,18 +19,22 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from devices.driver import Binding, CallRefused, DeviceUnavailable, DriverType, Reading, read_secret, reading_of
-from devices.drivers.json_values import JsonValue
+from devices.drivers.http.digest import authorization
+from devices.drivers.json_values import JsonValue, Moving
 from devices.site.action import Action
 from devices.site.schema import Value
 from devices.yaml_file import Strict
 
 MAX_ANSWER_BYTES = 1 << 20
+COVER = Moving(key="state", values=("opening", "closing", "calibrating"), time_key="move_timeout")
+UNAUTHORIZED = 401
 JSON_HEADERS = {"Content-Type": "application/json", "Accept": "application/json"}
 NOT_FOUND, REFUSALS = 404, range(400, 500)  # RFC 9110: the server has understood, and done nothing
 
@@ -38,18 +43,24 @@ class HttpAuth(Strict):
     """How to log in, with a secret from the environment, so that none stands in a site file.
 
     Attributes:
-        scheme: as in a W3C Thing Description.
+        scheme: as in a W3C Thing Description; digest is with SHA-256 or MD5, as the server wants.
         secret_env: the variable that holds the password, token or key.
-        user: of the scheme basic.
+        user: of the schemes basic and digest.
         place: of the scheme apikey: where the key goes.
         name: of the scheme apikey: of the header or of the query's parameter.
     """
 
-    scheme: Literal["basic", "bearer", "apikey"]
+    scheme: Literal["basic", "bearer", "apikey", "digest"]
     secret_env: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     user: str = ""
     place: Literal["header", "query"] = "header"
     name: str = Field(default="X-API-Key", pattern=r"^[A-Za-z0-9_.-]+$")
+
+    @model_validator(mode="after")
+    def _require_user(self) -> HttpAuth:
+        if self.scheme == "digest" and not self.user:
+            raise ValueError("digest needs a user; a Shelly's is admin")
+        return self
 
 
 class HttpSettings(Strict):
@@ -63,15 +74,29 @@ class HttpSettings(Strict):
 
 
 class JsonPlace(JsonValue):
-    """Where one property is read and written; without `key` or `set_key` the whole of the JSON is the value."""
+    """Where one property is read and written; without `key` or `set_key` the whole of the JSON is the value.
 
-    rpc: Literal["", "Switch", "Light", "Cover", "Input", "Temperature", "Humidity"] = ""
+    A device that mostly sleeps has `is_asked: false`: when it does not answer, what it said last is its state, and as
+    old as it is, so that no interlock takes it for fresh.
+
+    Where a server has a path for each of off and on, `set_paths` has them in this order; `body` is sent with each
+    write. As Home Assistant has it: `set_paths: [/api/services/switch/turn_off, /api/services/switch/turn_on]`,
+    `body: {entity_id: switch.fan}`.
+    """
+
+    rpc: Literal[
+        "", "Switch", "Light", "CCT", "RGB", "RGBW", "Cover", "Input", "Temperature", "Humidity", "Illuminance",
+        "Smoke", "Flood", "DevicePower", "Voltmeter", "PM1", "EM", "EM1",
+    ] = ""  # fmt: skip
     id: int = Field(default=0, ge=0)
     path: str = Field(default="", pattern=r"^(/\S*)?$")
     set_path: str = Field(default="", pattern=r"^(/\S*)?$")
     set_method: str = "Set"
     set_key: str = ""
+    set_paths: tuple[str, str] | None = Field(default=None, strict=False)
+    body: dict[str, bool | int | float | str] = Field(default_factory=dict)
     verb: Literal["POST", "PUT"] = "POST"
+    is_asked: bool = True
 
     @model_validator(mode="after")
     def _require_one_way(self) -> JsonPlace:
@@ -81,14 +106,27 @@ class JsonPlace(JsonValue):
             raise ValueError("rpc needs key")
         return self
 
+    def moving_s(self, answer: Any) -> float | None:
+        """Return how long the device may still be on its way, as `Moving.time_left_s`; a cover says it by itself."""
+        moving = self.moving or (COVER if self.rpc == "Cover" else None)
+        return moving.time_left_s(answer) if moving else None
+
+    def why_none(self, answer: Any) -> str:
+        """Return what keeps the device from having a value, as what it is, or ""."""
+        if self.rpc != "Cover" or not self.key.endswith("_pos") or not isinstance(answer, dict):
+            return ""
+        has_place = answer.get("pos_control", True) and answer.get(self.key) is not None
+        return "" if has_place else "not calibrated"
+
     @property
     def read_path(self) -> str:
         """Where to read, with query."""
         return f"/rpc/{self.rpc}.GetStatus?id={self.id}" if self.rpc else self.path
 
-    @property
-    def write_path(self) -> str:
-        """Where to write."""
+    def write_path(self, value: Value) -> str:
+        """Return where to write a value."""
+        if self.set_paths:
+            return self.set_paths[bool(value)]
         return f"/rpc/{self.rpc}.{self.set_method}" if self.rpc else self.set_path
 
 
@@ -142,34 +180,52 @@ class HttpDriver:
 
     def __init__(self, settings: HttpSettings, bindings: Mapping[str, Binding], clock: Callable[[], float]) -> None:
         self._settings, self._bindings, self._clock = settings, bindings, clock
+        self._last: dict[str, tuple[Any, float]] = {}  # what devices that sleep said, by path
         # no proxy and no redirect: a device is asked where the site file says, and nowhere else
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
 
     def read(self, device: str) -> dict[str, Reading]:
         """Return every property of a device; what does not fit its schema is marked bad."""
         binding = self._bindings[device]
-        answers: dict[str, Any] = {}
+        answers: dict[str, tuple[Any, float]] = {}
         found: dict[str, Reading] = {}
         for name, place in binding.at.items():
             if place.read_path not in answers:
-                answers[place.read_path] = self._ask(device, place.read_path)
-            schema = binding.device.properties[name]
-            found[name] = reading_of(partial(place.to_value, answers[place.read_path], schema), schema, self._clock())
+                answers[place.read_path] = self._answer(device, place)
+            (answer, time_s), schema = answers[place.read_path], binding.device.properties[name]
+            if why := place.why_none(answer):
+                found[name] = Reading("", time_s, "unavailable", why, place.moving_s(answer))
+            else:
+                reading = reading_of(partial(place.to_value, answer, schema), schema, time_s)
+                found[name] = replace(reading, moving_s=place.moving_s(answer))
         return found
+
+    def _answer(self, device: str, place: JsonPlace) -> tuple[Any, float]:
+        """Return what is where a property is read, and since when it is known."""
+        try:
+            answer = self._ask(device, place.read_path), self._clock()
+        except DeviceUnavailable:
+            if place.is_asked or place.read_path not in self._last:
+                raise
+            return self._last[place.read_path]
+        if not place.is_asked:
+            self._last[place.read_path] = answer
+        return answer
 
     def write(self, device: str, values: dict[str, Value]) -> None:
         """Set properties of a device; those that one request can hold go together."""
         binding = self._bindings[device]
-        requests: dict[tuple[str, str, int], Any] = {}
+        requests: dict[tuple[str, str, int, str], Any] = {}
         for name, value in values.items():
             place = binding.at[name]
-            request = place.verb, place.write_path, place.id
-            if place.set_key:
-                body = requests.setdefault(request, {"id": place.id} if place.rpc else {})
-                body[place.set_key] = place.to_raw(value)
+            request = place.verb, place.write_path(value), place.id, json.dumps(place.body)
+            if place.set_key or place.set_paths or place.body:
+                body = requests.setdefault(request, {**place.body, **({"id": place.id} if place.rpc else {})})
+                if place.set_key:
+                    body[place.set_key] = place.to_raw(value)
             else:
                 requests[request] = place.to_raw(value)
-        for (verb, path, _), body in requests.items():
+        for (verb, path, *_), body in requests.items():
             self._ask(device, path, verb, body)
 
     def call(self, device: str, action: str, arguments: Mapping[str, Value], key: str) -> dict[str, Any] | None:
@@ -208,13 +264,13 @@ class HttpDriver:
         keyed = url + self._key_query(device, url)  # not in messages, which the journal keeps
         request = urllib.request.Request(keyed, data, headers, method=verb)  # noqa: S310 - HttpSettings takes http and https only
         try:
-            with self._opener.open(request, timeout=self._settings.timeout_s) as answer:
-                raw = answer.read(MAX_ANSWER_BYTES + 1)
+            raw = self._sent(device, request)
         except urllib.error.HTTPError as error:
             error.close()
             refusal = _NotFound if error.code == NOT_FOUND else CallRefused
             kind = refusal if error.code in REFUSALS else DeviceUnavailable
-            raise kind(f"{device}: {url} answered {error.code}") from error
+            why = ": `auth` of its driver has no password that it takes" if error.code == UNAUTHORIZED else ""
+            raise kind(f"{device}: {url} answered {error.code}{why}") from error
         except OSError as error:
             raise DeviceUnavailable(f"{device}: no answer from {url}: {getattr(error, 'reason', error)}") from error
         except Exception as error:  # http.client has its own family for garbled answers
@@ -227,6 +283,28 @@ class HttpDriver:
             if verb != "GET":
                 return None  # what a write answers is not looked at; the read-back is
             raise DeviceUnavailable(f"{device}: {url} answered no JSON") from error
+
+    def _sent(self, device: str, request: urllib.request.Request) -> bytes:
+        """Return the raw answer to a request; one that is refused with a challenge is sent once more, with its answer.
+
+        What was refused so has done nothing, so that this repeats nothing.
+        """
+        auth = self._settings.auth
+        try:
+            with self._opener.open(request, timeout=self._settings.timeout_s) as answer:
+                return bytes(answer.read(MAX_ANSWER_BYTES + 1))
+        except urllib.error.HTTPError as error:
+            challenges = error.headers.get_all("WWW-Authenticate") or []
+            if error.code != UNAUTHORIZED or auth is None or auth.scheme != "digest" or not challenges:
+                raise
+            error.close()
+            asked = request.get_method(), request.selector, auth.user, _secret_of(device, auth)
+            try:
+                request.add_header("Authorization", authorization(challenges, *asked))
+            except ValueError as problem:
+                raise DeviceUnavailable(f"{device}: {self._settings.url}: {problem}") from error
+        with self._opener.open(request, timeout=self._settings.timeout_s) as answer:
+            return bytes(answer.read(MAX_ANSWER_BYTES + 1))
 
     def _key_query(self, device: str, url: str) -> str:
         auth = self._settings.auth
@@ -242,7 +320,7 @@ class HttpDriver:
                 return {"Authorization": f"Basic {base64.b64encode(f'{auth.user}:{secret}'.encode()).decode()}"}
             if auth.scheme == "bearer":
                 return {"Authorization": f"Bearer {secret}"}
-            return {auth.name: secret} if auth.place == "header" else {}
+            return {auth.name: secret} if auth.scheme == "apikey" and auth.place == "header" else {}
         if not self._settings.token_file:
             return {}
         return {"Authorization": f"Bearer {read_secret(device, self._settings.token_file)}"}
@@ -263,7 +341,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def _problem_with(_: HttpSettings, place: JsonPlace, is_written: bool) -> str:
-    is_complete = place.set_key if place.rpc else place.set_path
+    is_complete = place.set_key if place.rpc else place.set_path or place.set_paths
     return "cannot be written without set_path, or with rpc without set_key" if is_written and not is_complete else ""
 
 

@@ -11,14 +11,19 @@ import time
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from devices.driver import Binding
+from devices.drivers.http.digest import fields_of, response_of
 from devices.drivers.http.driver import HttpSettings, JsonPlace
 from devices.drivers.json_values import put
 from devices.simulation.peer import RealTimeWorld
 from devices.site.schema import DataSchema, Value
+
+NONCE = "60dc2c5c"
+CHALLENGE = f'Digest qop="auth", realm="simulated", nonce="{NONCE}", algorithm=SHA-256'
 
 
 class HttpPeer:
@@ -112,7 +117,7 @@ class HttpPeer:
             put(shown, where.key, where.to_raw(value))
         return 200, shown.get("", shown)
 
-    def is_let_in(self, headers: Mapping[str, str], query: dict[str, list[str]]) -> bool:
+    def is_let_in(self, verb: str, headers: Mapping[str, str], query: dict[str, list[str]]) -> bool:
         """Return whether a request has the secret that the settings name."""
         auth = self._settings.auth
         if auth is None:
@@ -120,6 +125,10 @@ class HttpPeer:
         secret = os.environ.get(auth.secret_env, "")
         if auth.scheme == "apikey":
             return bool(secret) and secret in (headers.get(auth.name), *query.get(auth.name, []))
+        if auth.scheme == "digest":
+            given = fields_of(headers.get("Authorization", ""))
+            is_known = given["qop"] == "auth" and given["nonce"] == NONCE
+            return bool(secret) and is_known and given["response"] == response_of(given, verb, secret)
         wanted = f"Bearer {secret}"
         if auth.scheme == "basic":
             wanted = f"Basic {base64.b64encode(f'{auth.user}:{secret}'.encode()).decode()}"
@@ -137,7 +146,7 @@ class HttpPeer:
         for device, binding in self.bindings.items():
             values = {}
             for name, place in binding.at.items():
-                if (verb, path) == (place.verb, place.write_path) and (raw := _raw_for(place, body)) is not None:
+                if verb == place.verb and (raw := _raw_for(place, path, body)) is not None:
                     wanted: Any = raw
                     if place.key:
                         put(wanted := {}, place.key, raw)
@@ -155,12 +164,18 @@ def _typed(raw: Any, schema: DataSchema) -> Value:
     return value
 
 
-def _raw_for(place: JsonPlace, body: Any) -> Any:
-    """Return what a body has for a property, or None."""
+def _raw_for(place: JsonPlace, path: str, body: Any) -> Any:
+    """Return what a write to a path has for a property, or None."""
+    wanted = place.body | ({"id": place.id} if isinstance(body, dict) and "id" in body else {})
+    if wanted and (not isinstance(body, dict) or any(body.get(key) != value for key, value in wanted.items())):
+        return None
+    if place.set_paths:
+        return place.to_raw(place.set_paths.index(path) == 1) if path in place.set_paths else None
+    if path != place.write_path(False):
+        return None
     if not place.set_key:
         return body
-    is_for_it = isinstance(body, dict) and body.get("id", place.id) == place.id
-    return body.get(place.set_key) if is_for_it else None
+    return body.get(place.set_key) if isinstance(body, dict) else None
 
 
 class _Server(ThreadingHTTPServer):
@@ -179,9 +194,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(*(called or self.owner.show(path)))
 
     def _is_let_in(self) -> bool:
-        is_let_in = self.owner.is_let_in(dict(self.headers), parse_qs(urlsplit(self.path).query))
+        query = parse_qs(urlsplit(self.path).query)
+        is_let_in = self.owner.is_let_in(self.command, dict(self.headers), query)
         if not is_let_in:
-            self._answer(401, {"error": "unauthorized"})
+            self._answer(401, {"error": "unauthorized"}, {"WWW-Authenticate": CHALLENGE})
         return is_let_in
 
     def do_DELETE(self) -> None:
@@ -200,7 +216,7 @@ class _Handler(BaseHTTPRequestHandler):
             called = self.owner.carry_out(verb, path, body, dict(self.headers))
             self._answer(*(called or self.owner.take(verb, path, body)))
 
-    def _answer(self, status: int, answer: Any) -> None:
+    def _answer(self, status: int, answer: Any, headers: Mapping[str, str] = MappingProxyType({})) -> None:
         faults = self.owner.world.faults
         time.sleep(faults.delay_s)
         self.owner.wait_while_mute()
@@ -210,6 +226,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(raw)))
+                for name, text in headers.items():
+                    self.send_header(name, text)
                 self.end_headers()
             self.wfile.write(raw)
         except OSError:

@@ -3,6 +3,8 @@
 Under `drivers` of a site file: `zigbee: {type: mqtt, host: 127.0.0.1, profile: zigbee2mqtt}`. Under a device, for each
 property, with zigbee2mqtt or Tasmota `at: {on: {topic: kitchen_lamp, key: state}}`, and with plain topics
 `at: {level_pct: {topic: tank/level, get_topic: tank/get}}`.
+
+Tasmota's first relay is POWER where there is one, and POWER1 where there are several; here either name will do.
 Source: zigbee2mqtt, "MQTT Topics and Messages"; Tasmota, "MQTT" and "Commands"; MQTT 3.1.1.
 
 Nothing is taken for an answer that came before the question, so retained messages never look fresh. Of a device that
@@ -18,7 +20,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -27,12 +29,14 @@ from pydantic import Field, model_validator
 from devices.driver import Binding, DeviceUnavailable, DriverType, Reading, read_secret, reading_of
 from devices.drivers.json_values import JsonValue, put
 from devices.site.action import is_so
+from devices.site.describe import plain_text
 from devices.site.schema import DataSchema, Value
 from devices.yaml_file import Strict
 
 MAX_MESSAGE_BYTES = 1 << 20
 KEPT = 8  # messages of a topic, so that whoever waits finds his although others came since
 UNKNOWN_TIME_S = -math.inf  # of a retained message: older than anything
+FIRST_RELAY = (("POWER", "POWER1"), ("POWER1", "POWER"))  # Tasmota: whichever was asked, its own name is answered
 ON_OFF = ("OFF", "ON")  # what zigbee2mqtt and Tasmota say, unless an address has `words`
 
 
@@ -55,7 +59,7 @@ class MqttPlace(JsonValue):
 
     Attributes:
         topic: the device's name in zigbee2mqtt or Tasmota; with plain topics where its state is published.
-        set_key: another key for writing than for reading.
+        set_key: another key for writing than for reading; with plain topics "" for the value alone, without JSON.
         is_asked: whether the device answers when asked. One that sleeps does not: what it said last is its state, and
             as old as it is, so that no interlock takes it for fresh.
         is_sensor: Tasmota: read from its sensor status, `key` below `StatusSNS`.
@@ -93,7 +97,7 @@ class Route:
 def route_of(place: MqttPlace, settings: MqttSettings) -> Route:
     """Return where and how a property is read and written."""
     if settings.profile == "plain":
-        key = place.set_key or place.key
+        key = place.set_key if "set_key" in place.model_fields_set else place.key
         return Route(place.topic, place.get_topic, "", place.set_topic, key, place, place.is_asked)
     value = place.model_copy(update={"words": place.words or ON_OFF})
     if settings.profile == "zigbee2mqtt":
@@ -102,6 +106,8 @@ def route_of(place: MqttPlace, settings: MqttSettings) -> Route:
         get = f"{topic}/get" if place.is_asked else ""
         return Route(topic, get, asked, f"{topic}/set", place.set_key or place.key, value, place.is_asked)
     name = place.topic
+    if not place.is_asked:
+        return Route(f"tele/{name}/{'SENSOR' if place.is_sensor else 'STATE'}", "", "", "", "", value, is_asked=False)
     if place.is_sensor:
         value = value.model_copy(update={"key": f"StatusSNS.{place.key}"})
         return Route(f"stat/{name}/STATUS10", f"cmnd/{name}/Status", "10", "", "", value)
@@ -146,20 +152,23 @@ class MqttDriver:
     def read(self, device: str) -> dict[str, Reading]:
         """Ask for a device's properties and return what it then says; what does not fit its schema is marked bad."""
         binding, found = self._bindings[device], {}
-        client = self._connected(device)
+        client, asked = self._connected(device), dict[tuple[str, str], int]()
         with self._asking[device]:
             for name, route in self._routes[device].items():
                 if route.is_asked:
-                    since = self._count
-                    if route.get:
-                        client.publish(route.get, route.get_payload, qos=1)
+                    question = route.get, route.get_payload
+                    since = asked.get(question, self._count) if route.get else self._count
+                    if route.get and question not in asked:
+                        asked[question] = since
+                        client.publish(*question, qos=1)
                     message = self._wait(device, route, since)
                 elif (last := self._last(route)) is None:
                     continue
                 else:
                     message = last
                 schema = binding.device.properties[name]
-                found[name] = reading_of(partial(route.value.to_value, message.body, schema), schema, message.time_s)
+                reading = reading_of(partial(route.value.to_value, message.body, schema), schema, message.time_s)
+                found[name] = replace(reading, moving_s=route.value.moving_s(message.body))
         return found
 
     def write(self, device: str, values: dict[str, Value]) -> None:
@@ -187,7 +196,7 @@ class MqttDriver:
                 if left_s <= 0 or not self._news.wait(left_s):
                     if news:
                         return
-                    raise self._no_answer(device, route)
+                    raise self._no_answer(device, route, since)
 
     def _payloads(self, device: str, values: dict[str, Value]) -> dict[str, tuple[str, Route]]:
         bodies: dict[str, tuple[dict[str, Any], Route]] = {}
@@ -219,10 +228,15 @@ class MqttDriver:
                         return message
                 left_s = deadline - time.monotonic()
                 if left_s <= 0 or not self._news.wait(left_s):
-                    raise self._no_answer(device, route)
+                    raise self._no_answer(device, route, since)
 
-    def _no_answer(self, device: str, route: Route) -> DeviceUnavailable:
-        return DeviceUnavailable(f"{device}: nothing on {route.state} within {self._settings.timeout_s:g} s of asking")
+    def _no_answer(self, device: str, route: Route, since: int) -> DeviceUnavailable:
+        within = f"within {self._settings.timeout_s:g} s of asking"
+        said = [one.body for one in self._messages.get(route.state, []) if one.number > since]
+        if not said:
+            return DeviceUnavailable(f"{device}: nothing on {route.state} {within}")
+        words = plain_text(json.dumps(said[-1]))
+        return DeviceUnavailable(f"{device}: no {route.value.key} on {route.state} {within}; it said {words}")
 
     def _last(self, route: Route) -> _Message | None:
         """Return the last message with a route's key, None if there is none; after connecting waits for one once."""
@@ -291,6 +305,8 @@ class MqttDriver:
             body = json.loads(message.payload)
         except ValueError:
             body = message.payload.decode("utf-8", errors="replace")
+        if self._settings.profile == "tasmota" and isinstance(body, dict):
+            body |= {other: body[one] for one, other in FIRST_RELAY if one in body and other not in body}
         with self._news:
             kept = self._messages.setdefault(message.topic, [])
             if message.retain and kept:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from devices.errors import UsageError
+from devices.exchange.imports.home_assistant import import_home_assistant
 from devices.exchange.imports.imported import Imported
 from devices.exchange.imports.modbus_register_map import import_register_map
+from devices.exchange.imports.shelly import import_shelly
+from devices.exchange.imports.tasmota import import_tasmota
 from devices.exchange.imports.thing_description import import_things
 from devices.exchange.imports.zigbee2mqtt import import_zigbee2mqtt
 
+Importer = Callable[[list[dict[str, Any]], str, str], Imported]
+
 
 def import_file(path: Path, host: str = "127.0.0.1") -> Imported:
-    """Return what a file holds: zigbee2mqtt's list of devices, a Thing Description or a list of those, a register map.
+    """Return what a file holds: zigbee2mqtt's devices, Thing Descriptions, others' answers, or a register map.
 
     Args:
         path: the file.
-        host: the MQTT broker that zigbee2mqtt uses, or the Modbus server.
+        host: the MQTT broker that zigbee2mqtt or Tasmota uses, Home Assistant, or the Modbus server.
 
     Raises:
         UsageError: it cannot be read, or is neither; or something in it is broken, with file, device and field.
@@ -35,4 +42,17 @@ def import_file(path: Path, host: str = "127.0.0.1") -> Imported:
         return import_zigbee2mqtt(entries, host, str(path))
     if all(isinstance(entry, dict) and "@context" in entry for entry in entries) and entries:
         return import_things(entries, str(path))
-    raise UsageError(f"{path} is neither zigbee2mqtt's list of devices nor a Thing Description")
+    if importer := importer_of(entries):
+        return importer(entries, host, str(path))
+    known = "zigbee2mqtt's list of devices, a Thing Description, nor an answer of Tasmota, Shelly or Home Assistant"
+    raise UsageError(f"{path} is neither {known}")
+
+
+def importer_of(entries: list[Any]) -> Importer | None:
+    """Return what imports such entries, known by their keys; it takes them, the MQTT broker's host and their file."""
+    importers: dict[str, Importer] = {"StatusSTS": import_tasmota, "Shelly.GetStatus": import_shelly}
+    importers |= {"entity_id": import_home_assistant, "states": import_home_assistant}
+    for key, importer in importers.items():
+        if entries and all(isinstance(entry, dict) and key in entry for entry in entries):
+            return importer
+    return None

@@ -18,6 +18,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from devices.errors import UsageError
 from devices.site.action import TAKEN
+from devices.site.describe import plain_text
 from devices.site.schema import DataSchema
 
 LONGEST_NAME = 40
@@ -85,7 +86,7 @@ class Imported:
 
     def offer(self, device: str, name: str) -> Feature:
         """Put a feature of the source on the account."""
-        feature = Feature(device, name)
+        feature = Feature(plain_text(device), plain_text(name))  # a terminal shows them
         self.features.append(feature)
         return feature
 

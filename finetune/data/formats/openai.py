@@ -1,17 +1,19 @@
 """OpenAI's messages with tools and tool_calls, and TRL's prompt and completion, which are made of them.
 
-A thought is `reasoning_content`, as templates of reasoning models have it. Ids of calls are made anew: call_1, call_2.
+A thought is `reasoning_content`, as templates of reasoning models have it, or in tags in the content. Results are put
+into the order of their calls, by id; ids of calls are made anew: call_1, call_2.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from edge_agent.wire.markers import CALL
 from edge_agent.wire.messages import Message
 from finetune.data.formats.errors import Unreadable, Unwritable
-from finetune.data.formats.reply_text import call_of, parse_reply_text
+from finetune.data.formats.reply_text import call_of, parse_reply_text, split_thought
 from finetune.data.formats.schemas import read_tools
 from finetune.data.formats.turns import make_row, role_of, split_results
 from finetune.data.rows import Row
@@ -19,7 +21,7 @@ from finetune.data.rows import Row
 
 def read(plain: dict[str, Any]) -> Row:
     """Return the row of `{"messages", "tools"}`. Raises Unreadable."""
-    return make_row(map(_read_message, plain["messages"]), read_tools(plain.get("tools") or plain.get("functions")))
+    return make_row(_read_messages(plain["messages"]), read_tools(plain.get("tools") or plain.get("functions")))
 
 
 def write(row: Row) -> dict[str, Any]:
@@ -34,7 +36,7 @@ def read_prompt(plain: dict[str, Any]) -> Row:
         return make_row([Message("user", prompt), parse_reply_text(completion)], read_tools(plain.get("tools")))
     if not isinstance(prompt, list) or not isinstance(completion, list):
         raise Unreadable("prompt and completion must both be text, or both messages")
-    return make_row(map(_read_message, [*prompt, *completion]), read_tools(plain.get("tools")))
+    return make_row(_read_messages([*prompt, *completion]), read_tools(plain.get("tools")))
 
 
 def write_prompt(row: Row) -> dict[str, Any]:
@@ -49,20 +51,65 @@ def write_prompt(row: Row) -> dict[str, Any]:
     return {"prompt": prompt, "completion": [completion]} | ({"tools": list(row.tools)} if row.tools else {})
 
 
+def _read_messages(plain: Iterable[Any]) -> Iterator[Message]:
+    """Yield the turns, with results in the order of their calls."""
+    ids: list[Any] = []
+    results: list[tuple[Any, Message]] = []
+    for one in plain:
+        message = _read_message(one)
+        if message.role == "tool":
+            results.append((one.get("tool_call_id"), message))
+            continue
+        yield from _ordered(results, ids)
+        yield message
+        results = []
+        if message.role == "assistant":
+            ids = [call.get("id") for call in one.get("tool_calls") or []]
+    yield from _ordered(results, ids)
+
+
+def _ordered(results: Sequence[tuple[Any, Message]], ids: Sequence[Any]) -> list[Message]:
+    """Return results in the order of the calls with these ids; without ids as they came. Raises Unreadable."""
+    given = [number for number, _ in results if number]
+    if not given:
+        return [message for _, message in results]
+    for number in given:
+        if number not in ids:
+            raise Unreadable(f"a result of {number!r}, and there is no such call before it")
+        if given.count(number) > 1 or ids.count(number) > 1:
+            raise Unreadable(f"two calls or results have the id {number!r}")
+    if len(given) < len(results):
+        raise Unreadable("results with and without tool_call_id")
+    if missing := [number for number in ids if number not in given]:
+        raise Unreadable(f"the call {missing[0]!r} has no result, and others have")
+    return [message for number in ids for given_number, message in results if given_number == number]
+
+
 def _read_message(plain: Any) -> Message:
     if not isinstance(plain, dict):
         raise Unreadable("a message is no object")
     role, text = role_of(plain.get("role")), _content(plain.get("content"))
     if role != "assistant":
         return Message(role, text)
+    given = [*(plain.get("tool_calls") or []), *([plain["function_call"]] if plain.get("function_call") else [])]
+    if any(not isinstance(call, dict) for call in given):
+        raise Unreadable("a call is no object")
+    if given:
+        thought, beside = split_thought(text)
+        if CALL in beside:
+            raise Unreadable("calls in its text and in tool_calls")
+        calls = tuple(call_of(call.get("function", call)) for call in given)
+        said = Message("assistant", "", _joined(thought, beside.strip()), calls)
+    else:
+        said = parse_reply_text(text)
     thought = str(plain.get("reasoning_content") or plain.get("thinking") or "")
-    calls = [call.get("function", call) for call in plain.get("tool_calls") or []]
-    calls += [plain["function_call"]] if plain.get("function_call") else []
-    if not calls and not thought:
-        return parse_reply_text(text)
-    beside = text.strip() if calls else ""
-    thought = "\n".join(part for part in (thought, beside) if part)
-    return Message("assistant", "" if calls else text, thought, tuple(call_of(call) for call in calls))
+    if thought.strip() == said.thought:  # some write it twice, in tags too
+        return said
+    return Message("assistant", said.text, _joined(thought, said.thought), said.calls)
+
+
+def _joined(*parts: str) -> str:
+    return "\n".join(part for part in parts if part)
 
 
 def _content(content: Any) -> str:

@@ -46,16 +46,24 @@ def parse_reply_text(text: str) -> Message:
             return Message("assistant", rest.removeprefix("answer:").strip(), thought)
         lines = [part.strip() for part in re.split(r"(?:^|\n)call:", rest) if part.strip()]
         return Message("assistant", "", thought, tuple(parse_call(line) for line in lines))
-    thought, rest = "", text
-    if text.lstrip().startswith(THINK) and END_THINK in text:
-        thought, rest = text.lstrip().removeprefix(THINK).split(END_THINK, 1)
+    thought, rest = split_thought(text)
     calls = tuple(_of_json(body) for body in _CALL_TAG.findall(rest))
     beside = _CALL_TAG.sub("", rest).strip()
     if CALL in beside or END_CALL in beside:
         raise Unreadable("a call that does not end")
     if not calls:
-        return Message("assistant", beside if thought else text, thought.strip())
-    return Message("assistant", "", "\n".join(part for part in (thought.strip(), beside) if part), calls)
+        return Message("assistant", text if rest == text else beside, thought)
+    return Message("assistant", "", "\n".join(part for part in (thought, beside) if part), calls)
+
+
+def split_thought(text: str) -> tuple[str, str]:
+    """Return the thought between tags with which a text begins, and the rest. Raises Unreadable if it does not end."""
+    if not text.lstrip().startswith(THINK):
+        return "", text
+    if END_THINK not in text:
+        raise Unreadable("a thought that does not end")
+    thought, rest = text.lstrip().removeprefix(THINK).split(END_THINK, 1)
+    return thought.strip(), rest
 
 
 def tagged(message: Message) -> str:

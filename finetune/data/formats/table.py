@@ -41,7 +41,8 @@ one.
 
 Roles are mapped, never passed through. Tools declared in a system text (`- refund(amount: float)`, or Hermes'
 `<tools>`) become JSON Schema; calls in text (`call: refund(amount=50.00)`, `<tool_call>`) become calls. Text beside
-calls becomes the thought.
+calls becomes the thought, without tags. OpenAI's results go to their calls by `tool_call_id`, in whatever order they
+came; an id without a call is rejected by name.
 
 Each cell below says what of the conversation "refund" (system text with a tool, request, thought, call, result,
 thought, answer) was written in that format, read back the same, and rendered under that template to the same text,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,43 @@ def test_what_a_device_calls_itself_and_its_values_is_no_order_when_imported(att
     assert "mode" not in imported.properties
     prompt = system_text(site, tools_of(site)) + user_message("is it on?", World(site).snapshot(), "12:00").text
     assert not any(line in prompt for line in attack.splitlines())
+
+
+def tasmota(attack: str) -> object:
+    status = {"Topic": "plug", "DeviceName": attack, "FriendlyName": [attack, attack]}
+    sensors = {attack: {"Temperature": 21.3, attack: 3}, "TempUnit": attack, "Note": attack}
+    return {"Status": status, "StatusSTS": {"POWER1": "ON", "POWER2": attack, attack: attack}, "StatusSNS": sensors}
+
+
+def shelly(attack: str) -> object:
+    config = {"switch:0": {"name": attack}, "input:0": {"name": attack}, "sys": {"device": {"name": attack}}}
+    status = {"switch:0": {"output": True, attack: attack}, "input:0": {"state": True}, attack: {}}
+    return {"Shelly.GetConfig": config, "Shelly.GetStatus": status | {"wifi": {"sta_ip": "192.0.2.1"}}}
+
+
+def home_assistant(attack: str) -> object:
+    attributes = {"friendly_name": attack, "device_class": "enum", "options": ["idle", attack]}
+    number = {"friendly_name": attack, "unit_of_measurement": attack, "device_class": attack}
+    return [
+        {"entity_id": "switch.a", "state": attack, "attributes": {"friendly_name": attack}},
+        {"entity_id": "sensor.b", "state": attack, "attributes": attributes},
+        {"entity_id": "sensor.c", "state": "3", "attributes": number},
+        {"entity_id": "binary_sensor.d", "state": "on", "attributes": {"friendly_name": attack}},
+    ]
+
+
+@pytest.mark.parametrize("made_by", [tasmota, shelly, home_assistant])
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_names_and_values_of_other_sources_are_no_orders_either(
+    attack: str, made_by: Callable[[str], object], tmp_path: Path
+) -> None:
+    (tmp_path / "found.json").write_text(json.dumps(made_by(attack)), "utf-8")
+    made = import_file(tmp_path / "found.json")
+    (tmp_path / "site.yaml").write_text(made.site_file("it"), "utf-8")
+    site = load_site(tmp_path / "site.yaml")
+    prompt = system_text(site.title, tools_of(site)) + user_message("is it on?", World(site).snapshot(), "12:00").text
+    assert not any(line in prompt for line in attack.splitlines())
+    assert all(line.isprintable() for line in [*made.left_out_features, *made.notes])
 
 
 class Talking(SimulatedDriver):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import resource
@@ -9,7 +10,8 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -271,7 +273,7 @@ def test_a_dry_rollback_changes_nothing(three: list[Bundle], tmp_path: Path) -> 
 
 
 CALLS = {"fsync": (1, 2, 4, 10), "mkdir": (1,), "posix_fadvise": (1, 2, 4), "rename": (1,), "replace": (1, 2),
-         "symlink": (1, 2)}  # fmt: skip
+         "symlink": (1, 2, 3)}  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "number"), [(name, number) for name, numbers in CALLS.items() for number in numbers])
@@ -297,18 +299,65 @@ def test_an_io_error_leaves_everything_as_it_was(
     require_no_leftovers(tmp_path)
 
 
-@pytest.mark.parametrize("limit_bytes", [0, 100, 1500, 4000])
-def test_a_write_that_does_not_fit_is_one_clear_line(three: list[Bundle], tmp_path: Path, limit_bytes: int) -> None:
-    install(three[0], tmp_path)
+@contextmanager
+def largest_file(limit_bytes: int) -> Iterator[None]:
+    """Let this process write no larger file, as FAT takes none of 4 GiB: both say EFBIG."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, before[1]))
     try:
-        with pytest.raises(UnavailableError, match=r"^disk full"):
-            install(three[1], tmp_path)
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def files_on(box: Path) -> dict[str, float]:
+    return {str(path): path.lstat().st_mtime_ns for path in sorted(box.rglob("*")) if not path.is_dir()}
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+@pytest.mark.parametrize("limit_bytes", [0, 100, 4000])
+def test_a_file_too_large_for_the_disk_is_refused_before_the_copy(
+    three: list[Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit_bytes: int, dry_run: bool
+) -> None:
+    install(three[0], tmp_path)
+    before = files_on(tmp_path)
+    monkeypatch.setattr(flashing, "_copy", lambda *_: pytest.fail("the copy began"))
+    with (
+        largest_file(limit_bytes),
+        pytest.raises(UnavailableError, match=r"^file too large for .* has .* MB") as raised,
+    ):
+        install(three[1], tmp_path, dry_run=dry_run)
+    assert "disk full" not in str(raised.value) and "ulimit" in raised.value.hint
+    assert files_on(tmp_path) == before
+    require_no_leftovers(tmp_path)
+
+
+@pytest.mark.parametrize("limit_bytes", [0, 100, 1500, 4000])
+def test_a_limit_that_comes_while_it_is_copied_is_one_clear_line(
+    three: list[Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit_bytes: int
+) -> None:
+    install(three[0], tmp_path)
+    monkeypatch.setattr(flashing, "_require_size", lambda *_: None)
+    with largest_file(limit_bytes), pytest.raises(UnavailableError, match=r"^file too large for "):
+        install(three[1], tmp_path)
     assert open_bundle(tmp_path).manifest == three[0].manifest
     require_no_leftovers(tmp_path)
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_disk_without_links_is_refused_before_the_copy(
+    three: list[Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dry_run: bool
+) -> None:
+    def symlink(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))  # as Linux's vfat and exfat do
+
+    box = tmp_path / "stick"
+    monkeypatch.setattr(os, "symlink", symlink)
+    monkeypatch.setattr(flashing, "_copy", lambda *_: pytest.fail("the copy began"))
+    with pytest.raises(UsageError, match="its disk has no symbolic links") as raised:
+        install(three[0], box, dry_run=dry_run)
+    assert "FAT" in raised.value.hint and not any(path.is_file() for path in tmp_path.rglob("*"))
+    assert [*tmp_path.iterdir()] == ([] if dry_run else [box])
 
 
 FULL_DISK = """

@@ -148,6 +148,85 @@ def test_openai() -> None:
     assert read_row(written) == row
 
 
+def said(content: str, *, has_calls: bool, **rest: Any) -> Message:
+    """Return the reply that OpenAI's form of it is read as."""
+    calls = {"tool_calls": [{"id": "a", "function": {"name": "time", "arguments": "{}"}}]} if has_calls else {}
+    reply = {"role": "assistant", "content": content, **calls, **rest}
+    return read_row({"messages": [{"role": "user", "content": "Hi"}, reply]}).messages[1]
+
+
+TIME = (ToolCall("time", {}),)
+
+
+@pytest.mark.parametrize(
+    ("content", "rest", "thought"),
+    [
+        ("<think>\nI should call.\n</think>", {}, "I should call."),
+        ("<think>\nI should call.\n</think>\n\nOne moment.", {}, "I should call.\nOne moment."),
+        ("One moment.", {"reasoning_content": "I should call."}, "I should call.\nOne moment."),
+        ("<think>I should call.</think>", {"reasoning_content": "I should call.\n"}, "I should call."),
+        ("<think>Call.</think>", {"thinking": "I should."}, "I should.\nCall."),
+        ("<think>\n\n</think>\n\n", {}, ""),
+    ],
+)
+def test_a_thought_in_tags_beside_calls_loses_its_tags(content: str, rest: dict[str, Any], thought: str) -> None:
+    assert said(content, has_calls=True, **rest) == Message("assistant", "", thought, TIME)
+
+
+def test_a_thought_in_tags_before_an_answer_loses_its_tags() -> None:
+    assert said("<think>So.</think>\n\nYes.", has_calls=False) == Message("assistant", "Yes.", "So.")
+    assert said("<think>\n\n</think>\n\nYes.", has_calls=False) == Message("assistant", "Yes.")
+    both = said("<think>So.</think>Yes.", has_calls=False, reasoning_content="Well.")
+    assert both == Message("assistant", "Yes.", "Well.\nSo.")
+    tagged_calls = said('<tool_call>{"name": "time"}</tool_call>', has_calls=False, reasoning_content="Well.")
+    assert tagged_calls == Message("assistant", "", "Well.", TIME)
+
+
+def weather(*results: tuple[str | None, str]) -> dict[str, Any]:
+    """Return a conversation with calls a (Rome), b (Oslo) and c (Cairo), and these results."""
+    calls = [
+        {"id": number, "type": "function", "function": {"name": "weather", "arguments": {"city": city}}}
+        for number, city in (("a", "Rome"), ("b", "Oslo"), ("c", "Cairo"))
+    ]
+    tools = [
+        {"role": "tool", "content": text} | ({"tool_call_id": number} if number else {}) for number, text in results
+    ]
+    user, reply = {"role": "user", "content": "Weather?"}, {"role": "assistant", "content": "Warm, cold, hot."}
+    return {"messages": [user, {"role": "assistant", "tool_calls": calls}, *tools, reply]}
+
+
+def test_results_of_parallel_calls_go_to_their_calls_by_id() -> None:
+    came = read_row(weather(("c", "35"), ("b", "2"), ("a", "21")))
+    assert [call.arguments["city"] for call in came.messages[1].calls] == ["Rome", "Oslo", "Cairo"]
+    assert came.messages[2] == Message("tool", "21\n2\n35")
+    lines = read_row(weather(("c", "35\ndry"), ("b", "2\nwet"), ("a", "21\nmild")))
+    assert [message.text for message in lines.messages[2:5]] == ["21\nmild", "2\nwet", "35\ndry"]
+    assert read_row(weather((None, "21"), (None, "2"), (None, "35"))).messages[2].text == "21\n2\n35"
+    written = WRITERS["openai"](came)
+    assert [(one.get("tool_call_id"), one["content"]) for one in written["messages"][2:5]] == [
+        ("call_1", "21"),
+        ("call_2", "2"),
+        ("call_3", "35"),
+    ]
+    prompt = {"prompt": written["messages"][:-1], "completion": written["messages"][-1:]}
+    prompt["prompt"][2:5] = reversed(prompt["prompt"][2:5])
+    assert read_row(prompt) == came
+
+
+@pytest.mark.parametrize(
+    ("results", "reason"),
+    [
+        ([("a", "21"), ("b", "2"), ("d", "9")], "result of 'd', and there is no such call"),
+        ([("a", "21"), ("b", "2"), ("b", "3")], "two calls or results have the id 'b'"),
+        ([("a", "21"), ("b", "2"), (None, "35")], "with and without tool_call_id"),
+        ([("a", "21"), ("c", "35")], "the call 'b' has no result"),
+    ],
+)
+def test_results_that_fit_no_call_are_rejected_by_name(results: list[tuple[str | None, str]], reason: str) -> None:
+    with pytest.raises(Unreadable, match=reason):
+        read_row(weather(*results))
+
+
 def test_hermes_keeps_its_own_prompt() -> None:
     row = read_row(HERMES)
     assert row.messages[0].text == "Tools are in <tools></tools>. <tools> {tools} </tools> Use them."
@@ -192,6 +271,10 @@ def test_prompt_and_completion_as_text() -> None:
         ({"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]}, "two users' turns"),
         ({"messages": [{"role": "assistant", "content": ""}]}, "neither text nor calls"),
         ({"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}]}, "f are"),
+        ({"messages": [{"role": "assistant", "tool_calls": ["f"]}]}, "call is no object"),
+        ({"messages": [{"role": "assistant", "content": "<tool_call>{}</tool_call>",
+                        "tool_calls": [{"name": "f"}]}]}, "in its text and in tool_calls"),
+        ({"messages": [{"role": "assistant", "content": "<think>I", "tool_calls": [{"name": "f"}]}]}, "not end"),
         ({"instruction": 1, "output": "x"}, "instruction is int"),
         ({"query": "q", "tools": "[", "answers": '[{"name": "f"}]'}, "tools are not JSON"),
         ({"query": "q", "tools": "[]", "answers": "[]"}, "no calls are wanted"),

@@ -1,0 +1,135 @@
+"""What a box on a wall has: outputs, each a device of the site, and sensors, which join the only output there is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from devices.exchange.imports.imported import Feature, Imported, plain_name
+
+WIDEST = 100000  # of a number without limits that is only read
+ABOUT_ITSELF = "it is about the device itself"
+SET_UP = "it is how the device is set up"
+# What others call a reading, and what a site does: the name, and least, most and unit.
+NUMBERS: dict[str, tuple[str, float, float, str]] = {
+    "temperature": ("temperature_c", -60, 150, "degrees"),
+    "humidity": ("humidity", 0, 100, "percent"),
+    "dewpoint": ("dew_point", -60, 100, "degrees"),
+    "pressure": ("pressure", 0, 2000, "hectopascals"),
+    "seapressure": ("sea_pressure", 0, 2000, "hectopascals"),
+    "illuminance": ("illuminance", 0, 200000, "lux"),
+    "carbondioxide": ("co2", 0, 50000, "ppm"),
+    "eco2": ("co2_equivalent", 0, 70000, "ppm"),
+    "tvoc": ("voc", 0, 100000, "ppb"),
+    "pm1": ("pm1", 0, 5000, "µg/m³"),
+    "pm2.5": ("pm25", 0, 5000, "µg/m³"),
+    "pm10": ("pm10", 0, 5000, "µg/m³"),
+    "moisture": ("moisture_pct", 0, 100, "percent"),
+    "distance": ("distance", 0, 100000, "centimetres"),
+    "power": ("power", -100000, 100000, "watts"),
+    "apparentpower": ("apparent_power", 0, 100000, "VA"),
+    "reactivepower": ("reactive_power", -100000, 100000, "var"),
+    "factor": ("power_factor", -1, 1, ""),
+    "frequency": ("frequency", 0, 1000, "hertz"),
+    "voltage": ("voltage", -1000, 1000, "volts"),
+    "current": ("current", -1000, 1000, "amperes"),
+    "total": ("energy", 0, 10000000, "kilowatt hours"),
+    "today": ("energy_today", 0, 100000, "kilowatt hours"),
+    "yesterday": ("energy_yesterday", 0, 100000, "kilowatt hours"),
+    "battery": ("battery", 0, 100, "percent"),
+}
+TITLES = {"temperature_c": "temperature", "co2": "carbon dioxide", "moisture_pct": "moisture"}
+
+
+@dataclass
+class Part:
+    """A device in the making.
+
+    Attributes:
+        noun: what it is, as people say.
+        title: its own name, or "".
+        number: which of its kind it is in the box, from 1.
+        entry: its model or kind.
+    """
+
+    noun: str
+    title: str = ""
+    number: int = 1
+    entry: dict[str, Any] = field(default_factory=lambda: {"kind": "sensor"})
+    properties: dict[str, Any] = field(default_factory=dict)
+    actions: dict[str, Any] = field(default_factory=dict)
+    at: dict[str, Any] = field(default_factory=dict)
+
+    def bind(self, name: str, at: Mapping[str, Any], *features: Feature) -> None:
+        """Say where a property of the model is; the features are taken with it."""
+        self.at[name] = dict(at)
+        for feature in features:
+            feature.take()
+
+    def own(
+        self, name: str, schema: Mapping[str, Any], at: Mapping[str, Any], feature: Feature, sensor: str = ""
+    ) -> None:
+        """Take a property that the model does not have; it is named after its sensor if another has its name."""
+        if name in self.at:
+            name = plain_name(f"{sensor} {name}")
+        base, number = name, 2
+        while name in self.at:
+            name, number = f"{base}_{number}", number + 1
+        is_titled = schema["type"] == "boolean" or name in TITLES
+        title = {"title": TITLES.get(name, name.replace("_", " "))} if is_titled else {}
+        self.properties[name] = dict(schema) | title
+        self.bind(name, at, feature)
+
+    def color_temp(self, low: int, high: int, unit: str, at: Mapping[str, Any], feature: Feature) -> None:
+        """Take the color temperature of a light, with the action that sets it."""
+        schema = {"type": "integer", "minimum": low, "maximum": high, "unit": unit}
+        title = {"title": "color temperature"}
+        self.properties["color_temp"] = schema | title
+        writes = {"on": True, "color_temp": "$color_temp"}
+        self.actions["color_temp"] = title | {"input": {"color_temp": schema}, "writes": writes}
+        self.bind("color_temp", at, feature)
+
+    def site_entry(self, driver: str) -> dict[str, Any]:
+        """Return the device as the site file has it."""
+        rest = {"properties": self.properties, "actions": self.actions, "at": self.at}
+        return self.entry | {"driver": driver} | {key: value for key, value in rest.items() if value}
+
+
+def boolean_schema(when_true: str = "on", when_false: str = "off") -> dict[str, Any]:
+    """Return the schema of a truth that is only read."""
+    return {"type": "boolean", "labels": {True: when_true, False: when_false}}
+
+
+def number_schema(name: str, unit: str = "") -> tuple[str, dict[str, Any]]:
+    """Return name and schema of a number that is only read, from what others call it and their unit."""
+    known = NUMBERS.get(name.lower())
+    own, low, high, usual = known or (plain_name(name), -WIDEST, WIDEST, "")
+    schema: dict[str, Any] = {"type": "number", "minimum": low, "maximum": high}
+    return own, schema | ({"unit": unit or usual} if unit or usual else {})
+
+
+def add_parts(made: Imported, title: str, driver: str, outputs: Sequence[Part], sensors: Part) -> None:
+    """Take the outputs of a box as devices, and its sensors: with the only output, or as one more device."""
+    if len(outputs) == 1:
+        (output,) = outputs
+        for name, at in sensors.at.items():
+            taken = plain_name(f"sensor {name}") if name in output.at else name
+            output.at[taken], output.properties[taken] = at, sensors.properties[name]
+    for output in outputs:
+        alone = len(outputs) == 1 or (title.lower().endswith(output.noun) and output.number == 1)
+        is_counted = sum(other.noun == output.noun for other in outputs) > 1
+        part = "" if alone or output.title else output.noun + (f" {output.number}" if is_counted else "")
+        made.add(output.title or title, output.noun, output.site_entry(driver), part)
+    if sensors.at and len(outputs) != 1:
+        made.add(title, "sensor", sensors.site_entry(driver), "sensors" if outputs else "")
+
+
+def driver_of(made: Imported, stem: str, settings: dict[str, Any]) -> str:
+    """Return the name of the driver with these settings; one that is not there yet is made."""
+    for name, known in made.drivers.items():
+        if known == settings:
+            return name
+    name = stem if stem not in made.drivers else f"{stem}_{len(made.drivers) + 1}"
+    made.drivers[name] = settings
+    return name
