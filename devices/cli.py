@@ -239,8 +239,8 @@ def import_site(
     ],
     out: Annotated[Path, typer.Option(help="The site file to write; one that is there stays.")],
     host: Annotated[
-        str, typer.Option(help="The MQTT broker of zigbee2mqtt or Tasmota, Home Assistant, or the Modbus server.")
-        typer.Option(help="The MQTT broker that zigbee2mqtt or Tasmota uses, Home Assistant, or the Modbus server."),
+        str,
+        typer.Option(help="The MQTT broker of zigbee2mqtt or Tasmota, Home Assistant, or the Modbus server."),
     ] = "127.0.0.1",
 ) -> None:
     """Make a site file of what others know of devices; look it through before you use it."""
