@@ -261,7 +261,7 @@ def _write_site(out: Path, imported: Any) -> None:
         raise UsageError(f"{out} is there already", hint="give another name") from error
     except OSError as error:
         raise UnavailableError(f"cannot write {out}: {error.strerror}") from error
-    for one in [*imported.left_out, *imported.left_out_features]:
+    for one in imported.left_out:
         warn(f"left out: {one}")
     for note in imported.notes:
         warn(note)

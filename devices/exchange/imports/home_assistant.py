@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from devices.errors import UsageError
@@ -92,12 +92,25 @@ class _Home:
             boxes.setdefault(str(self._entities.get(entity, {}).get("device_id") or entity), []).append(entity)
         for device, entities in boxes.items():
             self._take_box(self._devices.get(device, {}), entities)
-        for area in self._areas:
-            self._made.offer("Home Assistant", f"area {area['name']}")
+        used = {entry.get("area") for entry in self._made.devices.values()}
+        for row in self._areas:
+            feature, name = self._made.offer("Home Assistant", f"area {row['name']}"), plain_name(row["name"])
+            if name in used and name not in self._made.areas:
+                self._made.areas[name] = {"title": name.replace("_", " ")}
+                feature.take()
+            else:
+                feature.leave("no device that the site has stands in it")
         return self._made
 
-    def _take_box(self, device: Mapping[str, Any], entities: Iterable[str]) -> None:
-        outputs, sensors, title = list[Part](), Part("sensor"), ""
+    def _area_of(self, device: Mapping[str, Any], entities: Sequence[str]) -> str:
+        """Return the area of a device; an entity may be in another than its device, and then the first one's counts."""
+        rows = [*(self._entities.get(entity, {}) for entity in entities), device]
+        wanted = next((row["area_id"] for row in rows if row.get("area_id")), None)
+        names = {str(row.get("area_id", row.get("id", row["name"]))): plain_name(row["name"]) for row in self._areas}
+        return names.get(str(wanted), "")
+
+    def _take_box(self, device: Mapping[str, Any], entities: Sequence[str]) -> None:
+        outputs, sensors, title, known = list[Part](), Part("sensor"), "", set(self._made.devices)
         for entity in entities:
             name = str(self._states[entity]["attributes"].get("friendly_name") or entity.partition(".")[2])
             feature = self._made.offer(name, entity)
@@ -110,6 +123,9 @@ class _Home:
             elif part := _Entity(self._made, entity, self._states[entity], name, feature).take(sensors):
                 outputs.append(part)
         add_parts(self._made, title, self._driver, outputs, sensors)
+        if area := self._area_of(device, entities):
+            for name in self._made.devices.keys() - known:
+                self._made.devices[name]["area"] = area
 
 
 class _Entity:

@@ -81,6 +81,7 @@ class Imported:
 
     devices: dict[str, Any] = field(default_factory=dict)
     drivers: dict[str, Any] = field(default_factory=dict)
+    areas: dict[str, Any] = field(default_factory=dict)
     features: list[Feature] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -142,7 +143,8 @@ class Imported:
         yaml = YAML(typ="rt", pure=True)
         yaml.width = 200
         root = {"schema": "site/v1", "name": plain_name(name), "title": name.replace("_", " ")}
-        yaml.dump(root | {"drivers": self.drivers, "devices": _laid_out(self.devices)}, text)
+        areas = {"areas": _laid_out(self.areas)} if self.areas else {}
+        yaml.dump(root | {"drivers": self.drivers} | areas | {"devices": _laid_out(self.devices)}, text)
         return text.getvalue()
 
 

@@ -125,9 +125,9 @@ def test_names_and_values_of_other_sources_are_no_orders_either(
     made = import_file(tmp_path / "found.json")
     (tmp_path / "site.yaml").write_text(made.site_file("it"), "utf-8")
     site = load_site(tmp_path / "site.yaml")
-    prompt = system_text(site.title, tools_of(site)) + user_message("is it on?", World(site).snapshot(), "12:00").text
+    prompt = system_text(site, tools_of(site)) + user_message("is it on?", World(site).snapshot(), "12:00").text
     assert not any(line in prompt for line in attack.splitlines())
-    assert all(line.isprintable() for line in [*made.left_out_features, *made.notes])
+    assert all(line.isprintable() for line in [*made.left_out, *made.notes])
 
 
 class Talking(SimulatedDriver):

@@ -63,6 +63,19 @@ def test_devices_are_what_people_call_them(tmp_path: Path) -> None:
     assert site.drivers["home_assistant"] == {"type": "http", "url": "http://192.0.2.8:8123", "auth": auth}
 
 
+def test_areas_of_the_registries_are_areas_of_the_site(tmp_path: Path) -> None:
+    site = site_of(tmp_path)
+    assert list(site.areas) == ["kitchen", "hall"]
+    placed = {name: device.area for name, device in site.devices.items() if device.area}
+    assert placed["coffee_machine"] == "kitchen" and "hall" in placed.values()
+    empty = BODY | {"areas": [*BODY["areas"], {"area_id": "attic", "name": "Attic"}]}
+    (tmp_path / "more.json").write_text(json.dumps(empty), encoding="utf-8")
+    assert (
+        "area Attic of Home Assistant: no device that the site has stands in it"
+        in import_file(tmp_path / "more.json").left_out
+    )
+
+
 def test_the_states_alone_are_a_site_too(tmp_path: Path) -> None:
     file = tmp_path / "states.json"
     file.write_text(json.dumps(BODY["states"]), encoding="utf-8")

@@ -80,7 +80,7 @@ def test_every_value_is_taken_or_left_out_by_name(path: Path, tmp_path: Path) ->
         imported.counts
         == f"{len(imported.devices)} devices; {count} features: {len(taken)} taken, {len(left)} left out"
     )
-    assert all(any(line.startswith(f"{name} of ") for line in imported.left_out_features) for name in left)
+    assert all(any(line.startswith(f"{name} of ") for line in imported.left_out) for name in left)
     site = site_of(imported, tmp_path)
     assert sum(len(device.at) for device in site.devices.values()) <= len(taken)
 
