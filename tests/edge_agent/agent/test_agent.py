@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from devices.simulation.world import World
-from devices.site.site import load_site
+from devices.site.site import Site, load_site
 from devices.site.tools import ToolCall
 from edge_agent.agent.agent import NO_ANSWER, NOT_SURE, Agent, TurnLimits, TurnResult
 from edge_agent.agent.session import action_lines
@@ -16,6 +16,7 @@ from edge_agent.agent.simulation import Simulation
 from edge_agent.engine.engine import Completion, ContextFull, Limits, Request, StopReason
 from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.messages import Message, body_of
+from tests.home_with_areas import home_with_areas
 
 SITE = load_site("home")
 
@@ -47,9 +48,9 @@ def play(agent: Agent, ask: str, *replies: str, overruled: int = 0) -> tuple[Tur
         return stop.value, requests
 
 
-def make(limits: TurnLimits | None = None) -> tuple[Agent, World]:
-    world = World(SITE)
-    simulation = Simulation(SITE, load_template("chatml"), limits or TurnLimits())
+def make(limits: TurnLimits | None = None, site: Site = SITE) -> tuple[Agent, World]:
+    world = World(site)
+    simulation = Simulation(site, load_template("chatml"), limits or TurnLimits())
     return simulation.agent(world), world
 
 
@@ -211,7 +212,7 @@ def test_a_request_that_alone_is_too_long_is_said_so() -> None:
 
 
 def test_a_call_for_an_area_is_a_command_a_device_each_with_its_own_read_back() -> None:
-    agent, world = make()
+    agent, world = make(site=home_with_areas())
     for name in ("kitchen_light", "bedroom_lamp", "porch_light"):
         world.state[name]["on"] = True
     world.stuck.add("bedroom_lamp")
@@ -227,7 +228,7 @@ def test_a_call_for_an_area_is_a_command_a_device_each_with_its_own_read_back() 
 
 
 def test_actions_that_are_alike_are_one_line_and_one_sentence() -> None:
-    agent, _ = make()
+    agent, _ = make(site=home_with_areas())
     result, requests = play(agent, "lights on", calls(("light_on", {"area": "everywhere"})), answer("Done."))
     assert action_lines(result.actions) == ["  kitchen_light, bedroom_lamp, porch_light on: done"]
     assert result.answer == "The kitchen light, bedroom lamp and porch light are on."
@@ -235,7 +236,7 @@ def test_actions_that_are_alike_are_one_line_and_one_sentence() -> None:
 
 
 def test_a_call_that_leaves_no_device_moves_nothing() -> None:
-    agent, world = make()
+    agent, world = make(site=home_with_areas())
     before = world.snapshot()
     none = ("light_on", {"area": "kitchen", "except": ["kitchen_light"]})
     result, requests = play(agent, "?", calls(none), answer("Nothing to do."))

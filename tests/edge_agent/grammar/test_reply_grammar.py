@@ -15,7 +15,6 @@ from llguidance.hf import from_tokenizer
 
 from devices.errors import UnavailableError, UsageError
 from devices.site.schema import DataSchema
-from devices.site.site import load_site
 from devices.site.tools import Tool, ToolCall, tools_of
 from edge_agent.engine.llama_cpp_vocabulary import GrammarVocabulary, TokenTable
 from edge_agent.grammar.grammar import Grammar
@@ -25,6 +24,7 @@ from edge_agent.wire.markers import MARKERS
 from edge_agent.wire.messages import Message, body_of, facts_of
 from edge_agent.wire.parsing import Answer, ToolCalls, parse_reply
 from finetune.pretraining.starter_model import train_tokenizer
+from tests.home_with_areas import home_with_areas
 from tests.made_vocabularies import NAMES
 from tests.tiny_base import TINY_VOCABULARY, tiny_texts
 from tests.vocabularies import Find, open_vocabulary
@@ -33,7 +33,7 @@ LEVEL = DataSchema(type="number", minimum=-5, maximum=28.5)
 MODE = DataSchema(type="string", enum=("eco", "full power", "hé"))
 MODE = MODE.model_copy(update={"enum": ("eco", "full power", 'say "hé"')})  # more than a site file may have
 TOOLS = [
-    *tools_of(load_site("home")),
+    *tools_of(home_with_areas()),
     Tool(
         "heater_set",
         "set",

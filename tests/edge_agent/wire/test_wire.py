@@ -15,6 +15,7 @@ from edge_agent.wire.contract import contract_of, require_contract
 from edge_agent.wire.messages import Message, defuse, result_message, user_message
 from edge_agent.wire.parsing import Answer, ToolCalls, Unusable, parse_reply
 from edge_agent.wire.spelling import SiteWords
+from tests.home_with_areas import home_with_areas
 
 CONTRACT = contract_of(load_site("home"), load_template("chatml"))
 TEMPLATE = CONTRACT.template
@@ -122,14 +123,15 @@ def test_calls_and_answers() -> None:
 
 def test_a_site_with_areas_is_written_area_by_area_and_names_each_device_once() -> None:
     """Which device a tool takes can be told from the prompt: by its kind, a property, or its name."""
-    site = load_site("home")
-    text = user_message("hi", World(site).snapshot(), "08:00", CONTRACT.words).text
+    site = home_with_areas()
+    contract = contract_of(site, load_template("chatml"))
+    text = user_message("hi", World(site).snapshot(), "08:00", contract.words).text
     assert "\nin hall\n climate hall_thermostat: target_c=20 temperature_c=18.5\n" in text
     assert "\nin kitchen\n light kitchen_light: on=false brightness=0\nin bedroom\n" in text
     for name in site.devices:
         assert len(re.findall(rf"\b{name}\b", text)) == 1
-    assert " light_on, light_off(device: any light | area)" in CONTRACT.system_text
-    assert " light_brightness(device: any light with brightness | area, brightness" in CONTRACT.system_text
+    assert " light_on, light_off(device: any light | area)" in contract.system_text
+    assert " light_brightness(device: any light with brightness | area, brightness" in contract.system_text
     alike = {name: dict(values) for name, values in World(site).snapshot().items()}
     alike["garden_soil"], alike["rain_tank"] = {}, {}
-    assert "\n garden_soil, rain_tank: unavailable\n" in user_message("hi", alike, "08:00", CONTRACT.words).text
+    assert "\n garden_soil, rain_tank: unavailable\n" in user_message("hi", alike, "08:00", contract.words).text
