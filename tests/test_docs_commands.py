@@ -123,7 +123,15 @@ def background(words: list[str], folder: Path) -> Iterator[None]:
     """Have a command run from its first line on; end it by Ctrl-C."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     python = [sys.executable, "-m", "edgewright"]
-    process = subprocess.Popen([*python, *words], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*python, *words],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        # tests that were started in the background ignore Ctrl-C, and their children would, too
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         assert process.stdout and process.stdout.readline(), f"{words}: {process.wait()}"
         yield
