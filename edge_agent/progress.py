@@ -11,6 +11,7 @@ from typing import TextIO
 
 BAR_EVERY_S, LINE_EVERY_S = 0.1, 10.0
 BAR_COLUMNS = 24
+QUICK_S = 2.0  # work that is over sooner, and of which nothing was shown, needs no line at its end
 UNITS_BEFORE_ESTIMATE = 3  # the first ones also pay for memory and caches
 ERASE_LINE = "\r\x1b[K"
 
@@ -31,6 +32,7 @@ class ProgressBar:
     def start(self, done: int = 0) -> None:
         """Begin a piece of work, of which so much is done already; the next begins by itself when one ends."""
         self._first = self._last = done
+        self._is_shown = False
         self._started_s = self._shown_s = time.monotonic()
 
     def note(self, line: str) -> None:
@@ -46,7 +48,10 @@ class ProgressBar:
         self._last = done
         if not (done == total or is_due or is_first_estimate):
             return
-        self._shown_s = now
+        if done == total and now - self._started_s < QUICK_S and not self._is_shown:
+            self.start()
+            return
+        self._shown_s, self._is_shown = now, True
         if done == total:
             text += f", {duration_text(now - self._started_s)}"
         elif more:

@@ -84,11 +84,15 @@ def test_work_that_ends_early_leaves_the_terminal_s_line(clock: Clock) -> None:
     assert stream.getvalue().endswith("to go\n")
 
 
-def test_bytes_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("seconds", "said"), [(1.0, "model.gguf: 100% of 3.0 MB, 3 s\n"), (0.1, "")])
+def test_bytes_are_counted_and_what_is_quick_says_nothing(
+    clock: Clock, capsys: pytest.CaptureFixture[str], seconds: float, said: str
+) -> None:
     with byte_progress_bar("model.gguf", 3_000_000) as add:
         for _ in range(3):
+            clock.now += seconds
             add(1_000_000)
-    assert capsys.readouterr().err == "model.gguf: 100% of 3.0 MB, 0 s\n"
+    assert capsys.readouterr().err == said
 
 
 def test_durations_have_a_person_s_unit() -> None:
