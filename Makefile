@@ -17,11 +17,11 @@ setup:
 	"$$python" scripts/setup.py
 
 demo: setup
-	@echo "demo: data, training, export, flash, run and evaluation; 10 to 13 minutes on 2 cores"
+	@echo "demo: data, training, export, flash, run and evaluation; 15 to 30 minutes on 2 cores"
 	@.venv/bin/edgewright demo
 
 test: setup
-	@echo "test: the fast tests; about 9 minutes on 2 cores"
+	@echo "test: the fast tests; about 12 minutes on 2 cores"
 	@$(IN_VENV) pytest -n 2 --dist loadfile
 
 test-slow: setup
