@@ -215,17 +215,12 @@ class Broker:
                 return verdict
             if action.is_call:
                 return self._ask(device, action, work)
-            before = self._readings.values(device.name)
+            before, why = self._readings.values_or_why(device.name)
             work.trace.seen |= {f"{device.name}.{name}": value for name, value in before.items()}
             if not before:
-                return self._silent(device, work)
+                text = work.trace.failed("answer", f"the {device.title} {f'is {why}' if why else 'does not answer'}")
+                return "failed", sentence(text), {"reason": why or "no answer"}
             return self._act(device, action, work, before)
-
-    def _silent(self, device: Device, work: Work) -> Verdict:
-        """Return that nothing can be read of a device, and why."""
-        why = self._readings.why_none(device.name)
-        text = work.trace.failed("answer", f"the {device.title} {f'is {why}' if why else 'does not answer'}")
-        return "failed", sentence(text), {"reason": why or "no answer"}
 
     def _is_granted(self, device: Device, action: Action, work: Work) -> bool:
         """Ask the person, with nothing reserved: how long that takes is nobody else's concern."""
@@ -241,12 +236,9 @@ class Broker:
         owes = {"ends": {"writes": action.ends.writes, "due_s": due_s}} if action.ends else {}
         with self._ledger.at_work(work.number):
             self._ledger.note("STARTED", {"effect": effect} | owes | trace.body(), work.number)
-            if (
-                self._policy.is_overtaken(action, work) or self._clock() >= due_s
-            ):  # a slow disk, and a stop or the end came
-                reason = (
-                    STOPPED if self._policy.is_overtaken(action, work) else "its time was over before it could start"
-                )
+            is_stopped = self._policy.is_overtaken(action, work)
+            if is_stopped or self._clock() >= due_s:  # a slow disk, and a stop or the end came
+                reason = STOPPED if is_stopped else "its time was over before it could start"
                 return "failed", f"I did not do that, because {reason}.", {"reason": reason}
             try:
                 self.driver.write(device.name, effect)
@@ -258,9 +250,9 @@ class Broker:
                 except DeviceUnavailable as error:
                     trace.heard = plain_text(str(error))
         is_given_up = partial(self._policy.is_overtaken, action, work)
-        seen = self._readings.settled(device.name, effect, action.tolerance, action.settle_s, is_given_up)
+        seen, why = self._readings.settled(device.name, effect, action.tolerance, action.settle_s, is_given_up)
         if not effect.keys() <= seen.keys():
-            if why := self._readings.why_none(device.name):
+            if why:
                 return "failed", f"I cannot do that, because the {device.title} is {why}.", {"reason": why}
             return "unknown", f"I do not know whether the {device.title} changed.", {"reason": "no answer"}
         if is_so(seen, effect, action.tolerance):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from devices.driver import DeviceUnavailable, Driver, Reading
 from devices.site.action import Action, Requirement, is_so
@@ -23,18 +23,26 @@ class Readings:
 
     def values(self, device: str, max_age_s: float | None = None) -> dict[str, Value]:
         """Return a device's good values, of any age or fresh ones only; none if it does not answer."""
-        return {name: reading.value for name, reading in self.good(device, max_age_s).items()}
+        return _values_of(self.good(device, max_age_s))
+
+    def values_or_why(self, device: str) -> tuple[dict[str, Value], str]:
+        """Return a device's good values, and what keeps one that answers from having some, as what it is, or ""."""
+        read = self._read(device)
+        return _values_of(self._good(device, read)), _why_of(read)
 
     def good(self, device: str, max_age_s: float | None = None) -> dict[str, Reading]:
         """Return a device's good readings, of any age, or fresh ones of what does not move.
 
         Text that is no word of its schema is left out, whatever a driver says of it: the model sees these values.
         """
+        return self._good(device, self._read(device), max_age_s)
+
+    def _good(self, device: str, read: Mapping[str, Reading], max_age_s: float | None = None) -> dict[str, Reading]:
         known = self._site.devices.get(device)  # a device may have left the site, and still owe an ending
         schemas = known.properties if known else {}
         return {
             name: reading
-            for name, reading in self._read(device).items()
+            for name, reading in read.items()
             if reading.quality == "good"
             and (max_age_s is None or (self._is_fresh(reading, max_age_s) and not reading.moving_s))
             and (
@@ -42,10 +50,6 @@ class Readings:
                 or (name in schemas and not schemas[name].reading_problem(reading.value))
             )
         }
-
-    def why_none(self, device: str) -> str:
-        """Return what keeps a device that answers from having values, as what it is, or ""."""
-        return next((reading.why for reading in self._read(device).values() if reading.why), "")
 
     def age_s(self, reading: Reading) -> float:
         """Return how old a reading is; infinite where nobody knows since when it is so."""
@@ -58,23 +62,24 @@ class Readings:
         tolerance: float,
         settle_s: float,
         is_given_up: Callable[[], bool],
-    ) -> dict[str, Value]:
-        """Return a device's values when they are as the goal says, when its time to get there is over, or given up.
+    ) -> tuple[dict[str, Value], str]:
+        """Return `values_or_why` when they are as the goal says, when its time to get there is over, or given up.
 
         A device that tells whether it moves is waited for while it does, as long as it says that it may take; where it
         passes by is not where it is.
         """
         waited_s, limit_s = 0.0, settle_s
         while True:
-            found = self.good(device)
-            seen = {name: reading.value for name, reading in found.items()}
+            read = self._read(device)
+            found = self._good(device, read)
+            seen = _values_of(found)
             moving = [time_s for name in goal if name in found and (time_s := found[name].moving_s) is not None]
             if moving:
                 limit_s = max(limit_s, START_S + max(moving))
             is_there = is_so(seen, goal, tolerance) and not any(moving)
             is_still = bool(moving) and not any(moving) and waited_s > max(START_S, settle_s)
             if is_there or is_still or waited_s > limit_s - SETTLE_STEP_S / 2 or is_given_up():
-                return seen
+                return seen, _why_of(read)
             self._pause(SETTLE_STEP_S)
             waited_s += SETTLE_STEP_S
 
@@ -85,7 +90,7 @@ class Readings:
             return {}
 
     def _is_fresh(self, reading: Reading, max_age_s: float) -> bool:
-        return 0 <= self._clock() - reading.time_s <= max_age_s
+        return 0 <= self.age_s(reading) <= max_age_s
 
     def interlock_problem(self, requirement: Requirement, seen: dict[str, Value]) -> str:
         """Return why an interlock does not let the action start, or ""; what was read goes into `seen`."""
@@ -123,3 +128,11 @@ class Readings:
         if device.properties[key].reading_problem(reading.value):
             return None, f"the reading of the {device.title} is not plausible"
         return reading.value, ""
+
+
+def _values_of(readings: Mapping[str, Reading]) -> dict[str, Value]:
+    return {name: reading.value for name, reading in readings.items()}
+
+
+def _why_of(readings: Mapping[str, Reading]) -> str:
+    return next((reading.why for reading in readings.values() if reading.why), "")

@@ -83,7 +83,8 @@ class SafeState:
         stops, safe = self.stops, _safe_actions(device).values()
         effect = {name: value for action in safe for name, value in action.effect({}).items()}
         tolerance, settle_s = max(action.tolerance for action in safe), max(action.settle_s for action in safe)
-        return self._readings.settled(device.name, effect, tolerance, settle_s, lambda: self.stops != stops)
+        seen, _ = self._readings.settled(device.name, effect, tolerance, settle_s, lambda: self.stops != stops)
+        return seen
 
     def _note_stop(self, device: Device, name: str, action: Action, seen: dict[str, Value]) -> str:
         effect = action.effect({})

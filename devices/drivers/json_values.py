@@ -100,9 +100,8 @@ class JsonValue(Strict):
         Raises:
             ValueError: the answer has no such key, or another type of value there.
         """
-        if not self.is_in(answer):
+        if (raw := _at(answer, self.key)) is _NOTHING:
             raise ValueError(f"the answer has no {self.key}")
-        raw = self.find(answer)
         if raw is None and self.when_null is not None:
             return self.when_null
         if schema.type == "boolean":

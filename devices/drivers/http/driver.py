@@ -291,8 +291,7 @@ class HttpDriver:
         """
         auth = self._settings.auth
         try:
-            with self._opener.open(request, timeout=self._settings.timeout_s) as answer:
-                return bytes(answer.read(MAX_ANSWER_BYTES + 1))
+            return self._opened(request)
         except urllib.error.HTTPError as error:
             challenges = error.headers.get_all("WWW-Authenticate") or []
             if error.code != UNAUTHORIZED or auth is None or auth.scheme != "digest" or not challenges:
@@ -303,6 +302,9 @@ class HttpDriver:
                 request.add_header("Authorization", authorization(challenges, *asked))
             except ValueError as problem:
                 raise DeviceUnavailable(f"{device}: {self._settings.url}: {problem}") from error
+        return self._opened(request)
+
+    def _opened(self, request: urllib.request.Request) -> bytes:
         with self._opener.open(request, timeout=self._settings.timeout_s) as answer:
             return bytes(answer.read(MAX_ANSWER_BYTES + 1))
 

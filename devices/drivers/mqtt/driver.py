@@ -27,7 +27,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from devices.driver import Binding, DeviceUnavailable, DriverType, Reading, read_secret, reading_of
-from devices.drivers.json_values import JsonValue, put
+from devices.drivers.json_values import JsonValue, path_of, put
 from devices.site.action import is_so
 from devices.site.describe import plain_text
 from devices.site.schema import DataSchema, Value
@@ -102,7 +102,7 @@ def route_of(place: MqttPlace, settings: MqttSettings) -> Route:
     value = place.model_copy(update={"words": place.words or ON_OFF})
     if settings.profile == "zigbee2mqtt":
         topic = f"{settings.base}/{place.topic}"
-        asked = json.dumps({place.key.split(".")[0]: ""})
+        asked = json.dumps({(path_of(place.key) or [""])[0]: ""})
         get = f"{topic}/get" if place.is_asked else ""
         return Route(topic, get, asked, f"{topic}/set", place.set_key or place.key, value, place.is_asked)
     name = place.topic
@@ -186,17 +186,13 @@ class MqttDriver:
 
     def _wait_until_shown(self, device: str, name: str, value: Value, since: int, deadline_s: float) -> None:
         route, schema = self._routes[device][name], self._bindings[device].device.properties[name]
+
+        def is_shown() -> bool:
+            return any(_shows(route, one.body, schema, value) for one in self._since(route, since))
+
         with self._news:
-            while True:
-                news = [one for one in self._messages.get(route.state, []) if one.number > since]
-                news = [one for one in news if route.value.is_in(one.body)]
-                if any(_shows(route, one.body, schema, value) for one in news):
-                    return
-                left_s = deadline_s - time.monotonic()
-                if left_s <= 0 or not self._news.wait(left_s):
-                    if news:
-                        return
-                    raise self._no_answer(device, route, since)
+            if not self._news.wait_for(is_shown, deadline_s - time.monotonic()) and not self._since(route, since):
+                raise self._no_answer(device, route, since)
 
     def _payloads(self, device: str, values: dict[str, Value]) -> dict[str, tuple[str, Route]]:
         bodies: dict[str, tuple[dict[str, Any], Route]] = {}
@@ -220,15 +216,16 @@ class MqttDriver:
 
     def _wait(self, device: str, route: Route, since: int) -> _Message:
         """Return the first message on a route's topic that has its key and came after message number `since`."""
-        deadline = time.monotonic() + self._settings.timeout_s
         with self._news:
-            while True:
-                for message in self._messages.get(route.state, []):
-                    if message.number > since and route.value.is_in(message.body):
-                        return message
-                left_s = deadline - time.monotonic()
-                if left_s <= 0 or not self._news.wait(left_s):
-                    raise self._no_answer(device, route, since)
+            if not (news := self._news.wait_for(lambda: self._since(route, since), self._settings.timeout_s)):
+                raise self._no_answer(device, route, since)
+            return news[0]
+
+    def _since(self, route: Route, number: int) -> list[_Message]:
+        """Return the messages on a route's topic that have its key and came after a message."""
+        return [
+            one for one in self._messages.get(route.state, []) if one.number > number and route.value.is_in(one.body)
+        ]
 
     def _no_answer(self, device: str, route: Route, since: int) -> DeviceUnavailable:
         within = f"within {self._settings.timeout_s:g} s of asking"
@@ -241,25 +238,17 @@ class MqttDriver:
     def _last(self, route: Route) -> _Message | None:
         """Return the last message with a route's key, None if there is none; after connecting waits for one once."""
         with self._news:
-            while True:
-                for message in reversed(self._messages.get(route.state, [])):
-                    if route.value.is_in(message.body):
-                        return message
-                left_s = self._first_news_s - time.monotonic()
-                if left_s <= 0 or not self._news.wait(left_s):
-                    return None
+            known = self._news.wait_for(lambda: self._since(route, -1), self._first_news_s - time.monotonic())
+            return known[-1] if known else None
 
     def _connected(self, device: str) -> Any:
         with self._connecting:
             if self._client is None:
                 self._client = self._connect(device)
             client = self._client
-        deadline = time.monotonic() + self._settings.timeout_s
         with self._news:
-            while not self._is_ready:
-                left_s = deadline - time.monotonic()
-                if left_s <= 0 or not self._news.wait(left_s):
-                    raise DeviceUnavailable(f"{device}: no connection to {self._where()}")
+            if not self._news.wait_for(lambda: self._is_ready, self._settings.timeout_s):
+                raise DeviceUnavailable(f"{device}: no connection to {self._where()}")
         return client
 
     def _connect(self, device: str) -> Any:

@@ -156,6 +156,16 @@ def test_stuck_device_failed_and_silent_one_never_started() -> None:
     assert events_of(broker) == ["PROPOSED", "STARTED", "FAILED", "PROPOSED", "FAILED"]
 
 
+def test_a_silent_device_is_waited_for_twice_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once to find out whether it is so already, and once before it is written; why it has no values is known then."""
+    broker, world, driver = make_broker()
+    world.broken.add("porch_light")
+    asked: list[str] = []
+    monkeypatch.setattr(driver, "read", lambda device: (asked.append(device), SimulatedDriver.read(driver, device))[1])
+    assert broker.execute(Command("porch_light", "on", {})).result["reason"] == "no answer"
+    assert asked == ["porch_light"] * 2
+
+
 def test_link_lost_after_the_write_is_unknown() -> None:
     broker, _, driver = make_broker()
     driver.loses_link_after_write = True
