@@ -9,7 +9,20 @@ from typing import Any
 from pydantic import Field
 
 from devices.drivers.json_values import Scalar, text_of
-from devices.exchange.imports.imported import TWICE, UNITS, Feature, Foreign, is_plain, part_name
+from devices.exchange.imports.imported import (
+    FREE_TEXT,
+    NO_WORDS,
+    ONLY_WRITTEN,
+    TWICE,
+    UNITS,
+    WIDEST,
+    Feature,
+    Foreign,
+    boolean_schema,
+    is_plain,
+    part_name,
+    words_of,
+)
 from devices.site.schema import is_multiple
 from devices.site.site import load_models
 
@@ -17,7 +30,6 @@ STATE, SET, GET = 1, 2, 4  # bits of zigbee2mqtt's `access`
 RANGES = {"percent": (0.0, 100.0), "degrees": (-60.0, 150.0)}  # of such a number, by unit
 RANGE = ("minimum", "maximum", "step")
 NO_KEY = "it has no property in the state"
-WIDEST = 100000.0  # of a number without limits that is only read
 
 
 class Expose(Foreign):
@@ -142,9 +154,9 @@ class Draft:
 
     def be_words(self, model: str, name: str, part: Part, action: str) -> bool:
         """As `be`, for one of several words: those of the device."""
-        words, values = words_of(part.expose)
+        words, values = words_of(part.expose.values)
         if not is_plain({"type": "string", "enum": words}):
-            part.feature.leave("its values are no words that a site can have")
+            part.feature.leave(NO_WORDS)
             return False
         if not self.be(model, name, part, values=values):
             return False
@@ -170,7 +182,7 @@ class Draft:
             part.feature.leave(TWICE)
         else:
             title = name.replace("_", " ")
-            values = words_of(expose)[1] if expose.type == "enum" else {}
+            values = words_of(expose.values)[1] if expose.type == "enum" else {}
             self.own[name] = {**schema, "title": title} if schema["type"] == "boolean" else schema
             self._bind(name, part, values=values, words=pair_of(expose) if expose.type == "binary" else None)
             if is_set:
@@ -194,20 +206,18 @@ def setters(name: str, title: str, schema: dict[str, Any], risk: str = "confirm"
 def _schema_of(expose: Expose) -> dict[str, Any] | str:
     """Return the schema of a property, or why it cannot be one."""
     if expose.access & SET and not expose.access & STATE:
-        return "it can only be written, so that nobody knows whether it was done"
+        return ONLY_WRITTEN
     if not expose.key:
         return NO_KEY
     if expose.type == "binary":
         pair = pair_of(expose)
         has_words = all(isinstance(word, Scalar) for word in pair) and text_of(pair[0]) != text_of(pair[1])
-        return (
-            {"type": "boolean", "labels": {True: "on", False: "off"}} if has_words else "its two values are not known"
-        )
+        return boolean_schema() if has_words else "its two values are not known"
     if expose.type == "enum":
-        schema: dict[str, Any] = {"type": "string", "enum": words_of(expose)[0]}
-        return schema if is_plain(schema) else "its values are no words that a site can have"
+        schema: dict[str, Any] = {"type": "string", "enum": words_of(expose.values)[0]}
+        return schema if is_plain(schema) else NO_WORDS
     if expose.type != "numeric":
-        return {"text": "free text", "list": "a list", "composite": "several values in one"}.get(
+        return {"text": FREE_TEXT, "list": "a list", "composite": "several values in one"}.get(
             expose.type, f"of the type {expose.type}"
         )
     return _number_schema(expose)
@@ -241,12 +251,6 @@ def unit_of(expose: Expose) -> str:
     """Return a unit in words; none that a site cannot have."""
     unit = UNITS.get(expose.unit or "", expose.unit or "")
     return unit if is_plain({"type": "boolean", "unit": unit}) else ""
-
-
-def words_of(expose: Expose) -> tuple[list[str], dict[str, Any]]:
-    """Return the words of an enum, and what the device says for those that are no words with it."""
-    words = [str(value) for value in expose.values]
-    return words, {word: value for word, value in zip(words, expose.values, strict=True) if not isinstance(value, str)}
 
 
 def pair_of(expose: Expose) -> list[Any]:

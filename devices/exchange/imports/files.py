@@ -17,6 +17,14 @@ from devices.exchange.imports.thing_description import import_things
 from devices.exchange.imports.zigbee2mqtt import import_zigbee2mqtt
 
 Importer = Callable[[list[dict[str, Any]], str, str], Imported]
+IMPORTERS: dict[str, Importer] = {  # by a key that each of their entries has
+    "ieee_address": import_zigbee2mqtt,
+    "@context": lambda things, _, source: import_things(things, source),
+    "StatusSTS": import_tasmota,
+    "Shelly.GetStatus": import_shelly,
+    "entity_id": import_home_assistant,
+    "states": import_home_assistant,
+}
 
 
 def import_file(path: Path, host: str = "127.0.0.1") -> Imported:
@@ -38,10 +46,6 @@ def import_file(path: Path, host: str = "127.0.0.1") -> Imported:
     except ValueError as error:
         raise UsageError(f"{path} is not JSON: {error}") from error
     entries = found if isinstance(found, list) else [found]
-    if all(isinstance(entry, dict) and "ieee_address" in entry for entry in entries) and entries:
-        return import_zigbee2mqtt(entries, host, str(path))
-    if all(isinstance(entry, dict) and "@context" in entry for entry in entries) and entries:
-        return import_things(entries, str(path))
     if importer := importer_of(entries):
         return importer(entries, host, str(path))
     known = "zigbee2mqtt's list of devices, a Thing Description, nor an answer of Tasmota, Shelly or Home Assistant"
@@ -49,10 +53,8 @@ def import_file(path: Path, host: str = "127.0.0.1") -> Imported:
 
 
 def importer_of(entries: list[Any]) -> Importer | None:
-    """Return what imports such entries, known by their keys; it takes them, the MQTT broker's host and their file."""
-    importers: dict[str, Importer] = {"StatusSTS": import_tasmota, "Shelly.GetStatus": import_shelly}
-    importers |= {"entity_id": import_home_assistant, "states": import_home_assistant}
-    for key, importer in importers.items():
+    """Return what imports such entries; it takes them, the host and their file."""
+    for key, importer in IMPORTERS.items():
         if entries and all(isinstance(entry, dict) and key in entry for entry in entries):
             return importer
     return None

@@ -16,16 +16,25 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from devices.errors import UsageError
-from devices.exchange.imports.imported import Feature, Imported, plain_name
-from devices.exchange.imports.parts import SET_UP, Part, add_parts, boolean_schema, driver_of, number_schema
+from devices.exchange.imports.imported import (
+    FREE_TEXT,
+    NO_PLACE,
+    NO_WORDS,
+    OTHER_COLOR,
+    UNITS,
+    Feature,
+    Imported,
+    boolean_schema,
+    plain_name,
+)
+from devices.exchange.imports.parts import SET_UP, Part, add_parts, driver_of, number_schema
 
 PORT = 8123
 TOKEN_ENV = "HASS_TOKEN"  # noqa: S105 - the name of a variable
 ENTITY = re.compile(r"[a-z0-9_]+\.[a-z0-9_]+")
-UNITS = {
-    "%": "percent", "°C": "degrees", "°F": "degrees Fahrenheit", "lx": "lux", "W": "watts", "kW": "kilowatts",
-    "Wh": "watt hours", "kWh": "kilowatt hours", "V": "volts", "A": "amperes", "Hz": "hertz", "hPa": "hectopascals",
-    "ppm": "ppm", "ppb": "ppb", "µg/m³": "µg/m³", "dB": "decibels", "s": "seconds", "min": "minutes", "m": "meters",
+UNITS_HERE = UNITS | {
+    "kW": "kilowatts", "Wh": "watt hours", "Hz": "hertz", "ppm": "ppm", "ppb": "ppb", "µg/m³": "µg/m³",
+    "°": "",  # of an angle: degrees are of a temperature
 }  # fmt: skip
 CLASSES = {
     "carbon_dioxide": "CarbonDioxide", "volatile_organic_compounds_parts": "TVOC", "pm25": "PM2.5", "energy": "Total",
@@ -64,6 +73,9 @@ class _Home:
         self._entities = {str(row["entity_id"]): row for row in self._rows(body, "entities", "entity_id")}
         self._devices = {str(row["id"]): row for row in self._rows(body, "devices", "id")}
         self._areas = self._rows(body, "areas", "name")
+        self._area_names = {
+            str(row.get("area_id", row.get("id", row["name"]))): plain_name(row["name"]) for row in self._areas
+        }
         self._made = Imported()
         auth = {"scheme": "bearer", "secret_env": TOKEN_ENV}
         settings = {"type": "http", "url": f"http://{host}:{PORT}", "auth": auth}
@@ -106,8 +118,7 @@ class _Home:
         """Return the area of a device; an entity may be in another than its device, and then the first one's counts."""
         rows = [*(self._entities.get(entity, {}) for entity in entities), device]
         wanted = next((row["area_id"] for row in rows if row.get("area_id")), None)
-        names = {str(row.get("area_id", row.get("id", row["name"]))): plain_name(row["name"]) for row in self._areas}
-        return names.get(str(wanted), "")
+        return self._area_names.get(str(wanted), "")
 
     def _take_box(self, device: Mapping[str, Any], entities: Sequence[str]) -> None:
         outputs, sensors, title, known = list[Part](), Part("sensor"), "", set(self._made.devices)
@@ -188,12 +199,12 @@ class _Entity:
                 schema = {"type": "string", "enum": list(options)}
                 sensors.own(plain_name(self.name), schema, self.at("state"), self.feature, self.name)
             else:
-                self.feature.leave("its values are no words that a site can have")
+                self.feature.leave(NO_WORDS)
         elif not unit and "state_class" not in self.attributes:
-            self.feature.leave("free text")
+            self.feature.leave(FREE_TEXT)
         else:
             known = CLASSES.get(kind, kind.replace("_", ""))
-            name, schema = number_schema(known or self.name, UNITS.get(str(unit), ""))
+            name, schema = number_schema(known or self.name, UNITS_HERE.get(str(unit), ""))
             sensors.own(name, schema, self.at("state"), self.feature, self.name)
 
 
@@ -210,9 +221,9 @@ def _light(entity: _Entity) -> Part:
         place = entity.told("attributes.color_temp_kelvin", "turn_on", "color_temp_kelvin")
         part.color_temp(int(low), int(high), "kelvin", place, entity.more("color_temp"))
     if modes & COLOR_MODES:
-        entity.more("color", "a site has no kind for such a color")
+        entity.more("color", OTHER_COLOR)
     if entity.attributes.get("effect_list"):
-        entity.more("effects", "a site has no place for it")
+        entity.more("effects", NO_PLACE)
     return part
 
 
@@ -262,7 +273,7 @@ def _climate(entity: _Entity) -> Part | None:
     part.bind("target_c", entity.told("attributes.temperature", "set_temperature", "temperature"), entity.feature)
     part.bind("temperature_c", entity.at("attributes.current_temperature"))
     if entity.attributes.get("hvac_modes"):
-        entity.more("hvac_modes", "a site has no place for it")
+        entity.more("hvac_modes", NO_PLACE)
     return part
 
 

@@ -9,6 +9,7 @@ import io
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +26,14 @@ LONGEST_NAME = 40
 LONGEST_LINE = 120  # of what a site file has in one line
 NAMED = 3  # devices that a line names before it counts the rest
 RESERVED = {"area", "except", *TAKEN}
+WIDEST = 100000  # of a number without limits that is only read
 NO_PLACE = "a site has no place for it"
+NO_WORDS = "its values are no words that a site can have"
+NO_VALUE = "it had no value"
+FREE_TEXT = "free text"
+OTHER_COLOR = "a site has no kind for such a color"
+ONLY_WRITTEN = "it can only be written, so that nobody knows whether it was done"
+EVENT = "an event: it happens, and has no state to read"
 TWICE = "another feature says the same"
 ADDRESS = re.compile(r"0x[0-9a-f]+|[0-9a-f]{2}(:[0-9a-f]{2}){5,7}", re.IGNORECASE)
 UNITS = {
@@ -159,6 +167,17 @@ def part_name(text: str) -> str:
     """Return a text as the name of a property, argument or output: not one that every call or result has itself."""
     name = plain_name(text)
     return f"{name}_value" if name in RESERVED else name
+
+
+def boolean_schema(when_true: str = "on", when_false: str = "off") -> dict[str, Any]:
+    """Return the schema of a boolean, with what people say for its values."""
+    return {"type": "boolean", "labels": {True: when_true, False: when_false}}
+
+
+def words_of(values: Sequence[Any]) -> tuple[list[str], dict[str, Any]]:
+    """Return the words of an enum, and what the device says for those that are no words with it."""
+    words = [str(value) for value in values]
+    return words, {word: value for word, value in zip(words, values, strict=True) if not isinstance(value, str)}
 
 
 def is_plain(schema: dict[str, Any]) -> bool:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from devices.exchange.imports.imported import Feature, Imported, plain_name
+from devices.exchange.imports.imported import WIDEST, Feature, Imported, plain_name
 
-WIDEST = 100000  # of a number without limits that is only read
 ABOUT_ITSELF = "it is about the device itself"
 SET_UP = "it is how the device is set up"
 # What others call a reading, and what a site does: the name, and least, most and unit.
@@ -96,11 +95,6 @@ class Part:
         return self.entry | {"driver": driver} | {key: value for key, value in rest.items() if value}
 
 
-def boolean_schema(when_true: str = "on", when_false: str = "off") -> dict[str, Any]:
-    """Return the schema of a truth that is only read."""
-    return {"type": "boolean", "labels": {True: when_true, False: when_false}}
-
-
 def number_schema(name: str, unit: str = "") -> tuple[str, dict[str, Any]]:
     """Return name and schema of a number that is only read, from what others call it and their unit."""
     known = NUMBERS.get(name.lower())
@@ -133,3 +127,13 @@ def driver_of(made: Imported, stem: str, settings: dict[str, Any]) -> str:
     name = stem if stem not in made.drivers else f"{stem}_{len(made.drivers) + 1}"
     made.drivers[name] = settings
     return name
+
+
+def leaves(body: Any, path: tuple[str, ...] = (), *, in_lists: bool = True) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield every value of an object, and of lists in it, that is none itself or an empty one, with where it is."""
+    kinds = dict | list if in_lists else dict
+    if isinstance(body, kinds) and body:
+        for key, value in body.items() if isinstance(body, dict) else enumerate(body):
+            yield from leaves(value, (*path, str(key)), in_lists=in_lists)
+    elif path:
+        yield path, body

@@ -14,14 +14,22 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from devices.errors import UsageError
-from devices.exchange.imports.imported import Feature, Imported, plain_name
+from devices.exchange.imports.imported import (
+    NO_PLACE,
+    NO_VALUE,
+    OTHER_COLOR,
+    Feature,
+    Imported,
+    boolean_schema,
+    plain_name,
+)
 from devices.exchange.imports.parts import (
     ABOUT_ITSELF,
     SET_UP,
     Part,
     add_parts,
-    boolean_schema,
     driver_of,
+    leaves,
     number_schema,
 )
 
@@ -124,7 +132,7 @@ class _Answers:
             if kind in METHODS and number.isdecimal():
                 self._take_component(kind, int(number), status)
             else:
-                reason = "a site has no place for it" if number else SET_UP
+                reason = NO_PLACE if number else SET_UP
                 self._made.offer(self._title, key).leave(reason)
         for key in self._config:
             if key not in self._status:
@@ -175,7 +183,7 @@ class _Component:
                 continue
             if (value := values[key]) is None:
                 is_button = self.config.get("type") == "button"
-                feature.leave("a button, which has no state" if is_button else "it had no value")
+                feature.leave("a button, which has no state" if is_button else NO_VALUE)
             elif self._rpc == "Input" and key in {"state", "percent"}:
                 self._take_input(part, key, value, feature)
             elif alarm := ALARMS.get((self._rpc, key)):
@@ -228,7 +236,7 @@ def _light(component: _Component) -> Part:
         part.color_temp(low, high, "kelvin", component.at("ct", set_key="ct"), component.features["ct"])
     for key, feature in component.features.items():
         if key.split(".")[0] in {"rgb", "white"}:
-            feature.leave("a site has no kind for such a color")
+            feature.leave(OTHER_COLOR)
     return part
 
 
@@ -260,10 +268,6 @@ def _part(body: dict[str, Any], key: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _values(status: dict[str, Any], before: str = "") -> dict[str, Any]:
+def _values(status: dict[str, Any]) -> dict[str, Any]:
     """Return every value of a status by its key; a list is one value."""
-    found: dict[str, Any] = {}
-    for key, value in status.items():
-        is_group = isinstance(value, dict) and value
-        found |= _values(value, f"{before}{key}.") if is_group else {f"{before}{key}": value}
-    return found
+    return {".".join(path): value for path, value in leaves(status, in_lists=False)}

@@ -11,20 +11,28 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from devices.drivers.json_values import key_of
 from devices.errors import UsageError
-from devices.exchange.imports.imported import Feature, Imported, plain_name
+from devices.exchange.imports.imported import (
+    FREE_TEXT,
+    NO_VALUE,
+    OTHER_COLOR,
+    Feature,
+    Imported,
+    boolean_schema,
+    plain_name,
+)
 from devices.exchange.imports.parts import (
     ABOUT_ITSELF,
     NUMBERS,
     SET_UP,
     Part,
     add_parts,
-    boolean_schema,
     driver_of,
+    leaves,
     number_schema,
 )
 
@@ -77,8 +85,8 @@ class _Answer:
         self._sensors = self._section(entry, "StatusSNS", is_needed=False)
         self._durations = self._section(entry, "StatusSHT", is_needed=False)
         self._driver = self._broker(self._section(entry, "StatusMQT", is_needed=False), host)
-        self._features = {path: self._offer(".".join(path)) for path, _ in _leaves(self._state)}
-        self._measured = {path: self._offer(f"StatusSNS.{'.'.join(path)}") for path, _ in _leaves(self._sensors)}
+        self._features = {path: self._offer(".".join(path)) for path, _ in leaves(self._state)}
+        self._measured = {path: self._offer(f"StatusSNS.{'.'.join(path)}") for path, _ in leaves(self._sensors)}
         for section in sorted(entry.keys() - {"StatusSTS", "StatusSNS"}):
             self._offer(section).leave("" if section in USED else SET_UP)
         self._outputs: list[Part] = []
@@ -175,7 +183,7 @@ class _Answer:
             if path[0] in LIGHT_SET_UP:
                 feature.leave(SET_UP)
             elif path[0] in LIGHT_COLORS:
-                feature.leave("a site has no kind for such a color")
+                feature.leave(OTHER_COLOR)
 
     def _take_switches(self) -> None:
         for relay in self._relays():
@@ -185,7 +193,7 @@ class _Answer:
 
     def _take_sensors(self) -> Part:
         sensors = Part("sensor")
-        for path, value in _leaves(self._sensors):
+        for path, value in leaves(self._sensors):
             feature = self._measured[path]
             if SHUTTER.fullmatch(path[0]):
                 continue
@@ -206,9 +214,9 @@ class _Answer:
             name = re.sub(r"(\D)(\d+)$", r"\1 \2", label)
             sensors.own(plain_name(name), boolean_schema(), at, feature, sensor)
         elif value is None:
-            feature.leave("it had no value")
+            feature.leave(NO_VALUE)
         elif not isinstance(value, int | float):
-            feature.leave("free text")
+            feature.leave(FREE_TEXT)
         else:
             is_known = kind.lower() in NUMBERS
             name, schema = number_schema(kind if is_known else f"{sensor} {label}", self._unit(kind))
@@ -229,12 +237,3 @@ class _Answer:
 
 def _number(relay: str) -> int:
     return int(relay.removeprefix("POWER") or 1)
-
-
-def _leaves(body: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield every value of an object or list that is none itself, or an empty one, with where it is."""
-    if isinstance(body, dict | list) and body:
-        for key, value in body.items() if isinstance(body, dict) else enumerate(body):
-            yield from _leaves(value, (*path, str(key)))
-    elif path:
-        yield path, body

@@ -19,19 +19,24 @@ from pydantic import ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from devices.errors import UsageError
-from devices.exchange.imports.draft import WIDEST, plain_number, setters
+from devices.exchange.imports.draft import plain_number, setters
 from devices.exchange.imports.imported import (
+    EVENT,
+    FREE_TEXT,
+    ONLY_WRITTEN,
     UNITS,
+    WIDEST,
     Feature,
     Foreign,
     Imported,
+    boolean_schema,
     foreign_problem,
     is_plain,
     part_name,
+    words_of,
 )
 from devices.site.schema import is_multiple
 
-EVENT = "an event: it happens, and has no state to read"
 NO_FORM = "no form over HTTP with JSON"
 OTHER_SERVER = "on another server than the rest of it"
 VERBS = ("GET", "POST", "PUT", "DELETE")
@@ -177,7 +182,7 @@ class _Device:
     def _property(self, key: str, affordance: Property) -> None:
         name, is_written = _name(key), not affordance.read_only
         if affordance.write_only:
-            raise _Left("it can only be written, so that nobody knows whether it was done")
+            raise _Left(ONLY_WRITTEN)
         schema, values = _schema_of(affordance, is_bounded=False)
         if name != "on" and schema["type"] == "boolean":
             schema["title"] = name.replace("_", " ")
@@ -296,15 +301,14 @@ def _does(form: Form, op: str) -> bool:
 def _schema_of(found: Schema, *, is_bounded: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a schema of ours, and what stands for words that are none. Raises _Left if there cannot be one."""
     if found.enum:
-        words = [str(value) for value in found.enum]
+        words, values = words_of(found.enum)
         schema: dict[str, Any] = {"type": "string", "enum": words}
-        values = {word: value for word, value in zip(words, found.enum, strict=True) if not isinstance(value, str)}
     elif found.type == "boolean":
-        schema, values = {"type": "boolean", "labels": {True: "on", False: "off"}}, {}
+        schema, values = boolean_schema(), {}
     elif found.type in {"integer", "number"}:
         schema, values = _number_of(found, is_bounded=is_bounded), {}
     else:
-        kinds = {"string": "free text", "object": "several values in one", "array": "a list", "": "of no type"}
+        kinds = {"string": FREE_TEXT, "object": "several values in one", "array": "a list", "": "of no type"}
         raise _Left(kinds.get(found.type, f"of the type {found.type}"))
     if not is_plain(schema):
         raise _Left("words or bounds that a site cannot have")

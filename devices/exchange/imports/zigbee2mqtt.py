@@ -13,13 +13,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from devices.errors import UsageError
-from devices.exchange.imports.draft import SET, STATE, Draft, Expose, Part, words_of
-from devices.exchange.imports.imported import TWICE, Foreign, Imported, foreign_problem
+from devices.exchange.imports.draft import SET, STATE, Draft, Expose, Part
+from devices.exchange.imports.imported import EVENT, ONLY_WRITTEN, TWICE, Foreign, Imported, foreign_problem
 
 SETTING = "a setting of the device itself, which is set up once"
 DIAGNOSTIC = "it tells how the device is, and nothing that people ask for"
-EVENT = "an event: it happens, and has no state to read"
-ONLY_WRITTEN = "it can only be written, so that nobody knows whether it was done"
 KNOWN = {  # by name: model and property of what is read
     "temperature": ("temperature", "temperature_c"),
     "humidity": ("humidity", "humidity"),
@@ -349,7 +347,7 @@ def _left(expose: Expose, name: str) -> str:
     """Return why a feature is left out whatever it is, or ""."""
     if name in TOGGLES:
         return ""
-    if name == "action" or (expose.type == "enum" and not words_of(expose)[0]):
+    if name == "action" or (expose.type == "enum" and not expose.values):
         return EVENT
     if expose.bits & SET and not expose.bits & STATE:
         return ONLY_WRITTEN
