@@ -20,6 +20,7 @@ from unittest import mock
 from benchmarks.runs import save
 from devices.simulation.world import World
 from devices.site.site import Site, load_site
+from devices.site.tools import tools_of
 from edge_agent.agent.simulation import Simulation
 from edge_agent.bundle import open_bundle
 from edge_agent.engine.llama_cpp_engine import LlamaEngine
@@ -43,7 +44,7 @@ def title_case(text: str) -> str:
 
 def names_in_capitals(text: str, site: Site) -> str:
     """Return a text in which devices are called `Kitchen Light`."""
-    names = sorted(words_of(site).names, key=len, reverse=True)
+    names = sorted(words_of(site, tools_of(site)).names, key=len, reverse=True)
     return re.sub(rf"\b(?:{'|'.join(map(re.escape, names))})\b", lambda name: title_case(name.group()), text)
 
 
@@ -76,7 +77,7 @@ class Grader:
 
     def __init__(self, engine: LlamaEngine, simulation: Simulation) -> None:
         self._engine, self._simulation = engine, simulation
-        self._words = words_of(simulation.site)
+        self._words = simulation.contract.words
         self._done: dict[tuple[str, str], bool] = {}
 
     def done(self, cases: list[Case], spell: Callable[[str, SiteWords], str]) -> list[bool]:

@@ -102,6 +102,12 @@ def load_phrasings() -> Phrasings:
     return read_model(PHRASINGS_FILE, Phrasings)
 
 
+def group_words(kind: str) -> KindGroup | None:
+    """Return what people call several devices of a kind, or None if they have no word for them."""
+    words = load_phrasings().kinds.get(kind)
+    return words.group if words else None
+
+
 def _is_name(template: str) -> bool:
     return bool(re.fullmatch(NAME_PATTERN, template))
 

@@ -6,7 +6,6 @@ with what is excepted. It stands for one command a device, each with its own ver
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -51,7 +50,7 @@ class Tool:
         some = {"type": "array", "items": device, "minItems": 1, "maxItems": len(self.devices)}
         place = {"type": "string", "enum": list(self.targets)}
         others = ({"device": some}, {"area": place}, {"area": place, "except": some})
-        return {"anyOf": [one, *(_object_schema(form | copy.deepcopy(given)) for form in others)]}
+        return {"anyOf": [one, *(_object_schema(form | given) for form in others)]}
 
     def openai(self) -> dict[str, Any]:
         """Return the tool in the form of OpenAI's API."""

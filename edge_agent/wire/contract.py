@@ -45,7 +45,7 @@ class Contract:
 def contract_of(site: Site, template: ChatTemplate) -> Contract:
     """Return the contract that a site and a template make."""
     tools = tuple(tools_of(site))
-    return Contract(template, system_text(site, tools), tools, words_of(site))
+    return Contract(template, system_text(site, tools), tools, words_of(site, tools))
 
 
 def require_contract(expected: str, actual: str, what: str) -> None:

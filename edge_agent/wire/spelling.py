@@ -12,13 +12,13 @@ in capitals (`turn it on NOW`), which may be an abbreviation; languages in which
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
 from devices.site.site import Site
-from devices.site.tools import tools_of
+from devices.site.tools import Tool
 
 SHOUTED_SHARE = 0.75  # of the letters beside names: a word may be small
 SHOUTED_LETTERS = 4  # at least, with names: less is an abbreviation
@@ -47,8 +47,8 @@ class SiteWords:
 NO_WORDS = SiteWords()
 
 
-def words_of(site: Site) -> SiteWords:
-    """Return the words of a site."""
+def words_of(site: Site, tools: Iterable[Tool]) -> SiteWords:
+    """Return the words of a site with its tools."""
     places = [place for kind in (site.floors, site.areas, site.groups) for place in kind.values()]
     called = [name for device in site.devices.values() for name in device.names]
     called += [name for place in places for name in (place.title, *place.aliases)]
@@ -58,11 +58,12 @@ def words_of(site: Site) -> SiteWords:
         texts += device.actions
         texts += [label for schema in device.properties.values() for label in schema.labels.values()]
     own = frozenset(word for text in texts for word in re.split(r"[\W_]+", text) if word.islower() and len(word) > 1)
-    by_area: dict[str, list[str]] = {area: [] for area in ("", *site.areas)} if site.targets else {}
-    for device in site.devices.values() if site.targets else ():
+    by_area: dict[str, list[str]] = {area: [] for area in ("", *site.areas)}
+    for device in site.devices.values():
         by_area[device.area].append(device.name)
-    areas = tuple((area, tuple(devices)) for area, devices in by_area.items() if devices)
-    by_kind = {tool.kind for tool in tools_of(site) if tool.targets}
+    placed = by_area.items() if site.targets else ()
+    areas = tuple((area, tuple(devices)) for area, devices in placed if devices)
+    by_kind = {tool.kind for tool in tools if tool.targets}
     kinds = tuple((device.name, device.kind) for device in site.devices.values() if device.kind in by_kind)
     return SiteWords(names, own, areas, kinds)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from devices.site.action import Action, is_so
-from devices.site.phrasings import load_phrasings
+from devices.site.phrasings import group_words
 from devices.site.schema import Value
 from devices.site.site import EVERYWHERE, Device
 from devices.site.tools import Command, ToolCall, action_of
@@ -112,8 +112,7 @@ def plan_group(scene: Scene) -> Plan | None:
     """One action on every device that has it; the broker finds out which of them are already so."""
     choices = []
     for tool in scene.tools:
-        words = load_phrasings().kinds.get(scene.site.devices[tool.devices[0]].kind)
-        group = words and words.group
+        group = group_words(tool.kind)
         is_few = tool.targets or len(tool.devices) <= 6  # without areas, a call each
         if group and tool.action in group.verbs and not tool.input and len(tool.devices) > 1 and is_few:
             choices.append((tool, group))

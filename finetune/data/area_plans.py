@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from devices.site.phrasings import KindGroup, SpokenAction, load_phrasings
+from devices.site.phrasings import KindGroup, SpokenAction, group_words, load_phrasings
 from devices.site.schema import Value
 from devices.site.site import EVERYWHERE, Device
 from devices.site.tools import Command, Tool, ToolCall
@@ -76,9 +76,9 @@ def plan_list(scene: Scene) -> Plan | None:
     names = [scene.name_for(device) for device in devices]
     *first, last = map(scene.with_article, names)
     said = scene.rng.choice(["{} and {}", "{} and {}", "both {} and {}" if count == 2 else "{} and {}"])
-    request, template, arguments = _request(scene, [tool], said.format(", ".join(first), last)) or ("", "", {})
-    if not request:
+    if (found := _request(scene, [tool], said.format(", ".join(first), last))) is None:
         return None
+    request, template, arguments = found
     resolved = " and ".join(resolved_text(name, device) for name, device in zip(names, devices, strict=True))
     call = ToolCall(tool.name, {"device": [device.name for device in devices], **arguments})
     ask, templates = scene.finish(request, template)
@@ -88,28 +88,24 @@ def plan_list(scene: Scene) -> Plan | None:
 
 def plan_missing_area(scene: Scene) -> Plan | None:
     """A kind of device where there is none, or an area that is not here: say so."""
-    tools = [tool for tool in _plain_tools(scene) if tool.targets and _words_of(scene, tool)]
-    if not tools:
+    choices = [(tool, words) for tool in _plain_tools(scene) if (words := group_words(tool.kind))]
+    if not choices:
         return None
-    tool = scene.rng.choice(tools)
-    words = _words_of(scene, tool)
-    assert words
+    tool, words = scene.rng.choice(choices)
     empty = [name for name in scene.site.targets if name not in tool.targets and name not in scene.site.groups]
     if empty and scene.rng.random() < 0.5:
         target = _spoken(scene, scene.rng.choice(empty))
-        answer, thought = (
-            f"There are no {words.plural} {target.where}.",
-            f"{target.spoken} is {target.name}, no {tool.kind}.",
-        )
+        answer = f"There are no {words.plural} {target.where}."
+        thought = f"{target.spoken} is {target.name}, no {tool.kind}."
     else:
         places = load_phrasings().places
         name = scene.rng.choice([place for place in places if not _is_known(scene, place)] or [""])
         target = _Target(name, name, f"in the {name}")
         answer, thought = f"There is no {name} here.", f"{name} is no area."
     said, noun_templates = _noun_phrase(scene, phrases.load_templates().several, target, words)
-    request, template, _ = _request(scene, [tool], said) or ("", "", {})
-    if not request or not target.name:
+    if not target.name or (found := _request(scene, [tool], said)) is None:
         return None
+    request, template, _ = found
     ask, templates = scene.finish(request, template, *noun_templates)
     has = (("there is no", "there are no", "no such", f"no {words.singular}"),)
     return Plan("missing_area", ask, templates, thought, answer=answer, answer_has=has)
@@ -137,18 +133,13 @@ def _action(scene: Scene, tool: Tool, device: str) -> SpokenAction:
     return scene.site.devices[device].actions[tool.action]
 
 
-def _words_of(scene: Scene, tool: Tool) -> KindGroup | None:
-    words = load_phrasings().kinds.get(tool.kind)
-    return words.group if words else None
-
-
 def _pick(scene: Scene, members: int) -> tuple[Tool, _Target] | None:
     """Return a tool that people have a word for the devices of, and a target with at least so many of them."""
     choices = [
         (tool, name)
         for tool in _plain_tools(scene)
         for name, devices in tool.targets.items()
-        if len(devices) >= members and (name in scene.site.groups or _words_of(scene, tool))
+        if len(devices) >= members and (name in scene.site.groups or group_words(tool.kind))
     ]
     if not choices:
         return None
@@ -166,25 +157,22 @@ def _spoken(scene: Scene, name: str) -> _Target:
     spoken = rng.choice([place.title, place.title, *place.aliases])
     if spoken in load_phrasings().adverbs:
         return _Target(name, spoken, spoken)
-    return _Target(
-        name, spoken, f"{'on' if name in site.floors else 'in'} {rng.choice(['the', 'the', 'our'])} {spoken}"
-    )
+    preposition, article = "on" if name in site.floors else "in", rng.choice(["the", "the", "our"])
+    return _Target(name, spoken, f"{preposition} {article} {spoken}")
 
 
 def _kind_words(scene: Scene, tool: Tool, target: _Target) -> tuple[str, tuple[str, ...]]:
     """Return several devices of a tool as people speak of them, and the template of it."""
     if target.name in scene.site.groups:
         return scene.rng.choice(["the {}", "all the {}", "{}", "my {}"]).format(target.spoken), ()
-    words = _words_of(scene, tool)
-    return _noun_phrase(scene, phrases.load_templates().several, target, words)
+    return _noun_phrase(scene, phrases.load_templates().several, target, group_words(tool.kind))
 
 
 def _noun_phrase(
     scene: Scene, templates: Iterable[str], target: _Target, words: KindGroup | None = None
 ) -> tuple[str, tuple[str, ...]]:
-    has_noun = (
-        target.spoken != "all" and target.where != target.spoken
-    )  # "the kitchen lights", not "the upstairs lights"
+    # "the kitchen lights", but neither "the all lights" nor "the upstairs lights"
+    has_noun = target.spoken != "all" and target.where != target.spoken
     usable = [template for template in side(templates, scene.held_out) if has_noun or "{area}" not in template]
     template = scene.rng.choice(usable)
     nouns = {"singular": words.singular, "plural": words.plural} if words else {}
@@ -198,12 +186,9 @@ def _request(scene: Scene, tools: Sequence[Tool], said: str) -> tuple[str, str, 
     usable = [one for one in side(shared, scene.held_out) if not SINGULAR.search(one)]
     if not usable:
         return None
-    template, arguments = scene.rng.choice(usable), scene.arguments_for(_first(scene, tools), actions[0])
+    first = scene.site.devices[tools[0].devices[0]]
+    template, arguments = scene.rng.choice(usable), scene.arguments_for(first, actions[0])
     return scene.worded(template).format(device=said, **arguments), template, arguments
-
-
-def _first(scene: Scene, tools: Sequence[Tool]) -> Device:
-    return scene.site.devices[tools[0].devices[0]]
 
 
 def _plan(
@@ -216,8 +201,7 @@ def _plan(
 ) -> Plan | None:
     """Return the plan of one call a tool for a target; `words` are the devices as they are said, with the templates."""
     said, noun_templates = words
-    found = _request(scene, tools, said)
-    if found is None:
+    if (found := _request(scene, tools, said)) is None:
         return None
     request, template, arguments = found
     target_arguments: dict[str, Value | list[str]] = {"area": target.name}

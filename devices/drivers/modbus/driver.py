@@ -166,7 +166,7 @@ class ModbusDriver:
 
     def _write_one(self, device: str, name: str, value: Value, function: int, is_urgent: bool) -> None:
         register, schema = self._bindings[device].at[name], self._bindings[device].device.properties[name]
-        unit = self._settings.unit if register.unit is None else register.unit
+        unit = register.unit_or(self._settings.unit)
 
         def exchange() -> Any:
             before: list[int] = []

@@ -33,8 +33,7 @@ class ModbusPeer:
         self._registers: dict[int, dict[str, list[_Item]]] = {}
         for device, binding in bindings.items():
             for name, register in binding.at.items():
-                unit = settings.unit if register.unit is None else register.unit
-                tables = self._registers.setdefault(unit, {table: [] for table in TABLES})
+                tables = self._registers.setdefault(register.unit_or(settings.unit), {table: [] for table in TABLES})
                 tables[register.table].append((device, name, register, binding))
         self._server: ServerThread | None = None
 

@@ -94,6 +94,10 @@ class Register(Strict):
         """From 0, as on the wire."""
         return int(getattr(self, self.table))
 
+    def unit_or(self, usual: int) -> int:
+        """Return the unit that it is on, the usual one if it names none."""
+        return usual if self.unit is None else self.unit
+
     @property
     def is_bit(self) -> bool:
         """Whether it is a coil or a discrete input."""
@@ -246,10 +250,7 @@ def plan_blocks(at: Mapping[str, Register], unit: int) -> list[Block]:
         unit: of the properties that name none.
     """
     blocks: list[Block] = []
-    single = [
-        Block(unit if one.unit is None else one.unit, one.table, one.address, one.count, (name,))
-        for name, one in at.items()
-    ]
+    single = [Block(one.unit_or(unit), one.table, one.address, one.count, (name,)) for name, one in at.items()]
     for block in sorted(single, key=lambda one: (one.unit, one.table, one.address)):
         last, most = blocks[-1] if blocks else None, MOST_BITS if at[block.names[0]].is_bit else MOST_REGISTERS
         if last and (last.unit, last.table) == (block.unit, block.table) and block.address <= last.address + last.count:

@@ -13,7 +13,7 @@ from typing import Any
 from edge_agent.wire.markers import CALL
 from edge_agent.wire.messages import Message
 from finetune.data.formats.errors import Unreadable, Unwritable
-from finetune.data.formats.reply_text import call_of, parse_reply_text, split_thought
+from finetune.data.formats.reply_text import call_of, joined, parse_reply_text, split_thought
 from finetune.data.formats.schemas import read_tools
 from finetune.data.formats.turns import make_row, role_of, split_results
 from finetune.data.rows import Row
@@ -99,17 +99,13 @@ def _read_message(plain: Any) -> Message:
         if CALL in beside:
             raise Unreadable("calls in its text and in tool_calls")
         calls = tuple(call_of(call.get("function", call)) for call in given)
-        said = Message("assistant", "", _joined(thought, beside.strip()), calls)
+        said = Message("assistant", "", joined(thought, beside.strip()), calls)
     else:
         said = parse_reply_text(text)
     thought = str(plain.get("reasoning_content") or plain.get("thinking") or "")
     if thought.strip() == said.thought:  # some write it twice, in tags too
         return said
-    return Message("assistant", said.text, _joined(thought, said.thought), said.calls)
-
-
-def _joined(*parts: str) -> str:
-    return "\n".join(part for part in parts if part)
+    return Message("assistant", said.text, joined(thought, said.thought), said.calls)
 
 
 def _content(content: Any) -> str:

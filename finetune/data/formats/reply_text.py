@@ -53,7 +53,12 @@ def parse_reply_text(text: str) -> Message:
         raise Unreadable("a call that does not end")
     if not calls:
         return Message("assistant", text if rest == text else beside, thought)
-    return Message("assistant", "", "\n".join(part for part in (thought, beside) if part), calls)
+    return Message("assistant", "", joined(thought, beside), calls)
+
+
+def joined(*parts: str) -> str:
+    """Return the parts that say something, on lines of their own."""
+    return "\n".join(part for part in parts if part)
 
 
 def split_thought(text: str) -> tuple[str, str]:

@@ -276,3 +276,11 @@ def spread(world: RealTimeWorld, site: Site) -> None:
                         number += 1
                     used.add(number)
                     now.state[name][key] = number
+
+
+def site_of(folder: Path, driver: str, devices: str) -> Site:
+    """Return a site of some devices, as its file has them, behind a driver that is called `it`."""
+    file = folder / "own.yaml"
+    text = f"schema: site/v1\nname: own\ntitle: own\ndrivers: {{it: {driver}}}\ndevices:\n{devices}"
+    file.write_text(text, encoding="utf-8")
+    return load_site(file)

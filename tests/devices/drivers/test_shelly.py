@@ -19,8 +19,9 @@ from devices.drivers.registry import open_driver
 from devices.errors import UsageError
 from devices.simulated_peers import make_peer
 from devices.simulation.peer import RealTimeWorld
-from devices.site.site import Site, load_site
+from devices.site.site import Site
 from devices.site.tools import Command
+from tests.devices.drivers.rigs import site_of
 from tests.devices.drivers.shelly_device import ShellyDevice
 from tests.ports import free_port
 
@@ -52,11 +53,7 @@ def make() -> Iterator[Make]:
 
 
 def site_with(folder: Path, url: str, devices: str, auth: str = "") -> Site:
-    file = folder / "own.yaml"
-    driver = f'{{type: http, url: "{url}"{auth}}}'
-    text = f"schema: site/v1\nname: own\ntitle: own\ndrivers: {{it: {driver}}}\ndevices:\n{devices}"
-    file.write_text(text, encoding="utf-8")
-    return load_site(file)
+    return site_of(folder, f'{{type: http, url: "{url}"{auth}}}', devices)
 
 
 def test_the_answer_is_that_of_the_standard(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,10 +16,10 @@ from devices.driver import DeviceUnavailable
 from devices.drivers.registry import open_driver
 from devices.simulated_peers import make_peer
 from devices.simulation.peer import RealTimeWorld
-from devices.site.site import Site, load_site
+from devices.site.site import Site
 from devices.site.tools import Command
 from edgewright import main
-from tests.devices.drivers.rigs import make_rig
+from tests.devices.drivers.rigs import make_rig, site_of
 from tests.devices.drivers.tasmota_device import TasmotaDevice
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
@@ -42,11 +42,8 @@ def answer(name: str) -> dict[str, Any]:
 
 
 def site_with(folder: Path, port: int, devices: str, profile: str = "tasmota") -> Site:
-    file = folder / "own.yaml"
     driver = f"{{type: mqtt, host: 127.0.0.1, port: {port}, profile: {profile}, timeout_s: 0.5}}"
-    text = f"schema: site/v1\nname: own\ntitle: own\ndrivers: {{it: {driver}}}\ndevices:\n{devices}"
-    file.write_text(text, encoding="utf-8")
-    return load_site(file)
+    return site_of(folder, driver, devices)
 
 
 @pytest.mark.parametrize(

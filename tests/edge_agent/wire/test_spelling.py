@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from devices.simulation.world import World
 from devices.site.site import Site, load_site
+from devices.site.tools import tools_of
 from edge_agent.agent.agent import TurnLimits
 from edge_agent.agent.simulation import Simulation
 from edge_agent.wire.chat_template import load_template
@@ -20,7 +21,7 @@ from edge_agent.wire.spelling import SiteWords, usual_spelling, words_of
 from finetune.data.generator import Stage, carry_out, draw_plan, random_world
 
 SITE = load_site("home")
-WORDS = words_of(SITE)
+WORDS = words_of(SITE, tools_of(SITE))
 TITLED = SITE.model_copy(
     update={
         "devices": {
@@ -180,4 +181,4 @@ def test_what_is_made_for_training_is_spelled_as_usual_already(name: str) -> Non
     stage, rng = Stage.of(site), Random(5)
     for _ in range(300):
         ask = draw_plan(stage, random_world(site, rng), rng, held_out=False).ask
-        assert usual_spelling(ask, words_of(site)) == ask
+        assert usual_spelling(ask, words_of(site, tools_of(site))) == ask
