@@ -47,6 +47,12 @@ class SpokenAction(Action):
         return _requests_by_title(self.title, _form_of(self), tuple(self.input))
 
     @property
+    def level_requests(self) -> tuple[str, ...]:
+        """The templates in which its only argument is a word, such as a level."""
+        (argument,) = self.input
+        return _requests_by_title(self.title or argument.replace("_", " "), "set_word", (argument,))
+
+    @property
     def requests_without(self) -> tuple[str, ...]:
         """The templates of `say_without`. Raises UsageError: a list that it names does not exist."""
         return _templates(self.say_without)
@@ -69,10 +75,21 @@ class KindWords(Strict):
 
 
 class ArgumentWords(Strict):
-    """Words for an argument, and its ranges on random sites."""
+    """Words for an argument, also for more and less of it, and its ranges, levels and steps on random sites."""
 
     names: Words = ()
     ranges: tuple[Range, ...] = Field(default=(), strict=False)
+    levels: tuple[dict[str, float], ...] = Field(default=(), strict=False)
+    steps: tuple[int, ...] = Field(default=(), strict=False)
+    more: Words = ()
+    less: Words = ()
+
+
+class Extremes(Strict):
+    """What people call the least and the greatest of several levels."""
+
+    lowest: Words
+    highest: Words
 
 
 class Phrasings(Strict):
@@ -85,6 +102,7 @@ class Phrasings(Strict):
     nouns: dict[str, Words]
     sensor_nouns: dict[str, Words]
     other_nouns: dict[str, Words]
+    more_nouns: dict[str, Words]
     places: Words
     adverbs: Words
     positions: Words
@@ -94,6 +112,12 @@ class Phrasings(Strict):
     verbs: frozenset[str] = Field(strict=False)
     requests: dict[str, Words]
     by_title: dict[str, Words]
+    extremes: Extremes
+    a_bit: Words
+    more: Words
+    less: Words
+    scenes: Words
+    scene_requests: Words
 
 
 @cache

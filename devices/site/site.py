@@ -14,8 +14,9 @@ from typing import Any
 from pydantic import Field, ValidationError, model_validator
 
 from devices.errors import UsageError, did_you_mean
-from devices.site.action import TAKEN
+from devices.site.action import TAKEN, UNLESS_0, Action
 from devices.site.phrasings import SpokenAction
+from devices.site.scenes import SceneStates, steps_for
 from devices.site.schema import DataSchema, Name, Plain, Value
 from devices.yaml_file import Strict, YamlFile, plain_values, read_yaml, shipped_path
 
@@ -63,6 +64,8 @@ class Device(Strict):
         for name, action in self.actions.items():
             for other in action.wait_after:
                 _require_known(other, self.actions, f"action {name} waits after the action")
+            for written, value in action.writes.items():
+                self._require_same_levels(name, action, written, str(value))
             ends = action.ends.writes if action.ends else {}
             for written in [*action.writes, *ends]:
                 _require_known(written, self.properties, f"action {name} writes the property")
@@ -75,6 +78,16 @@ class Device(Strict):
             if problem := self.properties[name].problem_with(value):
                 raise ValueError(f"initial {name}: {problem}")
         return self
+
+    def _require_same_levels(self, name: str, action: Action, written: str, value: str) -> None:
+        """Raise ValueError if a level of an argument is another number as one of the property that it is written to."""
+        argument = value.removeprefix("$").removesuffix(f" {UNLESS_0}")
+        if not value.startswith("$") or argument not in action.input or written not in self.properties:
+            return
+        own = self.properties[written].levels
+        for level, number in action.input[argument].levels.items():
+            if own.get(level, number) != number:
+                raise ValueError(f"action {name}: level {level} is {number:g}, and {own[level]:g} of {written}")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -127,6 +140,7 @@ class Site(Strict):
     floors: dict[Name, Floor] = Field(default_factory=dict)
     areas: dict[Name, Area] = Field(default_factory=dict)
     groups: dict[Name, Group] = Field(default_factory=dict)
+    scenes: dict[Name, SceneStates] = Field(default_factory=dict)
     devices: dict[str, Device]
     world: tuple[WorldRule, ...] = Field(default=(), strict=False)
     drivers: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -259,7 +273,19 @@ def load_models() -> dict[str, Any]:
 
 def _build_site(source: YamlFile) -> Site:
     root = source.root
-    allowed = ["schema", "name", "title", "models", "drivers", "floors", "areas", "groups", "devices", "world"]
+    allowed = [
+        "schema",
+        "name",
+        "title",
+        "models",
+        "drivers",
+        "floors",
+        "areas",
+        "groups",
+        "scenes",
+        "devices",
+        "world",
+    ]
     for key in root:
         if key not in allowed:
             raise source.fail((key,), f"unknown key {key!r}", did_you_mean(str(key), allowed))
@@ -268,13 +294,28 @@ def _build_site(source: YamlFile) -> Site:
     models = load_models() | dict(root.get("models") or {})
     devices = {name: _build_device(source, name, entry, models) for name, entry in root["devices"].items()}
     rest = {key: root[key] for key in allowed if key in root and key not in {"schema", "models", "devices"}}
-    for key in ("floors", "areas", "groups"):
+    for key in ("floors", "areas", "groups", "scenes"):
         if isinstance(entries := rest.get(key), dict):
             rest[key] = {name: _with_title(name, entry) for name, entry in entries.items()}
     try:
-        return Site(devices=devices, **plain_values(rest))
+        site = Site(devices=devices, **plain_values(rest))
     except ValidationError as error:
         raise source.explain((), error, Site) from error
+    _require_scenes(site, source)
+    return site
+
+
+def _require_scenes(site: Site, source: YamlFile) -> None:
+    """Raise UsageError, with file and line, for a scene that wants what no action of a device does."""
+    for name, scene in site.scenes.items():
+        for device, wanted in scene.devices.items():
+            keys = ("scenes", name, "devices", device)
+            if device not in site.devices:
+                raise source.fail(keys, f"scene {name}: there is no {device}", did_you_mean(device, site.devices))
+            try:
+                steps_for(site.devices[device].properties, site.devices[device].actions, wanted)
+            except ValueError as error:
+                raise source.fail(keys, f"scene {name}: {device}: {error}") from error
 
 
 def _build_device(source: YamlFile, name: str, entry: Any, models: dict[str, Any]) -> Device:
@@ -285,7 +326,7 @@ def _build_device(source: YamlFile, name: str, entry: Any, models: dict[str, Any
     if "model" in merged:
         named = merged.pop("model")
         merged = merge_mappings(_joined_models(source, name, named, models), merged)
-    merged = _with_title(name, merged)
+    merged = _with_levels(_with_title(name, merged))
     try:
         return Device(name=name, **plain_values(merged))
     except ValidationError as error:
@@ -298,6 +339,21 @@ def _with_title(name: object, entry: Any) -> Any:
     """Return an entry of a site file with the title that its key makes, unless it has one."""
     is_mapping = isinstance(entry, dict) or entry is None
     return {"title": str(name).replace("_", " ")} | (entry or {}) if is_mapping else entry
+
+
+def _with_levels(device: dict[str, Any]) -> dict[str, Any]:
+    """Return a device whose arguments have the levels of the property that they are written to, unless their own."""
+    properties, actions = device.get("properties"), device.get("actions")
+    if not isinstance(properties, dict) or not isinstance(actions, dict):
+        return device
+    told: dict[str, Any] = {}
+    for action_name, action in actions.items():
+        for name, value in ((action or {}).get("writes") or {}).items():
+            argument = str(value).removeprefix("$").removesuffix(f" {UNLESS_0}")
+            levels = (properties.get(name) or {}).get("levels")
+            if levels and str(value).startswith("$") and "levels" not in (action.get("input") or {}).get(argument, {}):
+                told[action_name] = {"input": {argument: {"levels": levels}}}
+    return merge_mappings(device, {"actions": told}) if told else device
 
 
 def _joined_models(source: YamlFile, device: str, named: Any, models: dict[str, Any]) -> dict[str, Any]:
