@@ -40,7 +40,7 @@ devices:
     model: [thermostat, mode]
     area: hall
     actions: {set: {input: {target_c: {type: number, step: 0.5}}}}
-  player: {model: media_player, area: den}
+  player: {model: [media_player, media_volume], area: den}
   front_door: {model: lock, area: hall}
   garage: {model: door}
 """

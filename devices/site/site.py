@@ -38,6 +38,16 @@ MODEL_WORDS = {  # what people call devices, and the model that is meant; diffli
     "leak": "water_leak flood leak_sensor",
     "smoke": "smoke_detector fire_alarm",
     "siren": "alarm horn",
+    "humidifier": "mister vaporizer dehumidifier",
+    "media_player": "tv television speaker radio stereo receiver player",
+    "vacuum": "hoover robot_vacuum vacuum_cleaner",
+    "lawn_mower": "mower robot_mower",
+    "alarm_panel": "alarm_control_panel burglar_alarm security",
+    "water_heater": "geyser hot_water immersion_heater",
+    "climate_range": "heat_cool dual_setpoint",
+    "number": "input_number setting slider",
+    "select": "input_select dropdown",
+    "button": "input_button push_button",
 }
 SITES_FOLDER = Path(__file__).parents[1] / "sites"
 EVERYWHERE = "everywhere"  # stands for every device, where a site has areas or groups

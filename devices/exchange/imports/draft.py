@@ -32,6 +32,13 @@ RANGE = ("minimum", "maximum", "step")
 NO_KEY = "it has no property in the state"
 
 
+class Preset(Foreign):
+    """A number of an expose that has a name; some stand for what is no number, such as the value before."""
+
+    name: str
+    value: Any = None
+
+
 class Expose(Foreign):
     """A feature as zigbee2mqtt describes it. Source: zigbee2mqtt, "Exposes"."""
 
@@ -49,6 +56,7 @@ class Expose(Foreign):
     value_min: float | None = None
     value_max: float | None = None
     value_step: float | None = None
+    presets: tuple[Preset, ...] = ()
 
     @property
     def bits(self) -> int:
@@ -150,6 +158,8 @@ class Draft:
             limits["step"] = step
         if (unit := unit_of(expose)) and unit != schema.get("unit", ""):
             limits["unit"] = unit
+        if levels := levels_of(expose, schema | limits):
+            limits["levels"] = levels
         return {key: value for key, value in limits.items() if value != schema.get(key)}
 
     def be_words(self, model: str, name: str, part: Part, action: str) -> bool:
@@ -236,7 +246,21 @@ def _number_schema(expose: Expose) -> dict[str, Any] | str:
         schema |= {"type": kind, "step": step}
     if unit:
         schema["unit"] = unit
+    if levels := levels_of(expose, schema):
+        schema["levels"] = levels
     return schema if is_plain(schema) else "its limits are none"
+
+
+def levels_of(expose: Expose, schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the presets of what can be set that its schema takes, each as a level."""
+    found: dict[str, Any] = {}
+    for preset in expose.presets if expose.access & SET else ():
+        name = preset.name.lower().replace("_", " ")
+        is_number = isinstance(preset.value, int | float) and not isinstance(preset.value, bool)
+        level = {name: plain_number(preset.value)} if is_number else {}
+        if level and is_plain({**schema, "levels": level}):
+            found |= level
+    return found
 
 
 def step_of(expose: Expose, low: float) -> float | int | None:

@@ -138,6 +138,24 @@ def test_what_a_device_only_shows_is_not_set(tmp_path: Path) -> None:
     assert list(device.properties) == ["running_state"] and not device.actions
 
 
+def test_presets_are_levels_unless_they_are_no_value_of_the_device(tmp_path: Path) -> None:
+    presets = [
+        {"name": "coolest", "value": 153, "description": "Coolest temperature supported"},
+        {"name": "warmest", "value": 500, "description": "Warmest temperature supported"},
+        {"name": "previous", "value": 65535, "description": "Restore previous color_temp"},
+        {"name": "neutral", "value": "as before"},
+    ]
+    limits = {"type": "numeric", "access": 7, "value_min": 153, "value_max": 500}
+    warmth = {**limits, "name": "color_temp", "property": "color_temp", "unit": "mired", "presets": presets}
+    state = {"type": "binary", "name": "state", "property": "state", "access": 7, "value_on": "ON", "value_off": "OFF"}
+    level = {"name": "volume", "property": "volume", "type": "numeric", "access": 7, "value_min": 1, "value_max": 3}
+    level |= {"value_step": 1, "presets": [{"name": "Very_Loud", "value": 3}]}
+    device = device_of(tmp_path, {"type": "light", "features": [state, warmth]}, level)
+    wanted = {"coolest": 153, "warmest": 500}
+    assert device.properties["color_temp"].levels == device.actions["color_temp"].input["color_temp"].levels == wanted
+    assert device.actions["set_volume"].input["volume"].levels == {"very loud": 3}
+
+
 def test_a_feature_may_be_called_as_every_result_is(tmp_path: Path) -> None:
     status = {"type": "enum", "name": "status", "property": "status", "access": 1, "values": ["ok", "bad"]}
     assert list(device_of(tmp_path, status).properties) == ["status_value"]

@@ -68,6 +68,12 @@ def test_shares_are_those_of_the_states_that_conversations_start_from() -> None:
     assert 0.2 < sum(row.is_varied for row in rows) / len(rows) < 0.55
 
 
+def test_other_devices_stand_in_no_area_that_the_site_does_not_have() -> None:
+    sites = [Variety(distractors=1.0).vary(HOME, Random(seed)) for seed in range(20)]
+    assert sum(len(site.devices) > len(HOME.devices) for site in sites) > 10
+    assert all(not device.area for site in sites for device in site.devices.values())
+
+
 def test_training_takes_varied_rows_and_no_others_whose_tools_differ(tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(make_tiny_base(tmp_path / "base"))
     path = tmp_path / "rows.jsonl"
