@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from devices.errors import RefusedError, UnavailableError, UsageError, did_you_mean
 from devices.options import Json, Live, Mode, Site, SiteArgument, Yes
+
+if TYPE_CHECKING:
+    from devices.site.site import Site as LoadedSite
+    from devices.site.tools import Command
 
 _Journal = Annotated[Path, typer.Argument(help="A box, or a journal file.", metavar="BOX")]
 
@@ -92,8 +96,8 @@ def read_devices(
 
 
 def call_device(
-    device: Annotated[str, typer.Argument()],
-    action: Annotated[str, typer.Argument()],
+    device: Annotated[str, typer.Argument(help="Or a scene of the site.")],
+    action: Annotated[str, typer.Argument(help="Of the device; of a scene turn_on.")],
     arguments: Annotated[list[str] | None, typer.Argument(help="Arguments as name=value.")] = None,
     site: Site = "home",
     yes: Yes = False,
@@ -102,21 +106,14 @@ def call_device(
     journal: Annotated[Path | None, typer.Option(help="With --live: its file; default: the site's own.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Carry out one action through the broker, in the simulated world unless --live; stays until a timed one ends."""
+    """Carry out one action, or a scene, through the broker, simulated unless --live; stays until a timed one ends."""
     from devices.broker.journal import Journal
-    from devices.broker.runtime import default_journal, live_runtime, parse_arguments, simulated_runtime, warn
+    from devices.broker.runtime import default_journal, live_runtime, simulated_runtime, warn
     from devices.simulation.world import World
-    from devices.site.site import find_name, load_site
-    from devices.site.tools import Command
+    from devices.site.site import load_site
 
     loaded = load_site(site)
-    device = _require_device(device, list(loaded.devices))
-    known = loaded.devices[device].actions
-    if (name := find_name(action, known)) is None:
-        hint = f"{device} can {', '.join(known)}" if known else f"{device} can only be read"
-        raise UsageError(f"{device} has no action {action!r}", hint=hint)
-    action = name
-    command = Command(device, action, parse_arguments(known[action], arguments or []))
+    commands = _commands_for(loaded, device, action, arguments or [])
     confirm = (lambda effect: True) if yes else None
     if live:
         runtime = live_runtime(loaded, Journal(journal or default_journal(loaded)), confirm, mode)
@@ -124,23 +121,43 @@ def call_device(
     else:
         runtime = simulated_runtime(World(loaded), confirm=confirm, mode=mode)
     try:
-        outcome = runtime.broker.execute(command)
-        if as_json:
-            print(
-                json.dumps({"status": outcome.status, "report": outcome.report, "state": runtime.state()}), flush=True
-            )
-        else:
-            print(f"{outcome.status.replace('_', ' ')}: {outcome.report}", flush=True)
+        outcomes = []
+        for command in commands:
+            outcome = runtime.broker.execute(command)
+            outcomes.append(outcome)
+            shown = {"status": outcome.status, "report": outcome.report, "state": runtime.state()}
+            text = json.dumps(shown) if as_json else f"{outcome.status.replace('_', ' ')}: {outcome.report}"
+            print(text, flush=True)
         if live:
             runtime.wait_for_endings(warn)
     finally:
         for problem in runtime.close():
             warn(problem)
-    if outcome.status in {"refused", "needs_confirmation"}:
-        hint = "add --yes to confirm" if outcome.status == "needs_confirmation" else ""
-        raise RefusedError(f"{device} {action}: {outcome.status.replace('_', ' ')}", hint=hint)
-    if outcome.status not in {"done", "dry_run"}:
-        raise UnavailableError(f"{device} {action}: {outcome.status}")
+    for outcome in outcomes:
+        what = f"{outcome.command.device} {outcome.command.action}"
+        if outcome.status in {"refused", "needs_confirmation"}:
+            hint = "add --yes to confirm" if outcome.status == "needs_confirmation" else ""
+            raise RefusedError(f"{what}: {outcome.status.replace('_', ' ')}", hint=hint)
+        if outcome.status not in {"done", "dry_run"}:
+            raise UnavailableError(f"{what}: {outcome.status}")
+
+
+def _commands_for(site: LoadedSite, device: str, action: str, arguments: list[str]) -> tuple[Command, ...]:
+    """Return the command of a device and its action as they were typed, or those of a scene."""
+    from devices.broker.runtime import parse_arguments
+    from devices.site.site import find_name
+    from devices.site.tools import Command, scene_commands
+
+    if device not in site.devices and (scene := find_name(device, site.scenes)) is not None:
+        if action != "turn_on" or arguments:
+            raise UsageError(f"{scene} is a scene: it takes turn_on and nothing else")
+        return scene_commands(site, scene)
+    device = _require_device(device, list(site.devices))
+    known = site.devices[device].actions
+    if (name := find_name(action, known)) is None:
+        hint = f"{device} can {', '.join(known)}" if known else f"{device} can only be read"
+        raise UsageError(f"{device} has no action {action!r}", hint=hint)
+    return (Command(device, name, parse_arguments(known[name], arguments)),)
 
 
 def stop_devices(site: Site = "home") -> None:

@@ -46,11 +46,13 @@ class SpokenAction(Action):
             return _requests(self.say, frozenset(self.input))
         return _requests_by_title(self.title, _form_of(self), tuple(self.input))
 
-    @property
-    def level_requests(self) -> tuple[str, ...]:
-        """The templates in which its only argument is a word, such as a level."""
+    def level_requests(self, level: str) -> tuple[str, ...]:
+        """Return the templates in which its only argument is a level, also as a part of the whole: half open."""
         (argument,) = self.input
-        return _requests_by_title(self.title or argument.replace("_", " "), "set_word", (argument,))
+        templates = _requests_by_title(self.title or argument.replace("_", " "), "set_word", (argument,))
+        words = load_phrasings().arguments.get(argument)
+        parts = words.say_part if words and level in words.parts else ()
+        return templates + tuple(one.replace("{value}", f"{{{argument}}}") for one in parts)
 
     @property
     def requests_without(self) -> tuple[str, ...]:
@@ -75,7 +77,10 @@ class KindWords(Strict):
 
 
 class ArgumentWords(Strict):
-    """Words for an argument, also for more and less of it, and its ranges, levels and steps on random sites."""
+    """Words for an argument, its ranges, levels and steps on random sites, and what people say of it.
+
+    `more` and `less` are adjectives; `parts` are levels that are parts of the whole, for which there are templates.
+    """
 
     names: Words = ()
     ranges: tuple[Range, ...] = Field(default=(), strict=False)
@@ -83,6 +88,8 @@ class ArgumentWords(Strict):
     steps: tuple[int, ...] = Field(default=(), strict=False)
     more: Words = ()
     less: Words = ()
+    parts: Words = ()
+    say_part: Words = ()
 
 
 class Extremes(Strict):

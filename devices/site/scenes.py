@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from devices.errors import did_you_mean
 from devices.site.action import Action, is_so
 from devices.site.schema import DataSchema, Plain, Value
-from devices.yaml_file import Strict
+from devices.yaml_file import Strict, YamlFile
+
+if TYPE_CHECKING:
+    from devices.site.site import Site
 
 Step = tuple[str, dict[str, Value]]  # an action of a device, and its arguments
 
@@ -68,6 +72,19 @@ def steps_for(
         steps.append((name, arguments))
         left = [key for key in left if key not in effect]
     return steps
+
+
+def require_scenes(site: Site, source: YamlFile) -> None:
+    """Raise UsageError, with file and line, for a scene that wants what no action of a device does."""
+    for name, scene in site.scenes.items():
+        for device, wanted in scene.devices.items():
+            keys = ("scenes", name, "devices", device)
+            if device not in site.devices:
+                raise source.fail(keys, f"scene {name}: there is no {device}", did_you_mean(device, site.devices))
+            try:
+                steps_for(site.devices[device].properties, site.devices[device].actions, wanted)
+            except ValueError as error:
+                raise source.fail(keys, f"scene {name}: {device}: {error}") from error
 
 
 def _rank(left: list[str], written: Collection[str], wanted: Collection[str]) -> tuple[int, int, int]:

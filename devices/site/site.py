@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 from devices.errors import UsageError, did_you_mean
 from devices.site.action import TAKEN, UNLESS_0, Action
 from devices.site.phrasings import SpokenAction
-from devices.site.scenes import SceneStates, steps_for
+from devices.site.scenes import SceneStates, require_scenes
 from devices.site.schema import DataSchema, Name, Plain, Value
 from devices.yaml_file import Strict, YamlFile, plain_values, read_yaml, shipped_path
 
@@ -225,11 +225,13 @@ def find_name(typed: str, known: Collection[str]) -> str | None:
 
 
 def shared_names(site: Site) -> dict[str, list[str]]:
-    """Return each name, in small letters, that several devices have, with these: nobody can tell which is meant."""
+    """Return each name, in small letters, that several devices or scenes have, with these: who is meant?"""
     called: dict[str, list[str]] = {}
-    for device in site.devices.values():
-        for name in dict.fromkeys(name.lower() for name in device.names):
-            called.setdefault(name, []).append(device.name)
+    named = {device.name: device.names for device in site.devices.values()}
+    named |= {f"the scene {name}": (scene.title, *scene.aliases, name) for name, scene in site.scenes.items()}
+    for owner, names in named.items():
+        for name in dict.fromkeys(name.lower() for name in names):
+            called.setdefault(name, []).append(owner)
     return {name: devices for name, devices in called.items() if len(devices) > 1}
 
 
@@ -311,21 +313,8 @@ def _build_site(source: YamlFile) -> Site:
         site = Site(devices=devices, **plain_values(rest))
     except ValidationError as error:
         raise source.explain((), error, Site) from error
-    _require_scenes(site, source)
+    require_scenes(site, source)
     return site
-
-
-def _require_scenes(site: Site, source: YamlFile) -> None:
-    """Raise UsageError, with file and line, for a scene that wants what no action of a device does."""
-    for name, scene in site.scenes.items():
-        for device, wanted in scene.devices.items():
-            keys = ("scenes", name, "devices", device)
-            if device not in site.devices:
-                raise source.fail(keys, f"scene {name}: there is no {device}", did_you_mean(device, site.devices))
-            try:
-                steps_for(site.devices[device].properties, site.devices[device].actions, wanted)
-            except ValueError as error:
-                raise source.fail(keys, f"scene {name}: {device}: {error}") from error
 
 
 def _build_device(source: YamlFile, name: str, entry: Any, models: dict[str, Any]) -> Device:

@@ -105,11 +105,11 @@ def tools_of(site: Site) -> list[Tool]:
             made[name] = replace(tool, devices=(*tool.devices, device.name))
     targets = site.targets
     tools = [_placed(tool, site, targets) if targets else tool for tool in made.values()]
-    scenes = {name: _scene_commands(site, name) for name in site.scenes}
+    scenes = {name: scene_commands(site, name) for name in site.scenes}
     return [*tools, Tool(SCENE_TOOL, "turn_on", (), {}, kind="scene", scenes=scenes)] if scenes else tools
 
 
-def _scene_commands(site: Site, name: str) -> tuple[Command, ...]:
+def scene_commands(site: Site, name: str) -> tuple[Command, ...]:
     """Return a command for each action of each device of a scene. Raises ValueError: a device cannot be so."""
     return tuple(
         Command(device, action, arguments)

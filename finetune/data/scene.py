@@ -137,7 +137,8 @@ class Scene:
             ((name, schema),) = action.input.items()
             names = phrases.level_names(schema, arguments[name])
             if names and self.rng.random() < LEVEL_SHARE:
-                return action.level_requests, {name: self.rng.choice(names)}
+                level = self.rng.choice(names)
+                return action.level_requests(level), {name: level}
         return action.requests, spoken_arguments(arguments)
 
     def say_as(self, templates: Iterable[str], device: Device, **holes: object) -> Said:

@@ -53,6 +53,22 @@ def test_each_command_of_a_scene_has_its_own_verdict_and_read_back() -> None:
     assert [event.event for event in journal.events()].count("PROPOSED") == 3
 
 
+def test_a_person_turns_a_scene_on_and_hears_of_each_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "den.yaml"
+    path.write_text(TEXT, encoding="utf-8")
+    call = ["devices", "call", "bedtime", "turn_on", "--site", str(path)]
+    assert main(call) == 4
+    printed = capsys.readouterr()
+    assert [line.partition(":")[0] for line in printed.out.splitlines()] == ["done", "done", "needs confirmation"]
+    assert "garage open: needs confirmation; hint: add --yes" in printed.err
+    assert main([*call, "--yes"]) == 0 and "The garage position is 100 percent." in capsys.readouterr().out
+    assert main(["devices", "call", "bedtime", "open", "--site", str(path)]) == 2
+    path.write_text(TEXT.replace("aliases: [cinema]", "aliases: [Desk lamp]"), encoding="utf-8")
+    capsys.readouterr()
+    assert main(["devices", "check", str(path)]) == 2
+    assert "desk_lamp and the scene movie_night are both called 'desk lamp'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

@@ -8,6 +8,8 @@ from random import Random
 from devices.broker.runtime import simulated_runtime
 from devices.simulation.world import World
 from devices.site.phrasings import load_phrasings
+from devices.site.schema import DataSchema
+from devices.site.site import Device, load_models
 from devices.site.tools import Command, commands_of
 from finetune.data.generator import Stage, carry_out, generate_cases, generate_rows, random_world
 from finetune.data.plan_kinds import MAKERS
@@ -41,6 +43,20 @@ def test_a_level_that_is_said_is_the_number_that_is_called() -> None:
     assert all(said.values()), said
     thought = next(plan.thought for plan, _ in plans("call", 200) if "fan_set" in plan.thought)
     assert thought.endswith("speed: 0..3 (low 1, medium 2, high 3).")
+
+
+def test_half_open_is_the_half_that_is_declared() -> None:
+    schema = DataSchema(type="integer", minimum=0, maximum=90, unit="percent", levels={"half": 40})
+    blinds = load_models()["blinds"] | {"actions": {"set": load_models()["blinds"]["actions"]["set"]}}
+    blinds = blinds | {"properties": {"position": schema.model_dump()}}
+    blinds["actions"]["set"] = blinds["actions"]["set"] | {"input": {"position": schema.model_dump()}}
+    site = den().model_copy(update={"devices": {"shade": Device(name="shade", title="shade", **blinds)}, "scenes": {}})
+    asks = {
+        row.messages[1].text.rsplit("Request: ", 1)[1].lower(): row.messages[2].calls[0].arguments["position"]
+        for row in generate_rows(site, 60, 1, kinds=dict.fromkeys(MAKERS, 0.0) | {"call": 1.0})
+    }
+    halves = {ask: position for ask, position in asks.items() if re.search(r"\bhalf open\b", ask)}
+    assert halves and set(halves.values()) == {40}
 
 
 def test_a_bit_more_starts_from_where_the_device_is() -> None:
