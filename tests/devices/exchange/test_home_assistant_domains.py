@@ -162,7 +162,7 @@ def test_what_is_told_is_done_there_and_no_code_is_seen(
     monkeypatch.setenv("HASS_TOKEN", "token")
     monkeypatch.setenv("ALARM_CODE", CODE)
     site, journal, asked = site_of(tmp_path, home.url), Journal(), list[str]()
-    broker = Broker(site, open_driver(site), journal, confirm=lambda text: not asked.append(text))
+    broker = Broker(site, open_driver(site), journal, confirm=lambda text: not asked.append(text), pause=lambda _: None)
     before = broker.state()
     assert {name: sorted(values) for name, values in before.items()} == {
         name: sorted(device.properties) for name, device in site.devices.items()
