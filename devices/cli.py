@@ -50,13 +50,15 @@ def list_devices(site: Site = "home", as_json: Json = False) -> None:
             json.dumps({"site": loaded.name, "devices": devices, "tools": [tool.openai() for tool in tools_of(loaded)]})
         )
         return
-    width = max(len(name) for name in loaded.devices)
+    width = max(len(name) for name in (*loaded.devices, *loaded.scenes))
     for name, device in loaded.devices.items():
         actions = ", ".join(
             name + ("" if action.risk in {"none", "low"} else f" ({action.risk})")
             for name, action in device.actions.items()
         )
         print(f"{name:<{width}}  {device.kind:<13}  {', '.join(device.properties):<27}  {actions or '-'}")
+    for name, scene in loaded.scenes.items():
+        print(f"{name:<{width}}  scene          {', '.join(scene.devices)}")
 
 
 def read_devices(

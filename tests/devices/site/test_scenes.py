@@ -56,6 +56,8 @@ def test_each_command_of_a_scene_has_its_own_verdict_and_read_back() -> None:
 def test_a_person_turns_a_scene_on_and_hears_of_each_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "den.yaml"
     path.write_text(TEXT, encoding="utf-8")
+    assert main(["devices", "list", "--site", str(path)]) == 0
+    assert "bedtime     scene          lamp, front_door, garage\n" in capsys.readouterr().out
     call = ["devices", "call", "bedtime", "turn_on", "--site", str(path)]
     assert main(call) == 4
     printed = capsys.readouterr()

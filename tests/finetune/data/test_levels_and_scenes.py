@@ -118,13 +118,18 @@ def test_the_low_target_is_below_the_high_one_in_states_and_requests() -> None:
     device = next(device for device in made if "set_range" in device.actions)
     device = device.model_copy(update={"area": ""})
     site = den().model_copy(update={"devices": {device.name: device}, "scenes": {}, "areas": {}})
-    stage, rng = Stage.of(site), Random(1)
+    stage, rng, refused = Stage.of(site), Random(1), 0
     for _ in range(60):
         world = random_world(site, rng)
         assert world.state[device.name]["target_low_c"] <= world.state[device.name]["target_high_c"]
         scene = Scene(site, stage.tools, world.snapshot(), rng, False)
         given = scene.arguments_for(device, device.actions["set_range"])
         assert float(given["target_low_c"]) < float(given["target_high_c"])
+        plan = MAKERS["policy"][1](scene)
+        if plan:  # said the wrong way round
+            assert [outcome.status for outcome in carry_out(plan, stage, world)[1]] == ["refused"]
+            refused += 1
+    assert refused
     broker = simulated_runtime(World(site)).broker
     outcome = broker.execute(Command(device.name, "set_range", {"target_low_c": 22, "target_high_c": 20}))
     assert outcome.status == "refused" and "target_low_c 22 is not below target_high_c 20" in outcome.report
