@@ -57,7 +57,7 @@ def test_a_person_turns_a_scene_on_and_hears_of_each_device(tmp_path: Path, caps
     path = tmp_path / "den.yaml"
     path.write_text(TEXT, encoding="utf-8")
     assert main(["devices", "list", "--site", str(path)]) == 0
-    assert "bedtime     scene          lamp, front_door, garage\n" in capsys.readouterr().out
+    assert "bedtime      scene          lamp, front_door, garage\n" in capsys.readouterr().out
     call = ["devices", "call", "bedtime", "turn_on", "--site", str(path)]
     assert main(call) == 4
     printed = capsys.readouterr()
