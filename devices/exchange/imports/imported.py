@@ -5,7 +5,6 @@ Titles and names come from outside: they become plain words of a site file, whic
 
 from __future__ import annotations
 
-import io
 import re
 import unicodedata
 from collections import Counter
@@ -14,16 +13,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from devices.errors import UsageError
+from devices.exchange.yaml_patch import rendered
 from devices.site.action import TAKEN
 from devices.site.describe import plain_text
 from devices.site.schema import DataSchema
 
+THIS_MACHINE = "127.0.0.1"
 LONGEST_NAME = 40
-LONGEST_LINE = 120  # of what a site file has in one line
+SECTIONS = ("drivers", "areas", "groups", "devices")  # of a site file, that an import makes
 NAMED = 3  # devices that a line names before it counts the rest
 RESERVED = {"area", "except", *TAKEN}
 WIDEST = 100000  # of a number without limits that is only read
@@ -85,13 +84,18 @@ class Feature:
 
 @dataclass
 class Imported:
-    """A site's devices and drivers as its file has them, the account of features, and what else there is to say."""
+    """A site's devices and drivers as its file has them, the account of features, and what else there is to say.
+
+    `host` is where the source is that was asked for, such as the MQTT broker.
+    """
 
     devices: dict[str, Any] = field(default_factory=dict)
     drivers: dict[str, Any] = field(default_factory=dict)
     areas: dict[str, Any] = field(default_factory=dict)
+    groups: dict[str, Any] = field(default_factory=dict)
     features: list[Feature] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    host: str = THIS_MACHINE
 
     def offer(self, device: str, name: str) -> Feature:
         """Put a feature of the source on the account."""
@@ -147,13 +151,18 @@ class Imported:
         if not self.devices:
             reasons = "; ".join([*self.left_out, *self.notes])
             raise UsageError(f"there is no device to import: {reasons}")
-        text = io.StringIO()
-        yaml = YAML(typ="rt", pure=True)
-        yaml.width = 200
-        root = {"schema": "site/v1", "name": plain_name(name), "title": name.replace("_", " ")}
-        areas = {"areas": _laid_out(self.areas)} if self.areas else {}
-        yaml.dump(root | {"drivers": self.drivers} | areas | {"devices": _laid_out(self.devices)}, text)
-        return text.getvalue()
+        return site_text(name, self.part)
+
+    @property
+    def part(self) -> dict[str, dict[str, Any]]:
+        """What it has of a site, by section."""
+        return {section: getattr(self, section) for section in SECTIONS}
+
+
+def site_text(name: str, part: dict[str, dict[str, Any]]) -> str:
+    """Return a site file of a name with these sections."""
+    root = {"schema": "site/v1", "name": plain_name(name), "title": name.replace("_", " ")}
+    return rendered(root | {section: entries for section, entries in part.items() if entries})
 
 
 def plain_name(text: str) -> str:
@@ -200,16 +209,3 @@ def _of(devices: list[str]) -> str:
     more = len(names) - NAMED
     listed = ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
     return f" of {listed}" if listed else ""
-
-
-def _laid_out(value: Any, depth: int = 0) -> Any:
-    """Return devices as people write them: what is deep inside and short on one line."""
-    if isinstance(value, dict):
-        made: Any = CommentedMap({key: _laid_out(item, depth + 1) for key, item in value.items()})
-    elif isinstance(value, list | tuple):
-        made = CommentedSeq([_laid_out(item, depth + 1) for item in value])
-    else:
-        return value
-    if isinstance(made, CommentedSeq) or (depth >= 3 and len(str(value)) <= LONGEST_LINE):
-        made.fa.set_flow_style()
-    return made

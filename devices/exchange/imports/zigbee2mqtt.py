@@ -7,14 +7,18 @@ with a reason. Sources: zigbee2mqtt, "Exposes" and "MQTT Topics and Messages".
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from devices.errors import UsageError
 from devices.exchange.imports.draft import SET, STATE, Draft, Expose, Part
-from devices.exchange.imports.imported import EVENT, ONLY_WRITTEN, TWICE, Foreign, Imported, foreign_problem
+from devices.exchange.imports.imported import EVENT, ONLY_WRITTEN, TWICE, Foreign, Imported, foreign_problem, plain_name
+from devices.site.describe import plain_text
+from devices.site.site import load_models
+
+Model = TypeVar("Model", bound=BaseModel)
 
 SETTING = "a setting of the device itself, which is set up once"
 DIAGNOSTIC = "it tells how the device is, and nothing that people ask for"
@@ -104,24 +108,57 @@ class Entry(Foreign):
     definition: Definition | None = None
 
 
-def import_zigbee2mqtt(entries: Iterable[dict[str, Any]], host: str, source: str = "the list") -> Imported:
-    """Return the devices of zigbee2mqtt's list.
+class Member(Foreign):
+    """One endpoint of a device in a group."""
+
+    ieee_address: str
+    endpoint: int | str = ""
+
+
+class Group(Foreign):
+    """A group of devices, as `zigbee2mqtt/bridge/groups` lists them."""
+
+    id: int
+    friendly_name: str = ""
+    members: tuple[Member, ...]
+
+
+def read_groups(entries: Iterable[dict[str, Any]], source: str) -> list[Group]:
+    """Return the groups of zigbee2mqtt's list. Raises UsageError with the source, the group and the field."""
+    return [_parsed(Group, plain, f"{source}: group", ("friendly_name", "id")) for plain in entries]
+
+
+def _parsed(model: type[Model], plain: dict[str, Any], where: str, keys: Sequence[str]) -> Model:
+    try:
+        return model.model_validate(plain)
+    except ValidationError as error:
+        name = next((str(plain[key]) for key in keys if plain.get(key)), "without a name")
+        raise UsageError(f"{where} {plain_text(name)[:60]}: {foreign_problem(error)}") from error
+
+
+def import_zigbee2mqtt(
+    entries: Iterable[dict[str, Any]], host: str, source: str = "the list", groups: Iterable[Group] = ()
+) -> Imported:
+    """Return the devices and groups of zigbee2mqtt's lists.
 
     Args:
-        entries: the list.
+        entries: the list of devices; groups may be in it, too.
         host: the MQTT broker.
         source: where the list is from, for errors.
+        groups: more groups.
 
     Raises:
         UsageError: an entry is broken; the message has the source, the device and the field.
     """
     made = Imported(drivers={"zigbee": {"type": "mqtt", "host": host, "profile": "zigbee2mqtt"}})
-    for plain in entries:
-        name = plain.get("friendly_name") or plain.get("ieee_address")
-        try:
-            entry = Entry.model_validate(plain)
-        except ValidationError as error:
-            raise UsageError(f"{source}: device {str(name)[:60]}: {foreign_problem(error)}") from error
+    listed = list(entries)
+    groups = [*read_groups([plain for plain in listed if "members" in plain], source), *groups]
+    called, parts = dict[str, str](), dict[str, list[str]]()  # by address: a device's name, and those of it in the site
+    for plain in listed:
+        if "members" in plain:
+            continue
+        entry = _parsed(Entry, plain, f"{source}: device", ("friendly_name", "ieee_address"))
+        called[entry.ieee_address] = name = entry.friendly_name or entry.ieee_address
         exposes = entry.definition.exposes if entry.definition else ()
         if entry.type == "Coordinator":
             made.notes.append(f"{name}: the coordinator itself")
@@ -132,8 +169,43 @@ def import_zigbee2mqtt(entries: Iterable[dict[str, Any]], host: str, source: str
                 for feature in expose.features or (expose,):
                     made.offer(str(name), feature.key or feature.name).leave("its name is no MQTT topic")
         else:
+            known = set(made.devices)
             _Device(made, entry).take()
+            parts[entry.ieee_address] = [device for device in made.devices if device not in known]
+    for group in groups:
+        _take_group(made, group, called, parts)
     return made
+
+
+def _take_group(made: Imported, group: Group, called: Mapping[str, str], parts: Mapping[str, list[str]]) -> None:
+    """Put a group into the site, and it and its members on the account."""
+    title = group.friendly_name or f"group {group.id}"
+    whole, devices = made.offer(title, "group"), list[str]()
+    for member in group.members:
+        feature = made.offer(title, f"member {called.get(member.ieee_address, member.ieee_address)}")
+        there = parts.get(member.ieee_address, [])
+        told = [name for name in there if _is_told(made.devices[name])] or there
+        if len(told) == 1:
+            devices += [name for name in told if name not in devices]
+            feature.take()
+        else:
+            several = f"it has several parts, and nothing says which of them is endpoint {member.endpoint}"
+            feature.leave(several if told else "the site does not have it")
+    name, number = plain_name(title), 2
+    while name in made.groups:
+        name, number = f"{plain_name(title)}_{number}", number + 1
+    if devices:
+        made.groups[name] = {"title": name.replace("_", " "), "devices": devices}
+        whole.take()
+    else:
+        whole.leave("no device that the site has is in it")
+
+
+def _is_told(entry: Mapping[str, Any]) -> bool:
+    """Return whether a device of the site has actions."""
+    models = entry.get("model", [])
+    named = [models] if isinstance(models, str) else models
+    return "actions" in entry or any("actions" in load_models()[model] for model in named)
 
 
 class _Device:
