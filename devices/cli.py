@@ -213,7 +213,8 @@ def discover_devices(
 ) -> None:
     """Show what this machine could drive: serial lines, pins, buses, and what zigbee2mqtt knows. Touches no device."""
     from devices.exchange.discovery import local_ports, zigbee_network
-    from devices.exchange.imports.zigbee2mqtt import import_zigbee2mqtt, read_groups
+    from devices.exchange.imports.zigbee2mqtt import import_zigbee2mqtt
+    from devices.exchange.imports.zigbee2mqtt_groups import read_groups
 
     if out and not mqtt:
         raise UsageError("--out makes a site of what zigbee2mqtt knows", hint="name its broker with --mqtt")
@@ -227,7 +228,7 @@ def discover_devices(
             "zigbee2mqtt": [*imported.devices],
             "groups": [*imported.groups],
             "left out": imported.left_out,
-            "notes": imported.notes,
+            "notes": imported.told,
             "counts": [imported.counts],
         }
     print(
@@ -274,7 +275,7 @@ def _import_into(out: Path, sources: dict[str, Any], *, dry_run: bool) -> None:
         made.write()
     for one in made.account.left_out:
         warn(f"left out: {one}")
-    for note in made.account.notes:
+    for note in made.account.told:
         warn(note)
     for line in made.lines:
         print(line)

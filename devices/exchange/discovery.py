@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from devices.driver import DeviceUnavailable
+from devices.exchange.imports.imported import parse_json
 
 PLACES = {
     "serial lines": ("serial/by-id/*", "ttyUSB*", "ttyACM*", "ttyAMA*"),
@@ -71,8 +71,8 @@ def zigbee_network(
 
 def _objects(found: Mapping[str, bytes], topic: str) -> list[dict[str, Any]]:
     try:
-        objects = json.loads(found.get(topic, b"[]"))
-    except (ValueError, RecursionError) as error:
+        objects = parse_json(found.get(topic, b"[]"))
+    except ValueError as error:
         raise DeviceUnavailable(f"{topic} is not JSON") from error
     if not isinstance(objects, list) or not all(isinstance(one, dict) for one in objects):
         raise DeviceUnavailable(f"{topic} is no list of {topic.rpartition('/')[2]}")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from devices.errors import UsageError
 from devices.exchange.imports.home_assistant import import_home_assistant
-from devices.exchange.imports.imported import THIS_MACHINE, Imported
+from devices.exchange.imports.imported import THIS_MACHINE, Imported, parse_json
 from devices.exchange.imports.modbus_register_map import import_register_map
 from devices.exchange.imports.shelly import import_shelly
 from devices.exchange.imports.tasmota import import_tasmota
 from devices.exchange.imports.thing_description import import_things
-from devices.exchange.imports.zigbee2mqtt import Group, import_zigbee2mqtt, read_groups
+from devices.exchange.imports.zigbee2mqtt import import_zigbee2mqtt
+from devices.exchange.imports.zigbee2mqtt_groups import Group, read_groups
 
 Importer = Callable[[list[dict[str, Any]], str, str], Imported]
 KNOWN = "zigbee2mqtt's list of devices, a Thing Description, nor an answer of Tasmota, Shelly or Home Assistant"
@@ -68,10 +68,10 @@ def import_file(path: Path, host: str = THIS_MACHINE) -> Imported:
 def read_entries(path: Path) -> list[dict[str, Any]]:
     """Return the objects of a JSON file, one or a list of them. Raises UsageError with file and place."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UsageError(f"{path} is not JSON: {error}") from error
     entries = found if isinstance(found, list) else [found]
     if strange := next((number for number, one in enumerate(entries, 1) if not isinstance(one, dict)), 0):

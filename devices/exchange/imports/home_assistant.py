@@ -209,7 +209,8 @@ class _Entity:
 
 
 def _light(entity: _Entity) -> Part:
-    modes = {str(mode) for mode in entity.attributes.get("supported_color_modes") or []}
+    listed = entity.attributes.get("supported_color_modes")
+    modes = {str(mode) for mode in listed} if isinstance(listed, list) else set[str]()
     has_brightness = bool(modes - {"onoff", "unknown"})
     part = entity.part("light", "dimmable_light" if has_brightness else "light")
     part.bind("on", entity.switched(), entity.feature)
@@ -247,7 +248,7 @@ def _cover(entity: _Entity) -> Part | None:
     if entity.number("current_position") is None:
         entity.feature.leave("it does not say where it stands")
         return None
-    is_gate = entity.attributes.get("device_class") in GATES
+    is_gate = str(entity.attributes.get("device_class")) in GATES
     part = entity.part("door" if is_gate else "blinds", "door" if is_gate else "blinds")
     moving = {"key": "state", "values": ["opening", "closing"]}
     place = entity.told("attributes.current_position", "set_cover_position", "position", moving=moving)

@@ -5,12 +5,14 @@ Titles and names come from outside: they become plain words of a site file, whic
 
 from __future__ import annotations
 
+import json
+import math
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -20,6 +22,7 @@ from devices.site.action import TAKEN
 from devices.site.describe import plain_text
 from devices.site.schema import DataSchema
 
+Model = TypeVar("Model", bound=BaseModel)
 THIS_MACHINE = "127.0.0.1"
 LONGEST_NAME = 40
 SECTIONS = ("drivers", "areas", "groups", "devices")  # of a site file, that an import makes
@@ -141,6 +144,11 @@ class Imported:
         return [f"{name}{_of(devices)}: {why}" for (name, why), devices in found.items()]
 
     @property
+    def told(self) -> list[str]:
+        """The notes, as a terminal may show them."""
+        return [plain_text(note) for note in self.notes]
+
+    @property
     def counts(self) -> str:
         """How many features there were, were taken and were left out: the last two add up to the first."""
         count, taken = len(self.features), self.taken
@@ -163,6 +171,20 @@ def site_text(name: str, part: dict[str, dict[str, Any]]) -> str:
     """Return a site file of a name with these sections."""
     root = {"schema": "site/v1", "name": plain_name(name), "title": name.replace("_", " ")}
     return rendered(root | {section: entries for section, entries in part.items() if entries})
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return JSON from elsewhere. Raises ValueError, also for numbers that are none: NaN, Infinity, 1e999."""
+
+    def refuse(number: str) -> float:
+        raise ValueError(f"{number} is no number")
+
+    try:
+        return json.loads(
+            text, parse_constant=refuse, parse_float=lambda one: refuse(one) if math.isinf(float(one)) else float(one)
+        )
+    except RecursionError as error:
+        raise ValueError("it is too deep") from error
 
 
 def plain_name(text: str) -> str:
@@ -198,10 +220,25 @@ def is_plain(schema: dict[str, Any]) -> bool:
     return bool(all(word and " " not in word for word in words))
 
 
-def foreign_problem(error: ValidationError) -> str:
-    """Return the field and the problem that pydantic found first in another's file."""
-    first = error.errors()[0]
-    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+def parsed(model: type[Model], plain: dict[str, Any], where: str, keys: Sequence[str]) -> Model:
+    """Return a part of another's file.
+
+    Args:
+        model: what it should be.
+        plain: what there is.
+        where: the source and what it is.
+        keys: those of its name; the first that is there counts.
+
+    Raises:
+        UsageError: the first problem, with `where`, the name and the field.
+    """
+    try:
+        return model.model_validate(plain)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = next((str(plain[key]) for key in keys if plain.get(key)), "without a name")
+        field_name = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{where} {plain_text(name)[:60]}: {plain_text(field_name)}: {first['msg']}") from error
 
 
 def _of(devices: list[str]) -> str:

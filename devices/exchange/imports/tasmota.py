@@ -86,6 +86,7 @@ class _Answer:
         self._durations = self._section(entry, "StatusSHT", is_needed=False)
         self._driver = self._broker(self._section(entry, "StatusMQT", is_needed=False), host)
         self._features = {path: self._offer(".".join(path)) for path, _ in leaves(self._state)}
+        self._state = {key: value for key, value in self._state.items() if (key,) in self._features}
         self._measured = {path: self._offer(f"StatusSNS.{'.'.join(path)}") for path, _ in leaves(self._sensors)}
         for section in sorted(entry.keys() - {"StatusSTS", "StatusSNS"}):
             self._offer(section).leave("" if section in USED else SET_UP)

@@ -15,10 +15,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from devices.errors import UsageError
 from devices.exchange.imports.draft import plain_number, setters
 from devices.exchange.imports.imported import (
     EVENT,
@@ -30,8 +29,8 @@ from devices.exchange.imports.imported import (
     Foreign,
     Imported,
     boolean_schema,
-    foreign_problem,
     is_plain,
+    parsed,
     part_name,
     words_of,
 )
@@ -131,11 +130,7 @@ def import_things(things: Iterable[dict[str, Any]], source: str = "the list") ->
     made = Imported()
     for plain in things:
         name = str(plain.get("title") or plain.get("id") or "thing")
-        try:
-            thing = Thing.model_validate(plain)
-        except ValidationError as error:
-            raise UsageError(f"{source}: device {name[:60]}: {foreign_problem(error)}") from error
-        _Device(made, thing, name).take()
+        _Device(made, parsed(Thing, plain, f"{source}: device", ("title", "id")), name).take()
     return made
 
 

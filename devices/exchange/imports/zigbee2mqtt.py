@@ -7,19 +7,16 @@ with a reason. Sources: zigbee2mqtt, "Exposes" and "MQTT Topics and Messages".
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
-from devices.errors import UsageError
 from devices.exchange.imports.draft import SET, STATE, Draft, Expose, Part
-from devices.exchange.imports.imported import EVENT, ONLY_WRITTEN, TWICE, Foreign, Imported, foreign_problem, plain_name
-from devices.site.describe import plain_text
-from devices.site.site import load_models
+from devices.exchange.imports.imported import EVENT, ONLY_WRITTEN, TWICE, Foreign, Imported, parsed
+from devices.exchange.imports.zigbee2mqtt_groups import Group, read_groups, take_group
 
-Model = TypeVar("Model", bound=BaseModel)
-
+COVER_S = (
+    60  # what Shelly gives a cover unless told otherwise (maxtime_open); Tuya's curtains take 10 to 120 (tr_timecon)
+)
 SETTING = "a setting of the device itself, which is set up once"
 DIAGNOSTIC = "it tells how the device is, and nothing that people ask for"
 KNOWN = {  # by name: model and property of what is read
@@ -108,34 +105,6 @@ class Entry(Foreign):
     definition: Definition | None = None
 
 
-class Member(Foreign):
-    """One endpoint of a device in a group."""
-
-    ieee_address: str
-    endpoint: int | str = ""
-
-
-class Group(Foreign):
-    """A group of devices, as `zigbee2mqtt/bridge/groups` lists them."""
-
-    id: int
-    friendly_name: str = ""
-    members: tuple[Member, ...]
-
-
-def read_groups(entries: Iterable[dict[str, Any]], source: str) -> list[Group]:
-    """Return the groups of zigbee2mqtt's list. Raises UsageError with the source, the group and the field."""
-    return [_parsed(Group, plain, f"{source}: group", ("friendly_name", "id")) for plain in entries]
-
-
-def _parsed(model: type[Model], plain: dict[str, Any], where: str, keys: Sequence[str]) -> Model:
-    try:
-        return model.model_validate(plain)
-    except ValidationError as error:
-        name = next((str(plain[key]) for key in keys if plain.get(key)), "without a name")
-        raise UsageError(f"{where} {plain_text(name)[:60]}: {foreign_problem(error)}") from error
-
-
 def import_zigbee2mqtt(
     entries: Iterable[dict[str, Any]], host: str, source: str = "the list", groups: Iterable[Group] = ()
 ) -> Imported:
@@ -157,7 +126,7 @@ def import_zigbee2mqtt(
     for plain in listed:
         if "members" in plain:
             continue
-        entry = _parsed(Entry, plain, f"{source}: device", ("friendly_name", "ieee_address"))
+        entry = parsed(Entry, plain, f"{source}: device", ("friendly_name", "ieee_address"))
         called[entry.ieee_address] = name = entry.friendly_name or entry.ieee_address
         exposes = entry.definition.exposes if entry.definition else ()
         if entry.type == "Coordinator":
@@ -173,39 +142,8 @@ def import_zigbee2mqtt(
             _Device(made, entry).take()
             parts[entry.ieee_address] = [device for device in made.devices if device not in known]
     for group in groups:
-        _take_group(made, group, called, parts)
+        take_group(made, group, called, parts)
     return made
-
-
-def _take_group(made: Imported, group: Group, called: Mapping[str, str], parts: Mapping[str, list[str]]) -> None:
-    """Put a group into the site, and it and its members on the account."""
-    title = group.friendly_name or f"group {group.id}"
-    whole, devices = made.offer(title, "group"), list[str]()
-    for member in group.members:
-        feature = made.offer(title, f"member {called.get(member.ieee_address, member.ieee_address)}")
-        there = parts.get(member.ieee_address, [])
-        told = [name for name in there if _is_told(made.devices[name])] or there
-        if len(told) == 1:
-            devices += [name for name in told if name not in devices]
-            feature.take()
-        else:
-            several = f"it has several parts, and nothing says which of them is endpoint {member.endpoint}"
-            feature.leave(several if told else "the site does not have it")
-    name, number = plain_name(title), 2
-    while name in made.groups:
-        name, number = f"{plain_name(title)}_{number}", number + 1
-    if devices:
-        made.groups[name] = {"title": name.replace("_", " "), "devices": devices}
-        whole.take()
-    else:
-        whole.leave("no device that the site has is in it")
-
-
-def _is_told(entry: Mapping[str, Any]) -> bool:
-    """Return whether a device of the site has actions."""
-    models = entry.get("model", [])
-    named = [models] if isinstance(models, str) else models
-    return "actions" in entry or any("actions" in load_models()[model] for model in named)
 
 
 class _Device:
@@ -347,15 +285,26 @@ def _lock(draft: Draft, parts: list[Part], _: str) -> list[Part]:
 def _cover(draft: Draft, parts: list[Part], _: str) -> list[Part]:
     named = _by_name(parts)
     state, position, tilt = (named.get(name) for name in ("state", "position", "tilt"))
-    if position:
-        draft.be_number("blinds", "position", position, "set", raw_step=position.expose.value_step or 1)
+    words = {"open": "OPEN", "closed": "CLOSE", "stopped": "STOP"}
+    if position and _is_moved(draft, "blinds", "position", position, "set"):
+        _let_move(draft, "open", "close", "set")
     if state and position:
         state.feature.leave("the position says and sets it")
-    elif state:
-        draft.be("cover", "state", state, values={"open": "OPEN", "closed": "CLOSE", "stopped": "STOP"})
-    if tilt:
-        draft.be_number("tilt", "tilt", tilt, "set_tilt", raw_step=tilt.expose.value_step or 1)
+    elif state and draft.be("cover", "state", state, values=words):
+        _let_move(draft, "open", "close")
+    if tilt and _is_moved(draft, "tilt", "tilt", tilt, "set_tilt"):
+        _let_move(draft, "set_tilt")
     return _rest(parts, state, position, tilt)
+
+
+def _is_moved(draft: Draft, model: str, name: str, part: Part, action: str) -> bool:
+    return draft.be_number(model, name, part, action, raw_step=part.expose.value_step or 1)
+
+
+def _let_move(draft: Draft, *actions: str) -> None:
+    """Give what moves a cover its time; it is over as soon as the cover is there."""
+    for action in actions:
+        draft.actions[action] = draft.actions.get(action, {}) | {"settle_s": COVER_S}
 
 
 def _fan(draft: Draft, parts: list[Part], _: str) -> list[Part]:

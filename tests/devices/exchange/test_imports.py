@@ -151,6 +151,14 @@ def test_the_same_name_twice_is_two_devices() -> None:
     assert list(made.devices) == ["lamp", "lamp_2", "lamp_2_2", "light_1"]
 
 
+def test_what_moves_a_cover_is_given_its_time(zigbee: Site) -> None:
+    venetian, screen = zigbee.devices["office_venetian"].actions, zigbee.devices["cinema_screen"].actions
+    assert {name: action.settle_s for name, action in venetian.items()} == dict.fromkeys(
+        ("open", "close", "set", "set_tilt"), 60
+    )
+    assert {name: action.settle_s for name, action in screen.items()} == {"open": 60, "close": 60, "stop": 0}
+
+
 def test_water_runs_for_minutes_only(zigbee: Site) -> None:
     assert zigbee.devices["garden_valve"].actions["water"].ends
 
