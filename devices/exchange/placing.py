@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from devices.exchange.imports.imported import LONGEST_NAME, SECTIONS, Imported, plain_name
+from devices.exchange.imports.imported import LONGEST_NAME, SECTIONS, Imported, plain_name, same_driver
 from devices.exchange.yaml_patch import is_same
 from devices.site.site import EVERYWHERE
 
@@ -100,6 +100,7 @@ def placed(sources: Mapping[str, Imported], before: Mapping[str, Part], site: Ma
 class _Placing:
     def __init__(self, sources: Mapping[str, Imported], before: Mapping[str, Part], site: Mapping[str, Any]) -> None:
         known = joined([site, *before.values()])
+        self._placed: dict[str, Any] = {}
         self._before, self._drivers, self._devices = before, known["drivers"], known["devices"]
         self._others = joined(part for source, part in before.items() if source not in sources)["drivers"]
         areas = {area for made in sources.values() for area in made.areas}
@@ -110,8 +111,13 @@ class _Placing:
     def place(self, source: str, made: Imported) -> Part:
         """Give what a source holds its names."""
         part = renamed(made.part, self._name_drivers(source, made), {})
-        names = matches(part["devices"], self._devices)
         devices = part["devices"]
+        twice = matches(devices, self._placed)
+        for name, other in twice.items():
+            del devices[name]
+            for feature in made.features_of[name]:
+                feature.leave(f"{other} is the same device, of another source")
+        names = matches(devices, self._devices)
         for name, entry in devices.items():
             if name in names:
                 known = self._devices.pop(names[name])
@@ -123,7 +129,8 @@ class _Placing:
                 if names[name] != name:
                     made.notes.append(f"{name} of {source} is called {names[name]}: something else has its name")
             devices[name] = title | {key: value for key, value in entry.items() if key != "title"}
-        part = renamed(part, {}, names)
+        part = renamed(part, {}, names | twice)
+        self._placed |= part["devices"]
         part["groups"] = {self._group_name(name): group for name, group in part["groups"].items()}
         return part
 
@@ -131,9 +138,7 @@ class _Placing:
         """Share drivers that have the same settings; one whose settings changed since the last import is the same."""
         names: dict[str, str] = {}
         for name, settings in made.drivers.items():
-            mine = _without_own_secret(name, settings)
-            same = (key for key, its in self._drivers.items() if is_same(_without_own_secret(key, its), mine))
-            if found := next(same, ""):
+            if found := same_driver(self._drivers, name, settings):
                 names[name] = found
         old = self._before.get(source, joined([]))["drivers"]
         left = {key: its for key, its in old.items() if key not in names.values() and key not in self._others}
@@ -155,13 +160,6 @@ class _Placing:
 
     def _group_name(self, name: str) -> str:
         return f"{name}_group" if name in self._places or name in self._devices else name
-
-
-def _without_own_secret(driver: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a driver's settings without a secret that is called after it."""
-    auth = settings.get("auth")
-    is_own = isinstance(auth, dict) and auth.get("secret_env") == f"{driver.upper()}_SECRET"
-    return {**settings, "auth": {**(auth or {}), "secret_env": ""}} if is_own else dict(settings)
 
 
 def _free(name: str, taken: Collection[str]) -> str:

@@ -119,7 +119,9 @@ def import_into(path: Path, sources: Mapping[str, Imported]) -> SiteImport:
             f"{key} was not imported this time: its devices stay as they are" for key in now if key in stay
         ]
         if not before:
-            account.notes.append(f"there is no {last_import_path(path)}: all that {path} has counts as changed by hand")
+            account.notes.append(
+                f"there is no {last_import_path(path).name}: all that {path.name} has counts as changed by hand"
+            )
         try:
             text = patched(old, values)
         except ValueError as error:

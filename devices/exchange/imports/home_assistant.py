@@ -25,9 +25,10 @@ from devices.exchange.imports.imported import (
     Feature,
     Imported,
     boolean_schema,
+    driver_of,
     plain_name,
 )
-from devices.exchange.imports.parts import SET_UP, Part, add_parts, driver_of, number_schema
+from devices.exchange.imports.parts import SET_UP, Part, add_parts, number_schema
 
 PORT = 8123
 TOKEN_ENV = "HASS_TOKEN"  # noqa: S105 - the name of a variable

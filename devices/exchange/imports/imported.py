@@ -10,17 +10,18 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from devices.errors import UsageError
-from devices.exchange.yaml_patch import rendered
+from devices.exchange.yaml_patch import is_same, rendered
 from devices.site.action import TAKEN
 from devices.site.describe import plain_text
-from devices.site.schema import DataSchema
+from devices.site.schema import DataSchema, is_multiple
+from devices.site.site import join_models, load_models
 
 Model = TypeVar("Model", bound=BaseModel)
 THIS_MACHINE = "127.0.0.1"
@@ -97,6 +98,7 @@ class Imported:
     areas: dict[str, Any] = field(default_factory=dict)
     groups: dict[str, Any] = field(default_factory=dict)
     features: list[Feature] = field(default_factory=list)
+    features_of: dict[str, list[Feature]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     host: str = THIS_MACHINE
 
@@ -106,15 +108,25 @@ class Imported:
         self.features.append(feature)
         return feature
 
-    def add(self, title: str, noun: str, entry: dict[str, Any], part: str = "") -> str:
-        """Take a device; return its name.
+    def add(
+        self, title: str, noun: str, entry: dict[str, Any], part: str = "", features: Sequence[Feature] = ()
+    ) -> None:
+        """Take a device, unless nothing says where a property of its models is.
 
         Args:
             title: what the source calls it; an address is no name, so that it is called by its noun and a number.
             noun: what it is, as people say.
             entry: as the site file has it.
             part: which part of the thing it is, such as left.
+            features: those that it has; they are left out if it is.
         """
+        named = entry.get("model", [])
+        models = join_models([named] if isinstance(named, str) else named, load_models())
+        if missing := sorted(models.get("properties", {}).keys() - entry.get("at", {}).keys()):
+            for feature in features:
+                feature.leave(f"its {', '.join(missing)} is nowhere, without which a site cannot have it")
+            self.notes.append(f"{title}: nothing says where its {', '.join(missing)} is")
+            return
         base = plain_name(title)
         if ADDRESS.fullmatch(title) or not re.search("[a-z]", base.removeprefix("device")):
             base = self._numbered(plain_name(noun))
@@ -123,7 +135,7 @@ class Imported:
         while name in self.devices:
             name, number = f"{plain_name(f'{base} {part}')[: LONGEST_NAME - 4]}_{number}", number + 1
         self.devices[name] = {"title": name.replace("_", " "), **entry}
-        return name
+        self.features_of[name] = list(features)
 
     def _numbered(self, noun: str) -> str:
         taken = {re.sub(r"(_\d+)_.*", r"\1", name) for name in self.devices}
@@ -141,7 +153,7 @@ class Imported:
         for feature in self.features:
             if feature.reason:
                 found.setdefault((feature.name, feature.reason), []).append(feature.device)
-        return [f"{name}{_of(devices)}: {why}" for (name, why), devices in found.items()]
+        return [f"{name}{_of(devices)}: {plain_text(why)}" for (name, why), devices in found.items()]
 
     @property
     def told(self) -> list[str]:
@@ -165,6 +177,28 @@ class Imported:
     def part(self) -> dict[str, dict[str, Any]]:
         """What it has of a site, by section."""
         return {section: getattr(self, section) for section in SECTIONS}
+
+
+def same_driver(drivers: Mapping[str, Any], name: str, settings: Mapping[str, Any]) -> str:
+    """Return the driver that has the same settings as one of a name, "" if none has."""
+    mine = _without_own_secret(name, settings)
+    return next((key for key, its in drivers.items() if is_same(_without_own_secret(key, its), mine)), "")
+
+
+def _without_own_secret(driver: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a driver's settings without a secret that is called after it."""
+    auth = settings.get("auth")
+    is_own = isinstance(auth, dict) and auth.get("secret_env") == f"{driver.upper()}_SECRET"
+    return {**settings, "auth": {**(auth or {}), "secret_env": ""}} if is_own else dict(settings)
+
+
+def driver_of(made: Imported, stem: str, settings: dict[str, Any]) -> str:
+    """Return the name of the driver with these settings; one that is not there yet is made."""
+    name = stem if stem not in made.drivers else f"{stem}_{len(made.drivers) + 1}"
+    if found := same_driver(made.drivers, name, settings):
+        return found
+    made.drivers[name] = settings
+    return name
 
 
 def site_text(name: str, part: dict[str, dict[str, Any]]) -> str:
@@ -198,6 +232,32 @@ def part_name(text: str) -> str:
     """Return a text as the name of a property, argument or output: not one that every call or result has itself."""
     name = plain_name(text)
     return f"{name}_value" if name in RESERVED else name
+
+
+def plain_number(value: float) -> float | int:
+    """Return a number as people write it."""
+    return int(value) if float(value).is_integer() else value
+
+
+def usable_step(step: float | None, low: float) -> float | int | None:
+    """Return a step if the least value is a whole number of them, as a site wants it."""
+    return plain_number(step) if step and step > 0 and is_multiple(low, step) else None
+
+
+def range_schema(kind: str, low: float, high: float, step: float | int | None = None, unit: str = "") -> dict[str, Any]:
+    """Return the schema of a number."""
+    schema: dict[str, Any] = {"type": kind, "minimum": plain_number(low), "maximum": plain_number(high)}
+    return schema | ({} if step is None else {"step": step}) | ({"unit": unit} if unit else {})
+
+
+def setters(name: str, title: str, schema: dict[str, Any], risk: str = "confirm") -> dict[str, Any]:
+    """Return the actions that set a property: on and off, or to a value. What it may move nobody knows, so: a yes."""
+    if schema["type"] == "boolean":
+        return {
+            f"{name}_{word}": {"title": title, "risk": risk, "writes": {name: word == "on"}} for word in ("on", "off")
+        }
+    given = {key: value for key, value in schema.items() if key != "title"}
+    return {f"set_{name}": {"title": title, "risk": risk, "input": {name: given}, "writes": {name: f"${name}"}}}
 
 
 def boolean_schema(when_true: str = "on", when_false: str = "off") -> dict[str, Any]:

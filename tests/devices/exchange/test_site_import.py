@@ -99,6 +99,16 @@ def test_several_sources_make_one_site_with_one_account(folder: Folder) -> None:
     assert {f"left out: {line}" for one in made for line in one.left_out} <= set(lines)
 
 
+def test_a_device_of_two_sources_is_taken_once(folder: Folder) -> None:
+    one = folder.write("one.json", [zigbee("lamp"), zigbee("desk")])
+    groups = [{"id": 1, "friendly_name": "all", "members": [{"ieee_address": name} for name in ("desk", "hob")]}]
+    lines = folder.run(one, folder.write("two.json", [zigbee("hob"), zigbee("desk"), *groups]))
+    assert list(folder.devices) == ["lamp", "desk", "hob"]
+    assert "left out: state of desk: desk is the same device, of another source" in lines
+    assert "3 devices; 7 features: 6 taken, 1 left out" in lines
+    assert load_checked_site(folder.site).groups["all"].devices == ("desk", "hob")
+
+
 KINDS = {"added", "removed", "changed", "conflict"}
 EDITED = """# My home, by hand.
 schema: site/v1
@@ -235,7 +245,7 @@ def test_a_site_that_was_not_imported_only_gets_more(folder: Folder) -> None:
     lines = folder.run(
         folder.write("z.json", [zigbee("light", LIGHT), zigbee("radiator", RADIATOR), zigbee("own scale")])
     )
-    assert f"there is no {last_import_path(folder.site)}: all that {folder.site} has counts as changed by hand" in lines
+    assert "there is no my.yaml.imported: all that my.yaml has counts as changed by hand" in lines
     assert [line for line in lines if line.split(":")[0] == "conflict"][-1].startswith("conflict: devices.radiator.")
     assert folder.site.read_text(encoding="utf-8").startswith(EDITED.removesuffix("# the end\n"))
     assert list(folder.devices)[3:] == ["own_scale_2"]
