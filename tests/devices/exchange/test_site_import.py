@@ -15,7 +15,9 @@ from devices.drivers.registry import load_checked_site
 from devices.durable import aside_of
 from devices.errors import EdgeError, UsageError
 from devices.exchange.imports.files import import_file
+from devices.exchange.placing import Part
 from devices.exchange.site_import import import_into, last_import_path
+from devices.exchange.site_merge import merged
 from devices.exchange.yaml_patch import is_same, parse, patched, rendered
 from edgewright import main
 
@@ -249,6 +251,16 @@ def test_a_site_that_was_not_imported_only_gets_more(folder: Folder) -> None:
     assert [line for line in lines if line.split(":")[0] == "conflict"][-1].startswith("conflict: devices.radiator.")
     assert folder.site.read_text(encoding="utf-8").startswith(EDITED.removesuffix("# the end\n"))
     assert list(folder.devices)[3:] == ["own_scale_2"]
+
+
+def test_what_a_device_needs_comes_back_and_what_it_uses_stays() -> None:
+    lamp, desk = ({"driver": driver, "area": "hall"} for driver in ("zigbee", "own"))
+    base: Part = {"drivers": {"zigbee": {"host": "a"}, "own": {}}, "areas": {"hall": {}}, "groups": {}, "devices": {}}
+    site = {"drivers": {"own": {}}, "devices": {"desk": desk | {"area": "attic"}}}
+    new: Part = base | {"drivers": {"zigbee": {"host": "a"}}, "devices": {"lamp": lamp}}
+    values, lines = merged(base, site, new)
+    assert lines == ["added: devices.lamp", "added: drivers.zigbee", "added: areas.hall"]
+    assert values["drivers"] == {"own": {}, "zigbee": {"host": "a"}} and list(values["devices"]) == ["desk", "lamp"]
 
 
 @pytest.mark.parametrize(
