@@ -260,10 +260,12 @@ def import_site(
     import os
 
     from devices.exchange.imports.files import import_files
-    from devices.exchange.site_import import last_host
+    from devices.exchange.imports.imported import THIS_MACHINE
+    from devices.exchange.site_import import last_hosts
 
     named = {os.path.relpath(file, out.parent): file for file in files}
-    _import_into(out, import_files(named, lambda name: host or last_host(out, name)), dry_run=dry_run)
+    known = {} if host else last_hosts(out)
+    _import_into(out, import_files(named, lambda name: host or known.get(name, THIS_MACHINE)), dry_run=dry_run)
 
 
 def _import_into(out: Path, sources: dict[str, Any], *, dry_run: bool) -> None:

@@ -106,13 +106,15 @@ class _Placing:
         areas = {area for made in sources.values() for area in made.areas}
         self._places = {*areas, *known["areas"], *(site.get("floors") or {}), EVERYWHERE}
         called = [[name, one.get("title"), *(one.get("aliases") or ())] for name, one in self._devices.items()]
-        self._called = {plain_name(str(name)) for names in called for name in names if name} | known["groups"].keys()
+        self._called = {plain_name(str(name)) for names in called for name in names if name}
+        self._groups = set(known["groups"])
 
     def place(self, source: str, made: Imported) -> Part:
         """Give what a source holds its names."""
         part = renamed(made.part, self._name_drivers(source, made), {})
         devices = part["devices"]
-        twice = matches(devices, self._placed)
+        alike = matches(devices, self._placed).items()
+        twice = {name: one for name, one in alike if {*_places(devices[name])} <= {*_places(self._placed[one])}}
         for name, other in twice.items():
             del devices[name]
             for feature in made.features_of[name]:
@@ -123,7 +125,7 @@ class _Placing:
                 known = self._devices.pop(names[name])
                 title = {"title": known["title"]} if "title" in known else {}
             else:
-                names[name] = _free(name, self._called)
+                names[name] = _free(name, self._called | self._groups)
                 title = {"title": entry["title"] if names[name] == name else names[name].replace("_", " ")}
                 self._called.add(names[name])
                 if names[name] != name:
@@ -132,6 +134,7 @@ class _Placing:
         part = renamed(part, {}, names | twice)
         self._placed |= part["devices"]
         part["groups"] = {self._group_name(name): group for name, group in part["groups"].items()}
+        self._groups |= part["groups"].keys()
         return part
 
     def _name_drivers(self, source: str, made: Imported) -> dict[str, str]:
@@ -141,14 +144,13 @@ class _Placing:
             if found := same_driver(self._drivers, name, settings):
                 names[name] = found
         old = self._before.get(source, joined([]))["drivers"]
-        left = {key: its for key, its in old.items() if key not in names.values() and key not in self._others}
+        left = {key: its["type"] for key, its in old.items() if key not in {*names.values(), *self._others}}
+        new = [settings["type"] for name, settings in made.drivers.items() if name not in names]
         for name, settings in list(made.drivers.items()):
             if name not in names:
-                moved = [key for key, its in left.items() if its["type"] == settings["type"]]
-                new = [
-                    key for key in made.drivers if key not in names and made.drivers[key]["type"] == settings["type"]
-                ]
-                names[name] = moved[0] if len(moved) == len(new) == 1 else _free(name, self._drivers)
+                kind = settings["type"]
+                moved = [key for key, its in left.items() if its == kind]
+                names[name] = moved[0] if len(moved) == new.count(kind) == 1 else _free(name, self._drivers)
             secret, own = f"{name.upper()}_SECRET", f"{names[name].upper()}_SECRET"
             if names[name] != name and settings.get("auth", {}).get("secret_env") == secret:
                 made.drivers[name] = settings | {"auth": settings["auth"] | {"secret_env": own}}
@@ -159,7 +161,7 @@ class _Placing:
         return names
 
     def _group_name(self, name: str) -> str:
-        return f"{name}_group" if name in self._places or name in self._devices else name
+        return f"{name}_group" if name in self._places | self._called else name
 
 
 def _free(name: str, taken: Collection[str]) -> str:

@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from devices.drivers.registry import check_site
 from devices.durable import write_file
 from devices.errors import UnavailableError, UsageError
-from devices.exchange.imports.imported import THIS_MACHINE, Imported, site_text
+from devices.exchange.imports.imported import Imported, site_text
 from devices.exchange.placing import Part, followed, joined, placed
 from devices.exchange.site_merge import merged
 from devices.exchange.yaml_patch import TOP, patched, rendered
@@ -71,7 +71,7 @@ class SiteImport:
     devices: int
 
     def write(self) -> None:
-        """Write both files, each whole or not at all. Raises UnavailableError; the site is as it was then."""
+        """Write both files, each whole or not at all. Raises UnavailableError."""
         for path, text in ((self.path, self.text), (last_import_path(self.path), self.last)):
             try:
                 write_file(Path(os.path.realpath(path)), text.encode())
@@ -112,8 +112,9 @@ def import_into(path: Path, sources: Mapping[str, Imported]) -> SiteImport:
         features=[feature for made in sources.values() for feature in made.features],
         notes=[note for made in sources.values() for note in made.notes],
     )
-    text, lines = site_text(path.stem, joined(now.values())), list[str]()
-    if old is not None:
+    if old is None:
+        text, lines = site_text(path.stem, joined(now.values())), list[str]()
+    else:
         values, lines = merged(joined(before.values()), site, joined(now.values()))
         account.notes += [
             f"{key} was not imported this time: its devices stay as they are" for key in now if key in stay
@@ -123,11 +124,12 @@ def import_into(path: Path, sources: Mapping[str, Imported]) -> SiteImport:
                 f"there is no {last_import_path(path).name}: all that {path.name} has counts as changed by hand"
             )
         try:
-            text = patched(old, values)
+            text = patched(old, site, values)
         except ValueError as error:
             raise UsageError(f"{path}: {error}", hint="write it without anchors, tags and merge keys") from error
     try:
-        count = len(_checked(text, path.with_name(f"{path.name} with the import")).root["devices"])
+        label = path.with_name(f"{path.name} with the import")
+        count = len(site["devices"] if text == old else _checked(text, label).root["devices"])
     except UsageError as error:
         conflict = next((line for line in lines if line.startswith("conflict")), error.hint)
         raise UsageError(f"{path} stays as it is: {error}", hint=conflict) from error
@@ -138,9 +140,9 @@ def import_into(path: Path, sources: Mapping[str, Imported]) -> SiteImport:
     return SiteImport(path, text, kept, lines, account, count)
 
 
-def last_host(site: Path, source: str) -> str:
-    """Return the host that a source had when it was imported last; this machine if that is not known."""
-    return _last_import(site).hosts.get(source, THIS_MACHINE)
+def last_hosts(site: Path) -> dict[str, str]:
+    """Return the host that each source had when it was imported last."""
+    return _last_import(site).hosts
 
 
 def _read(path: Path) -> str | None:

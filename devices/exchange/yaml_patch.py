@@ -45,21 +45,24 @@ def rendered(value: dict[str, Any], level: int = TOP) -> str:
     return _dumped(CommentedMap({key: _laid_out(item, level + 1) for key, item in value.items()}), WIDEST)
 
 
-def patched(text: str, wanted: dict[str, Any]) -> str:
+def patched(text: str, old: dict[str, Any], wanted: dict[str, Any]) -> str:
     """Return a YAML text with other values.
 
     Args:
         text: a block mapping.
-        wanted: its values; new keys come last.
+        old: its values.
+        wanted: those that it shall have; new keys come last.
 
     Raises:
         ValueError: the text is written in a way in which its values cannot be changed one by one.
     """
+    if is_same(old, wanted):
+        return text
     ends = "\r\n" if "\r\n" in text else "\n"
     plain = text.replace("\r\n", "\n")
     plain += "" if plain.endswith("\n") else "\n"
     patch = _Patch(plain)
-    patch.change(YAML(typ="safe", pure=True).compose(plain), parse(plain), wanted, TOP)
+    patch.change(YAML(typ="safe", pure=True).compose(plain), old, wanted, TOP)
     made = patch.text()
     try:
         is_right = is_same(parse(made), wanted)

@@ -109,6 +109,12 @@ def test_a_device_of_two_sources_is_taken_once(folder: Folder) -> None:
     assert "left out: state of desk: desk is the same device, of another source" in lines
     assert "3 devices; 7 features: 6 taken, 1 left out" in lines
     assert load_checked_site(folder.site).groups["all"].devices == ("desk", "hob")
+    maps = [folder.path / "a" / "meter.csv", folder.path / "meter.csv"]  # that share a register only
+    maps[0].parent.mkdir()
+    for file, name in zip(maps, ("flow,7,4\nlevel,8,4", "flow,7,4\nheat,9,4"), strict=True):
+        file.write_text(f"name,address,function\n{name}\n", encoding="utf-8")
+    folder.run(*maps)
+    assert list(folder.devices)[3:] == ["meter", "meter_2"]
 
 
 KINDS = {"added", "removed", "changed", "conflict"}
@@ -426,8 +432,8 @@ def test_only_what_differs_is_written_whatever_it_is() -> None:
         if not is_same(parse(text), old):
             continue  # a comment went into a text of several lines
         new = {key: _other(value, rng) for key, value in old.items()} | {"more": _values(rng)}
-        made = patched(text, new)
-        assert is_same(parse(made), new) and patched(text, old) == text
+        made = patched(text, old, new)
+        assert is_same(parse(made), new) and patched(text, old, old) == text
         assert (
             made.count("# above") == 4
             and made.endswith(f"# end{ends}")
