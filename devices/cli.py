@@ -15,6 +15,7 @@ _Out = Annotated[
     Path, typer.Option(help="The site file; in one that is there, what a person wrote stays.", metavar="SITE.yaml")
 ]
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change; write nothing.")]
+MQTT_PORT = 1883  # without which a site file means the same
 _Journal = Annotated[Path, typer.Argument(help="A box, or a journal file.", metavar="BOX")]
 
 
@@ -206,7 +207,7 @@ def check_site(site: SiteArgument, as_json: Json = False) -> None:
 
 def discover_devices(
     mqtt: Annotated[str, typer.Option(metavar="HOST", help="An MQTT broker with zigbee2mqtt on it.")] = "",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Of the MQTT broker.")] = 1883,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of the MQTT broker.")] = MQTT_PORT,
     out: Annotated[Path | None, typer.Option(help="A site file to make of what zigbee2mqtt knows.")] = None,
     dry_run: _DryRun = False,
     as_json: Json = False,
@@ -223,7 +224,8 @@ def discover_devices(
         (listed, groups), source = zigbee_network(mqtt, port), f"{mqtt}:{port}"
         imported = import_zigbee2mqtt(listed, mqtt, source, read_groups(groups, source))
         imported.host = mqtt
-        imported.drivers["zigbee"]["port"] = port
+        if port != MQTT_PORT:
+            imported.drivers["zigbee"]["port"] = port
         found |= {
             "zigbee2mqtt": [*imported.devices],
             "groups": [*imported.groups],

@@ -245,6 +245,9 @@ def test_what_comes_from_other_sources_stays(folder: Folder) -> None:
     renamed = folder.write("new.json", [zigbee("lamp"), zigbee("hob")])
     one.unlink()
     folder.run(renamed, "--host", "10.0.0.2")  # the same devices in a file of another name
+    text = folder.site.read_text(encoding="utf-8")
+    asked = import_into(folder.site, {"mqtt 10.0.0.2:1883": import_file(renamed, "10.0.0.2")})  # as `discover` does
+    assert asked.text == text and "new.json" not in asked.last
     assert list(folder.devices)[-1] == "hob" and len(folder.devices) == len(before)
 
 
