@@ -251,18 +251,7 @@ def load_site(name_or_path: str | Path) -> Site:
         UsageError: no such site, not YAML, or a wrong key or value; the message has file and line. What drivers want
             of a site is checked when they are opened, and by `edgewright devices check`.
     """
-    return read_site(name_or_path)[0]
-
-
-def read_site(name_or_path: str | Path) -> tuple[Site, YamlFile]:
-    """Return a site as load_site does, and its file, which tells the lines of what else is wrong with it."""
-    path = site_path(name_or_path)
-    source = read_yaml(path, "site file")
-    if not isinstance(source.root, dict):
-        raise UsageError(f"{path}: a site file is a mapping with schema, name, title and devices")
-    if source.root.get("schema") != "site/v1":
-        raise source.fail(("schema",), f"schema is {source.root.get('schema')!r}", "this version reads site/v1")
-    return _build_site(source), source
+    return build_site(read_yaml(site_path(name_or_path), "site file"))
 
 
 def require_phrasings(site: Site, source: YamlFile) -> None:
@@ -283,21 +272,14 @@ def load_models() -> dict[str, Any]:
     return models
 
 
-def _build_site(source: YamlFile) -> Site:
+def build_site(source: YamlFile) -> Site:
+    """Return the site of a file that was read. Raises UsageError as load_site does."""
     root = source.root
-    allowed = [
-        "schema",
-        "name",
-        "title",
-        "models",
-        "drivers",
-        "floors",
-        "areas",
-        "groups",
-        "scenes",
-        "devices",
-        "world",
-    ]
+    if not isinstance(root, dict):
+        raise UsageError(f"{source.path}: a site file is a mapping with schema, name, title and devices")
+    if root.get("schema") != "site/v1":
+        raise source.fail(("schema",), f"schema is {root.get('schema')!r}", "this version reads site/v1")
+    allowed = "schema name title models drivers floors areas groups scenes devices world".split()
     for key in root:
         if key not in allowed:
             raise source.fail((key,), f"unknown key {key!r}", did_you_mean(str(key), allowed))

@@ -32,9 +32,10 @@ from devices.exchange.imports.imported import (
     Feature,
     Imported,
     boolean_schema,
+    driver_of,
     plain_name,
 )
-from devices.exchange.imports.parts import SET_UP, Part, add_parts, driver_of, number_schema
+from devices.exchange.imports.parts import SET_UP, Part, add_parts, number_schema
 
 PORT = 8123
 TOKEN_ENV = "HASS_TOKEN"  # noqa: S105 - the name of a variable
@@ -220,7 +221,8 @@ class Entity:
 
 
 def _light(entity: Entity) -> Part:
-    modes = {str(mode) for mode in entity.attributes.get("supported_color_modes") or []}
+    listed = entity.attributes.get("supported_color_modes")
+    modes = {str(mode) for mode in listed} if isinstance(listed, list) else set[str]()
     has_brightness = bool(modes - {"onoff", "unknown"})
     part = entity.part("light", "dimmable_light" if has_brightness else "light")
     part.bind("on", entity.switched(), entity.feature)
@@ -262,7 +264,7 @@ def _cover(entity: Entity) -> Part | None:
     if entity.number("current_position") is None:
         entity.feature.leave("it does not say where it stands")
         return None
-    is_gate = entity.attributes.get("device_class") in GATES
+    is_gate = str(entity.attributes.get("device_class")) in GATES
     part = entity.part("door" if is_gate else "blinds", "door" if is_gate else "blinds")
     moving = {"key": "state", "values": ["opening", "closing"]}
     place = entity.told("attributes.current_position", "set_cover_position", "position", moving=moving)

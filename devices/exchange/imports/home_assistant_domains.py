@@ -12,8 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from devices.exchange.imports.draft import plain_number
-from devices.exchange.imports.imported import NO_PLACE, NO_WORDS, UNITS, is_plain
+from devices.exchange.imports.imported import NO_PLACE, NO_WORDS, UNITS, is_plain, plain_number
 from devices.exchange.imports.parts import Part
 from devices.site.schema import is_multiple
 
