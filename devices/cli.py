@@ -203,21 +203,32 @@ def check_site(site: SiteArgument, as_json: Json = False) -> None:
 def discover_devices(
     mqtt: Annotated[str, typer.Option(metavar="HOST", help="An MQTT broker with zigbee2mqtt on it.")] = "",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Of the MQTT broker.")] = 1883,
-    out: Annotated[Path | None, typer.Option(help="A site file to make of what zigbee2mqtt knows.")] = None,
+    home_assistant: Annotated[
+        str, typer.Option(metavar="URL", help="Home Assistant, as http://192.0.2.8:8123; its token is in HASS_TOKEN.")
+    ] = "",
+    out: Annotated[Path | None, typer.Option(help="A site file to make of what they know.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what this machine could drive: serial lines, pins, buses, and what zigbee2mqtt knows. Touches no device."""
+    """Show what this machine could drive: serial lines, pins, buses, and what others know. Touches no device."""
     from devices.exchange.discovery import local_ports, zigbee_devices
+    from devices.exchange.home_assistant_api import fetch_home
+    from devices.exchange.imports.home_assistant import import_home_assistant
     from devices.exchange.imports.zigbee2mqtt import import_zigbee2mqtt
 
-    if out and not mqtt:
-        raise UsageError("--out makes a site of what zigbee2mqtt knows", hint="name its broker with --mqtt")
+    if bool(mqtt) == bool(home_assistant) and (out or mqtt):
+        hint = "name one with --mqtt or --home-assistant"
+        raise UsageError(
+            "a site is made of what one source knows" if mqtt else "--out makes a site of a source", hint=hint
+        )
     found: dict[str, list[str]] = local_ports()
-    if mqtt:
+    if home_assistant:
+        imported = import_home_assistant([fetch_home(home_assistant)], home_assistant.rstrip("/"), home_assistant)
+    elif mqtt:
         imported = import_zigbee2mqtt(zigbee_devices(mqtt, port), mqtt, f"{mqtt}:{port}")
         imported.drivers["zigbee"]["port"] = port
+    if mqtt or home_assistant:
         found |= {
-            "zigbee2mqtt": [*imported.devices],
+            "zigbee2mqtt" if mqtt else "home assistant": [*imported.devices],
             "left out": imported.left_out,
             "notes": imported.notes,
             "counts": [imported.counts],

@@ -89,6 +89,7 @@ class Imported:
 
     devices: dict[str, Any] = field(default_factory=dict)
     drivers: dict[str, Any] = field(default_factory=dict)
+    floors: dict[str, Any] = field(default_factory=dict)
     areas: dict[str, Any] = field(default_factory=dict)
     features: list[Feature] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -151,8 +152,9 @@ class Imported:
         yaml = YAML(typ="rt", pure=True)
         yaml.width = 200
         root = {"schema": "site/v1", "name": plain_name(name), "title": name.replace("_", " ")}
-        areas = {"areas": _laid_out(self.areas)} if self.areas else {}
-        yaml.dump(root | {"drivers": self.drivers} | areas | {"devices": _laid_out(self.devices)}, text)
+        parts = {"floors": self.floors, "areas": self.areas, "devices": self.devices}
+        laid_out = {key: _laid_out(part) for key, part in parts.items() if part}
+        yaml.dump(root | {"drivers": self.drivers} | laid_out, text)
         return text.getvalue()
 
 
