@@ -55,7 +55,8 @@ class JsonValue(Strict):
             without a key the whole of the JSON is the value.
         words: what stands for false and true, of any type: a contact sensor says true when it is closed.
         values: for a word of the property, what the device says for it.
-        color: the property is a color by name, the device has hue and saturation (hs), or x and y (xy).
+        color: the property is a color by name; the device has hue and saturation (hs), x and y (xy), red, green and
+            blue (rgb), or one of the texts that `color_of` makes.
         scale: value = raw * scale + offset.
         offset: see scale.
         raw_step: the device takes multiples of it only.

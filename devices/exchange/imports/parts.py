@@ -80,6 +80,12 @@ class Part:
         self.properties[name] = dict(schema) | title
         self.bind(name, at, feature)
 
+    def color(self, at: Mapping[str, Any], feature: Feature) -> None:
+        """Take the color of a light, by name."""
+        models = self.entry["model"]
+        self.entry["model"] = [*([models] if isinstance(models, str) else models), "color"]
+        self.bind("color", at, feature)
+
     def color_temp(self, low: int, high: int, unit: str, at: Mapping[str, Any], feature: Feature) -> None:
         """Take the color temperature of a light, with the action that sets it."""
         schema = {"type": "integer", "minimum": low, "maximum": high, "unit": unit}
