@@ -201,8 +201,15 @@ def check_site(site: SiteArgument, as_json: Json = False) -> None:
 
 
 def discover_devices(
-    mqtt: Annotated[str, typer.Option(metavar="HOST", help="An MQTT broker with zigbee2mqtt on it.")] = "",
+    mqtt: Annotated[str, typer.Option(metavar="HOST", help="An MQTT broker with zigbee2mqtt or Homie devices.")] = "",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Of the MQTT broker.")] = 1883,
+    topics: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILTER", help="Other topics, to be guessed by what is said there, as 'garden/#'."),
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0, max=3600, help="How long to listen; otherwise until it is quiet.")
+    ] = None,
     home_assistant: Annotated[
         str, typer.Option(metavar="URL", help="Home Assistant, as http://192.0.2.8:8123; its token is in HASS_TOKEN.")
     ] = "",
@@ -210,25 +217,23 @@ def discover_devices(
     as_json: Json = False,
 ) -> None:
     """Show what this machine could drive: serial lines, pins, buses, and what others know. Touches no device."""
-    from devices.exchange.discovery import local_ports, zigbee_devices
+    from devices.exchange.discovery import broker_topics, local_ports
     from devices.exchange.home_assistant_api import fetch_home
     from devices.exchange.imports.home_assistant import import_home_assistant
-    from devices.exchange.imports.zigbee2mqtt import import_zigbee2mqtt
+    from devices.exchange.imports.topics import import_topics
 
-    if bool(mqtt) == bool(home_assistant) and (out or mqtt):
-        hint = "name one with --mqtt or --home-assistant"
-        raise UsageError(
-            "a site is made of what one source knows" if mqtt else "--out makes a site of a source", hint=hint
-        )
-    found: dict[str, list[str]] = local_ports()
+    if mqtt and home_assistant:
+        raise UsageError("a site is made of one source", hint="give --mqtt or --home-assistant")
+    if out and not mqtt and not home_assistant:
+        raise UsageError("--out makes a site of what others know", hint="name one with --mqtt or --home-assistant")
+    found, imported = local_ports(), None
     if home_assistant:
         imported = import_home_assistant([fetch_home(home_assistant)], home_assistant.rstrip("/"), home_assistant)
     elif mqtt:
-        imported = import_zigbee2mqtt(zigbee_devices(mqtt, port), mqtt, f"{mqtt}:{port}")
-        imported.drivers["zigbee"]["port"] = port
-    if mqtt or home_assistant:
+        imported = import_topics(broker_topics(mqtt, port, topics or [], seconds), mqtt, f"{mqtt}:{port}", port)
+    if imported:
         found |= {
-            "zigbee2mqtt" if mqtt else "home assistant": [*imported.devices],
+            "devices": [*imported.devices],
             "left out": imported.left_out,
             "notes": imported.notes,
             "counts": [imported.counts],
@@ -245,13 +250,13 @@ def import_site(
         Path,
         typer.Argument(
             help="As JSON: zigbee2mqtt's devices, Thing Descriptions, answers of Tasmota, Shelly or Home Assistant;"
-            " as CSV: a Modbus register map."
+            " as CSV: a Modbus register map; as .txt: MQTT topics, as mosquitto_sub -v prints them."
         ),
     ],
     out: Annotated[Path, typer.Option(help="The site file to write; one that is there stays.")],
     host: Annotated[
         str,
-        typer.Option(help="The MQTT broker of zigbee2mqtt or Tasmota, Home Assistant, or the Modbus server."),
+        typer.Option(help="The MQTT broker, Home Assistant, or the Modbus server."),
     ] = "127.0.0.1",
 ) -> None:
     """Make a site file of what others know of devices; look it through before you use it."""

@@ -1,4 +1,4 @@
-"""Sites from a file: CSV is a Modbus register map; whose a JSON file is, is seen by its keys."""
+"""Sites from a file: CSV is a Modbus register map, text a dump of MQTT topics; JSON is known by its keys."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from devices.exchange.imports.modbus_register_map import import_register_map
 from devices.exchange.imports.shelly import import_shelly
 from devices.exchange.imports.tasmota import import_tasmota
 from devices.exchange.imports.thing_description import import_things
+from devices.exchange.imports.topics import import_topics
 from devices.exchange.imports.zigbee2mqtt import import_zigbee2mqtt
+from devices.exchange.mqtt_topics import read_dump
 
 Importer = Callable[[list[dict[str, Any]], str, str], Imported]
 IMPORTERS: dict[str, Importer] = {  # by a key that each of their entries has
@@ -28,23 +30,26 @@ IMPORTERS: dict[str, Importer] = {  # by a key that each of their entries has
 
 
 def import_file(path: Path, host: str = "127.0.0.1") -> Imported:
-    """Return what a file holds: zigbee2mqtt's devices, Thing Descriptions, others' answers, or a register map.
+    """Return what a file holds: zigbee2mqtt's devices, Things, others' answers, MQTT topics, or a register map.
 
     Args:
         path: the file.
-        host: the MQTT broker that zigbee2mqtt or Tasmota uses, Home Assistant, or the Modbus server.
+        host: the MQTT broker, Home Assistant, or the Modbus server.
 
     Raises:
         UsageError: it cannot be read, or is neither; or something in it is broken, with file, device and field.
     """
     if path.suffix.lower() == ".csv":
         return import_register_map(path, host)
+    if path.suffix.lower() == ".txt":
+        return import_topics(read_dump(path), host, str(path))
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     except ValueError as error:
-        raise UsageError(f"{path} is not JSON: {error}") from error
+        hint = "a dump of MQTT topics is a .txt file"
+        raise UsageError(f"{path} is not JSON: {error}", hint=hint) from error
     entries = found if isinstance(found, list) else [found]
     if importer := importer_of(entries):
         return importer(entries, host, str(path))

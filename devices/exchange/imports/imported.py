@@ -24,6 +24,7 @@ from devices.site.schema import DataSchema
 
 LONGEST_NAME = 40
 LONGEST_LINE = 120  # of what a site file has in one line
+ENTRY_COLUMN = 6  # of a property or action, where its comment begins too
 NAMED = 3  # devices that a line names before it counts the rest
 RESERVED = {"area", "except", *TAKEN}
 WIDEST = 100000  # of a number without limits that is only read
@@ -93,6 +94,7 @@ class Imported:
     areas: dict[str, Any] = field(default_factory=dict)
     features: list[Feature] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    guesses: dict[tuple[str, str, str], str] = field(default_factory=dict)  # a comment, by device, section and key
 
     def offer(self, device: str, name: str) -> Feature:
         """Put a feature of the source on the account."""
@@ -154,6 +156,9 @@ class Imported:
         root = {"schema": "site/v1", "name": plain_name(name), "title": name.replace("_", " ")}
         parts = {"floors": self.floors, "areas": self.areas, "devices": self.devices}
         laid_out = {key: _laid_out(part) for key, part in parts.items() if part}
+        for (device, section, key), text_before in self.guesses.items():
+            entries = laid_out["devices"][device][section]
+            entries.yaml_set_comment_before_after_key(key, before=text_before, indent=ENTRY_COLUMN)
         yaml.dump(root | {"drivers": self.drivers} | laid_out, text)
         return text.getvalue()
 

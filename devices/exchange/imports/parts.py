@@ -38,6 +38,7 @@ NUMBERS: dict[str, tuple[str, float, float, str]] = {
     "yesterday": ("energy_yesterday", 0, 100000, "kilowatt hours"),
     "battery": ("battery", 0, 100, "percent"),
 }
+NUMBERS |= {"co2": NUMBERS["carbondioxide"], "energy": NUMBERS["total"], "pm25": NUMBERS["pm2.5"]}
 TITLES = {"temperature_c": "temperature", "co2": "carbon dioxide", "moisture_pct": "moisture"}
 
 

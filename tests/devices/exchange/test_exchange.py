@@ -12,7 +12,7 @@ from paho.mqtt.publish import single
 
 from devices.driver import DeviceUnavailable
 from devices.errors import UsageError
-from devices.exchange.discovery import local_ports, zigbee_devices
+from devices.exchange.discovery import broker_topics, local_ports
 from devices.exchange.exports import home_assistant_discovery, thing_descriptions
 from devices.exchange.imports.files import import_file
 from devices.exchange.imports.imported import plain_name
@@ -221,14 +221,14 @@ def test_discover_asks_a_real_broker(tmp_path: Path, capsys: pytest.CaptureFixtu
     peer.start()
     port = int(rig.site.drivers["it"]["port"])
     try:
-        with pytest.raises(DeviceUnavailable, match="has no zigbee2mqtt/bridge/devices"):
-            zigbee_devices("127.0.0.1", port, timeout_s=0.2)
+        with pytest.raises(DeviceUnavailable, match="has neither zigbee2mqtt/bridge/devices nor homie/#"):
+            broker_topics("127.0.0.1", port, seconds=0.2)
         single("zigbee2mqtt/bridge/devices", json.dumps(ZIGBEE), retain=True, hostname="127.0.0.1", port=port)
         out = tmp_path / "found.yaml"
         assert main(["devices", "discover", "--mqtt", "127.0.0.1", "--port", str(port), "--out", str(out)]) == 0
     finally:
         peer.stop()
-    assert "zigbee2mqtt: kitchen_light," in capsys.readouterr().out
+    assert "devices: kitchen_light," in capsys.readouterr().out
     assert load_site(out).drivers["zigbee"]["port"] == port
     assert main(["devices", "discover", "--mqtt", "127.0.0.1", "--port", str(port)]) == 3
 
