@@ -224,6 +224,8 @@ def discover_devices(
 
     if mqtt and home_assistant:
         raise UsageError("a site is made of one source", hint="give --mqtt or --home-assistant")
+    if not mqtt and (topics or seconds is not None):
+        raise UsageError("--topics and --seconds are of an MQTT broker", hint="name it with --mqtt")
     if out and not mqtt and not home_assistant:
         raise UsageError("--out makes a site of what others know", hint="name one with --mqtt or --home-assistant")
     found, imported = local_ports(), None

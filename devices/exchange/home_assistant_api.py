@@ -93,9 +93,13 @@ def _states(base: str, token: str, timeout_s: float) -> list[Any]:
 
 
 def _registries(base: str, token: str, timeout_s: float) -> dict[str, Any]:
-    from websockets.exceptions import ConnectionClosed, WebSocketException
-    from websockets.sync.client import connect
-
+    try:
+        from websockets.exceptions import ConnectionClosed, WebSocketException
+        from websockets.sync.client import connect
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            "Home Assistant's registries need the package websockets", hint="pip install websockets"
+        ) from error
     where = f"ws{base.removeprefix('http')}/api/websocket"
     try:
         with connect(

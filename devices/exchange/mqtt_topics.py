@@ -8,6 +8,7 @@ Does not guard against: a dump with topics that have blanks, or values of severa
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,8 +20,9 @@ from devices.errors import UsageError
 from devices.site.describe import plain_text
 
 Topics = dict[str, list[str]]  # each topic with its different values, the newest last
+FILTER = re.compile(r"(\+|[^#+\0/]*)(/(\+|[^#+\0/]*))*(/#)?|#")
 KEPT = 20  # values of a topic, from which its type is guessed
-QUIET_S = 0.3  # after the last message: the broker has said what it keeps
+QUIET_S = 0.5  # after the last message: the broker has said what it keeps
 
 
 def read_dump(path: Path) -> Topics:
@@ -63,8 +65,11 @@ def hear_topics(
         is_enough: whether what was heard will do, once it is quiet; None to listen all the time.
 
     Raises:
+        UsageError: a filter is none.
         DeviceUnavailable: no broker there, or it lets nobody in.
     """
+    if wrong := next((one for one in filters if not one or not FILTER.fullmatch(one)), None):
+        raise UsageError(f"{plain_text(wrong)!r} is no filter of MQTT topics", hint="as 'garden/#' or 'garden/+/level'")
     from paho.mqtt.client import Client
     from paho.mqtt.enums import CallbackAPIVersion
 
@@ -98,7 +103,7 @@ def hear_topics(
     until_s = time.monotonic() + seconds
     with news:
         while time.monotonic() < until_s and not is_over():
-            news.wait(min(QUIET_S / 3, max(until_s - time.monotonic(), 0)))
+            news.wait(min(QUIET_S / 5, max(until_s - time.monotonic(), 0)))
     client.disconnect()
     client.loop_stop()
     if refused:

@@ -36,6 +36,7 @@ from devices.exchange.imports.imported import (
 )
 from devices.exchange.imports.parts import Part, add_parts, number_schema
 from devices.exchange.mqtt_topics import Topics
+from devices.site.describe import plain_text
 from devices.site.schema import is_multiple
 
 DESCRIPTION = re.compile(r"([^/$]+/5)/([^/$]+)/\$description")
@@ -48,6 +49,8 @@ NOT_TAKEN = {"string": FREE_TEXT, "datetime": "a time", "duration": "a duration"
 ON = {"power", "on", "state", "switch", "relay", "onoff", "on-off"}
 LEVEL = {"brightness", "dimmer", "dim", "intensity", "level"}
 WARMTH = {"color-temperature", "colour-temperature", "color-temp", "ct"}
+WORD = re.compile(r"\w{1,20}")  # the model sees what stands for false and true, and units: no sentences
+UNIT = re.compile(r"[\w°%µ²³/]{1,12}")
 LIGHT = re.compile(r"light|lamp|bulb|\bled")
 HARMFUL = re.compile(r"pump|valve|door|gate|lock|alarm|siren|heat|boiler|oven|stove|motor")  # on and off want a yes
 UNITS_HERE = UNITS | {
@@ -108,7 +111,7 @@ def import_homie(made: Imported, topics: Topics, driver: str) -> set[str]:
         elif (found := VERSION.fullmatch(topic)) and values[-1].startswith(KNOWN_VERSIONS):
             described = _attributes(made, f"{found[1]}/{found[2]}", topics)
         elif found:
-            made.offer(found[2], "$homie").leave(f"Homie {values[-1][:10]} is not known here; 3 to 5 are")
+            made.offer(found[2], "$homie").leave(f"Homie {plain_text(values[-1])[:10]} is not known here; 3 to 5 are")
             described = None
         else:
             continue
@@ -124,7 +127,7 @@ def _document(made: Imported, name: str, text: str) -> Description | None:
     try:
         return Description.model_validate_json(text)
     except ValidationError as error:
-        made.offer(name, "$description").leave(f"it is broken: {foreign_problem(error)}")
+        made.offer(name, "$description").leave(f"it is broken: {plain_text(foreign_problem(error))}")
         return None
 
 
@@ -190,7 +193,7 @@ class _Device:
                 if spot.feature.reason:
                     self._take_own(part, spot, node.name or node_id)
         if not self._described.nodes:
-            self._made.notes.append(f"{self._title}: it has no nodes")
+            self._made.notes.append(f"{plain_text(self._title)}: it has no nodes")
         outputs = self._with_titles([part for part in outputs if part.at])
         add_parts(self._made, self._title, self._driver, outputs, sensors)
 
@@ -310,8 +313,8 @@ def _schema(spot: _Spot) -> tuple[str, dict[str, Any], dict[str, Any]] | None:
     found = spot.property
     if found.datatype == "boolean":
         labels = [word.strip() for word in found.format.split(",")]
-        schema = boolean_schema(labels[1], labels[0]) if len(labels) == 2 and all(labels) else boolean_schema()
-        return (spot.key, schema if is_plain(schema) else boolean_schema(), {})
+        has_words = len(labels) == 2 and all(WORD.fullmatch(word) for word in labels)
+        return spot.key, boolean_schema(labels[1], labels[0]) if has_words else boolean_schema(), {}
     if found.datatype == "enum":
         words = [word for word in found.format.split(",") if word]
         values = {word: word for word in words if _as_json(word) is not None}
@@ -339,7 +342,7 @@ def _number(spot: _Spot) -> tuple[str, dict[str, Any], dict[str, Any]] | None:
     except ValueError:
         return None
     unit = UNITS_HERE.get(found.unit, found.unit)
-    unit = unit if is_plain({"type": "boolean", "unit": unit}) else ""
+    unit = unit if found.unit in UNITS_HERE or UNIT.fullmatch(unit) else ""
     name, schema = number_schema(spot.key.replace("-", ""))
     name = name if name != spot.key.replace("-", "") else spot.key
     if unit and unit != schema.get("unit"):
@@ -359,5 +362,7 @@ def _why_none(found: Property) -> str:
     if found.datatype in {"integer", "float"}:
         return "its limits are none"
     return (
-        "a color of something that is no light" if found.datatype == "color" else f"of the type {found.datatype[:20]}"
+        "a color of something that is no light"
+        if found.datatype == "color"
+        else f"of the type {plain_text(found.datatype)[:20]}"
     )

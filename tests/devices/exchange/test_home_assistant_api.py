@@ -47,7 +47,7 @@ def test_a_home_becomes_a_site_that_works(
     file = tmp_path / "home.yaml"
     assert main(["devices", "discover", "--home-assistant", f"{home.url}/", "--out", str(file)]) == 0
     said = capsys.readouterr()
-    assert "home assistant: " in said.out and TOKEN not in said.out + said.err + file.read_text("utf-8")
+    assert "devices: kitchen_ceiling, hall" in said.out and TOKEN not in said.out + said.err + file.read_text("utf-8")
     assert "floor Loft of Home Assistant: no area that the site has is on it" in said.err
     site = load_checked_site(file)
     auth = {"scheme": "bearer", "secret_env": "HASS_TOKEN"}
