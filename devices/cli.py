@@ -203,6 +203,9 @@ def check_site(site: SiteArgument, as_json: Json = False) -> None:
 def discover_devices(
     mqtt: Annotated[str, typer.Option(metavar="HOST", help="An MQTT broker with zigbee2mqtt or Homie devices.")] = "",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Of the MQTT broker.")] = 1883,
+    user: Annotated[
+        str, typer.Option(metavar="NAME", help="Whom the MQTT broker knows; the password is in MQTT_PASSWORD.")
+    ] = "",
     topics: Annotated[
         list[str] | None,
         typer.Option(metavar="FILTER", help="Other topics, to be guessed by what is said there, as 'garden/#'."),
@@ -232,7 +235,8 @@ def discover_devices(
     if home_assistant:
         imported = import_home_assistant([fetch_home(home_assistant)], home_assistant.rstrip("/"), home_assistant)
     elif mqtt:
-        imported = import_topics(broker_topics(mqtt, port, topics or [], seconds), mqtt, f"{mqtt}:{port}", port)
+        heard = broker_topics(mqtt, port, topics or [], seconds, user)
+        imported = import_topics(heard, mqtt, f"{mqtt}:{port}", port, user)
     if imported:
         found |= {
             "devices": [*imported.devices],

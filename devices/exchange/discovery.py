@@ -26,7 +26,9 @@ def local_ports(dev: Path = Path("/dev")) -> dict[str, list[str]]:
     }
 
 
-def broker_topics(host: str, port: int, filters: Sequence[str] = (), seconds: float | None = None) -> Topics:
+def broker_topics(
+    host: str, port: int, filters: Sequence[str] = (), seconds: float | None = None, user: str = ""
+) -> Topics:
     """Return what a broker keeps of zigbee2mqtt and of Homie devices, and what is said on other topics.
 
     Args:
@@ -34,13 +36,14 @@ def broker_topics(host: str, port: int, filters: Sequence[str] = (), seconds: fl
         port: its port.
         filters: of the other topics.
         seconds: how long to listen; None until it is quiet.
+        user: as `hear_topics` takes it.
 
     Raises:
         DeviceUnavailable: no broker, or nothing of this on it.
     """
     known = [] if "#" in filters else DESCRIBED
     listen_s = ANSWER_S if seconds is None else seconds
-    topics = hear_topics(host, port, [*known, *filters], listen_s, bool if seconds is None else None)
+    topics = hear_topics(host, port, [*known, *filters], listen_s, bool if seconds is None else None, user)
     if not topics:
         what = " nor ".join([*DESCRIBED, *filters])
         raise DeviceUnavailable(

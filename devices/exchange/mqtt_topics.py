@@ -8,6 +8,7 @@ Does not guard against: a dump with topics that have blanks, or values of severa
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import time
@@ -21,6 +22,7 @@ from devices.site.describe import plain_text
 
 Topics = dict[str, list[str]]  # each topic with its different values, the newest last
 FILTER = re.compile(r"(\+|[^#+\0/]*)(/(\+|[^#+\0/]*))*(/#)?|#")
+PASSWORD_ENV = "MQTT_PASSWORD"  # noqa: S105 - the name of a variable
 KEPT = 20  # values of a topic, from which its type is guessed
 QUIET_S = 0.5  # after the last message: the broker has said what it keeps
 
@@ -53,7 +55,12 @@ def add_value(topics: Topics, topic: str, value: str) -> None:
 
 
 def hear_topics(
-    host: str, port: int, filters: Sequence[str], seconds: float, is_enough: Callable[[Topics], bool] | None = None
+    host: str,
+    port: int,
+    filters: Sequence[str],
+    seconds: float,
+    is_enough: Callable[[Topics], bool] | None = None,
+    user: str = "",
 ) -> Topics:
     """Return what a broker keeps and what is said there meanwhile.
 
@@ -63,6 +70,7 @@ def hear_topics(
         filters: of topics, as MQTT has them.
         seconds: how long to listen at most.
         is_enough: whether what was heard will do, once it is quiet; None to listen all the time.
+        user: whom the broker knows, with a password from the environment; "" for nobody.
 
     Raises:
         UsageError: a filter is none.
@@ -95,6 +103,8 @@ def hear_topics(
 
     client = Client(CallbackAPIVersion.VERSION2)
     client.on_connect, client.on_message = ask, take
+    if user:
+        client.username_pw_set(user, os.environ.get(PASSWORD_ENV))
     try:
         client.connect(host, port, keepalive=10)
     except OSError as error:
@@ -107,5 +117,6 @@ def hear_topics(
     client.disconnect()
     client.loop_stop()
     if refused:
-        raise DeviceUnavailable(f"the MQTT broker at {host}:{port} lets nobody in: {refused[0]}")
+        hint = f"--user NAME, with the password in {PASSWORD_ENV}"
+        raise DeviceUnavailable(f"the MQTT broker at {host}:{port} lets us not in: {refused[0]}", hint=hint)
     return topics

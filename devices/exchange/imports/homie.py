@@ -236,7 +236,9 @@ class _Device:
         for spot in settable:
             unit = UNITS_HERE.get(spot.property.unit, "")
             low, high, _ = _limits(spot.property)
-            if spot.key in WARMTH and unit in {"kelvin", "mired"} and low and high and "color_temp" not in part.at:
+            is_range = bool(low and high and low < high)
+            if spot.key in WARMTH and unit in {"kelvin", "mired"} and is_range and "color_temp" not in part.at:
+                assert low and high
                 part.color_temp(round(low), round(high), unit, spot.at(is_set=True), spot.feature)
 
     def _space(self, found: Property) -> str:

@@ -18,7 +18,7 @@ ZIGBEE_TOPIC = f"{ZIGBEE_BASE}bridge/devices"
 ANNOUNCEMENTS = "homeassistant/"  # where devices are announced to Home Assistant
 
 
-def import_topics(topics: Topics, host: str, source: str, port: int = PORT) -> Imported:
+def import_topics(topics: Topics, host: str, source: str, port: int = PORT, user: str = "") -> Imported:
     """Return the devices of which topics tell: those that are described, and the rest by example.
 
     Args:
@@ -26,20 +26,20 @@ def import_topics(topics: Topics, host: str, source: str, port: int = PORT) -> I
         host: the broker.
         source: where the topics are from, for errors.
         port: of the broker.
+        user: whom the broker knows.
 
     Raises:
         UsageError: zigbee2mqtt's list is broken; the message has the source, the device and the field.
     """
     made, used = Imported(), set[str]()
+    more = ({"port": port} if port != PORT else {}) | ({"user": user} if user else {})
     if ZIGBEE_TOPIC in topics:
         made = import_zigbee2mqtt(_zigbee_list(topics[ZIGBEE_TOPIC][-1], source), host, source)
-        if port != PORT:
-            made.drivers["zigbee"]["port"] = port
+        made.drivers["zigbee"] |= more
         used |= {topic for topic in topics if topic.startswith(ZIGBEE_BASE)}
         if len(used) > 1:
             made.notes.append(f"{len(used) - 1} topics below {ZIGBEE_BASE}: its list of devices tells of them")
-    settings = {"type": "mqtt", "host": host, "profile": "plain"} | ({"port": port} if port != PORT else {})
-    driver = driver_of(made, "mqtt", settings)
+    driver = driver_of(made, "mqtt", {"type": "mqtt", "host": host, "profile": "plain", **more})
     used |= import_homie(made, topics, driver)
     for topic in topics:
         if topic.startswith(ANNOUNCEMENTS):
@@ -48,6 +48,8 @@ def import_topics(topics: Topics, host: str, source: str, port: int = PORT) -> I
     import_by_example(made, {topic: values for topic, values in topics.items() if topic not in used}, driver)
     if not any(entry["driver"] == driver for entry in made.devices.values()):
         del made.drivers[driver]
+    if user:
+        made.notes.append(f"{host} knows devices by a password: give its drivers `password_file`")
     return made
 
 

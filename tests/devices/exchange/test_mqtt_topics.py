@@ -320,17 +320,29 @@ def test_what_is_asked_for_must_make_sense(words: list[str], capsys: pytest.Capt
 
 
 @pytest.mark.allow_hosts(["127.0.0.1"])
-def test_a_broker_that_lets_nobody_in_says_so_at_once() -> None:
+def test_a_broker_that_wants_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MQTT_PASSWORD", "open sesame")
+    heard = list[bytes]()
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def refuse() -> None:
-            connection, _ = listening.accept()
-            with connection:
-                connection.recv(1024)
-                connection.sendall(b"\x20\x02\x00\x05")  # CONNACK: not authorized
-                connection.recv(1024)
+            for _ in range(2):
+                connection, _ = listening.accept()
+                with connection:
+                    heard.append(connection.recv(1024))
+                    connection.sendall(b"\x20\x02\x00\x05")  # CONNACK: not authorized
+                    connection.recv(1024)
 
         Thread(target=refuse, daemon=True).start()
         where = listening.getsockname()[1]
-        with pytest.raises(DeviceUnavailable, match=rf"broker at 127.0.0.1:{where} lets nobody in: Not authorized"):
+        with pytest.raises(DeviceUnavailable, match=rf"127.0.0.1:{where} lets us not in: Not authorized") as caught:
             broker_topics("127.0.0.1", where)
+        with pytest.raises(DeviceUnavailable, match="Not authorized"):
+            broker_topics("127.0.0.1", where, user="edge")
+    assert "--user NAME" in caught.value.hint and "sesame" not in str(caught.value) + caught.value.hint
+    assert b"edge" not in heard[0] and heard[1].endswith(b"\x00\x04edge\x00\x0bopen sesame")  # MQTT 3.1.1, CONNECT
+    made = import_topics(
+        {"a/b": ["3"], "zigbee2mqtt/bridge/devices": [json.dumps(ZIGBEE)]}, "192.0.2.5", "here", user="edge"
+    )
+    assert [driver["user"] for driver in made.drivers.values()] == ["edge", "edge"]
+    assert "password_file" in made.notes[-1] and "sesame" not in made.site_file("own")
