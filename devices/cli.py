@@ -99,7 +99,7 @@ def call_device(
     yes: Yes = False,
     mode: Mode = "auto",
     live: Live = False,
-    journal: Annotated[Path | None, typer.Option(help="With --live: its file; default: the site's own.")] = None,
+    journal: Annotated[Path | None, typer.Option(help="Only with --live: its file; default: the site's own.")] = None,
     as_json: Json = False,
 ) -> None:
     """Carry out one action through the broker, in the simulated world unless --live; stays until a timed one ends."""
@@ -109,6 +109,10 @@ def call_device(
     from devices.site.site import find_name, load_site
     from devices.site.tools import Command
 
+    if journal and not live:
+        raise UsageError(
+            "--journal is for real devices: a simulated world keeps none", hint="add --live, or leave it out"
+        )
     loaded = load_site(site)
     device = _require_device(device, list(loaded.devices))
     known = loaded.devices[device].actions
