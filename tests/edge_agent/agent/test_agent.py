@@ -62,7 +62,7 @@ LOCK = ("lock_unlock", {"device": "front_door"})
 def test_what_is_said_comes_from_the_read_back_and_not_from_the_model() -> None:
     agent, world = make()
     world.stuck.add("kitchen_light")
-    result, _ = play(agent, "light", calls(LIGHT_ON), answer("The kitchen light is on."))
+    result, _ = play(agent, "kitchen light", calls(LIGHT_ON), answer("The kitchen light is on."))
     assert result.actions[0].status == "failed"
     assert "did not change" in result.answer and "is on." not in result.answer
     assert result.model_answer == "The kitchen light is on."
