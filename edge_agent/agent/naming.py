@@ -29,7 +29,10 @@ _EMPTY = frozenset("an the my our your in on at of to for with and or from by ne
 _ALL = frozenset("all both every each everything everywhere any either".split())
 _NOT_ALL = re.compile(r"\ball right\b")
 _POLITE = frozenset(
-    "one ones number device them that this please thanks thank sorry yes ok okay i mean meant want take use".split()
+    (
+        "one ones number device them that this please thanks thank sorry oh yes ok okay i mean meant want take use"
+        " would be s just only course"
+    ).split()
 )
 _ORDINALS = {"first": 0, "former": 0, "second": 1, "third": 2, "fourth": 3, "fifth": 4, "last": -1, "latter": -1}
 

@@ -39,6 +39,7 @@ class Templates(Strict):
     changes: Words
     fillers: Words
     questions: Questions
+    which_one: Words
     small_talk: dict[str, Words]
 
 

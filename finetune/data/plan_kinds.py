@@ -24,6 +24,7 @@ from finetune.data.answer_plans import (
     plan_unsupported,
 )
 from finetune.data.area_plans import plan_area, plan_everything, plan_except, plan_list, plan_missing_area
+from finetune.data.question_plans import plan_which_one
 from finetune.data.scene import Plan, Scene
 
 MAKERS: dict[str, tuple[float, Callable[[Scene], Plan | None]]] = {
@@ -47,4 +48,5 @@ MAKERS: dict[str, tuple[float, Callable[[Scene], Plan | None]]] = {
     "confirmation": (0.03, plan_confirmed),
     "failure": (0.04, plan_failed),
     "small_talk": (0.03, plan_small_talk),
+    "which_one": (0.0, plan_which_one),  # on random sites only: the agent asks by itself where a model does not
 }
