@@ -113,7 +113,8 @@ class Agent:
 
     def next_prompt_start(self) -> str:
         """Return how the next prompt begins unless a device changes until then, for an engine to prefill while idle."""
-        user = user_message("", self.broker.state(), self._clock_text(), self.contract.words)
+        state, ages = self.broker.state_with_ages()
+        user = user_message("", state, self._clock_text(), self.contract.words, ages)
         messages = [self._system, *self._remembered(), user]
         return before_request(self.contract.template.render(messages, add_generation_prompt=False))
 
@@ -123,9 +124,9 @@ class Agent:
         An answer to the question which device is meant is carried out without asking the model again.
         Thrown ContextFull, it forgets its oldest turns, whole ones, and asks again.
         """
-        deadline_s, state = time.monotonic() + self._limits.timeout_s, self.broker.state()
-        messages = [*self._remembered(), user_message(ask, state, self._clock_text(), self.contract.words)]
-        turn = _Turn(ask, messages, self._grammar.with_facts(facts_of(state)), deadline_s)
+        deadline_s, (state, ages) = time.monotonic() + self._limits.timeout_s, self.broker.state_with_ages()
+        messages = [*self._remembered(), user_message(ask, state, self._clock_text(), self.contract.words, ages)]
+        turn = _Turn(ask, messages, self._grammar.with_facts(facts_of(state, ages)), deadline_s)
         asked, self._asked = self._asked, None
         stop_reason = self._take_up(turn, asked) if asked else None
         for _ in range(self._limits.model_replies):
