@@ -104,7 +104,7 @@ def call_device(
     yes: Yes = False,
     mode: Mode = "auto",
     live: Live = False,
-    journal: Annotated[Path | None, typer.Option(help="With --live: its file; default: the site's own.")] = None,
+    journal: Annotated[Path | None, typer.Option(help="Only with --live: its file; default: the site's own.")] = None,
     as_json: Json = False,
 ) -> None:
     """Carry out one action, or a scene, through the broker, simulated unless --live; stays until a timed one ends."""
@@ -113,6 +113,10 @@ def call_device(
     from devices.simulation.world import World
     from devices.site.site import load_site
 
+    if journal and not live:
+        raise UsageError(
+            "--journal is for real devices: a simulated world keeps none", hint="add --live, or leave it out"
+        )
     loaded = load_site(site)
     commands = _commands_for(loaded, device, action, arguments or [])
     confirm = (lambda effect: True) if yes else None

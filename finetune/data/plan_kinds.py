@@ -26,6 +26,7 @@ from finetune.data.answer_plans import (
 )
 from finetune.data.area_plans import plan_area, plan_everything, plan_except, plan_list, plan_missing_area
 from finetune.data.level_plans import has_bits, plan_bit
+from finetune.data.question_plans import plan_which_one
 from finetune.data.scene import Plan, Scene
 from finetune.data.scene_plans import plan_missing_scene, plan_scene
 
@@ -53,6 +54,7 @@ MAKERS: dict[str, tuple[float, Callable[[Scene], Plan | None]]] = {
     "bit": (0.04, plan_bit),
     "scene": (0.06, plan_scene),
     "missing_scene": (0.01, plan_missing_scene),
+    "which_one": (0.0, plan_which_one),  # on random sites only: the agent asks by itself where a model does not
 }
 ONLY_WHERE: dict[str, Callable[[Site], bool]] = {  # elsewhere they have no weight, and the data of such sites stays
     "bit": has_bits,

@@ -43,6 +43,7 @@ class Plan:
         broken: devices that do not answer.
         stuck: devices that answer and do not move.
         is_confirmed: whether the person says yes when asked.
+        then: what comes after, where the answer is a question.
     """
 
     kind: str
@@ -55,6 +56,7 @@ class Plan:
     broken: tuple[str, ...] = ()
     stuck: tuple[str, ...] = ()
     is_confirmed: bool = False
+    then: Plan | None = None
 
 
 @dataclass(frozen=True)
