@@ -37,6 +37,7 @@ from tests.devices.drivers.tasmota_device import TasmotaDevice
 
 ANSWERS = Path(__file__).parents[1] / "tests" / "devices" / "data"
 HOMIE = Path(__file__).parent / "imports_homie.json"
+NOT_SO = {"media_player": ("off", "standby", False), "scene": ("unavailable",)}  # of Home Assistant's domains: false
 TOKEN, PASSWORD = "a.long.token", "open sesame"
 KNOWN = set(  # components of a Shelly of which every value is on the account
     "switch light cct rgb rgbw cover input temperature humidity illuminance smoke flood devicepower voltmeter"
@@ -208,11 +209,14 @@ def run_home_assistant(folder: Path, seed: int) -> dict[str, Any]:
         def wanted(place: dict[str, Any], schema: DataSchema) -> Value:
             raw = inside(home.states[place["path"].removeprefix("/api/states/")], place["key"])
             if schema.type == "boolean":
-                return raw in {"on", "locked"}
+                is_not = NOT_SO.get(place["path"].rpartition("/")[2].partition(".")[0])
+                return raw in {"on", "locked"} if is_not is None else raw not in is_not
             if schema.type == "string":
                 return str(raw)
             if place["key"] == "attributes.brightness":
                 return round((raw or 0) / 255 * 100)
+            if place["key"] == "attributes.volume_level":
+                return round(raw * 100)
             return float(raw or 0) if schema.type == "number" else int(raw or 0)
 
         return account | read_and_act(site, wanted, seed) | {"violations": home.refused_services}

@@ -17,17 +17,42 @@ from websockets.server import ServerProtocol
 
 VERSION = "2026.1.0"
 KEYS = {"area": "areas", "floor": "floors", "device": "devices", "entity": "entities"}
-STATE_AFTER = {"turn_on": "on", "turn_off": "off", "lock": "locked", "unlock": "unlocked"}
-ATTRIBUTES = {  # by domain and service: what else they take, and the attribute that then shows it
+STATE_AFTER = {
+    "turn_on": "on", "turn_off": "off", "lock": "locked", "unlock": "unlocked", "media_play": "playing",
+    "media_pause": "paused", "media_stop": "idle", "start": "cleaning", "pause": "paused", "stop": "idle",
+    "return_to_base": "returning", "start_mowing": "mowing", "dock": "returning", "alarm_arm_home": "armed_home",
+    "alarm_arm_away": "armed_away", "alarm_arm_night": "armed_night", "alarm_disarm": "disarmed",
+}  # fmt: skip
+DONE_AT = "2026-01-05T12:00:00+00:00"  # the state of what only happens
+MOMENTS = {"scene", "button", "input_button"}
+SERVICES = {  # of each domain, those that take nothing else
+    "lock": "lock unlock", "media_player": "turn_on turn_off media_play media_pause media_stop media_next_track"
+    " media_previous_track", "vacuum": "start pause stop return_to_base", "lawn_mower": "start_mowing pause dock",
+    "alarm_control_panel": "alarm_arm_home alarm_arm_away alarm_arm_night alarm_disarm", "scene": "turn_on",
+    "button": "press", "input_button": "press",
+} | dict.fromkeys(("light", "switch", "input_boolean", "fan", "humidifier"), "turn_on turn_off")  # fmt: skip
+ATTRIBUTES = {  # by domain and service: what else they take, and the attribute, or the state, that then shows it
     ("light", "turn_on"): {"brightness": "brightness", "color_temp_kelvin": "color_temp_kelvin"},
     ("fan", "set_percentage"): {"percentage": "percentage"},
+    ("fan", "set_preset_mode"): {"preset_mode": "preset_mode"},
     ("cover", "set_cover_position"): {"position": "current_position"},
-    ("climate", "set_temperature"): {"temperature": "temperature"},
+    ("climate", "set_temperature"): {key: key for key in ("temperature", "target_temp_low", "target_temp_high")},
+    ("climate", "set_hvac_mode"): {"hvac_mode": "state"},
+    ("climate", "set_preset_mode"): {"preset_mode": "preset_mode"},
+    ("climate", "set_fan_mode"): {"fan_mode": "fan_mode"},
+    ("humidifier", "set_humidity"): {"humidity": "humidity"},
+    ("humidifier", "set_mode"): {"mode": "mode"},
+    ("water_heater", "set_temperature"): {"temperature": "temperature"},
+    ("water_heater", "set_operation_mode"): {"operation_mode": "state"},
+    ("media_player", "volume_set"): {"volume_level": "volume_level"},
+    ("media_player", "volume_mute"): {"is_volume_muted": "is_volume_muted"},
+    ("media_player", "select_source"): {"source": "source"},
+} | {
+    (f"{prefix}{domain}", service): {key: "state"}
+    for prefix in ("", "input_")
+    for domain, service, key in (("number", "set_value", "value"), ("select", "select_option", "option"))
 }
-ON_OFF = ("light", "switch", "input_boolean", "fan")
-SERVICES = {("lock", "lock"), ("lock", "unlock"), *ATTRIBUTES} | {
-    (domain, service) for domain in ON_OFF for service in ("turn_on", "turn_off")
-}
+WHOLE = {"brightness", "color_temp_kelvin", "percentage", "position"}  # numbers that are taken so
 
 
 class HomeAssistantServer:
@@ -36,12 +61,14 @@ class HomeAssistantServer:
     Args:
         body: `states`, and the registries `areas`, `floors`, `devices`, `entities`.
         token: which it takes.
+        code: what its alarm panels want.
     """
 
-    def __init__(self, body: dict[str, Any], token: str) -> None:
+    def __init__(self, body: dict[str, Any], token: str, code: str = "") -> None:
         self.body: dict[str, Any] = json.loads(json.dumps(body))
         self.states: dict[str, dict[str, Any]] = {one["entity_id"]: one for one in self.body["states"]}
-        self.token = token
+        self.token, self._code = token, code
+        self.called: list[tuple[str, str]] = []  # entities and services
         self.unknown: set[str] = set()  # commands that this version does not know
         self.cut_at = ""  # the command at which the connection is lost
         self.refused_services: list[str] = []
@@ -63,15 +90,20 @@ class HomeAssistantServer:
         """Do what a service does; return whether there is such a service, entity and data."""
         entity = str(data.get("entity_id"))
         attributes = ATTRIBUTES.get((domain, service), {})
-        is_known = (domain, service) in SERVICES and entity in self.states and entity.startswith(f"{domain}.")
-        if not is_known or data.keys() - {"entity_id"} - attributes.keys():
+        is_known = (domain, service) in ATTRIBUTES or service in SERVICES.get(domain, "").split()
+        is_known = is_known and entity in self.states and entity.startswith(f"{domain}.")
+        is_let = domain != "alarm_control_panel" or data.pop("code", "") == self._code
+        if not is_known or not is_let or data.keys() - {"entity_id"} - attributes.keys():
             self.refused_services.append(f"{domain}.{service} {data}")
             return False
+        self.called.append((entity, service))
         state = self.states[entity]
-        state["state"] = STATE_AFTER.get(service, state["state"])
+        state["state"] = DONE_AT if domain in MOMENTS else STATE_AFTER.get(service, state["state"])
         for key, attribute in attributes.items():
-            if key in data:
-                state["attributes"][attribute] = data[key] if key == "temperature" else int(data[key])
+            if key in data and attribute == "state":
+                state["state"] = str(data[key])
+            elif key in data:
+                state["attributes"][attribute] = int(data[key]) if key in WHOLE else data[key]
         if domain == "light" and (data.get("brightness") == 0 or service == "turn_off"):
             state["state"] = "off"
             if "brightness" in state["attributes"]:

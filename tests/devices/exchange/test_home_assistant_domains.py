@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -23,6 +21,7 @@ from devices.site.tools import Command, ToolCall, commands_of, tools_of
 from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.contract import contract_of
 from edge_agent.wire.messages import user_message
+from tests.devices.drivers.home_assistant_server import HomeAssistantServer
 from tests.ports import free_port
 
 CODE = "80714"
@@ -51,12 +50,6 @@ STATES = [
     state("button.gong", "unknown", "Gong"),
     state("scene.movie", "2026-01-05T10:11:45+00:00", "Movie"),
 ]  # fmt: skip
-SERVED = {  # by service: the state after it. Source: Home Assistant, the pages of its domains
-    "turn_on": "on", "turn_off": "off", "media_play": "playing", "media_pause": "paused", "start": "cleaning",
-    "return_to_base": "returning", "start_mowing": "mowing", "dock": "returning", "alarm_arm_home": "armed_home",
-    "alarm_arm_away": "armed_away", "alarm_disarm": "disarmed", "press": "2026-01-05T11:00:00+00:00",
-}  # fmt: skip
-STATE_KEYS = {"hvac_mode", "operation_mode", "value", "option"}
 TOLD: list[tuple[str, str, dict[str, Value], str, Any]] = [
     ("nursery_mist", "set_humidity", {"target_humidity": 55}, "humidity", 55),
     ("nursery_mist", "set_mode", {"mode": "normal"}, "mode", "normal"),
@@ -81,59 +74,11 @@ TOLD: list[tuple[str, str, dict[str, Value], str, Any]] = [
 CALLED = [("gong", "press", {}), ("movie", "activate", {}), ("den_player", "next", {})]
 
 
-class Home:
-    """Home Assistant's REST API over the states; the alarm panel wants its code."""
-
-    def __init__(self) -> None:
-        self.states = {one["entity_id"]: json.loads(json.dumps(one)) for one in STATES}
-        self.called: list[tuple[str, str]] = []
-        home = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                found = home.states.get(self.path.removeprefix("/api/states/"))
-                self.answer(200 if found else 404, found)
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                *_, domain, service = self.path.split("/")
-                self.answer(200 if home.serve(domain, service, body) else 400, [])
-
-            def answer(self, status: int, body: Any) -> None:
-                raw = json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(raw)))
-                self.end_headers()
-                self.wfile.write(raw)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
-
-    def serve(self, domain: str, service: str, body: dict[str, Any]) -> bool:
-        entity = body.pop("entity_id")
-        if not entity.startswith(f"{domain}.") or (domain == "alarm_control_panel" and body.pop("code", "") != CODE):
-            return False
-        self.called.append((entity, service))
-        found = self.states[entity]
-        found["state"] = SERVED.get(service, found["state"]) if domain != "scene" else "2026-01-05T12:00:00+00:00"
-        for key, value in body.items():
-            if key in STATE_KEYS:
-                found["state"] = str(value)
-            else:
-                found["attributes"][key] = value
-        return True
-
-
 @pytest.fixture
-def home() -> Iterator[Home]:
-    made = Home()
+def home() -> Iterator[HomeAssistantServer]:
+    made = HomeAssistantServer({"states": STATES}, "token", CODE)
     yield made
-    made.server.shutdown()
-    made.server.server_close()
+    made.close()
 
 
 def site_of(folder: Path, url: str) -> Site:
@@ -157,7 +102,7 @@ def test_what_an_entity_does_not_support_is_no_tool(tmp_path: Path) -> None:
 
 @pytest.mark.allow_hosts(["127.0.0.1"])
 def test_what_is_told_is_done_there_and_no_code_is_seen(
-    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: HomeAssistantServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HASS_TOKEN", "token")
     monkeypatch.setenv("ALARM_CODE", CODE)

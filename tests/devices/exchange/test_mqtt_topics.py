@@ -10,8 +10,11 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.publish import multiple
 
+from benchmarks.imports_peers import run_homie
 from devices.broker.broker import Broker
 from devices.broker.journal import Journal
 from devices.driver import DeviceUnavailable
@@ -31,6 +34,7 @@ from edgewright import main
 from tests.devices.drivers.homie_device import HomieDevice
 from tests.devices.drivers.rigs import make_rig
 from tests.devices.exchange.test_exchange import ZIGBEE
+from tests.ports import free_port
 
 HOMIE: list[dict[str, Any]] = json.loads(
     (Path(__file__).parents[3] / "benchmarks" / "imports_homie.json").read_text(encoding="utf-8")
@@ -116,13 +120,13 @@ def test_homie_devices_are_found_read_and_set(port: int, tmp_path: Path, capsys:
             device.close()
 
 
-def test_every_property_of_homie_is_on_the_account() -> None:
-    for definition in HOMIE:
-        device = HomieDevice(definition, port=0)
-        made = import_topics({topic: [value] for topic, value in device.topics().items()}, "192.0.2.5", "here")
-        names = {f"{node}/{key}" for node, part in definition["nodes"].items() for key in part["properties"]}
-        assert names == {feature.name.removesuffix("/set") for feature in made.features}, definition["id"]
-        assert sum(len(entry["at"]) for entry in made.devices.values()) == made.taken
+@pytest.mark.allow_hosts(["127.0.0.1"])
+def test_every_property_of_homie_is_taken_or_named_and_works(tmp_path: Path) -> None:
+    result = run_homie(free_port(), tmp_path, 1)
+    assert not [*result["problems"], *result["violations"]] and result["lost"] == result["unnamed"] == 0
+    count = sum(len(part["properties"]) for one in HOMIE for part in one["nodes"].values())
+    assert (result["read"], result["features"]) == (result["taken"], count + 1)  # one is read, and has no limits
+    assert list(result["actions"]) == ["done"]
 
 
 def test_what_homie_says_is_what_the_site_has(tmp_path: Path) -> None:
@@ -265,7 +269,7 @@ def test_plain_topics_are_guessed_by_what_was_seen(tmp_path: Path) -> None:
 
 @pytest.mark.allow_hosts(["127.0.0.1"])
 def test_topics_are_heard_guessed_and_work(port: int, tmp_path: Path) -> None:
-    values = dict(line.split(" ", 1) for line in EXAMPLES.splitlines())
+    values = dict(line.split(" ", 1) for line in EXAMPLES.splitlines()) | {"garden/pump/set": "OFF"}
     messages = [{"topic": topic, "payload": value, "retain": True} for topic, value in values.items()]
     messages.append({"topic": "zigbee2mqtt/bridge/devices", "payload": json.dumps(ZIGBEE), "retain": True})
     messages.append({"topic": "zigbee2mqtt/Kitchen Light", "payload": '{"state": "ON"}', "retain": True})
@@ -277,13 +281,23 @@ def test_topics_are_heard_guessed_and_work(port: int, tmp_path: Path) -> None:
     assert main([*common, str(file), "--topics", "#"]) == 0
     site = load_checked_site(file)
     assert {"kitchen_light", "garden_tank", "fountain"} <= site.devices.keys()
-    driver = open_driver(site)
+    driver, asked = open_driver(site), list[object]()
+    pump = Client(CallbackAPIVersion.VERSION2)
+    pump.on_message = lambda client, _, message: client.publish("garden/pump/state", message.payload, qos=1)
+    pump.connect("127.0.0.1", port)
+    pump.subscribe("garden/pump/set", 1)
+    pump.loop_start()
     try:
         read = {name: reading.value for name, reading in driver.read("garden").items()}
         assert read == {"pump": False, "vent": 60, "heater": 20}
         assert driver.read("house_lamp")["state"].value is False
+        broker = Broker(site, driver, Journal(), confirm=lambda _: not asked.append(1))
+        assert broker.execute(Command("garden", "pump_on", {})).status == "done"
+        assert asked and driver.read("garden")["pump"].value is True
     finally:
         driver.close()
+        pump.disconnect()
+        pump.loop_stop()
 
 
 @pytest.mark.parametrize(
