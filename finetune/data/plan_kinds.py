@@ -24,6 +24,18 @@ from finetune.data.answer_plans import (
     plan_unsupported,
 )
 from finetune.data.area_plans import plan_area, plan_everything, plan_except, plan_list, plan_missing_area
+from finetune.data.people.state_questions import plan_asked_question, plan_kind_question
+from finetune.data.people.wishes import (
+    plan_chitchat,
+    plan_condition,
+    plan_correction,
+    plan_hint,
+    plan_later,
+    plan_negated,
+    plan_relative,
+    plan_report,
+    plan_unable,
+)
 from finetune.data.scene import Plan, Scene
 
 MAKERS: dict[str, tuple[float, Callable[[Scene], Plan | None]]] = {
@@ -47,4 +59,18 @@ MAKERS: dict[str, tuple[float, Callable[[Scene], Plan | None]]] = {
     "confirmation": (0.03, plan_confirmed),
     "failure": (0.04, plan_failed),
     "small_talk": (0.03, plan_small_talk),
+}
+
+PEOPLE_MAKERS: dict[str, tuple[float, Callable[[Scene], Plan | None]]] = {  # of finetune/asks, beside those above
+    "relative": (0.14, plan_relative),
+    "hint": (0.07, plan_hint),
+    "negated": (0.06, plan_negated),
+    "report": (0.02, plan_report),
+    "later": (0.05, plan_later),
+    "condition": (0.05, plan_condition),
+    "correction": (0.06, plan_correction),
+    "asked_question": (0.16, plan_asked_question),
+    "kind_question": (0.08, plan_kind_question),
+    "chitchat": (0.05, plan_chitchat),
+    "unable": (0.06, plan_unable),
 }

@@ -20,6 +20,10 @@ from edge_agent.wire.contract import argument_text
 from edge_agent.wire.messages import json_value
 from finetune.data import phrases
 from finetune.data.held_out import side
+from finetune.data.people.asks import Asks
+from finetune.data.people.frames import framed
+from finetune.data.people.spoken_values import spoken_value
+from finetune.data.people.typing import as_typed
 
 KNOWN_SHARE = 0.8
 LOOSE_SHARE = 0.45  # of the templates of a training conversation
@@ -42,6 +46,7 @@ class Plan:
         broken: devices that do not answer.
         stuck: devices that answer and do not move.
         is_confirmed: whether the person says yes when asked.
+        asked: what a value was asked back for, as a command without it.
     """
 
     kind: str
@@ -54,6 +59,7 @@ class Plan:
     broken: tuple[str, ...] = ()
     stuck: tuple[str, ...] = ()
     is_confirmed: bool = False
+    asked: Command | None = None
 
 
 @dataclass(frozen=True)
@@ -67,13 +73,43 @@ class Said:
 
 @dataclass(frozen=True)
 class Scene:
-    """Where a plan is made: the site with its tools, its state now, chance, and the side of the split."""
+    """Where a plan is made: the site with its tools, its state now, chance, the side of the split, people's words."""
 
     site: Site
     tools: tuple[Tool, ...]
     state: State
     rng: Random
     held_out: bool
+    asks: Asks | None = None
+
+    @property
+    def corpus(self) -> Asks:
+        """The requests in people's words, which makers in finetune/data/people need."""
+        assert self.asks is not None
+        return self.asks
+
+    def requests(self, device: Device, name: str) -> tuple[str, ...]:
+        """Return the templates of requests for an action."""
+        own = device.actions[name].requests
+        return (*self.asks.action(device, name).ask, *own) if self.asks else own
+
+    def requests_without(self, device: Device, name: str) -> tuple[str, ...]:
+        """Return the templates of requests that leave the value out."""
+        own = device.actions[name].requests_without
+        return (*self.asks.action(device, name).without, *own) if self.asks else own
+
+    def shown(self, action: Action, arguments: Mapping[str, object]) -> dict[str, object]:
+        """Return what fills a template's holes for arguments: `{value}` is the only one, as it is said."""
+        if self.asks is None or len(action.input) != 1:
+            return dict(arguments)
+        key, schema = next(iter(action.input.items()))
+        return {**arguments, "value": spoken_value(schema, arguments[key], self.rng)}  # type: ignore[arg-type]
+
+    def typed(self, request: str) -> str:
+        """Return a request as it arrives: with or without a capital and a mark; of people also otherwise."""
+        if self.asks is None:
+            return phrases.punctuate(request, self.rng)
+        return as_typed(request, self.rng, [name for one in self.site.devices.values() for name in one.names])
 
     def actions(self) -> list[tuple[Device, str, SpokenAction]]:
         """Return every action that has phrasings on this side of the split."""
@@ -81,7 +117,7 @@ class Scene:
             (device, name, action)
             for device in self.site.devices.values()
             for name, action in device.actions.items()
-            if side(action.requests, self.held_out)
+            if side(self.requests(device, name), self.held_out)
         ]
 
     def name_for(self, device: Device) -> str:
@@ -122,7 +158,10 @@ class Scene:
 
     def say(self, device: Device, action: SpokenAction, arguments: Mapping[str, object]) -> Said:
         """Return a request for an action."""
-        return self.say_as(action.requests, device, **arguments)
+        owners = [
+            (one, name) for one in self.site.devices.values() for name in one.actions if one.actions[name] is action
+        ]
+        return self.say_as(self.requests(*owners[0]), device, **self.shown(action, arguments))
 
     def say_as(self, templates: Iterable[str], device: Device, **holes: object) -> Said:
         """Return a request made from one of the templates of this side of the split."""
@@ -135,15 +174,18 @@ class Scene:
 
     def is_loose(self) -> bool:
         """Return whether to vary what is said beyond what the cases do."""
-        return not self.held_out and self.rng.random() < LOOSE_SHARE
+        return self.asks is None and not self.held_out and self.rng.random() < LOOSE_SHARE
 
     def finish(self, request: str, *templates: str) -> tuple[str, tuple[str, ...]]:
         """Put frame and punctuation around a request, in training sometimes two; return it with all templates used."""
-        framed, frames = phrases.frame(request, self.rng, self.held_out)
+        if self.asks:
+            text, frames = framed(self.asks, request, self.rng, self.held_out)
+            return self.typed(text), (*templates, *frames)
+        text, frames = phrases.frame(request, self.rng, self.held_out)
         if self.is_loose():
-            framed, more = phrases.frame(framed, self.rng, self.held_out)
+            text, more = phrases.frame(text, self.rng, self.held_out)
             frames += more
-        return phrases.punctuate(framed, self.rng), (*templates, *frames)
+        return phrases.punctuate(text, self.rng), (*templates, *frames)
 
 
 def resolved_text(name: str, device: Device) -> str:

@@ -47,5 +47,5 @@ def _strangers(site: Site, rng: Random) -> dict[str, Device]:
     for name, device in random_site(rng, DISTRACTORS).devices.items():
         aliases = tuple(alias for alias in device.aliases if " " in alias)  # not the noun alone
         if " " in device.title and not taken & {name.lower() for name in (device.title, *aliases)}:
-            strangers[name] = device.model_copy(update={"aliases": aliases})
+            strangers[name] = device.model_copy(update={"aliases": aliases, "area": ""})  # the site has other areas
     return strangers

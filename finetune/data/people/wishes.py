@@ -1,0 +1,367 @@
+"""Plans of wishes that only people have: hints, relative values, "half", taking back, conditions, later, not at all.
+
+Each maker returns None where the site, its state or the corpus offers no such exchange.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from devices.site.action import UNLESS_0, Action
+from devices.site.describe import describe, number_text, property_title, sentence, value_text
+from devices.site.phrasings import SpokenAction
+from devices.site.schema import DataSchema, Value
+from devices.site.site import Device
+from devices.site.tools import Command
+from edge_agent.wire.messages import facts_text
+from finetune.data.held_out import side
+from finetune.data.people.spoken_values import spoken_value
+from finetune.data.scene import Plan, Said, Scene, call_text, is_plain, resolved_text, wanted_text
+
+LATER = "I cannot do things later. Ask me again when it is time."
+NOTED = "All right."
+A_BIT, SOME, MUCH = 1, 2, 4  # in steps of a property
+NICE = (1, 2, 5)
+Settable = tuple[Device, str, SpokenAction, str, DataSchema, float]
+
+
+@dataclass(frozen=True)
+class _Way:
+    """A way to name a value: its name in a thought, and the value from what it is now and its schema."""
+
+    words: str
+    value: Callable[[float, DataSchema], float]
+
+
+def usual_step(schema: DataSchema) -> float:
+    """Return by how much "a bit" changes a value: a tenth of its range, rounded to 1, 2 or 5 of a power of ten."""
+    assert schema.minimum is not None and schema.maximum is not None
+    tenth = (schema.maximum - schema.minimum) / 10
+    power = 10.0 ** math.floor(math.log10(tenth)) if tenth > 0 else 1.0
+    nice = max((one * power for one in (*NICE, 10) if one * power <= tenth * 1.01), default=tenth)
+    least = schema.step or (1.0 if schema.type == "integer" else 0.1)
+    return max(least, round(nice / least) * least)
+
+
+def _ends(share: float) -> Callable[[float, DataSchema], float]:
+    return lambda now, schema: (schema.minimum or 0) + share * ((schema.maximum or 0) - (schema.minimum or 0))
+
+
+def _by_steps(steps: int) -> Callable[[float, DataSchema], float]:
+    return lambda now, schema: now + steps * usual_step(schema)
+
+
+WAYS = {
+    "max": _Way("the most", _ends(1)),
+    "min": _Way("the least", _ends(0)),
+    "half": _Way("half", _ends(0.5)),
+    "quarter": _Way("a quarter", _ends(0.25)),
+    "three_quarters": _Way("three quarters", _ends(0.75)),
+    "more": _Way("more", _by_steps(SOME)),
+    "less": _Way("less", _by_steps(-SOME)),
+    "hints_more": _Way("more", _by_steps(SOME)),
+    "hints_less": _Way("less", _by_steps(-SOME)),
+    "a_bit_more": _Way("a bit more", _by_steps(A_BIT)),
+    "a_bit_less": _Way("a bit less", _by_steps(-A_BIT)),
+    "much_more": _Way("much more", _by_steps(MUCH)),
+    "much_less": _Way("much less", _by_steps(-MUCH)),
+    "double": _Way("twice", lambda now, schema: 2 * now),
+    "halve": _Way("half of it", lambda now, schema: now / 2),
+}
+
+
+def settable(scene: Scene) -> list[Settable]:
+    """Return each action that sets one number, with its argument, that argument's schema, and what it is now."""
+    found = []
+    for device, name, action in scene.actions():
+        if len(action.input) != 1 or not is_plain(device, action) or action.ends:
+            continue
+        key, schema = next(iter(action.input.items()))
+        written = [one for one, value in action.writes.items() if value in (f"${key}", f"${key} {UNLESS_0}")]
+        now = scene.state[device.name].get(written[0]) if written else None
+        if schema.minimum is not None and isinstance(now, int | float) and not isinstance(now, bool):
+            found.append((device, name, action, key, schema, float(now)))
+    return found
+
+
+def allowed(schema: DataSchema, value: float) -> Value:
+    """Return the nearest value that a schema allows."""
+    step = schema.step or (1.0 if schema.type == "integer" else 0.1)
+    assert schema.minimum is not None and schema.maximum is not None
+    low, high = math.ceil(schema.minimum / step - 1e-9), math.floor(schema.maximum / step + 1e-9)
+    nearest = round(min(max(math.floor(value / step + 0.5), low), high) * step, 6)
+    return int(nearest) if schema.type == "integer" or nearest.is_integer() else nearest
+
+
+def plan_relative(scene: Scene) -> Plan | None:
+    """A value named by what it is now, or by the range: "a bit warmer", "half open", "all the way up"."""
+    choices = [(item, way) for item in settable(scene) for way in _ways(scene, item[0], item[1])]
+    if not choices:
+        return None
+    item, way = scene.rng.choice(choices)
+    return relative_plan(scene, item, way)
+
+
+def relative_plan(scene: Scene, item: Settable, way: str, said: Said | None = None) -> Plan | None:
+    """One request for a value named in a way of WAYS, or `more_by` and `less_by`."""
+    device, name, _, key, schema, now = item
+    holes: dict[str, str] = {}
+    if way in ("more_by", "less_by"):
+        amount = scene.rng.choice((1, 1, 2, 3, 5)) * usual_step(schema)
+        signed = amount if way == "more_by" else -amount
+        wanted, words = now + signed, f"{number_text(amount)} {'more' if signed > 0 else 'less'}"
+        holes["amount"] = spoken_value(schema, int(amount) if amount == int(amount) else amount, scene.rng)
+    else:
+        wanted, words = WAYS[way].value(now, schema), WAYS[way].words
+    value = allowed(schema, wanted)
+    said = said or say_of(scene, getattr(scene.corpus.action(device, name), way), device, name, **holes)
+    if said is None:
+        return None
+    command = Command(device.name, name, {key: value})
+    facts = facts_text(scene.state[device.name])
+    call = call_text(scene.site, scene.tools, command)
+    thought = f"{_resolved(said, device)}:{facts}, {words} is {value_json(value)}, {call}."
+    ask, templates = scene.finish(said.request, said.template)
+    return Plan("relative", ask, templates, thought, ((command,),))
+
+
+def value_json(value: Value) -> str:
+    """Return a number as thoughts write it."""
+    return number_text(value) if isinstance(value, int | float) else str(value)
+
+
+def _ways(scene: Scene, device: Device, name: str) -> list[str]:
+    asked = scene.corpus.action(device, name)
+    return [way for way in (*WAYS, "more_by", "less_by") if side(getattr(asked, way), scene.held_out)]
+
+
+def place_of(scene: Scene, device: Device, action: str) -> str:
+    """Return the place by which people could mean this device and no other that has the action; "" if there is none."""
+    others = [one for one in scene.site.devices.values() if one is not device and action in one.actions]
+    if scene.site.areas:
+        is_alone = device.area and not any(one.area == device.area and one.kind == device.kind for one in others)
+        return scene.site.areas[device.area].title if is_alone else ""
+    place = " ".join(device.title.split()[:-1])
+    is_known = any(one.kind == device.kind and one.title.startswith(place) for one in others)
+    return "" if is_known else place
+
+
+def say_of(scene: Scene, templates: Iterable[str], device: Device, action: str, **holes: str) -> Said | None:
+    """Return a request of one of the templates about a device, or about its place; None if none can be filled.
+
+    The name of what is said about a place is `place: title`, so that a thought says which device that is.
+    """
+    place = place_of(scene, device, action)
+    name = scene.name_for(device)
+    filled = {"device": scene.with_article(name), **({"area": f"the {place}"} if place else {}), **holes}
+    usable = [one for one in side(templates, scene.held_out) if set(re.findall(r"{(\w+)}", one)) <= filled.keys()]
+    if not usable:
+        return None
+    template = scene.rng.choice(usable)
+    is_of_place = "{area}" in template and "{device}" not in template
+    return Said(template.format(**filled), template, f"{place}: {device.title}" if is_of_place else name)
+
+
+def _resolved(said: Said, device: Device) -> str:
+    return resolved_text(said.name, device)
+
+
+def _pick(scene: Scene, key: str, keep: Callable[[Device, Action], bool]) -> tuple[Device, str, SpokenAction] | None:
+    choices = [
+        item
+        for item in scene.actions()
+        if keep(item[0], item[2]) and side(getattr(scene.corpus.action(item[0], item[1]), key), scene.held_out)
+    ]
+    return scene.rng.choice(choices) if choices else None
+
+
+def plan_hint(scene: Scene) -> Plan | None:
+    """No request is spoken, and yet anyone would do it."""
+    picked = _pick(scene, "hints", lambda device, action: is_plain(device, action) and not action.input)
+    if picked is None or not scene.state[picked[0].name]:
+        return None
+    device, name, action = picked
+    said = say_of(scene, scene.corpus.action(device, name).hints, device, name)
+    if said is None or action.is_already_so(scene.state[device.name], {}):
+        return None
+    command = Command(device.name, name, {})
+    ask, templates = scene.finish(said.request, said.template)
+    return Plan("hint", ask, templates, f"a hint, {wanted_text(scene, said.name, command)}.", ((command,),))
+
+
+def plan_negated(scene: Scene) -> Plan | None:
+    """What must not be done."""
+    return _left_alone(scene, "negated", "not to be done", "All right, the {} stays as it is.")
+
+
+def plan_report(scene: Scene) -> Plan | None:
+    """Somebody says that they did it, and wants nothing."""
+    return _left_alone(scene, "report", "a remark, nothing to do", NOTED)
+
+
+def _left_alone(scene: Scene, key: str, thought: str, answer: str) -> Plan | None:
+    if (picked := _pick(scene, key, lambda device, action: True)) is None:
+        return None
+    device, name, _ = picked
+    if (said := say_of(scene, getattr(scene.corpus.action(device, name), key), device, name)) is None:
+        return None
+    ask, templates = scene.finish(said.request, said.template)
+    thought = f"{_resolved(said, device)}, {thought}."
+    return Plan(key, ask, templates, thought, answer=answer.format(device.title))
+
+
+def plain_request(scene: Scene) -> tuple[Command, Said] | None:
+    """Return a command that nobody has to be asked for, and a request for it."""
+    choices = [item for item in scene.actions() if is_plain(item[0], item[2])]
+    if not choices:
+        return None
+    device, name, action = scene.rng.choice(choices)
+    arguments = scene.arguments_for(device, action)
+    return Command(device.name, name, arguments), scene.say(device, action, arguments)
+
+
+def plan_later(scene: Scene) -> Plan | None:
+    """A wish for another time: the box cannot do that, and must not do it now."""
+    if (found := plain_request(scene)) is None:
+        return None
+    _, said = found
+    form = scene.rng.choice(("after", "at", "at", "until"))
+    template = scene.rng.choice(side(scene.corpus.form("later", form), scene.held_out))
+    time = scene.rng.choice(side(scene.corpus.form("later", "times"), scene.held_out))
+    request = template.format(ask=said.request, time=time)
+    return Plan("later", scene.typed(request), (template, said.template), "later, not now.", answer=LATER,
+                answer_has=(("later",),))  # fmt: skip
+
+
+def plan_condition(scene: Scene) -> Plan | None:
+    """A wish that holds only if something is so now."""
+    facts = _facts(scene)
+    if (found := plain_request(scene)) is None or not facts:
+        return None
+    command, said = found
+    facts = [fact for fact in facts if fact[0].name != command.device]
+    if not facts:
+        return None
+    device, key, clause, bound, is_so = scene.rng.choice(facts)
+    form = scene.rng.choice(("if", "if", "unless", "only_if"))
+    template = scene.rng.choice(side(scene.corpus.form("conditions", form), scene.held_out))
+    request = template.format(ask=said.request, fact=clause)
+    is_wanted = is_so != (form == "unless")
+    start = f"{resolved_text(device.title, device)}:{facts_text(scene.state[device.name])}, "
+    start += f"{bound}: {'yes' if is_so else 'no'}"
+    ask, templates = scene.typed(request), (template, said.template)
+    if is_wanted:
+        thought = f"{start}; {wanted_text(scene, said.name, command)}."
+        return Plan("condition", ask, templates, thought, ((command,),))
+    answer = sentence(describe(device, key, scene.state[device.name][key])) + " So I did nothing."
+    return Plan("condition", ask, templates, f"{start}, nothing to do.", answer=answer)
+
+
+def _facts(scene: Scene) -> list[tuple[Device, str, str, str, bool]]:
+    """Return facts that may or may not be so: device, property, how people say it, how a thought does, and whether."""
+    rng, found = scene.rng, []
+    for device in scene.site.devices.values():
+        for key, value in scene.state[device.name].items():
+            schema = device.properties[key]
+            if isinstance(value, bool):
+                wanted = rng.random() < 0.5
+                found.append((device, key, describe(device, key, wanted), value_text(schema, wanted), value == wanted))
+            elif isinstance(value, int | float) and schema.minimum is not None:
+                step = usual_step(schema)
+                bound = allowed(schema, value + rng.choice((-3, -1, 1, 3)) * step)
+                assert isinstance(bound, int | float)
+                is_above = rng.random() < 0.5
+                more, less = ("above", "over", "more than"), ("below", "under", "less than")
+                words = rng.choice(more if is_above else less)
+                said = spoken_value(schema, bound, rng)
+                clause = f"the {device.title} {property_title(key, schema)} is {words} {said}"
+                if bound != value:
+                    text = f"{key} {'above' if is_above else 'below'} {number_text(bound)}"
+                    found.append((device, key, clause, text, (value > bound) == is_above))
+    return found
+
+
+def plan_correction(scene: Scene) -> Plan | None:
+    """Taken back within one breath: another device, another value, or nothing at all."""
+    if (found := plain_request(scene)) is None:
+        return None
+    command, said = found
+    device = scene.site.devices[command.device]
+    action = device.actions[command.action]
+    form = scene.rng.choice(("other_device", "other_value", "taken_back", "only"))
+    template = scene.rng.choice(side(scene.corpus.form("corrections", form), scene.held_out))
+    holes = {"ask": said.request, "device": said.name}
+    if form == "taken_back":
+        ask = scene.typed(template.format(**holes))
+        return Plan("taken_back", ask, (template,), "taken back, nothing to do.", answer=NOTED)
+    if form == "only":
+        if (said_only := say_of(scene, (said.template,), device, command.action)) is None or action.input:
+            return None
+        holes = {"device": said_only.request, "ask": said_only.request}
+        thought, wanted = "", command
+        said = said_only
+    elif form == "other_value":
+        if len(action.input) != 1:
+            return None
+        key, schema = next(iter(action.input.items()))
+        value = scene.value_for(schema)
+        if value == command.input[key]:
+            return None
+        holes["value"] = spoken_value(schema, value, scene.rng)
+        thought, wanted = (
+            f"not {value_json(command.input[key])}, ",
+            Command(command.device, command.action, {key: value}),
+        )
+    else:
+        tool = next(one for one in scene.tools if one.action == command.action and command.device in one.devices)
+        others = [name for name in tool.devices if name != command.device]
+        if not others:
+            return None
+        other = scene.site.devices[scene.rng.choice(others)]
+        if not is_plain(other, other.actions[command.action]):
+            return None
+        name = scene.name_for(other)
+        holes["other"] = scene.with_article(name)
+        thought, wanted = f"not {said.name}, ", Command(other.name, command.action, command.input)
+        said = Said(said.request, said.template, name)
+    ask = scene.typed(template.format(**holes))
+    return Plan("correction", ask, (template, said.template), f"{thought}{wanted_text(scene, said.name, wanted)}.",
+                ((wanted,),))  # fmt: skip
+
+
+def plan_chitchat(scene: Scene) -> Plan | None:
+    """Talk that wants no action."""
+    answer = scene.rng.choice(list(scene.corpus.chitchat))
+    lines = side(scene.corpus.chitchat[answer], scene.held_out)
+    if not lines:
+        return None
+    template = scene.rng.choice(lines)
+    return Plan("small_talk", scene.typed(template), (template,), "Small talk.", answer=answer)
+
+
+def plan_unable(scene: Scene) -> Plan | None:
+    """What no device can do, or a thing that is not here."""
+    form = scene.rng.choice(("unable", "things"))
+    lines = side(scene.corpus.form("not_here", form), scene.held_out)
+    template = scene.rng.choice(lines)
+    if form == "unable":
+        device = scene.rng.choice(list(scene.site.devices.values()))
+        name = scene.name_for(device)
+        ask, templates = scene.finish(template.format(device=scene.with_article(name)), template)
+        thought = f"{resolved_text(name, device)}, no such tool."
+        return Plan("unsupported", ask, templates, thought, answer=f"The {device.title} cannot do that.",
+                    answer_has=(("cannot", "can't"),))  # fmt: skip
+    thing = re.sub(r"^(the|my|a|an) ", "", template)
+    known = {word for one in scene.site.devices.values() for called in one.names for word in called.lower().split()}
+    if thing.split()[-1].lower() in known or (found := plain_request(scene)) is None:
+        return None
+    command, _ = found
+    device = scene.site.devices[command.device]
+    requests = side(scene.requests(device, command.action), scene.held_out)
+    shown = scene.shown(device.actions[command.action], command.input)
+    ask, templates = scene.finish(scene.rng.choice(requests).format(device=template, **shown), template)
+    return Plan("missing_device", ask, templates, f"{thing} is no device.", answer=f"There is no {thing} here.",
+                answer_has=(("there is no", "not here", "no device"),))  # fmt: skip
