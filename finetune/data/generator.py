@@ -23,7 +23,7 @@ from edge_agent.wire.messages import Message, result_message, result_of, user_me
 from edge_agent.wire.spelling import SiteWords
 from finetune.data.people.asks import Asks
 from finetune.data.people.follow_ups import Before, draw_follow_up
-from finetune.data.plan_kinds import MAKERS, PEOPLE_MAKERS
+from finetune.data.plan_kinds import ALL_MAKERS, MAKERS
 from finetune.data.rows import Row
 from finetune.data.scene import THEN, Plan, Scene
 from finetune.data.tool_variety import Variety
@@ -33,7 +33,6 @@ EXCHANGES_PER_ROW = (1, 4)
 FOLLOW_UP_SHARE = 0.6  # of the exchanges after another, in people's words
 BRANCHES, LONG_ROWS = 48, 2  # of a site's rows: of one exchange each from one state, and after them of several
 DRAWS = 1000  # of a kind, before it is given up that the site offers one
-ALL_MAKERS = MAKERS | PEOPLE_MAKERS
 DONE, NOT_DONE = "Done.", "Not done."
 
 
@@ -87,7 +86,7 @@ class Stage:
     def of(cls, site: Site, kinds: Mapping[str, float] | None = None, asks: Asks | None = None) -> Stage:
         """Return the stage that a site makes, with the usual weights but for those given."""
         contract = contract_of(site, load_template("chatml"))
-        makers = MAKERS | (PEOPLE_MAKERS if asks else {})
+        makers = ALL_MAKERS if asks else MAKERS
         weights = {kind: weight for kind, (weight, _) in makers.items()} | dict(kinds or {})
         return cls(site, contract.tools, contract.words, Message("system", contract.system_text), weights, asks)
 

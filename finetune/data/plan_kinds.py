@@ -74,3 +74,4 @@ PEOPLE_MAKERS: dict[str, tuple[float, Callable[[Scene], Plan | None]]] = {  # of
     "chitchat": (0.05, plan_chitchat),
     "unable": (0.06, plan_unable),
 }
+ALL_MAKERS = MAKERS | PEOPLE_MAKERS
