@@ -30,7 +30,7 @@ from finetune.data.tool_variety import Variety
 
 USUAL_SHARE = 0.7
 EXCHANGES_PER_ROW = (1, 4)
-FOLLOW_UP_SHARE = 0.6  # of the exchanges after another, in people's words
+FOLLOW_UP_SHARE = 0.7  # of the exchanges after another, in people's words
 BRANCHES, LONG_ROWS = 48, 2  # of a site's rows: of one exchange each from one state, and after them of several
 DRAWS = 1000  # of a kind, before it is given up that the site offers one
 DONE, NOT_DONE = "Done.", "Not done."
@@ -54,7 +54,7 @@ def generate_rows(
         seed: decides all.
         variety: how many start where the tools are others; none if left out.
         kinds: weights of kinds of exchanges (plan_kinds.py) that are not to be the usual ones.
-        asks: the corpus of requests in people's words, if they are to be among them; then half the rows are of several
+        asks: the corpus of requests in people's words, if they are to be among them; then one row in six is of several
             exchanges, which refer to each other.
 
     Raises:
@@ -62,11 +62,11 @@ def generate_rows(
     """
     rng = Random(f"rows-{seed}")
     plain = Stage.of(site, kinds, asks)
-    branches, long_rows = (BRANCHES // 2, BRANCHES // 2) if asks else (BRANCHES, LONG_ROWS)
+    branches, long_rows, exchanges = (40, 8, (2, 4)) if asks else (BRANCHES, LONG_ROWS, EXCHANGES_PER_ROW)
     while count > 0:
         varied = variety.vary(site, rng) if variety else site
         stage = plain if varied is site else Stage.of(varied, kinds, asks)
-        rows = make_branches(stage, rng, branches) + [make_row(stage, rng) for _ in range(long_rows)]
+        rows = make_branches(stage, rng, branches) + [make_row(stage, rng, exchanges) for _ in range(long_rows)]
         yield from (replace(row, is_varied=stage is not plain) for row in rows[:count])
         count -= len(rows)
 
