@@ -82,7 +82,8 @@ def plan_missing_device(scene: Scene) -> Plan | None:
     spoken = scene.with_article(name)
     if scene.rng.random() < 0.75:
         name_of = next(key for key, one in other.actions.items() if one is action)
-        template = scene.rng.choice(side(scene.requests(other, name_of), scene.held_out))
+        usable = [one for one in side(scene.requests(other, name_of), scene.held_out) if "{area}" not in one]
+        template = scene.rng.choice(usable)
         worded = scene.worded(template)
         request = worded.format(device=spoken, **scene.shown(action, scene.arguments_for(other, action)))
     else:

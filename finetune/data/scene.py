@@ -6,12 +6,13 @@ A plan holds no outcome: that comes from the real broker when the plan is carrie
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from random import Random
 
 from devices.site.action import Action
-from devices.site.phrasings import SpokenAction
+from devices.site.phrasings import SpokenAction, load_phrasings
 from devices.site.schema import DataSchema, Value
 from devices.site.site import Device, Site
 from devices.site.tools import Command, Tool, ToolCall, call_of
@@ -26,6 +27,11 @@ from finetune.data.people.spoken_values import spoken_value
 from finetune.data.people.typing import as_typed
 
 KNOWN_SHARE = 0.8
+HOLE = re.compile(r"{(\w+)}")
+ROOMS = {  # first words of devices' names that are not a place by themselves; "" if they are none at all
+    **{word: f"{word} room" for word in ("living", "dining", "guest", "meeting", "boiler", "storage", "server")},
+    **dict.fromkeys("north south east west upper lower main side front back stair loading".split(), ""),
+}
 LOOSE_SHARE = 0.45  # of the templates of a training conversation
 THEN = "; then "  # in a thought, between commands of which one waits for the other
 
@@ -165,8 +171,35 @@ class Scene:
 
     def say_as(self, templates: Iterable[str], device: Device, **holes: object) -> Said:
         """Return a request made from one of the templates of this side of the split."""
+        if self.asks and (said := self.fill(templates, device, **holes)):
+            return said
         template, name = self.rng.choice(side(templates, self.held_out)), self.name_for(device)
         return Said(self.worded(template).format(device=self.with_article(name), **holes), template, name)
+
+    def fill(self, templates: Iterable[str], device: Device, **holes: object) -> Said | None:
+        """Return a request of one of the templates about a device, or about its place; None if none can be filled.
+
+        The name of what is said about a place is `place: title`, so that a thought says which device that is.
+        """
+        place, name = self.place_of(device), self.name_for(device)
+        filled = {"device": self.with_article(name), **({"area": f"the {place}"} if place else {}), **holes}
+        usable = [one for one in side(templates, self.held_out) if set(HOLE.findall(one)) <= filled.keys()]
+        if not usable:
+            return None
+        template = self.rng.choice(usable)
+        is_of_place = "{area}" in template and "{device}" not in template
+        return Said(template.format(**filled), template, f"{place}: {device.title}" if is_of_place else name)
+
+    def place_of(self, device: Device) -> str:
+        """Return the place by which people could mean this device and no other of its kind; "" if there is none."""
+        others = [one for one in self.site.devices.values() if one is not device and one.kind == device.kind]
+        if self.site.areas:
+            is_alone = device.area and not any(one.area == device.area for one in others)
+            return self.site.areas[device.area].title if is_alone else ""
+        first = device.title.split()[0]
+        if first not in load_phrasings().places or any(one.title.startswith(first) for one in others):
+            return ""
+        return ROOMS.get(first, first)
 
     def worded(self, template: str) -> str:
         """Return a template as it is said: in training sometimes with fillers, which no held-out case has."""

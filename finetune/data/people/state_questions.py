@@ -12,7 +12,7 @@ from edge_agent.wire.messages import facts_text
 from finetune.data.held_out import side
 from finetune.data.people.asks import AskedProperty
 from finetune.data.people.spoken_values import spoken_value
-from finetune.data.people.wishes import NOTED, allowed, say_of, usual_step
+from finetune.data.people.wishes import NOTED, allowed, usual_step
 from finetune.data.scene import Plan, Scene, resolved_text
 
 REMARKS_SHARE = 0.2
@@ -42,7 +42,7 @@ def question_plan(scene: Scene, device: Device, key: str, asked: AskedProperty, 
             return None
         bound = allowed(schema, value + scene.rng.choice((-2, 2)) * usual_step(schema))
         holes["value"] = spoken_value(schema, bound, scene.rng)
-    if (said := say_of(scene, getattr(asked, form), device, "", **holes)) is None:
+    if (said := scene.fill(getattr(asked, form), device, **holes)) is None:
         return None
     ask, templates = scene.typed(said.request), (said.template,)
     thought = f"{resolved_text(said.name, device)}:{facts_text(scene.state[device.name])}."

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from devices.site.action import UNLESS_0, Action
@@ -117,7 +117,7 @@ def relative_plan(scene: Scene, item: Settable, way: str, said: Said | None = No
     else:
         wanted, words = WAYS[way].value(now, schema), WAYS[way].words
     value = allowed(schema, wanted)
-    said = said or say_of(scene, getattr(scene.corpus.action(device, name), way), device, name, **holes)
+    said = said or scene.fill(getattr(scene.corpus.action(device, name), way), device, **holes)
     if said is None:
         return None
     command = Command(device.name, name, {key: value})
@@ -136,33 +136,6 @@ def value_json(value: Value) -> str:
 def _ways(scene: Scene, device: Device, name: str) -> list[str]:
     asked = scene.corpus.action(device, name)
     return [way for way in (*WAYS, "more_by", "less_by") if side(getattr(asked, way), scene.held_out)]
-
-
-def place_of(scene: Scene, device: Device, action: str) -> str:
-    """Return the place by which people could mean this device and no other that has the action; "" if there is none."""
-    others = [one for one in scene.site.devices.values() if one is not device and action in one.actions]
-    if scene.site.areas:
-        is_alone = device.area and not any(one.area == device.area and one.kind == device.kind for one in others)
-        return scene.site.areas[device.area].title if is_alone else ""
-    place = " ".join(device.title.split()[:-1])
-    is_known = any(one.kind == device.kind and one.title.startswith(place) for one in others)
-    return "" if is_known else place
-
-
-def say_of(scene: Scene, templates: Iterable[str], device: Device, action: str, **holes: str) -> Said | None:
-    """Return a request of one of the templates about a device, or about its place; None if none can be filled.
-
-    The name of what is said about a place is `place: title`, so that a thought says which device that is.
-    """
-    place = place_of(scene, device, action)
-    name = scene.name_for(device)
-    filled = {"device": scene.with_article(name), **({"area": f"the {place}"} if place else {}), **holes}
-    usable = [one for one in side(templates, scene.held_out) if set(re.findall(r"{(\w+)}", one)) <= filled.keys()]
-    if not usable:
-        return None
-    template = scene.rng.choice(usable)
-    is_of_place = "{area}" in template and "{device}" not in template
-    return Said(template.format(**filled), template, f"{place}: {device.title}" if is_of_place else name)
 
 
 def _resolved(said: Said, device: Device) -> str:
@@ -184,7 +157,7 @@ def plan_hint(scene: Scene) -> Plan | None:
     if picked is None or not scene.state[picked[0].name]:
         return None
     device, name, action = picked
-    said = say_of(scene, scene.corpus.action(device, name).hints, device, name)
+    said = scene.fill(scene.corpus.action(device, name).hints, device)
     if said is None or action.is_already_so(scene.state[device.name], {}):
         return None
     command = Command(device.name, name, {})
@@ -206,7 +179,7 @@ def _left_alone(scene: Scene, key: str, thought: str, answer: str) -> Plan | Non
     if (picked := _pick(scene, key, lambda device, action: True)) is None:
         return None
     device, name, _ = picked
-    if (said := say_of(scene, getattr(scene.corpus.action(device, name), key), device, name)) is None:
+    if (said := scene.fill(getattr(scene.corpus.action(device, name), key), device)) is None:
         return None
     ask, templates = scene.finish(said.request, said.template)
     thought = f"{_resolved(said, device)}, {thought}."
@@ -298,7 +271,7 @@ def plan_correction(scene: Scene) -> Plan | None:
         ask = scene.typed(template.format(**holes))
         return Plan("taken_back", ask, (template,), "taken back, nothing to do.", answer=NOTED)
     if form == "only":
-        if (said_only := say_of(scene, (said.template,), device, command.action)) is None or action.input:
+        if (said_only := scene.fill((said.template,), device)) is None or action.input:
             return None
         holes = {"device": said_only.request, "ask": said_only.request}
         thought, wanted = "", command
@@ -360,7 +333,7 @@ def plan_unable(scene: Scene) -> Plan | None:
         return None
     command, _ = found
     device = scene.site.devices[command.device]
-    requests = side(scene.requests(device, command.action), scene.held_out)
+    requests = [one for one in side(scene.requests(device, command.action), scene.held_out) if "{area}" not in one]
     shown = scene.shown(device.actions[command.action], command.input)
     ask, templates = scene.finish(scene.rng.choice(requests).format(device=template, **shown), template)
     return Plan("missing_device", ask, templates, f"{thing} is no device.", answer=f"There is no {thing} here.",
