@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from devices.errors import RefusedError, UnavailableError, UsageError, did_you_mean
 from devices.options import Json, Live, Mode, Site, SiteArgument, Yes
 
+if TYPE_CHECKING:
+    from devices.site.site import Site as LoadedSite
+    from devices.site.tools import Command
+
+_Out = Annotated[
+    Path, typer.Option(help="The site file; in one that is there, what a person wrote stays.", metavar="SITE.yaml")
+]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change; write nothing.")]
+MQTT_PORT = 1883  # without which a site file means the same
 _Journal = Annotated[Path, typer.Argument(help="A box, or a journal file.", metavar="BOX")]
 
 
@@ -46,13 +55,15 @@ def list_devices(site: Site = "home", as_json: Json = False) -> None:
             json.dumps({"site": loaded.name, "devices": devices, "tools": [tool.openai() for tool in tools_of(loaded)]})
         )
         return
-    width = max(len(name) for name in loaded.devices)
+    width = max(len(name) for name in (*loaded.devices, *loaded.scenes))
     for name, device in loaded.devices.items():
         actions = ", ".join(
             name + ("" if action.risk in {"none", "low"} else f" ({action.risk})")
             for name, action in device.actions.items()
         )
         print(f"{name:<{width}}  {device.kind:<13}  {', '.join(device.properties):<27}  {actions or '-'}")
+    for name, scene in loaded.scenes.items():
+        print(f"{name:<{width}}  scene          {', '.join(scene.devices)}")
 
 
 def read_devices(
@@ -92,8 +103,8 @@ def read_devices(
 
 
 def call_device(
-    device: Annotated[str, typer.Argument()],
-    action: Annotated[str, typer.Argument()],
+    device: Annotated[str, typer.Argument(help="Or a scene of the site.")],
+    action: Annotated[str, typer.Argument(help="Of the device; of a scene turn_on.")],
     arguments: Annotated[list[str] | None, typer.Argument(help="Arguments as name=value.")] = None,
     site: Site = "home",
     yes: Yes = False,
@@ -102,21 +113,14 @@ def call_device(
     journal: Annotated[Path | None, typer.Option(help="With --live: its file; default: the site's own.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Carry out one action through the broker, in the simulated world unless --live; stays until a timed one ends."""
+    """Carry out one action, or a scene, through the broker, simulated unless --live; stays until a timed one ends."""
     from devices.broker.journal import Journal
-    from devices.broker.runtime import default_journal, live_runtime, parse_arguments, simulated_runtime, warn
+    from devices.broker.runtime import default_journal, live_runtime, simulated_runtime, warn
     from devices.simulation.world import World
-    from devices.site.site import find_name, load_site
-    from devices.site.tools import Command
+    from devices.site.site import load_site
 
     loaded = load_site(site)
-    device = _require_device(device, list(loaded.devices))
-    known = loaded.devices[device].actions
-    if (name := find_name(action, known)) is None:
-        hint = f"{device} can {', '.join(known)}" if known else f"{device} can only be read"
-        raise UsageError(f"{device} has no action {action!r}", hint=hint)
-    action = name
-    command = Command(device, action, parse_arguments(known[action], arguments or []))
+    commands = _commands_for(loaded, device, action, arguments or [])
     confirm = (lambda effect: True) if yes else None
     if live:
         runtime = live_runtime(loaded, Journal(journal or default_journal(loaded)), confirm, mode)
@@ -124,23 +128,43 @@ def call_device(
     else:
         runtime = simulated_runtime(World(loaded), confirm=confirm, mode=mode)
     try:
-        outcome = runtime.broker.execute(command)
-        if as_json:
-            print(
-                json.dumps({"status": outcome.status, "report": outcome.report, "state": runtime.state()}), flush=True
-            )
-        else:
-            print(f"{outcome.status.replace('_', ' ')}: {outcome.report}", flush=True)
+        outcomes = []
+        for command in commands:
+            outcome = runtime.broker.execute(command)
+            outcomes.append(outcome)
+            shown = {"status": outcome.status, "report": outcome.report, "state": runtime.state()}
+            text = json.dumps(shown) if as_json else f"{outcome.status.replace('_', ' ')}: {outcome.report}"
+            print(text, flush=True)
         if live:
             runtime.wait_for_endings(warn)
     finally:
         for problem in runtime.close():
             warn(problem)
-    if outcome.status in {"refused", "needs_confirmation"}:
-        hint = "add --yes to confirm" if outcome.status == "needs_confirmation" else ""
-        raise RefusedError(f"{device} {action}: {outcome.status.replace('_', ' ')}", hint=hint)
-    if outcome.status not in {"done", "dry_run"}:
-        raise UnavailableError(f"{device} {action}: {outcome.status}")
+    for outcome in outcomes:
+        what = f"{outcome.command.device} {outcome.command.action}"
+        if outcome.status in {"refused", "needs_confirmation"}:
+            hint = "add --yes to confirm" if outcome.status == "needs_confirmation" else ""
+            raise RefusedError(f"{what}: {outcome.status.replace('_', ' ')}", hint=hint)
+        if outcome.status not in {"done", "dry_run"}:
+            raise UnavailableError(f"{what}: {outcome.status}")
+
+
+def _commands_for(site: LoadedSite, device: str, action: str, arguments: list[str]) -> tuple[Command, ...]:
+    """Return the command of a device and its action as they were typed, or those of a scene."""
+    from devices.broker.runtime import parse_arguments
+    from devices.site.site import find_name
+    from devices.site.tools import Command, scene_commands
+
+    if device not in site.devices and (scene := find_name(device, site.scenes)) is not None:
+        if action != "turn_on" or arguments:
+            raise UsageError(f"{scene} is a scene: it takes turn_on and nothing else")
+        return scene_commands(site, scene)
+    device = _require_device(device, list(site.devices))
+    known = site.devices[device].actions
+    if (name := find_name(action, known)) is None:
+        hint = f"{device} can {', '.join(known)}" if known else f"{device} can only be read"
+        raise UsageError(f"{device} has no action {action!r}", hint=hint)
+    return (Command(device, name, parse_arguments(known[name], arguments)),)
 
 
 def stop_devices(site: Site = "home") -> None:
@@ -202,71 +226,85 @@ def check_site(site: SiteArgument, as_json: Json = False) -> None:
 
 def discover_devices(
     mqtt: Annotated[str, typer.Option(metavar="HOST", help="An MQTT broker with zigbee2mqtt on it.")] = "",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Of the MQTT broker.")] = 1883,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of the MQTT broker.")] = MQTT_PORT,
     out: Annotated[Path | None, typer.Option(help="A site file to make of what zigbee2mqtt knows.")] = None,
+    dry_run: _DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Show what this machine could drive: serial lines, pins, buses, and what zigbee2mqtt knows. Touches no device."""
-    from devices.exchange.discovery import local_ports, zigbee_devices
+    from devices.exchange.discovery import local_ports, zigbee_network
     from devices.exchange.imports.zigbee2mqtt import import_zigbee2mqtt
+    from devices.exchange.imports.zigbee2mqtt_groups import read_groups
 
     if out and not mqtt:
         raise UsageError("--out makes a site of what zigbee2mqtt knows", hint="name its broker with --mqtt")
     found: dict[str, list[str]] = local_ports()
     if mqtt:
-        imported = import_zigbee2mqtt(zigbee_devices(mqtt, port), mqtt, f"{mqtt}:{port}")
-        imported.drivers["zigbee"]["port"] = port
+        (listed, groups), source = zigbee_network(mqtt, port), f"{mqtt}:{port}"
+        imported = import_zigbee2mqtt(listed, mqtt, source, read_groups(groups, source))
+        imported.host = mqtt
+        if port != MQTT_PORT:
+            imported.drivers["zigbee"]["port"] = port
         found |= {
             "zigbee2mqtt": [*imported.devices],
+            "groups": [*imported.groups],
             "left out": imported.left_out,
-            "notes": imported.notes,
+            "notes": imported.told,
             "counts": [imported.counts],
         }
     print(
         json.dumps(found) if as_json else "\n".join(f"{key}: {', '.join(some) or '-'}" for key, some in found.items())
     )
     if out:
-        _write_site(out, imported)
+        _import_into(out, {f"mqtt {source}": imported}, dry_run=dry_run)
 
 
 def import_site(
-    file: Annotated[
-        Path,
+    files: Annotated[
+        list[Path],
         typer.Argument(
             help="As JSON: zigbee2mqtt's devices, Thing Descriptions, answers of Tasmota, Shelly or Home Assistant;"
-            " as CSV: a Modbus register map."
+            " as CSV: a Modbus register map. Several make one site."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The site file to write; one that is there stays.")],
+    out: _Out,
     host: Annotated[
         str,
-        typer.Option(help="The MQTT broker of zigbee2mqtt or Tasmota, Home Assistant, or the Modbus server."),
-    ] = "127.0.0.1",
+        typer.Option(
+            help="The MQTT broker of zigbee2mqtt or Tasmota, Home Assistant, or the Modbus server; by default that of"
+            " the last import, and this machine in the first."
+        ),
+    ] = "",
+    dry_run: _DryRun = False,
 ) -> None:
-    """Make a site file of what others know of devices; look it through before you use it."""
-    from devices.exchange.imports.files import import_file
+    """Make a site file of what others know of devices, or renew one; look it through before you use it."""
+    import os
 
-    _write_site(out, import_file(file, host))
+    from devices.exchange.imports.files import import_files
+    from devices.exchange.imports.imported import THIS_MACHINE
+    from devices.exchange.site_import import last_hosts
+
+    named = {os.path.relpath(file, out.parent): file for file in files}
+    known = {} if host else last_hosts(out)
+    _import_into(out, import_files(named, lambda name: host or known.get(name, THIS_MACHINE)), dry_run=dry_run)
 
 
-def _write_site(out: Path, imported: Any) -> None:
+def _import_into(out: Path, sources: dict[str, Any], *, dry_run: bool) -> None:
     from devices.broker.runtime import warn
-    from devices.drivers.registry import load_checked_site
+    from devices.exchange.site_import import import_into
 
-    text = imported.site_file(out.stem)
-    try:
-        with out.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError as error:
-        raise UsageError(f"{out} is there already", hint="give another name") from error
-    except OSError as error:
-        raise UnavailableError(f"cannot write {out}: {error.strerror}") from error
-    for one in imported.left_out:
+    made = import_into(out, sources)
+    if not dry_run:
+        made.write()
+    for one in made.account.left_out:
         warn(f"left out: {one}")
-    for note in imported.notes:
+    for note in made.account.told:
         warn(note)
-    print(imported.counts)
-    print(f"{out}: {len(load_checked_site(out).devices)} devices; set `risk`, interlocks and aliases before you use it")
+    for line in made.lines:
+        print(line)
+    print(made.account.counts)
+    what = "would have" if dry_run else "has"
+    print(f"{out} {what} {made.devices} devices; set `risk`, interlocks and aliases before you use it")
 
 
 def export_site(

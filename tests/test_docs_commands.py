@@ -120,7 +120,9 @@ def zigbee2mqtt(folder: Path) -> Iterator[int]:
     peer.start()
     try:
         port = int(rig.site.drivers["it"]["port"])
-        single("zigbee2mqtt/bridge/devices", json.dumps(ZIGBEE), retain=True, hostname="127.0.0.1", port=port)
+        for what, found in (("groups", []), ("devices", ZIGBEE)):
+            text = json.dumps(found)
+            single(f"zigbee2mqtt/bridge/{what}", text, retain=True, hostname="127.0.0.1", port=port)
         yield port
     finally:
         peer.stop()

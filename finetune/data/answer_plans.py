@@ -169,8 +169,9 @@ def _facts_text(scene: Scene, name: str, device: Device) -> str:
 
 
 def _words_for(schema: DataSchema, value: Value) -> tuple[str, ...]:
-    text = value_text(schema, value)
-    return tuple(f" {text}{end}" for end in (" ", ".", ","))
+    level = schema.level_of(value)
+    texts = (value_text(schema, value).removesuffix(f" ({level})"), *((level,) if level else ()))
+    return tuple(f" {text}{end}" for text in texts for end in (" ", ".", ","))
 
 
 def plan_small_talk(scene: Scene) -> Plan | None:

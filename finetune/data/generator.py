@@ -11,7 +11,7 @@ from devices.broker.journal import Journal
 from devices.broker.runtime import simulated_runtime
 from devices.errors import UsageError
 from devices.simulation.world import World
-from devices.site.action import UNLESS_0
+from devices.site.action import UNLESS_0, Action
 from devices.site.phrasings import load_phrasings
 from devices.site.schema import DataSchema, Value
 from devices.site.site import Device, Site
@@ -23,7 +23,7 @@ from edge_agent.wire.messages import Message, result_message, result_of, user_me
 from edge_agent.wire.spelling import SiteWords
 from finetune.data.people.asks import Asks
 from finetune.data.people.follow_ups import Before, draw_follow_up
-from finetune.data.plan_kinds import ALL_MAKERS, MAKERS
+from finetune.data.plan_kinds import ALL_MAKERS, PEOPLE_MAKERS, usual_weights
 from finetune.data.rows import Row
 from finetune.data.scene import THEN, Plan, Scene
 from finetune.data.tool_variety import Variety
@@ -86,8 +86,10 @@ class Stage:
     def of(cls, site: Site, kinds: Mapping[str, float] | None = None, asks: Asks | None = None) -> Stage:
         """Return the stage that a site makes, with the usual weights but for those given."""
         contract = contract_of(site, load_template("chatml"))
-        makers = ALL_MAKERS if asks else MAKERS
-        weights = {kind: weight for kind, (weight, _) in makers.items()} | dict(kinds or {})
+        weights = usual_weights(site)
+        if asks:
+            weights |= {kind: weight for kind, (weight, _) in PEOPLE_MAKERS.items()}
+        weights |= dict(kinds or {})
         return cls(site, contract.tools, contract.words, Message("system", contract.system_text), weights, asks)
 
 
@@ -168,7 +170,16 @@ def random_world(site: Site, rng: Random) -> World:
             schema = device.properties[level]
             least, most = max(1, int(schema.minimum or 0)), int(schema.maximum or 1)
             state[name][level] = rng.randint(least, most) if state[name][switched] or is_kept else 0
+        for action in device.actions.values():
+            _put_in_order(state[name], action)
     return World(site, state, time_s=rng.randrange(24 * 60) * 60)
+
+
+def _put_in_order(state: dict[str, Value], action: Action) -> None:
+    """Make the properties of arguments that must increase do so, as a device keeps them."""
+    names = [name for argument in action.increasing for name, value in action.writes.items() if value == f"${argument}"]
+    values = sorted((state[name] for name in names), key=float)
+    state.update(zip(names, values, strict=True))
 
 
 def _usual_range(schema: DataSchema) -> tuple[int, int] | None:

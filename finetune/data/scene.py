@@ -32,6 +32,7 @@ ROOMS = {  # first words of devices' names that are not a place by themselves; "
     **{word: f"{word} room" for word in ("living", "dining", "guest", "meeting", "boiler", "storage", "server")},
     **dict.fromkeys("north south east west upper lower main side front back stair loading".split(), ""),
 }
+LEVEL_SHARE = 0.6  # of values that have levels are one, and of those so many are said by its name
 LOOSE_SHARE = 0.45  # of the templates of a training conversation
 THEN = "; then "  # in a thought, between commands of which one waits for the other
 
@@ -104,12 +105,13 @@ class Scene:
         own = device.actions[name].requests_without
         return (*self.asks.action(device, name).without, *own) if self.asks else own
 
-    def shown(self, action: Action, arguments: Mapping[str, object]) -> dict[str, object]:
+    def shown(self, action: Action, arguments: Mapping[str, Value]) -> dict[str, Value]:
         """Return what fills a template's holes for arguments: `{value}` is the only one, as it is said."""
+        shown = spoken_arguments(arguments)
         if self.asks is None or len(action.input) != 1:
-            return dict(arguments)
+            return shown
         key, schema = next(iter(action.input.items()))
-        return {**arguments, "value": spoken_value(schema, arguments[key], self.rng)}  # type: ignore[arg-type]
+        return {**shown, "value": spoken_value(schema, arguments[key], self.rng)}
 
     def typed(self, request: str) -> str:
         """Return a request as it arrives: with or without a capital and a mark; of people also otherwise."""
@@ -141,6 +143,8 @@ class Scene:
         if schema.enum:
             return self.rng.choice(schema.enum)
         assert schema.minimum is not None and schema.maximum is not None
+        if schema.levels and self.rng.random() < LEVEL_SHARE:
+            return self.rng.choice(list(schema.levels.values()))
         if schema.step:
             return self._stepped_value(schema, schema.step)
         low, high = math.ceil(schema.minimum), math.floor(schema.maximum)
@@ -160,14 +164,29 @@ class Scene:
     def arguments_for(self, device: Device, action: Action) -> dict[str, Value]:
         """Return allowed values for every argument; most often those of something that the device knows."""
         record = self.rng.choice(device.records) if device.records and self.rng.random() < KNOWN_SHARE else {}
-        return {name: record.get(name, self.value_for(schema)) for name, schema in action.input.items()}
+        found = {name: record.get(name, self.value_for(schema)) for name, schema in action.input.items()}
+        while action.order_problem(found):
+            found |= {name: self.value_for(action.input[name]) for name in action.increasing}
+        return found
 
-    def say(self, device: Device, action: SpokenAction, arguments: Mapping[str, object]) -> Said:
+    def say(self, device: Device, action: SpokenAction, arguments: Mapping[str, Value]) -> Said:
         """Return a request for an action."""
-        owners = [
-            (one, name) for one in self.site.devices.values() for name in one.actions if one.actions[name] is action
-        ]
-        return self.say_as(self.requests(*owners[0]), device, **self.shown(action, arguments))
+        templates, holes = self.wording(action, arguments)
+        return self.say_as(templates, device, **holes)
+
+    def wording(self, action: SpokenAction, arguments: Mapping[str, Value]) -> tuple[tuple[str, ...], dict[str, Value]]:
+        """Return templates of an action, and what stands in their holes: a value, or often the level that it is."""
+        if len(action.input) == 1:
+            ((name, schema),) = action.input.items()
+            names = phrases.level_names(schema, arguments[name])
+            if names and self.rng.random() < LEVEL_SHARE:
+                level = self.rng.choice(names)
+                return action.level_requests(level), {name: level}
+        if self.asks is None:
+            return action.requests, spoken_arguments(arguments)
+        owners = ((one, name) for one in self.site.devices.values() for name in one.actions)
+        owner, name = next((one, name) for one, name in owners if one.actions[name] is action)
+        return self.requests(owner, name), self.shown(action, arguments)
 
     def say_as(self, templates: Iterable[str], device: Device, **holes: object) -> Said:
         """Return a request made from one of the templates of this side of the split."""
@@ -219,6 +238,11 @@ class Scene:
             text, more = phrases.frame(text, self.rng, self.held_out)
             frames += more
         return phrases.punctuate(text, self.rng), (*templates, *frames)
+
+
+def spoken_arguments(arguments: Mapping[str, Value]) -> dict[str, Value]:
+    """Return arguments as people say them: words without underscores."""
+    return {key: value.replace("_", " ") if isinstance(value, str) else value for key, value in arguments.items()}
 
 
 def resolved_text(name: str, device: Device) -> str:

@@ -20,14 +20,14 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from devices.driver import Binding, DeviceUnavailable, DriverType, Reading, read_secret, reading_of
-from devices.drivers.json_values import JsonValue, path_of, put
+from devices.driver import Binding, DeviceUnavailable, DriverType, Reading, read_secret, reading_of, secret_from
+from devices.drivers.json_values import JsonValue, Secrets, path_of, put
 from devices.site.action import is_so
 from devices.site.describe import plain_text
 from devices.site.schema import DataSchema, Value
@@ -64,6 +64,7 @@ class MqttPlace(JsonValue):
             as old as it is, so that no interlock takes it for fresh.
         is_sensor: Tasmota: read from its sensor status, `key` below `StatusSNS`.
         set_topic: plain: where to write.
+        secrets: sent with each write, by key, as variables of the environment: `{code: ALARM_CODE}`.
         get_topic: plain: where to ask for the state; without it the next message is waited for.
     """
 
@@ -71,6 +72,7 @@ class MqttPlace(JsonValue):
     set_key: str = ""
     is_asked: bool = True
     is_sensor: bool = False
+    secrets: Secrets = Field(default_factory=dict)
     set_topic: str = Field(default="", pattern=r"^[^#+\x00]*$")
     get_topic: str = Field(default="", pattern=r"^[^#+\x00]*$")
 
@@ -78,6 +80,9 @@ class MqttPlace(JsonValue):
     def _require_no_sensor_writes(self) -> MqttPlace:
         if self.is_sensor and (self.set_key or self.set_topic):
             raise ValueError("a sensor cannot be written")
+        told = self.set_key if "set_key" in self.model_fields_set else self.key
+        if self.secrets and not told:
+            raise ValueError("secrets need a key beside them: a value alone is no JSON object")
         return self
 
 
@@ -92,19 +97,22 @@ class Route:
     set_key: str
     value: JsonValue
     is_asked: bool = True
+    secrets: Mapping[str, str] = field(default_factory=dict)
 
 
 def route_of(place: MqttPlace, settings: MqttSettings) -> Route:
     """Return where and how a property is read and written."""
     if settings.profile == "plain":
         key = place.set_key if "set_key" in place.model_fields_set else place.key
-        return Route(place.topic, place.get_topic, "", place.set_topic, key, place, place.is_asked)
+        return Route(place.topic, place.get_topic, "", place.set_topic, key, place, place.is_asked, place.secrets)
     value = place.model_copy(update={"words": place.words or ON_OFF})
     if settings.profile == "zigbee2mqtt":
         topic = f"{settings.base}/{place.topic}"
         asked = json.dumps({(path_of(place.key) or [""])[0]: ""})
         get = f"{topic}/get" if place.is_asked else ""
-        return Route(topic, get, asked, f"{topic}/set", place.set_key or place.key, value, place.is_asked)
+        return Route(
+            topic, get, asked, f"{topic}/set", place.set_key or place.key, value, place.is_asked, place.secrets
+        )
     name = place.topic
     if not place.is_asked:
         return Route(f"tele/{name}/{'SENSOR' if place.is_sensor else 'STATE'}", "", "", "", "", value, is_asked=False)
@@ -203,6 +211,8 @@ class MqttDriver:
             if route.set_key:
                 body, _ = bodies.setdefault(route.set, ({}, route))
                 put(body, route.set_key, raw)
+                for key, variable in route.secrets.items():
+                    put(body, key, secret_from(device, variable))
             else:
                 plain[route.set] = (raw if isinstance(raw, str) else json.dumps(raw), route)
         return plain | {topic: (json.dumps(body), route) for topic, (body, route) in bodies.items()}
@@ -324,6 +334,8 @@ def _problem_with(settings: MqttSettings, place: MqttPlace, is_written: bool) ->
         return ""
     if place.is_sensor:
         return "cannot be written, being a sensor"
+    if place.secrets and settings.profile == "tasmota":
+        return "cannot have secrets: Tasmota is told a value alone"
     return "cannot be written without set_topic" if settings.profile == "plain" and not place.set_topic else ""
 
 

@@ -10,6 +10,7 @@ Does not guard against: an address that the router gives to another device later
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -21,6 +22,7 @@ from devices.exchange.imports.imported import (
     Feature,
     Imported,
     boolean_schema,
+    driver_of,
     plain_name,
 )
 from devices.exchange.imports.parts import (
@@ -28,10 +30,10 @@ from devices.exchange.imports.parts import (
     SET_UP,
     Part,
     add_parts,
-    driver_of,
     leaves,
     number_schema,
 )
+from devices.site.describe import plain_text
 
 STATUS, CONFIG, INFO = "Shelly.GetStatus", "Shelly.GetConfig", "Shelly.GetDeviceInfo"
 PASSWORD_ENV = "SHELLY_PASSWORD"  # noqa: S105 - the name of a variable
@@ -118,6 +120,8 @@ class _Answers:
             raise UsageError(
                 f"{self._where}: {STATUS} has neither wifi.sta_ip nor eth.ip", hint="is it on the network?"
             )
+        if not re.fullmatch(r"[\w.:-]+", address, re.ASCII):
+            raise UsageError(f"{self._where}: {STATUS} has no address but {plain_text(address)!r}")
         settings: dict[str, Any] = {"type": "http", "url": f"http://{address}"}
         if info.get("auth_en"):
             settings["auth"] = {"scheme": "digest", "user": USER, "secret_env": PASSWORD_ENV}

@@ -23,6 +23,7 @@ from devices.exchange.imports.imported import (
     Feature,
     Imported,
     boolean_schema,
+    driver_of,
     plain_name,
 )
 from devices.exchange.imports.parts import (
@@ -31,7 +32,6 @@ from devices.exchange.imports.parts import (
     SET_UP,
     Part,
     add_parts,
-    driver_of,
     leaves,
     number_schema,
 )
@@ -86,6 +86,7 @@ class _Answer:
         self._durations = self._section(entry, "StatusSHT", is_needed=False)
         self._driver = self._broker(self._section(entry, "StatusMQT", is_needed=False), host)
         self._features = {path: self._offer(".".join(path)) for path, _ in leaves(self._state)}
+        self._state = {key: value for key, value in self._state.items() if (key,) in self._features}
         self._measured = {path: self._offer(f"StatusSNS.{'.'.join(path)}") for path, _ in leaves(self._sensors)}
         for section in sorted(entry.keys() - {"StatusSTS", "StatusSNS"}):
             self._offer(section).leave("" if section in USED else SET_UP)
@@ -104,7 +105,13 @@ class _Answer:
     def _broker(self, settings: dict[str, Any], host: str) -> str:
         own = str(settings.get("MqttHost") or "")
         port = settings.get("MqttPort", DEFAULT_PORT)
-        driver = {"type": "mqtt", "host": own if own and host == DEFAULT_HOST else host, "profile": "tasmota"}
+        if type(port) is not int or not 0 < port < 65536:
+            raise UsageError(f"{self._where}: StatusMQT.MqttPort is no port")
+        driver: dict[str, Any] = {
+            "type": "mqtt",
+            "host": own if own and host == DEFAULT_HOST else host,
+            "profile": "tasmota",
+        }
         if port != DEFAULT_PORT:
             driver["port"] = port
         if (user := settings.get("MqttUser")) and user != DEFAULT_USER:

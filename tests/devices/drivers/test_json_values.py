@@ -164,3 +164,18 @@ def test_null_may_stand_for_a_value() -> None:
     assert (place.to_value({"brightness": None}, NUMBER), place.to_value({"brightness": 3}, NUMBER)) == (0, 3)
     with pytest.raises(ValueError, match="the answer has no brightness"):
         place.to_value({}, NUMBER)
+
+
+def test_an_answer_may_say_the_same_by_several_words() -> None:
+    on = DataSchema(type="boolean")
+    player = JsonValue(key="state", words=("off", "on"), alike={"standby": "off", "playing": "on"})
+    said = {"off": False, "Standby": False, "on": True, "playing": True}
+    assert {word: player.to_value({"state": word}, on) for word in said} == said
+    with pytest.raises(ValueError, match="'unavailable', no boolean"):
+        player.to_value({"state": "unavailable"}, on)
+    scene = JsonValue(key="state", words=("unavailable", "available"), alike={"*": "available"})
+    assert scene.to_value({"state": "2026-01-05T10:11:45"}, on) is True and scene.to_raw(False) == "unavailable"
+    assert scene.to_value({"state": "unavailable"}, on) is False
+    mode = JsonValue(key="state", values={"sleep_well": "Sleep well"}, alike={"asleep": "Sleep well"})
+    schema = DataSchema(type="string", enum=("none", "sleep_well"))
+    assert [mode.to_value({"state": word}, schema) for word in ("none", "asleep")] == ["none", "sleep_well"]

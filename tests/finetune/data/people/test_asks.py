@@ -36,7 +36,9 @@ def lists() -> Iterator[tuple[str, tuple[str, ...], set[str]]]:
             yield from ((f"{kind.kind}.{name}.{key}", getattr(action, key), OF_KINDS | arguments)
                         for key in AskedAction.model_fields)  # fmt: skip
         for name, asked in kind.questions.items():
-            yield from ((f"{kind.kind}.{name}.{key}", getattr(asked, key), OF_KINDS) for key in AskedProperty.model_fields)
+            yield from (
+                (f"{kind.kind}.{name}.{key}", getattr(asked, key), OF_KINDS) for key in AskedProperty.model_fields
+            )
     for file, keys in ASKS.forms.items():
         yield from ((f"{file}.{key}", lines, OF_FORMS) for key, lines in keys.items())
     yield from ((f"chitchat.{answer}", lines, set()) for answer, lines in ASKS.chitchat.items())
