@@ -30,6 +30,7 @@ from finetune.data.tool_variety import Variety
 
 USUAL_SHARE = 0.7
 EXCHANGES_PER_ROW = (1, 4)
+RECITAL_WEIGHT = 0.04  # beside requests in people's words: a base that knows language needs less practice in copying
 FOLLOW_UP_SHARE = 0.7  # of the exchanges after another, in people's words
 BRANCHES, LONG_ROWS = 48, 2  # of a site's rows: of one exchange each from one state, and after them of several
 DRAWS = 1000  # of a kind, before it is given up that the site offers one
@@ -88,7 +89,7 @@ class Stage:
         contract = contract_of(site, load_template("chatml"))
         weights = usual_weights(site)
         if asks:
-            weights |= {kind: weight for kind, (weight, _) in PEOPLE_MAKERS.items()}
+            weights |= {kind: weight for kind, (weight, _) in PEOPLE_MAKERS.items()} | {"recital": RECITAL_WEIGHT}
         weights |= dict(kinds or {})
         return cls(site, contract.tools, contract.words, Message("system", contract.system_text), weights, asks)
 

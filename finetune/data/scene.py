@@ -209,6 +209,15 @@ class Scene:
         is_of_place = "{area}" in template and "{device}" not in template
         return Said(template.format(**filled), template, f"{place}: {device.title}" if is_of_place else name)
 
+    def line(self, file: str, *keys: str, **holes: str) -> tuple[str, str] | None:
+        """Return a line of a form of speech with its holes filled, and the line itself; None if none can be."""
+        lines = [one for key in keys for one in side(self.corpus.form(file, key), self.held_out)]
+        usable = [one for one in lines if set(HOLE.findall(one)) <= holes.keys()]
+        if not usable:
+            return None
+        chosen = self.rng.choice(usable)
+        return chosen.format(**holes), chosen
+
     def place_of(self, device: Device) -> str:
         """Return the place by which people could mean this device and no other of its kind; "" if there is none."""
         others = [one for one in self.site.devices.values() if one is not device and one.kind == device.kind]

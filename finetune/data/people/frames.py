@@ -23,6 +23,12 @@ def framed(asks: Asks, request: str, rng: Random, held_out: bool) -> tuple[str, 
     if rng.random() < PLAIN_SHARE:
         return request, used
     starts_with_verb = request.split(" ")[0] in load_phrasings().verbs
-    kinds = ["polite", "polite", "rushed", "unsure", *(["verb_first"] * 2 if starts_with_verb else [])]
+    kinds = [
+        "polite",
+        "polite",
+        "rushed",
+        "unsure",
+        *(["verb_first", "verb_first", "unsure_verb_first"] if starts_with_verb else []),
+    ]
     frame = rng.choice(side(asks.form("frames", rng.choice(kinds)), held_out))
     return frame.format(ask=request), (*used, frame)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from devices.site.action import UNLESS_0, Action
 from devices.site.describe import describe, number_text, property_title, sentence, value_text
-from devices.site.phrasings import SpokenAction
+from devices.site.phrasings import SpokenAction, load_phrasings
 from devices.site.schema import DataSchema, Value
 from devices.site.site import Device
 from devices.site.tools import Command
@@ -23,7 +23,8 @@ from finetune.data.scene import Plan, Said, Scene, call_text, is_plain, resolved
 
 LATER = "I cannot do things later. Ask me again when it is time."
 NOTED = "All right."
-A_BIT, SOME, MUCH = 1, 2, 4  # in steps of a property
+A_BIT, SOME, MUCH = 1, 2, 4  # in usual steps; half as many where there are only a few
+FEW = 5
 NICE = (1, 2, 5)
 Settable = tuple[Device, str, SpokenAction, str, DataSchema, float]
 
@@ -51,7 +52,12 @@ def _ends(share: float) -> Callable[[float, DataSchema], float]:
 
 
 def _by_steps(steps: int) -> Callable[[float, DataSchema], float]:
-    return lambda now, schema: now + steps * usual_step(schema)
+    def moved(now: float, schema: DataSchema) -> float:
+        step = usual_step(schema)
+        is_short = ((schema.maximum or 0) - (schema.minimum or 0)) / step <= FEW
+        return now + (math.ceil(abs(steps) / 2) if is_short else abs(steps)) * math.copysign(step, steps)
+
+    return moved
 
 
 WAYS = {
@@ -202,35 +208,41 @@ def plan_later(scene: Scene) -> Plan | None:
         return None
     _, said = found
     form = scene.rng.choice(("after", "at", "at", "until"))
-    template = scene.rng.choice(side(scene.corpus.form("later", form), scene.held_out))
-    time = scene.rng.choice(side(scene.corpus.form("later", "times"), scene.held_out))
-    request = template.format(ask=said.request, time=time)
-    return Plan("later", scene.typed(request), (template, said.template), "later, not now.", answer=LATER,
+    time, moment = (scene.line("later", key) for key in ("durations" if form == "after" else "times", "moments"))
+    if time is None or moment is None:
+        return None
+    line = scene.line("later", form, ask=said.request, time=time[0], moment=moment[0])
+    if line is None:
+        return None
+    return Plan("later", scene.typed(line[0]), (line[1], said.template), "later, not now.", answer=LATER,
                 answer_has=(("later",),))  # fmt: skip
 
 
 def plan_condition(scene: Scene) -> Plan | None:
     """A wish that holds only if something is so now."""
-    facts = _facts(scene)
-    if (found := plain_request(scene)) is None or not facts:
+    found = plain_request(scene)
+    facts = [fact for fact in _facts(scene) if found and fact[0].name != found[0].device]
+    if found is None or not facts:
         return None
     command, said = found
-    facts = [fact for fact in facts if fact[0].name != command.device]
-    if not facts:
-        return None
     device, key, clause, bound, is_so = scene.rng.choice(facts)
     form = scene.rng.choice(("if", "if", "unless", "only_if"))
-    template = scene.rng.choice(side(scene.corpus.form("conditions", form), scene.held_out))
-    request = template.format(ask=said.request, fact=clause)
-    is_wanted = is_so != (form == "unless")
+    forms = (form, f"{form}_verb_first") if starts_with_verb(said.request) else (form,)
+    if (line := scene.line("conditions", *forms, ask=said.request, fact=clause)) is None:
+        return None
     start = f"{resolved_text(device.title, device)}:{facts_text(scene.state[device.name])}, "
     start += f"{bound}: {'yes' if is_so else 'no'}"
-    ask, templates = scene.typed(request), (template, said.template)
-    if is_wanted:
+    ask, templates = scene.typed(line[0]), (line[1], said.template)
+    if is_so != (form == "unless"):
         thought = f"{start}; {wanted_text(scene, said.name, command)}."
         return Plan("condition", ask, templates, thought, ((command,),))
     answer = sentence(describe(device, key, scene.state[device.name][key])) + " So I did nothing."
     return Plan("condition", ask, templates, f"{start}, nothing to do.", answer=answer)
+
+
+def starts_with_verb(request: str) -> bool:
+    """Return whether a request begins with a verb in its base form."""
+    return request.split(" ")[0].lower() in load_phrasings().verbs
 
 
 def _facts(scene: Scene) -> list[tuple[Device, str, str, str, bool]]:
@@ -264,18 +276,12 @@ def plan_correction(scene: Scene) -> Plan | None:
     command, said = found
     device = scene.site.devices[command.device]
     action = device.actions[command.action]
-    form = scene.rng.choice(("other_device", "other_value", "taken_back", "only"))
-    template = scene.rng.choice(side(scene.corpus.form("corrections", form), scene.held_out))
-    holes = {"ask": said.request, "device": said.name}
-    if form == "taken_back":
-        ask = scene.typed(template.format(**holes))
-        return Plan("taken_back", ask, (template,), "taken back, nothing to do.", answer=NOTED)
+    form = scene.rng.choice(("other_device", "other_device", "other_value", "taken_back", "only"))
+    holes, wanted, start, name = {"ask": said.request}, command, "", said.name
     if form == "only":
-        if (said_only := scene.fill((said.template,), device)) is None or action.input:
+        if "{device}" not in said.template:
             return None
-        holes = {"device": said_only.request, "ask": said_only.request}
-        thought, wanted = "", command
-        said = said_only
+        form = "only_ask"
     elif form == "other_value":
         if len(action.input) != 1:
             return None
@@ -284,25 +290,23 @@ def plan_correction(scene: Scene) -> Plan | None:
         if value == command.input[key]:
             return None
         holes["value"] = spoken_value(schema, value, scene.rng)
-        thought, wanted = (
-            f"not {value_json(command.input[key])}, ",
-            Command(command.device, command.action, {key: value}),
-        )
-    else:
+        start, wanted = f"not {value_json(command.input[key])}, ", Command(device.name, command.action, {key: value})
+    elif form == "other_device":
         tool = next(one for one in scene.tools if one.action == command.action and command.device in one.devices)
-        others = [name for name in tool.devices if name != command.device]
+        others = [scene.site.devices[one] for one in tool.devices if one != command.device]
+        others = [one for one in others if is_plain(one, one.actions[command.action])]
         if not others:
             return None
-        other = scene.site.devices[scene.rng.choice(others)]
-        if not is_plain(other, other.actions[command.action]):
-            return None
+        other = scene.rng.choice(others)
         name = scene.name_for(other)
         holes["other"] = scene.with_article(name)
-        thought, wanted = f"not {said.name}, ", Command(other.name, command.action, command.input)
-        said = Said(said.request, said.template, name)
-    ask = scene.typed(template.format(**holes))
-    return Plan("correction", ask, (template, said.template), f"{thought}{wanted_text(scene, said.name, wanted)}.",
-                ((wanted,),))  # fmt: skip
+        start, wanted = f"not {said.name}, ", Command(other.name, command.action, command.input)
+    if (line := scene.line("corrections", form, **holes)) is None:
+        return None
+    ask, templates = scene.typed(line[0]), (line[1], said.template)
+    if form == "taken_back":
+        return Plan("taken_back", ask, templates, "taken back, nothing to do.", answer=NOTED)
+    return Plan("correction", ask, templates, f"{start}{wanted_text(scene, name, wanted)}.", ((wanted,),))
 
 
 def plan_chitchat(scene: Scene) -> Plan | None:
