@@ -21,7 +21,6 @@ from finetune.data.people.state_questions import MOST_OF_A_KIND, words_for
 from finetune.data.people.wishes import relative_plan, settable, starts_with_verb
 from finetune.data.scene import Plan, Said, Scene, call_text, is_plain, resolved_text, wanted_text
 
-
 NOTHING_SHARE = 0.85  # of the exchanges in which nothing was done are not spoken of again
 
 
