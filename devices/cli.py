@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from devices.errors import RefusedError, UnavailableError, UsageError, did_you_mean
+from devices.exchange_cli import register_exchange
 from devices.options import Json, Live, Mode, Site, SiteArgument, Yes
 
 if TYPE_CHECKING:
     from devices.site.site import Site as LoadedSite
     from devices.site.tools import Command
 
-_Out = Annotated[
-    Path, typer.Option(help="The site file; in one that is there, what a person wrote stays.", metavar="SITE.yaml")
-]
-_DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change; write nothing.")]
-MQTT_PORT = 1883  # without which a site file means the same
 _Journal = Annotated[Path, typer.Argument(help="A box, or a journal file.", metavar="BOX")]
 
 
@@ -31,9 +27,7 @@ def register(app: typer.Typer) -> None:
     group.command("call")(call_device)
     group.command("stop")(stop_devices)
     group.command("check")(check_site)
-    group.command("discover")(discover_devices)
-    group.command("import")(import_site)
-    group.command("export")(export_site)
+    register_exchange(group)
     app.add_typer(group, name="devices")
     sim = typer.Typer(no_args_is_help=True, help="Simulated peers of a site's devices, over their real protocols.")
     sim.command("up")(sim_up)
@@ -110,7 +104,7 @@ def call_device(
     yes: Yes = False,
     mode: Mode = "auto",
     live: Live = False,
-    journal: Annotated[Path | None, typer.Option(help="With --live: its file; default: the site's own.")] = None,
+    journal: Annotated[Path | None, typer.Option(help="Only with --live: its file; default: the site's own.")] = None,
     as_json: Json = False,
 ) -> None:
     """Carry out one action, or a scene, through the broker, simulated unless --live; stays until a timed one ends."""
@@ -119,6 +113,10 @@ def call_device(
     from devices.simulation.world import World
     from devices.site.site import load_site
 
+    if journal and not live:
+        raise UsageError(
+            "--journal is for real devices: a simulated world keeps none", hint="add --live, or leave it out"
+        )
     loaded = load_site(site)
     commands = _commands_for(loaded, device, action, arguments or [])
     confirm = (lambda effect: True) if yes else None
@@ -222,109 +220,6 @@ def check_site(site: SiteArgument, as_json: Json = False) -> None:
         print(f"driver {name}: {settings['type']}, {bound} devices")
     if homeless:
         print(f"without a driver, so only simulated: {', '.join(homeless)}")
-
-
-def discover_devices(
-    mqtt: Annotated[str, typer.Option(metavar="HOST", help="An MQTT broker with zigbee2mqtt on it.")] = "",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Of the MQTT broker.")] = MQTT_PORT,
-    out: Annotated[Path | None, typer.Option(help="A site file to make of what zigbee2mqtt knows.")] = None,
-    dry_run: _DryRun = False,
-    as_json: Json = False,
-) -> None:
-    """Show what this machine could drive: serial lines, pins, buses, and what zigbee2mqtt knows. Touches no device."""
-    from devices.exchange.discovery import local_ports, zigbee_network
-    from devices.exchange.imports.zigbee2mqtt import import_zigbee2mqtt
-    from devices.exchange.imports.zigbee2mqtt_groups import read_groups
-
-    if out and not mqtt:
-        raise UsageError("--out makes a site of what zigbee2mqtt knows", hint="name its broker with --mqtt")
-    found: dict[str, list[str]] = local_ports()
-    if mqtt:
-        (listed, groups), source = zigbee_network(mqtt, port), f"{mqtt}:{port}"
-        imported = import_zigbee2mqtt(listed, mqtt, source, read_groups(groups, source))
-        imported.host = mqtt
-        if port != MQTT_PORT:
-            imported.drivers["zigbee"]["port"] = port
-        found |= {
-            "zigbee2mqtt": [*imported.devices],
-            "groups": [*imported.groups],
-            "left out": imported.left_out,
-            "notes": imported.told,
-            "counts": [imported.counts],
-        }
-    print(
-        json.dumps(found) if as_json else "\n".join(f"{key}: {', '.join(some) or '-'}" for key, some in found.items())
-    )
-    if out:
-        _import_into(out, {f"mqtt {source}": imported}, dry_run=dry_run)
-
-
-def import_site(
-    files: Annotated[
-        list[Path],
-        typer.Argument(
-            help="As JSON: zigbee2mqtt's devices, Thing Descriptions, answers of Tasmota, Shelly or Home Assistant;"
-            " as CSV: a Modbus register map. Several make one site."
-        ),
-    ],
-    out: _Out,
-    host: Annotated[
-        str,
-        typer.Option(
-            help="The MQTT broker of zigbee2mqtt or Tasmota, Home Assistant, or the Modbus server; by default that of"
-            " the last import, and this machine in the first."
-        ),
-    ] = "",
-    dry_run: _DryRun = False,
-) -> None:
-    """Make a site file of what others know of devices, or renew one; look it through before you use it."""
-    import os
-
-    from devices.exchange.imports.files import import_files
-    from devices.exchange.imports.imported import THIS_MACHINE
-    from devices.exchange.site_import import last_hosts
-
-    named = {os.path.relpath(file, out.parent): file for file in files}
-    known = {} if host else last_hosts(out)
-    _import_into(out, import_files(named, lambda name: host or known.get(name, THIS_MACHINE)), dry_run=dry_run)
-
-
-def _import_into(out: Path, sources: dict[str, Any], *, dry_run: bool) -> None:
-    from devices.broker.runtime import warn
-    from devices.exchange.site_import import import_into
-
-    made = import_into(out, sources)
-    if not dry_run:
-        made.write()
-    for one in made.account.left_out:
-        warn(f"left out: {one}")
-    for note in made.account.told:
-        warn(note)
-    for line in made.lines:
-        print(line)
-    print(made.account.counts)
-    what = "would have" if dry_run else "has"
-    print(f"{out} {what} {made.devices} devices; set `risk`, interlocks and aliases before you use it")
-
-
-def export_site(
-    site: SiteArgument,
-    to: Annotated[Literal["things", "openai", "home-assistant"], typer.Option(help="In whose words.")],
-    base: Annotated[
-        str, typer.Option(help="things: the address under which something serves them.")
-    ] = "http://localhost",
-) -> None:
-    """Print a site as W3C Thing Descriptions, OpenAI tools, or Home Assistant discovery messages by topic."""
-    from devices.exchange import exports as exporting
-    from devices.site.site import load_site
-
-    loaded = load_site(site)
-    found: Any
-    if to == "things":
-        found = exporting.thing_descriptions(loaded, base)
-    else:
-        found = exporting.openai_tools(loaded) if to == "openai" else exporting.home_assistant_discovery(loaded)
-    print(json.dumps(found, indent=2))
 
 
 def sim_up(

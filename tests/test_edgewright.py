@@ -17,6 +17,7 @@ from devices.errors import EdgeError, GateError, RefusedError, UnavailableError,
 from edgewright import build_app, main
 
 COMMANDS = [
+    "base",
     "sim",
     "log",
     "why",
@@ -171,3 +172,10 @@ def test_names_on_the_command_line_may_have_any_capitals(
     wanted = "done: The kitchen light brightness is 40 percent.\n" if code == 0 else ""
     assert printed.out == wanted and (words[0 if words[0] == "Kitchen_Lamb" else 1] in printed.err) == (code == 2)
     assert main(["devices", "read", words[0]]) == (2 if words[0] == "Kitchen_Lamb" else 0)
+
+
+def test_a_simulated_world_takes_no_journal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A live site would pay later what a simulated valve owes."""
+    journal = tmp_path / "journal.sqlite"
+    assert main(["devices", "call", "kitchen_light", "on", "--journal", str(journal)]) == 2
+    assert "--live" in capsys.readouterr().err and not journal.exists()

@@ -26,13 +26,14 @@ from devices.broker.journal import Journal
 from devices.broker.ledger import Ledger
 from devices.broker.output_action import ask
 from devices.broker.policy import STOPPED, Mode, Policy, Status, Trace, Verdict, Work, refused
-from devices.broker.readings import Readings
+from devices.broker.readings import FRESH_S, Readings, values_of
 from devices.broker.reservations import Reservations
 from devices.broker.safe_state import SafeState
 from devices.broker.timed_outputs import Ending
 from devices.driver import DeviceUnavailable, Driver, Reading
 from devices.site.action import Action, is_so
 from devices.site.describe import (
+    age_text,
     describe,
     done_text,
     goal_text,
@@ -109,6 +110,15 @@ class Broker:
     def readings(self) -> dict[str, dict[str, Reading]]:
         """Return what `state` returns, with the time of each value."""
         return {name: self._readings.good(name) for name in self.site.devices}
+
+    def state_with_ages(self) -> tuple[dict[str, dict[str, Value]], dict[str, dict[str, str]]]:
+        """Return what `state` returns, and in words how old those values are that are older than they should be."""
+        found, ages = self.readings(), dict[str, dict[str, str]]()
+        for device, readings in found.items():
+            for name, reading in readings.items():
+                if (age_s := self.age_s(reading)) > FRESH_S:
+                    ages.setdefault(device, {})[name] = age_text(age_s)
+        return {device: values_of(readings) for device, readings in found.items()}, ages
 
     def age_s(self, reading: Reading) -> float:
         """Return how old a reading is, in seconds; infinite if nobody knows."""

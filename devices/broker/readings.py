@@ -23,12 +23,12 @@ class Readings:
 
     def values(self, device: str, max_age_s: float | None = None) -> dict[str, Value]:
         """Return a device's good values, of any age or fresh ones only; none if it does not answer."""
-        return _values_of(self.good(device, max_age_s))
+        return values_of(self.good(device, max_age_s))
 
     def values_or_why(self, device: str) -> tuple[dict[str, Value], str]:
         """Return a device's good values, and what keeps one that answers from having some, as what it is, or ""."""
         read = self._read(device)
-        return _values_of(self._good(device, read)), _why_of(read)
+        return values_of(self._good(device, read)), _why_of(read)
 
     def good(self, device: str, max_age_s: float | None = None) -> dict[str, Reading]:
         """Return a device's good readings, of any age, or fresh ones of what does not move.
@@ -72,7 +72,7 @@ class Readings:
         while True:
             read = self._read(device)
             found = self._good(device, read)
-            seen = _values_of(found)
+            seen = values_of(found)
             moving = [time_s for name in goal if name in found and (time_s := found[name].moving_s) is not None]
             if moving:
                 limit_s = max(limit_s, START_S + max(moving))
@@ -130,7 +130,8 @@ class Readings:
         return reading.value, ""
 
 
-def _values_of(readings: Mapping[str, Reading]) -> dict[str, Value]:
+def values_of(readings: Mapping[str, Reading]) -> dict[str, Value]:
+    """Return the values of readings, without when they were so."""
     return {name: reading.value for name, reading in readings.items()}
 
 

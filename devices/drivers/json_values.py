@@ -59,7 +59,8 @@ class JsonValue(Strict):
         values: for a word of the property, what the device says for it.
         alike: for what the device also says, the one of its words that it means: `{standby: "off"}`; ANY stands for all
             that is not named.
-        color: the property is a color by name, the device has hue and saturation (hs), or x and y (xy).
+        color: the property is a color by name; the device has hue and saturation (hs), x and y (xy), red, green and
+            blue (rgb), or one of the texts that `color_of` makes.
         scale: value = raw * scale + offset.
         offset: see scale.
         raw_step: the device takes multiples of it only.

@@ -20,7 +20,11 @@ Part = dict[str, dict[str, Any]]  # of a site file: its SECTIONS
 
 
 def joined(parts: Iterable[Mapping[str, Any]]) -> Part:
-    """Return the parts as one. What they have of the same name is the same, but for groups: their devices are added."""
+    """Return the parts as one.
+
+    What they have of the same name is the same; of areas and floors one may know more than another, and the devices of
+    groups are added.
+    """
     found: Part = {section: {} for section in SECTIONS}
     for part in parts:
         for section in SECTIONS:
@@ -28,7 +32,7 @@ def joined(parts: Iterable[Mapping[str, Any]]) -> Part:
                 known = found[section].get(name)
                 if section == "groups" and known:
                     entry = known | {"devices": list(dict.fromkeys([*known["devices"], *entry["devices"]]))}
-                found[section][name] = entry
+                found[section][name] = known | entry if section in {"floors", "areas"} and known else entry
     return found
 
 
@@ -40,6 +44,7 @@ def renamed(part: Mapping[str, Any], drivers: Mapping[str, str], devices: Mappin
     }
     return {
         "drivers": {drivers.get(name, name): settings for name, settings in part["drivers"].items()},
+        "floors": dict(part["floors"]),
         "areas": dict(part["areas"]),
         "groups": groups,
         "devices": {
@@ -103,8 +108,9 @@ class _Placing:
         self._placed: dict[str, Any] = {}
         self._before, self._drivers, self._devices = before, known["drivers"], known["devices"]
         self._others = joined(part for source, part in before.items() if source not in sources)["drivers"]
-        areas = {area for made in sources.values() for area in made.areas}
-        self._places = {*areas, *known["areas"], *(site.get("floors") or {}), EVERYWHERE}
+        self._areas = {area for made in sources.values() for area in made.areas} | known["areas"].keys()
+        floors = {floor for made in sources.values() for floor in made.floors} | known["floors"].keys()
+        self._places = {*self._areas, *floors, EVERYWHERE}
         called = [[name, one.get("title"), *(one.get("aliases") or ())] for name, one in self._devices.items()]
         self._called = {plain_name(str(name)) for names in called for name in names if name}
         self._groups = set(known["groups"])
@@ -131,7 +137,9 @@ class _Placing:
                 if names[name] != name:
                     made.notes.append(f"{name} of {source} is called {names[name]}: something else has its name")
             devices[name] = title | {key: value for key, value in entry.items() if key != "title"}
-        part = renamed(part, {}, names | twice)
+        part = _with_floors_called(renamed(part, {}, names | twice), self._areas)
+        guesses = made.guesses.items()
+        made.guesses = {(names[name], section, key): text for (name, section, key), text in guesses if name in names}
         self._placed |= part["devices"]
         part["groups"] = {self._group_name(name): group for name, group in part["groups"].items()}
         self._groups |= part["groups"].keys()
@@ -162,6 +170,16 @@ class _Placing:
 
     def _group_name(self, name: str) -> str:
         return f"{name}_group" if name in self._places | self._called else name
+
+
+def _with_floors_called(part: Part, taken: Collection[str]) -> Part:
+    """Return a part of a site in which no floor is called like an area."""
+    names = {name: f"{name}_floor" if name in taken else name for name in part["floors"]}
+    areas = {
+        name: area | ({"floor": names.get(area["floor"], area["floor"])} if "floor" in area else {})
+        for name, area in part["areas"].items()
+    }
+    return part | {"floors": {names[name]: floor for name, floor in part["floors"].items()}, "areas": areas}
 
 
 def _free(name: str, taken: Collection[str]) -> str:

@@ -31,6 +31,7 @@ SCHEMA: Literal["imported/v1"] = "imported/v1"
 
 class _SourcePart(Strict):
     drivers: dict[str, dict[str, Any]]
+    floors: dict[str, dict[str, Any]] = Field(default_factory=dict)
     areas: dict[str, dict[str, Any]]
     groups: dict[str, dict[str, Any]]
     devices: dict[str, dict[str, Any]]
@@ -112,8 +113,9 @@ def import_into(path: Path, sources: Mapping[str, Imported]) -> SiteImport:
         features=[feature for made in sources.values() for feature in made.features],
         notes=[note for made in sources.values() for note in made.notes],
     )
+    comments = {place: text for made in sources.values() for place, text in made.comments.items()}
     if old is None:
-        text, lines = site_text(path.stem, joined(now.values())), list[str]()
+        text, lines = site_text(path.stem, joined(now.values()), comments), list[str]()
     else:
         values, lines = merged(joined(before.values()), site, joined(now.values()))
         account.notes += [
@@ -124,7 +126,7 @@ def import_into(path: Path, sources: Mapping[str, Imported]) -> SiteImport:
                 f"there is no {last_import_path(path).name}: all that {path.name} has counts as changed by hand"
             )
         try:
-            text = patched(old, site, values)
+            text = patched(old, site, values, comments)
         except ValueError as error:
             raise UsageError(f"{path}: {error}", hint="write it without anchors, tags and merge keys") from error
     try:

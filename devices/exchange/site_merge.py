@@ -27,8 +27,9 @@ def merged(base: Part, site: Mapping[str, Any], new: Part) -> tuple[dict[str, An
     merge = _Merge()
     devices = merge.mapping(base["devices"], site["devices"], new["devices"], ("devices",))
     found = dict(site)
-    for section, key in (("drivers", "driver"), ("areas", "area")):
-        needed = {entry[key] for entry in devices.values() if key in entry}
+    for section, key in (("drivers", "driver"), ("areas", "area"), ("floors", "floor")):
+        of = (found["areas"] if section == "floors" else devices).values()
+        needed = {entry[key] for entry in of if entry and key in entry}
         found[section] = merge.mapping(base[section], site.get(section) or {}, new[section], (section,), needed)
     there = {
         name: {**group, "devices": [one for one in group["devices"] if one in devices]}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -22,6 +22,8 @@ from devices.yaml_file import plain_values
 
 LONGEST_LINE = 120  # of what stands in one line
 WIDEST = 200  # where a line is broken
+INDENT = 2  # of each level of what is new
+Comments = Mapping[tuple[str, ...], str]  # of one line, by the keys of the entry above which each stands
 TOP, DEEP = -1, 99  # levels: of a whole site, and of what stands in one line whatever its length
 
 
@@ -40,18 +42,26 @@ def parse(text: str) -> Any:
     return plain_values(YAML(typ="rt", pure=True).load(text))
 
 
-def rendered(value: dict[str, Any], level: int = TOP) -> str:
+def rendered(value: dict[str, Any], level: int = TOP, comments: Comments | None = None) -> str:
     """Return values as people write them: what is deep inside and short on one line. TOP is the level of a site."""
-    return _dumped(CommentedMap({key: _laid_out(item, level + 1) for key, item in value.items()}), WIDEST)
+    made = CommentedMap({key: _laid_out(item, level + 1) for key, item in value.items()})
+    for (*above, key), comment in (comments or {}).items():
+        entries = made
+        for name in above:
+            entries = entries[name]
+        if not entries.fa.flow_style():
+            entries.yaml_set_comment_before_after_key(key, before=comment, indent=INDENT * len(above))
+    return _dumped(made, WIDEST)
 
 
-def patched(text: str, old: dict[str, Any], wanted: dict[str, Any]) -> str:
+def patched(text: str, old: dict[str, Any], wanted: dict[str, Any], comments: Comments | None = None) -> str:
     """Return a YAML text with other values.
 
     Args:
         text: a block mapping.
         old: its values.
         wanted: those that it shall have; new keys come last.
+        comments: they are written above what is new.
 
     Raises:
         ValueError: the text is written in a way in which its values cannot be changed one by one.
@@ -62,7 +72,7 @@ def patched(text: str, old: dict[str, Any], wanted: dict[str, Any]) -> str:
     plain = text.replace("\r\n", "\n")
     plain += "" if plain.endswith("\n") else "\n"
     patch = _Patch(plain)
-    patch.change(YAML(typ="safe", pure=True).compose(plain), old, wanted, TOP)
+    patch.change(YAML(typ="safe", pure=True).compose(plain), old, wanted, TOP, comments or {})
     made = patch.text()
     try:
         is_right = is_same(parse(made), wanted)
@@ -91,8 +101,8 @@ class _Patch:
             text = text[:start] + new + text[end:]
         return text
 
-    def change(self, node: Node, old: Any, new: Any, level: int) -> None:
-        """Note what makes a new value of an old one, which a node of the text holds."""
+    def change(self, node: Node, old: Any, new: Any, level: int, comments: Comments) -> None:
+        """Note what makes a new value of an old one, which a node of the text holds, with comments in it."""
         if isinstance(node, MappingNode) and isinstance(new, dict) and old and new:
             for (key, value), name in zip(node.value, old, strict=True):
                 if name not in new or is_same(old[name], new[name]):
@@ -101,18 +111,26 @@ class _Patch:
                     end = self._pair_end(key, value)
                     self._edits.append((end, end, f" {in_line(new[name])}"))
                 else:
-                    self.change(value, old[name], new[name], level + 1)
+                    inside = {keys[1:]: text for keys, text in comments.items() if keys[0] == name and keys[1:]}
+                    self.change(value, old[name], new[name], level + 1, inside)
             spans = [(key.start_mark.index, self._pair_end(key, value)) for key, value in node.value]
             added = {name: value for name, value in new.items() if name not in old}
-            self._entries(node, spans, [name in new for name in old], added, level)
+            on_added = {keys: text for keys, text in comments.items() if keys[0] in added}
+            self._entries(node, spans, [name in new for name in old], added, level, on_added)
         elif isinstance(node, SequenceNode) and isinstance(new, list) and any(is_kept := _are_kept(old, new)):
             spans = [(item.start_mark.index, self._end(item)) for item in node.value]
-            self._entries(node, spans, is_kept, new[sum(is_kept) :], level)
+            self._entries(node, spans, is_kept, new[sum(is_kept) :], level, {})
         else:
             self._edits.append((node.start_mark.index, self._end(node), in_line(new)))
 
     def _entries(
-        self, node: Any, spans: Sequence[tuple[int, int]], is_kept: Sequence[bool], added: Any, level: int
+        self,
+        node: Any,
+        spans: Sequence[tuple[int, int]],
+        is_kept: Sequence[bool],
+        added: Any,
+        level: int,
+        comments: Comments,
     ) -> None:
         """Note the removal of some entries of a mapping or list, and the addition of others at its end."""
         if node.flow_style:
@@ -123,7 +141,7 @@ class _Patch:
                 self._edits.append((self._text.rfind("\n", 0, start) + 1, self._line_end(end), ""))
         if added:
             is_list = isinstance(added, list)
-            text = "".join(f"- {in_line(item)}\n" for item in added) if is_list else rendered(added, level)
+            text = "".join(f"- {in_line(item)}\n" for item in added) if is_list else rendered(added, level, comments)
             place = self._line_end(spans[-1][1])
             self._edits.append((place, place, textwrap.indent(text, " " * node.start_mark.column)))
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from devices.site.action import UNLESS_0, Action
 from devices.site.schema import DataSchema, Value
-from devices.site.site import Device
+from devices.site.site import Area, Device
 
 OUTSIDE_CHARACTERS = 200
+CHOICES = 6  # that a question names at most
 ALIKE = 3  # devices of which the same is said are named in one sentence
 AGES = {"days": 86400, "hours": 3600, "minutes": 60, "seconds": 1}
 MONEY = {"euros", "dollars"}
@@ -100,6 +101,20 @@ def _said_of(pattern: str, titles: list[str]) -> list[str]:
         return [pattern.replace("{}", f"The {title}", 1) for title in titles]
     names = f"The {', '.join(titles[:-1])} and {titles[-1]}"
     return [f"{names} are {rest.removeprefix('is ')}" if rest.startswith("is ") else f"{names}: {rest}"]
+
+
+def which_text(devices: Sequence[Device], areas: Mapping[str, Area]) -> str:
+    """Return the question which of several devices is meant: "Which one: the bedroom lamp or the desk lamp?"
+
+    Those with the same title are told apart by their areas, or by their names in the site file.
+    """
+    said = [f"the {device.title}" for device in devices]
+    places = [f" in the {areas[device.area].title}" if device.area else "" for device in devices]
+    for ends in (places, [f" ({device.name})" for device in devices]):
+        said = [text + end if said.count(text) > 1 else text for text, end in zip(said, ends, strict=True)]
+    if len(said) > CHOICES:
+        return f"Which one of {len(said)}: {', '.join(said[: CHOICES - 1])} or another?"
+    return f"Which one: {', '.join(said[:-1])} or {said[-1]}?"
 
 
 def confirm_text(device: Device, action: Action, arguments: dict[str, Value]) -> str:

@@ -116,6 +116,7 @@ class Phrasings(Strict):
     floors: dict[str, Words]
     groups: Words
     titles: Words
+    strange_titles: Words
     verbs: frozenset[str] = Field(strict=False)
     requests: dict[str, Words]
     by_title: dict[str, Words]

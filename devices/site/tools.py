@@ -90,19 +90,21 @@ class Command:
 def tools_of(site: Site) -> list[Tool]:
     """Return the site's tools, in the order of its devices.
 
-    Devices of one kind whose action takes a different input get a tool of their own, named after the device.
-    Forbidden actions are no tools.
+    Devices of one kind whose action takes the same input share a tool. One that takes another input is named after the
+    first device that has it. Forbidden actions are no tools.
     """
     made: dict[str, Tool] = {}
     for device in site.devices.values():
         for action_name, action in device.actions.items():
             if action.risk == "forbidden":
                 continue
-            name = f"{device.kind}_{action_name}"
-            if name in made and made[name].input != action.input:
-                name = f"{name}_{device.name}"
-            tool = made.get(name, Tool(name, action_name, (), action.input, kind=device.kind))
-            made[name] = replace(tool, devices=(*tool.devices, device.name))
+            tool = Tool(f"{device.kind}_{action_name}", action_name, (), action.input, kind=device.kind)
+            same = (one for one in made.values() if replace(one, name=tool.name, devices=()) == tool)
+            if (shared := next(same, None)) is None:
+                while tool.name in made:  # of another input, or by chance: climate_set_mode is also set of a "mode"
+                    tool = replace(tool, name=f"{tool.name}_{device.name}")
+                shared = tool
+            made[shared.name] = replace(shared, devices=(*shared.devices, device.name))
     targets = site.targets
     tools = [_placed(tool, site, targets) if targets else tool for tool in made.values()]
     scenes = {name: scene_commands(site, name) for name in site.scenes}

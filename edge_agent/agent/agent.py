@@ -7,14 +7,15 @@ one engine call can serve many cases at once (evaluation) or one (the box).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 
 from devices.broker.broker import Broker, Outcome
 from devices.site.describe import reports_text
 from devices.site.schema import Value
 from devices.site.site import Site
-from devices.site.tools import Command, ToolCall, commands_of
+from devices.site.tools import Command, ToolCall, call_of, commands_of
+from edge_agent.agent.naming import Naming, Question, spelled
 from edge_agent.engine.engine import Completion, ContextFull, Engine, Limits, Request
 from edge_agent.grammar.grammar import Grammar
 from edge_agent.wire.contract import Contract
@@ -40,7 +41,8 @@ class ActionRecord:
 class TurnResult:
     """What one request led to.
 
-    `answer` is what the person sees: made from read-backs where something was proposed, else the model's.
+    `answer` is what the person sees: made from read-backs where something was proposed, or a question of
+    which device is meant, else the model's.
     `model_answer` is the model's own last words ("" if it had none). `has_forgotten` says that the context was full and
     the oldest turns of the conversation were dropped.
     """
@@ -52,7 +54,7 @@ class TurnResult:
     actions: tuple[ActionRecord, ...]
     replies: tuple[Reply, ...]
     completions: tuple[Completion, ...]
-    stop_reason: str  # answer, unsure, unusable, step_limit, time_limit
+    stop_reason: str  # answer, question, unsure, unusable, step_limit, time_limit
     has_forgotten: bool = False
 
     @property
@@ -97,6 +99,8 @@ class Agent:
         self._clock_text = clock_text
         self._limits = limits
         self._history: list[Message] = []
+        self._naming = Naming(broker.site)
+        self._asked: Question | None = None  # in the turn before
 
     @property
     def prefix(self) -> str:
@@ -109,23 +113,27 @@ class Agent:
 
     def next_prompt_start(self) -> str:
         """Return how the next prompt begins unless a device changes until then, for an engine to prefill while idle."""
-        user = user_message("", self.broker.state(), self._clock_text(), self.contract.words)
+        state, ages = self.broker.state_with_ages()
+        user = user_message("", state, self._clock_text(), self.contract.words, ages)
         messages = [self._system, *self._remembered(), user]
         return before_request(self.contract.template.render(messages, add_generation_prompt=False))
 
     def run(self, ask: str) -> Generator[Request, Completion, TurnResult]:
         """Work one request: yields what the engine must complete, is sent the completion, returns the result.
 
+        An answer to the question which device is meant is carried out without asking the model again.
         Thrown ContextFull, it forgets its oldest turns, whole ones, and asks again.
         """
-        deadline_s, state = time.monotonic() + self._limits.timeout_s, self.broker.state()
-        messages = [*self._remembered(), user_message(ask, state, self._clock_text(), self.contract.words)]
-        turn = _Turn(ask, messages, self._grammar.with_facts(facts_of(state)), deadline_s)
+        deadline_s, (state, ages) = time.monotonic() + self._limits.timeout_s, self.broker.state_with_ages()
+        messages = [*self._remembered(), user_message(ask, state, self._clock_text(), self.contract.words, ages)]
+        turn = _Turn(ask, messages, self._grammar.with_facts(facts_of(state, ages)), deadline_s)
+        asked, self._asked = self._asked, None
+        stop_reason = self._take_up(turn, asked) if asked else None
         for _ in range(self._limits.model_replies):
-            if stop_reason := (yield from self._step(turn)):
-                turn.stop_reason = stop_reason
+            if stop_reason := stop_reason or (yield from self._step(turn)):
                 break
-        if turn.stop_reason == "answer":
+        turn.stop_reason = stop_reason or "step_limit"
+        if turn.stop_reason in {"answer", "question"}:
             self._history = turn.messages
         return turn.result(self.broker.site)
 
@@ -144,9 +152,43 @@ class Agent:
             turn.model_answer = reply.text
             turn.messages.append(Message("assistant", reply.text, reply.thought))
             return "answer"
+        if question := self._question(turn, reply.calls):
+            self._asked = None if completion.overruled_tokens else question
+            turn.ask_back(question)
+            return "question"
         if completion.overruled_tokens:  # 35 degrees must not become the 15 that the grammar has room for
             return "unsure"
         self._execute(turn, reply)
+        return None
+
+    def _question(self, turn: _Turn, calls: Iterable[ToolCall]) -> Question | None:
+        """Return what must be asked back before calls are carried out; an area is always clear."""
+        commands, clear = [], []
+        for call in calls:
+            found = self._commands(call)
+            commands += found
+            clear += found if "area" in call.arguments else []
+        return self._naming.question(turn.ask, commands, self._recent(), clear)
+
+    def _recent(self) -> set[str]:
+        """Return the devices that the turn before called or spoke of."""
+        start = next((place for place, one in enumerate(reversed(self._history)) if one.role == "user"), 0)
+        last = self._history[len(self._history) - start :]
+        called = {command.device for one in last for call in one.calls for command in self._commands(call)}
+        told = " ".join(one.text for one in last if one.role == "assistant")
+        return called | {name for name, device in self.broker.site.devices.items() if device.title in told}
+
+    def _take_up(self, turn: _Turn, asked: Question) -> str | None:
+        """Carry out what was asked about, for the devices that the answer chooses; return why the turn ends, if so."""
+        if not (chosen := self._naming.answered(asked, turn.ask)):
+            return None
+        commands, settled = asked.settle(chosen)
+        if question := self._naming.question(asked.ask, commands, (), settled):
+            self._asked = question
+            turn.ask_back(question)
+            return "question"
+        calls = tuple(call_of(command, self.contract.tools) for command in commands)
+        self._execute(turn, ToolCalls(f"{spelled(turn.ask)} is {' and '.join(chosen)}.", calls))
         return None
 
     def _query(self, turn: _Turn, left_s: float) -> Generator[Request, Completion, Completion]:
@@ -191,9 +233,12 @@ class Agent:
 
     def _result_of(self, turn: _Turn, call: ToolCall) -> dict[str, Value]:
         """Carry out what a call stands for; return its result for the model."""
+        return result_of([self._carry_out(turn, command).result for command in self._commands(call)])
+
+    def _commands(self, call: ToolCall) -> list[Command]:
         commands = commands_of(call, self.contract.tools)
         assert not isinstance(commands, str), commands  # parse_reply lets no such call through
-        return result_of([self._carry_out(turn, command).result for command in commands])
+        return commands
 
     def _carry_out(self, turn: _Turn, command: Command) -> Outcome:
         """Carry out a command, unless the same one was done in this turn: a model that loops repeats nothing."""
@@ -219,8 +264,8 @@ class _Turn:
         self.replies: list[Reply] = []
         self.completions: list[Completion] = []
         self.outcomes: list[Outcome] = []
-        self.model_answer = ""
-        self.stop_reason = "step_limit"
+        self.model_answer = self.question = ""
+        self.stop_reason = ""
         self.has_forgotten = False
 
     def take(self, completion: Completion, reply: Reply) -> None:
@@ -229,9 +274,15 @@ class _Turn:
         if not isinstance(reply, Unusable):
             self.thoughts.append(reply.thought)
 
+    def ask_back(self, question: Question) -> None:
+        self.question = question.text
+        self.messages.append(Message("assistant", question.text, question.thought))
+
     def result(self, site: Site) -> TurnResult:
         reports = reports_text([(site.devices[one.command.device].title, one.report) for one in self.outcomes])
-        if self.stop_reason != "answer":
+        if self.stop_reason == "question":
+            answer = f"{reports} {self.question}".strip()
+        elif self.stop_reason != "answer":
             answer = f"{reports} {NOT_SURE if self.stop_reason == 'unsure' else NO_ANSWER}".strip()
         else:
             answer = reports or self.model_answer

@@ -12,7 +12,7 @@ import numpy as np
 
 from edge_agent.evaluation.evaluation import CaseOutcome, Evaluation
 from edge_agent.evaluation.intervals import Difference, Share, paired_difference, share_of
-from edge_agent.evaluation.scoring import CaseScore, reply_forms, score_case
+from edge_agent.evaluation.scoring import CaseScore, asks_back, is_question_due, reply_forms, score_case
 
 METRICS = {
     "task_success": "Tasks done",
@@ -21,6 +21,8 @@ METRICS = {
     "argument_accuracy": "Calls due: right arguments too",
     "no_call_accuracy": "No call due: none made",
     "wrong_move": "Tasks in which something was moved that should not be",
+    "asked": "Questions due: asked back",
+    "asked_needlessly": "Calls due: asked back all the same",
     "held_back": "Tasks in which a call was held back, because the grammar had changed it",
     "json_valid_free": "Free calls that are valid JSON",
     "schema_valid_free": "Free calls that fit their schema",
@@ -104,6 +106,8 @@ def measure(evaluation: Evaluation) -> EngineMetrics:
     shares = {name: share_of(flags.values()) for name, flags in _flags(scores, free_scores).items()}
     shares |= _form_shares(evaluation.free, "_free") | _form_shares(evaluation.constrained, "")
     shares["wrong_move"] = share_of(score.is_wrong_move for score in scores)
+    shares["asked"] = share_of(asks_back(one) for one in evaluation.constrained if is_question_due(one.case))
+    shares["asked_needlessly"] = share_of(asks_back(one) for one in evaluation.constrained if one.case.commands)
     shares["held_back"] = share_of(outcome.result.stop_reason == "unsure" for outcome in evaluation.constrained)
     shares["false_success"] = share_of(false_claims)
     shares["false_success_heard"] = share_of(score.is_claim_heard for score in failed_calls)

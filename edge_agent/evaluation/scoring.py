@@ -58,6 +58,16 @@ class CaseScore:
         return not self.problems
 
 
+def is_question_due(case: Case) -> bool:
+    """Return whether a case can only be answered by asking back."""
+    return ("?",) in case.answer_has
+
+
+def asks_back(outcome: CaseOutcome) -> bool:
+    """Return whether the person was asked something, by the agent or the model."""
+    return outcome.result.answer.rstrip().endswith("?")
+
+
 def score_case(outcome: CaseOutcome) -> CaseScore:
     """Return the verdict on one outcome."""
     case, actions = outcome.case, outcome.result.actions
@@ -113,7 +123,7 @@ def _problems(outcome: CaseOutcome, expected: list[tuple[str, ...]], got: list[t
             found.append(f"the broker said {statuses} instead of {', '.join(case.statuses)}")
     found += _state_problems(case, outcome)
     if not expected:
-        if result.stop_reason != "answer":
+        if result.stop_reason not in {"answer", "question"}:
             found.append(f"no answer ({result.stop_reason})")
         seen = result.answer.lower()
         found += [

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from devices.site.schema import Value
@@ -18,6 +19,8 @@ from edge_agent.wire.markers import CALL, END_CALL, END_THINK, THINK
 from edge_agent.wire.spelling import NO_WORDS, SiteWords, usual_spelling
 
 REQUEST = "Request: "
+State = Mapping[str, Mapping[str, Value]]
+Ages = Mapping[str, Mapping[str, str]]
 Role = Literal["system", "user", "assistant", "tool"]
 
 
@@ -31,7 +34,9 @@ class Message:
     calls: tuple[ToolCall, ...] = ()
 
 
-def user_message(text: str, state: dict[str, dict[str, Value]], clock: str, words: SiteWords = NO_WORDS) -> Message:
+def user_message(
+    text: str, state: State, clock: str, words: SiteWords = NO_WORDS, ages: Ages = MappingProxyType({})
+) -> Message:
     """Return the user's turn: fresh state and clock, then the request, so that what counts most is nearest the reply.
 
     Lines about devices and tools, and thoughts, begin with a blank: a word is then the same token wherever it is copied
@@ -42,20 +47,22 @@ def user_message(text: str, state: dict[str, dict[str, Value]], clock: str, word
         state: property values by device.
         clock: local time as HH:MM.
         words: of the site, as the contract has them.
+        ages: in words, of values that are older than they should be.
     """
-    lines = [*_state_lines(state, words), f"clock {clock}", REQUEST + defuse(usual_spelling(text, words))]
+    lines = [*_state_lines(state, words, ages), f"clock {clock}", REQUEST + defuse(usual_spelling(text, words))]
     return Message("user", "\n".join(["State:", *lines]))
 
 
-def _state_lines(state: dict[str, dict[str, Value]], words: SiteWords) -> Iterator[str]:
+def _state_lines(state: State, words: SiteWords, ages: Ages) -> Iterator[str]:
     """Yield a line a device; of a site with areas, area by area, a line for devices of one kind that are alike."""
     if not words.areas:
-        yield from (f" {name}:{text}" for name, text in facts_of(state))
+        yield from (f" {name}:{text}" for name, text in facts_of(state, ages))
     kinds = {name: f" {kind}" for name, kind in words.kinds}
     for area, devices in words.areas:
         alike: dict[tuple[str, str], list[str]] = {}
         for name in devices:
-            alike.setdefault((kinds.get(name, ""), facts_text(state.get(name, {}))), []).append(name)
+            text = facts_text(state.get(name, {}), ages.get(name, {}))
+            alike.setdefault((kinds.get(name, ""), text), []).append(name)
         if area:
             yield f"in {area}"
         yield from (f"{kind} {', '.join(names)}:{text}" for (kind, text), names in alike.items())
@@ -71,14 +78,18 @@ def before_request(prompt: str) -> str:
     return prompt[: prompt.rindex(f"\n{REQUEST}")]
 
 
-def facts_of(state: dict[str, dict[str, Value]]) -> list[tuple[str, str]]:
+def facts_of(state: State, ages: Ages = MappingProxyType({})) -> list[tuple[str, str]]:
     """Return each device's name and what stands after it and a colon."""
-    return [(name, facts_text(values)) for name, values in state.items()]
+    return [(name, facts_text(values, ages.get(name, {}))) for name, values in state.items()]
 
 
-def facts_text(values: dict[str, Value]) -> str:
-    """Return what stands after a device's name and a colon, in the state and in thoughts that cite it."""
-    return " " + (" ".join(f"{key}={json_value(value)}" for key, value in values.items()) or "unavailable")
+def facts_text(values: Mapping[str, Value], ages: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Return what stands after a device's name and a colon, in the state and in thoughts that cite it.
+
+    An old value has its age after it: `temperature_c=18.5 (3 hours ago)`.
+    """
+    facts = (f"{key}={json_value(value)}" + (f" ({ages[key]})" if key in ages else "") for key, value in values.items())
+    return " " + (" ".join(facts) or "unavailable")
 
 
 def result_message(results: Sequence[dict[str, Value]]) -> Message:

@@ -236,6 +236,9 @@ def carry_out(
             thought = THEN.join([statuses, *plan.thought.split(THEN)[number + 1 :]])
     messages.append(Message("assistant", answer, thought))
     world.broken, world.stuck = set(), set()
+    if plan.then:
+        later, done = carry_out(plan.then, stage, world, journal)
+        return messages + later, outcomes + done
     return messages, outcomes
 
 
@@ -257,7 +260,7 @@ def _cases(
     stage = Stage.of(site)
     for number in range(count):
         world = random_world(site, rng)
-        plan = draw_plan(stage, world, rng, held_out=held_out)
+        plan = replace(draw_plan(stage, world, rng, held_out=held_out), then=None)  # a case is one request
         before, clock = world.snapshot(), world.clock
         messages, outcomes = carry_out(plan, stage, world)
         case = Case(

@@ -40,6 +40,7 @@ class Templates(Strict):
     changes: Words
     fillers: Words
     questions: Questions
+    which_one: Words
     small_talk: dict[str, Words]
 
 

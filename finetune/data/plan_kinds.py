@@ -38,6 +38,7 @@ from finetune.data.people.wishes import (
     plan_report,
     plan_unable,
 )
+from finetune.data.question_plans import plan_which_one
 from finetune.data.scene import Plan, Scene
 from finetune.data.scene_plans import plan_missing_scene, plan_scene
 
@@ -65,6 +66,7 @@ MAKERS: dict[str, tuple[float, Callable[[Scene], Plan | None]]] = {
     "bit": (0.04, plan_bit),
     "scene": (0.06, plan_scene),
     "missing_scene": (0.01, plan_missing_scene),
+    "which_one": (0.0, plan_which_one),  # on random sites only: the agent asks by itself where a model does not
 }
 
 PEOPLE_MAKERS: dict[str, tuple[float, Callable[[Scene], Plan | None]]] = {  # of finetune/asks, beside those above

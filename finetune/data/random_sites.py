@@ -22,6 +22,7 @@ LEVELS_SHARE, STEP_SHARE = 0.3, 0.3  # of a site's kinds of arguments
 AREAS, PLACED_SHARE, NAMED_BY_AREA_SHARE = (2, 6), 0.9, 0.6  # of an area's devices
 ALONE_SHARE = 0.1  # of devices are called by their noun alone; of the other models' half
 RECORDS = 6
+NEAR_SHARE, NEAR_NAMES = 0.4, (1, 3)  # of sites have names that are hard to tell apart
 STARTS = "b br c ch d dr f fl g gr h j k kl l m n p pl qu r s sh st t tr v w z".split()
 VOWELS = "a ai e ea ee i o oa oo ou u".split()
 ENDS = ["", "", "", *"ck d l ll m n nd ng nt r rd rt s ss st t x".split()]
@@ -73,6 +74,21 @@ def random_site(rng: Random, devices: tuple[int, int] = (4, 14)) -> Site:
     site = Site(name="random", title=rng.choice(words.titles), floors=floors, areas=areas, groups=groups, devices=made)
     site = _with_interlocks(site, rng)
     return site.model_copy(update={"scenes": _random_scenes(site, rng)}) if rng.random() < SCENES_SHARE else site
+
+
+def with_near_names(site: Site, rng: Random) -> Site:
+    """Return a site of which some devices have a twin with a number, or a title that is a verb or of another script."""
+    if rng.random() >= NEAR_SHARE:
+        return site
+    devices = dict(site.devices)
+    for name in rng.sample(list(devices), min(rng.randint(*NEAR_NAMES), len(devices))):
+        device, title = devices[name], rng.choice(load_phrasings().strange_titles)
+        if rng.random() < 0.6:
+            twin = {"name": f"{name}_2", "title": f"{device.title} 2", "aliases": ()}
+            devices[f"{name}_2"] = device.model_copy(update=twin)
+        elif title not in {other.title for other in devices.values()}:
+            devices[name] = device.model_copy(update={"title": title})
+    return site.model_copy(update={"devices": devices})
 
 
 def _random_areas(rng: Random) -> dict[str, Area]:

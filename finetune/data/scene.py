@@ -54,6 +54,7 @@ class Plan:
         stuck: devices that answer and do not move.
         is_confirmed: whether the person says yes when asked.
         asked: what a value was asked back for, as a command without it.
+        then: what comes after, where the answer is a question.
     """
 
     kind: str
@@ -67,6 +68,7 @@ class Plan:
     stuck: tuple[str, ...] = ()
     is_confirmed: bool = False
     asked: Command | None = None
+    then: Plan | None = None
 
 
 @dataclass(frozen=True)

@@ -41,11 +41,17 @@ class Variety:
 
 
 def _strangers(site: Site, rng: Random) -> dict[str, Device]:
-    """Return other devices, without any that could be meant by a name of the site's."""
+    """Return other devices, without any that could be meant by a name of the site's, or waits for one left out."""
     taken = {name.lower() for device in site.devices.values() for name in device.names}
     strangers = {}
     for name, device in random_site(rng, DISTRACTORS).devices.items():
         aliases = tuple(alias for alias in device.aliases if " " in alias)  # not the noun alone
         if " " in device.title and not taken & {name.lower() for name in (device.title, *aliases)}:
-            strangers[name] = device.model_copy(update={"aliases": aliases, "area": ""})  # the site has other areas
-    return strangers
+            strangers[name] = device.model_copy(update={"aliases": aliases, "area": ""})  # its area is not here
+    return {name: device for name, device in strangers.items() if _read_by(device) <= strangers.keys()}
+
+
+def _read_by(device: Device) -> set[str]:
+    """Return the devices that a device's interlocks read."""
+    required = [one.property for action in device.actions.values() for one in action.requires]
+    return {reference.partition(".")[0] for reference in required}

@@ -22,7 +22,7 @@ from devices.yaml_file import Strict, read_model, shipped_path
 from edge_agent.progress import ProgressBar
 from edge_agent.wire.chat_template import load_template
 from finetune.data.generator import Stage, make_branches, make_row
-from finetune.data.random_sites import random_site
+from finetune.data.random_sites import random_site, with_near_names
 from finetune.data.rows import Row, encode
 from finetune.pretraining.model_card import model_card
 from finetune.pretraining.starter_model import look_back, starter_config, train_tokenizer
@@ -35,6 +35,7 @@ RECIPES_FOLDER = Path(__file__).parents[1] / "pretrain_recipes"
 SLOTS, SLOT_TOKENS = 8, 192  # of a tree of single exchanges, which share system text and state
 LONG_SLOTS, LONG_SLOT_TOKENS = 3, 576  # of a tree of longer conversations, which share the system text only
 LONG_EXCHANGES = (2, 3)
+WHICH_ONE = 0.15  # weight of questions which device is meant: no site that ships has been trained with them
 DRILLS = ((32, 64), (24, 128))  # rows and tokens, in the first half of the drills and in the second
 
 
@@ -71,7 +72,8 @@ def load_pretrain_recipe(name_or_path: str | Path) -> PretrainRecipe:
 
 def random_stage(rng: Random, *, is_small: bool = False) -> Stage:
     """Return a random site, ready for conversations."""
-    return Stage.of(random_site(rng, devices=(3, 6) if is_small else (4, 16)))
+    site = with_near_names(random_site(rng, devices=(3, 6) if is_small else (4, 16)), rng)
+    return Stage.of(site, {"which_one": WHICH_ONE})
 
 
 def random_rows(seed: str) -> Iterator[Row]:

@@ -1,8 +1,9 @@
-"""Sites from Home Assistant: its states, and the registries of areas, devices and entities.
+"""Sites from Home Assistant: its states, and the registries of areas, floors, devices and entities.
 
-In: the list of `/api/states`, or an object with it as `states` and with `areas`, `devices` and `entities`: the answers
-to `config/area_registry/list` and so on, or the files of `.storage`. Entities of one device are a box with outputs and
-sensors. Every entity is on the account. Home Assistant itself is asked and told, over its REST API with a token.
+In: the list of `/api/states`, or an object with it as `states` and with `areas`, `floors`, `devices` and `entities`:
+the answers to `config/area_registry/list` and so on, or the files of `.storage`. Entities of one device are a box with
+outputs and sensors. Every entity is on the account. Home Assistant itself is asked and told, over its REST API with a
+token.
 Source: Home Assistant, "REST API", "WebSocket API", and its domains with their device classes.
 
 Does not guard against: automations there that change what this site has just set.
@@ -63,7 +64,7 @@ def import_home_assistant(entries: list[dict[str, Any]], host: str, source: str 
 
     Args:
         entries: the states; or one object with them and the registries.
-        host: where Home Assistant is.
+        host: where Home Assistant is, by name, address or URL.
         source: the file, for messages.
 
     Raises:
@@ -81,12 +82,14 @@ class _Home:
         self._entities = {str(row["entity_id"]): row for row in self._rows(body, "entities", "entity_id")}
         self._devices = {str(row["id"]): row for row in self._rows(body, "devices", "id")}
         self._areas = self._rows(body, "areas", "name")
+        self._floors = self._rows(body, "floors", "name")
         self._area_names = {
             str(row.get("area_id", row.get("id", row["name"]))): plain_name(row["name"]) for row in self._areas
         }
         self._made = Imported()
         auth = {"scheme": "bearer", "secret_env": TOKEN_ENV}
-        settings = {"type": "http", "url": f"http://{host}:{PORT}", "auth": auth}
+        url = host if "://" in host else f"http://{host}:{PORT}"
+        settings = {"type": "http", "url": url, "auth": auth}
         self._driver = driver_of(self._made, "home_assistant", settings)
         self._made.notes.append(f"Home Assistant wants a token: export {TOKEN_ENV}=… before you use it")
 
@@ -116,11 +119,27 @@ class _Home:
         for row in self._areas:
             feature, name = self._made.offer("Home Assistant", f"area {row['name']}"), plain_name(row["name"])
             if name in used and name not in self._made.areas:
-                self._made.areas[name] = {"title": name.replace("_", " ")}
+                self._made.areas[name] = _place(name, row) | self._floor_of(row)
                 feature.take()
             else:
                 feature.leave("no device that the site has stands in it")
+        for row in self._floors:
+            feature = self._made.offer("Home Assistant", f"floor {row['name']}")
+            feature.leave("" if self._floor_name(row) in self._made.floors else "no area that the site has is on it")
         return self._made
+
+    def _floor_name(self, row: Mapping[str, Any]) -> str:
+        name = plain_name(row["name"])
+        return f"{name}_floor" if name in self._area_names.values() else name
+
+    def _floor_of(self, area: Mapping[str, Any]) -> dict[str, str]:
+        """Return on which floor an area is, which the site then has."""
+        for row in self._floors:
+            if area.get("floor_id") and row.get("floor_id", row.get("id")) == area["floor_id"]:
+                name = self._floor_name(row)
+                self._made.floors[name] = _place(name, row)
+                return {"floor": name}
+        return {}
 
     def _area_of(self, device: Mapping[str, Any], entities: Sequence[str]) -> str:
         """Return the area of a device; an entity may be in another than its device, and then the first one's counts."""
@@ -145,6 +164,14 @@ class _Home:
         if area := self._area_of(device, entities):
             for name in self._made.devices.keys() - known:
                 self._made.devices[name]["area"] = area
+
+
+def _place(name: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an area or floor as the site file has it, with what else people call it."""
+    listed = row.get("aliases")
+    found = (plain_name(str(alias)).replace("_", " ") for alias in (listed if isinstance(listed, list) else ()))
+    aliases = [alias for alias in dict.fromkeys(found) if alias != name.replace("_", " ")]
+    return {"title": name.replace("_", " ")} | ({"aliases": aliases} if aliases else {})
 
 
 class Entity:

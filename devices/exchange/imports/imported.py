@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from devices.errors import UsageError
-from devices.exchange.yaml_patch import is_same, rendered
+from devices.exchange.yaml_patch import Comments, is_same, rendered
 from devices.site.action import TAKEN
 from devices.site.describe import plain_text
 from devices.site.schema import DataSchema, is_multiple
@@ -26,7 +26,7 @@ from devices.site.site import join_models, load_models
 Model = TypeVar("Model", bound=BaseModel)
 THIS_MACHINE = "127.0.0.1"
 LONGEST_NAME = 40
-SECTIONS = ("drivers", "areas", "groups", "devices")  # of a site file, that an import makes
+SECTIONS = ("drivers", "floors", "areas", "groups", "devices")  # of a site file, that an import makes
 NAMED = 3  # devices that a line names before it counts the rest
 RESERVED = {"area", "except", *TAKEN}
 WIDEST = 100000  # of a number without limits that is only read
@@ -95,11 +95,13 @@ class Imported:
 
     devices: dict[str, Any] = field(default_factory=dict)
     drivers: dict[str, Any] = field(default_factory=dict)
+    floors: dict[str, Any] = field(default_factory=dict)
     areas: dict[str, Any] = field(default_factory=dict)
     groups: dict[str, Any] = field(default_factory=dict)
     features: list[Feature] = field(default_factory=list)
     features_of: dict[str, list[Feature]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    guesses: dict[tuple[str, str, str], str] = field(default_factory=dict)  # a comment, by device, section and key
     host: str = THIS_MACHINE
 
     def offer(self, device: str, name: str) -> Feature:
@@ -110,8 +112,8 @@ class Imported:
 
     def add(
         self, title: str, noun: str, entry: dict[str, Any], part: str = "", features: Sequence[Feature] = ()
-    ) -> None:
-        """Take a device, unless nothing says where a property of its models is.
+    ) -> str:
+        """Take a device and return its name; "" if nothing says where a property of its models is.
 
         Args:
             title: what the source calls it; an address is no name, so that it is called by its noun and a number.
@@ -126,7 +128,7 @@ class Imported:
             for feature in features:
                 feature.leave(f"its {', '.join(missing)} is nowhere, without which a site cannot have it")
             self.notes.append(f"{title}: nothing says where its {', '.join(missing)} is")
-            return
+            return ""
         base = plain_name(title)
         if ADDRESS.fullmatch(title) or not re.search("[a-z]", base.removeprefix("device")):
             base = self._numbered(plain_name(noun))
@@ -136,6 +138,7 @@ class Imported:
             name, number = f"{plain_name(f'{base} {part}')[: LONGEST_NAME - 4]}_{number}", number + 1
         self.devices[name] = {"title": name.replace("_", " "), **entry}
         self.features_of[name] = list(features)
+        return name
 
     def _numbered(self, noun: str) -> str:
         taken = {re.sub(r"(_\d+)_.*", r"\1", name) for name in self.devices}
@@ -171,12 +174,17 @@ class Imported:
         if not self.devices:
             reasons = "; ".join([*self.left_out, *self.notes])
             raise UsageError(f"there is no device to import: {reasons}")
-        return site_text(name, self.part)
+        return site_text(name, self.part, self.comments)
 
     @property
     def part(self) -> dict[str, dict[str, Any]]:
         """What it has of a site, by section."""
         return {section: getattr(self, section) for section in SECTIONS}
+
+    @property
+    def comments(self) -> Comments:
+        """The guesses, by their places in a site file."""
+        return {("devices", *place): text for place, text in self.guesses.items()}
 
 
 def same_driver(drivers: Mapping[str, Any], name: str, settings: Mapping[str, Any]) -> str:
@@ -201,10 +209,10 @@ def driver_of(made: Imported, stem: str, settings: dict[str, Any]) -> str:
     return name
 
 
-def site_text(name: str, part: dict[str, dict[str, Any]]) -> str:
-    """Return a site file of a name with these sections."""
+def site_text(name: str, part: dict[str, dict[str, Any]], comments: Comments) -> str:
+    """Return a site file of a name with these sections, and comments in them."""
     root = {"schema": "site/v1", "name": plain_name(name), "title": name.replace("_", " ")}
-    return rendered(root | {section: entries for section, entries in part.items() if entries})
+    return rendered(root | {section: entries for section, entries in part.items() if entries}, comments=comments)
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -295,10 +303,14 @@ def parsed(model: type[Model], plain: dict[str, Any], where: str, keys: Sequence
     try:
         return model.model_validate(plain)
     except ValidationError as error:
-        first = error.errors()[0]
         name = next((str(plain[key]) for key in keys if plain.get(key)), "without a name")
-        field_name = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{where} {plain_text(name)[:60]}: {plain_text(field_name)}: {first['msg']}") from error
+        raise UsageError(f"{where} {plain_text(name)[:60]}: {foreign_problem(error)}") from error
+
+
+def foreign_problem(error: ValidationError) -> str:
+    """Return the field and the problem that pydantic found first in another's file."""
+    first = error.errors()[0]
+    return f"{plain_text('.'.join(str(part) for part in first['loc']))}: {first['msg']}"
 
 
 def _of(devices: list[str]) -> str:

@@ -38,6 +38,7 @@ NUMBERS: dict[str, tuple[str, float, float, str]] = {
     "yesterday": ("energy_yesterday", 0, 100000, "kilowatt hours"),
     "battery": ("battery", 0, 100, "percent"),
 }
+NUMBERS |= {"co2": NUMBERS["carbondioxide"], "energy": NUMBERS["total"], "pm25": NUMBERS["pm2.5"]}
 TITLES = {"temperature_c": "temperature", "co2": "carbon dioxide", "moisture_pct": "moisture"}
 
 
@@ -96,6 +97,11 @@ class Part:
         title = {"title": TITLES.get(name, name.replace("_", " "))} if is_titled else {}
         self.properties[name] = dict(schema) | title
         self.bind(name, at, feature)
+
+    def color(self, at: Mapping[str, Any], feature: Feature) -> None:
+        """Take the color of a light, by name."""
+        self.be("color")
+        self.bind("color", at, feature)
 
     def color_temp(self, low: int, high: int, unit: str, at: Mapping[str, Any], feature: Feature) -> None:
         """Take the color temperature of a light, with the action that sets it."""

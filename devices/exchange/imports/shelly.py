@@ -238,9 +238,10 @@ def _light(component: _Component) -> Part:
         is_range = isinstance(given, list) and len(given) == 2 and all(type(one) is int for one in given)
         low, high = sorted(given) if given and is_range else KELVIN
         part.color_temp(low, high, "kelvin", component.at("ct", set_key="ct"), component.features["ct"])
-    for key, feature in component.features.items():
-        if key.split(".")[0] in {"rgb", "white"}:
-            feature.leave(OTHER_COLOR)
+    if "rgb" in component.features:
+        part.color(component.at("rgb", set_key="rgb", color="rgb"), component.features["rgb"])
+    if "white" in component.features:
+        component.features["white"].leave(OTHER_COLOR)
     return part
 
 

@@ -20,6 +20,7 @@ from devices.exchange.imports.imported import (
     FREE_TEXT,
     NO_VALUE,
     OTHER_COLOR,
+    TWICE,
     Feature,
     Imported,
     boolean_schema,
@@ -46,6 +47,7 @@ DEVICE_STATE = {"Time", "Uptime", "UptimeSec", "Vcc", "Heap", "SleepMode", "Slee
                 "Berry", "Hostname", "IPAddress"}  # fmt: skip
 LIGHT_SET_UP = {"Fade", "Speed", "LedTable", "Scheme", "Width"}
 LIGHT_COLORS = {"Color", "HSBColor", "RGB", "White", "Channel", "HSBColor1", "HSBColor2", "HSBColor3"}
+RGB_CHANNELS = 3  # at least; a lamp of one or two is white, though it shows an HSBColor
 UNIT_KEYS = {"TempUnit", "PressureUnit", "SpeedUnit", "VolumeUnit"}
 UNITS = {"C": "degrees", "F": "degrees Fahrenheit", "hPa": "hectopascals", "mmHg": "mmHg", "inHg": "inHg"}
 USED = {"Status", "StatusMQT", "StatusSHT"}
@@ -186,11 +188,15 @@ class _Answer:
         part.bind("brightness", self._at("Dimmer"), self._features[("Dimmer",)])
         if "CT" in self._state:
             part.color_temp(*MIRED, "mired", self._at("CT"), self._features[("CT",)])
+        channels = sum(path[0] == "Channel" for path in self._features)
+        has_color = channels >= RGB_CHANNELS and "HSBColor" in self._state
         for path, feature in self._features.items():
             if path[0] in LIGHT_SET_UP:
                 feature.leave(SET_UP)
             elif path[0] in LIGHT_COLORS:
-                feature.leave(OTHER_COLOR)
+                feature.leave(TWICE if has_color and path[0] not in {"White", "Channel"} else OTHER_COLOR)
+        if has_color:
+            part.color(self._at("HSBColor", color="hsb"), self._features[("HSBColor",)])
 
     def _take_switches(self) -> None:
         for relay in self._relays():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -13,7 +14,7 @@ from devices.drivers.mqtt.driver import MAX_MESSAGE_BYTES, MqttDriver
 from devices.drivers.registry import load_checked_site, open_driver, settings_of
 from devices.errors import UsageError
 from devices.simulated_peers import Stage
-from tests.devices.drivers.rigs import make_rig
+from tests.devices.drivers.rigs import make_rig, site_of
 from tests.ports import free_port
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])  # a free port is looked for
@@ -121,3 +122,23 @@ def test_a_secret_that_cannot_be_sent_is_refused(old: str, new: str, message: st
     path.write_text(ALARM.replace("PORT", "1883").replace(old, new), encoding="utf-8")
     with pytest.raises(UsageError, match=message):
         load_checked_site(path)
+
+
+HOMIE = """
+  lamp:
+    model: light
+    driver: it
+    at: {"on": {topic: homie/5/lamp/light/power, set_topic: homie/5/lamp/light/power/set, is_asked: false}}
+"""
+
+
+def test_what_a_broker_keeps_is_taken_again_after_a_break(tmp_path: Path) -> None:
+    """A message that is kept and new was said while there was no connection; the one that is known keeps its time."""
+    site = site_of(tmp_path, "{type: mqtt, host: 127.0.0.1, profile: plain, timeout_s: 0.05}", HOMIE)
+    driver = MqttDriver(*settings_of(site, "it"), lambda: 7.0)
+    client = Asked(Delivered())
+    client.driver, driver._client, driver._is_ready = driver, client, True
+    for payload, retain, time_s in ((b"true", False, 7.0), (b"true", True, 7.0), (b"false", True, -math.inf)):
+        driver._on_message(None, None, Delivered(retain, "homie/5/lamp/light/power", payload))
+        reading = driver.read("lamp")["on"]
+        assert (reading.value, reading.time_s) == (payload == b"true", time_s)

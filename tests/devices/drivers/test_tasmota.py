@@ -155,7 +155,7 @@ def test_a_sensor_that_sleeps_keeps_its_last_value_which_no_interlock_takes(
         while broker.state()["cellar"] != {"humidity": 75.0}:
             assert time.monotonic() < until_s
         now_s[0] += 3 * 3600
-        assert broker.state()["cellar"] == {"humidity": 75.0}
+        assert broker.state_with_ages() == (broker.state(), {"cellar": {"humidity": "3 hours ago"}})
         assert broker.age_s(broker.readings()["cellar"]["humidity"]) == pytest.approx(3 * 3600, abs=5)
         assert broker.execute(on).status == "refused"
         now_s[0] -= 3 * 3600

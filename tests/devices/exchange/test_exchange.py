@@ -12,7 +12,7 @@ from paho.mqtt.publish import single
 
 from devices.driver import DeviceUnavailable
 from devices.errors import UsageError
-from devices.exchange.discovery import local_ports, zigbee_network
+from devices.exchange.discovery import broker_topics, local_ports
 from devices.exchange.exports import home_assistant_discovery, thing_descriptions
 from devices.exchange.imports.files import import_file
 from devices.exchange.imports.imported import plain_name
@@ -225,8 +225,8 @@ def test_discover_asks_a_real_broker(tmp_path: Path, capsys: pytest.CaptureFixtu
     peer.start()
     port = int(rig.site.drivers["it"]["port"])
     try:
-        with pytest.raises(DeviceUnavailable, match="has no zigbee2mqtt/bridge/devices"):
-            zigbee_network("127.0.0.1", port, timeout_s=0.2)
+        with pytest.raises(DeviceUnavailable, match="has neither zigbee2mqtt/bridge/devices nor homie/# within"):
+            broker_topics("127.0.0.1", port, seconds=0.2)
         for what, found in (("groups", GROUPS), ("devices", ZIGBEE)):
             text = json.dumps(found)
             single(f"zigbee2mqtt/bridge/{what}", text, retain=True, hostname="127.0.0.1", port=port)
@@ -234,7 +234,7 @@ def test_discover_asks_a_real_broker(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert main(["devices", "discover", "--mqtt", "127.0.0.1", "--port", str(port), "--out", str(out)]) == 0
     finally:
         peer.stop()
-    assert "zigbee2mqtt: kitchen_light," in capsys.readouterr().out
+    assert "devices: kitchen_light," in capsys.readouterr().out
     assert load_site(out).drivers["zigbee"]["port"] == port
     assert load_site(out).groups["way_out"].devices == ("kitchen_light", "front_door")
     assert main(["devices", "discover", "--mqtt", "127.0.0.1", "--port", str(port)]) == 3

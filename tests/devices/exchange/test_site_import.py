@@ -264,7 +264,8 @@ def test_a_site_that_was_not_imported_only_gets_more(folder: Folder) -> None:
 
 def test_what_a_device_needs_comes_back_and_what_it_uses_stays() -> None:
     lamp, desk = ({"driver": driver, "area": "hall"} for driver in ("zigbee", "own"))
-    base: Part = {"drivers": {"zigbee": {"host": "a"}, "own": {}}, "areas": {"hall": {}}, "groups": {}, "devices": {}}
+    base: Part = {"drivers": {"zigbee": {"host": "a"}, "own": {}}, "areas": {"hall": {}}}
+    base |= {"floors": {}, "groups": {}, "devices": {}}
     site = {"drivers": {"own": {}}, "devices": {"desk": desk | {"area": "attic"}}}
     new: Part = base | {"drivers": {"zigbee": {"host": "a"}}, "devices": {"lamp": lamp}}
     values, lines = merged(base, site, new)

@@ -60,3 +60,22 @@ def test_unknown_tool_says_so() -> None:
     with pytest.raises(KeyError):
         call_of(Command("kitchen_light", "explode", {}), TOOLS)
     assert commands_of(ToolCall("explode", {}), TOOLS) == "no tool is called explode"
+
+
+def test_devices_with_the_same_input_share_a_tool_whichever_came_first(tmp_path: Path) -> None:
+    more = "  oven: {model: thermostat, actions: {set: {input: {target_c: {minimum: 40, maximum: 90}}}}}\n"
+    tools = tools_of(load_site(write_site(tmp_path, f"{TWO_THERMOSTATS}{more}  cool: {{model: thermostat}}\n")))
+    assert [(tool.name, tool.devices) for tool in tools] == [
+        ("climate_set", ("warm", "cool")),
+        ("climate_set_hot", ("hot", "oven")),
+    ]
+
+
+def test_a_tool_named_after_a_device_is_no_other_tool(tmp_path: Path) -> None:
+    """A thermostat that is called "mode": its own climate_set_mode is not the one that sets the mode."""
+    mode = "  mode: {model: [thermostat, mode], actions: {set: {input: {target_c: {minimum: 1, maximum: 2}}}}}\n"
+    site = load_site(write_site(tmp_path, TWO_THERMOSTATS + mode))
+    tools = tools_of(site)
+    found = {tool.name: (tool.action, tool.devices) for tool in tools}
+    assert len(found) == len(tools) == 4
+    assert found["climate_set_mode"] == ("set", ("mode",)) and found["climate_set_mode_mode"] == ("set_mode", ("mode",))

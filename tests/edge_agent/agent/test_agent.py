@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from devices.simulation.world import World
+from devices.broker.runtime import simulated_runtime
+from devices.driver import Reading
+from devices.simulation.world import SimulatedDriver, World
 from devices.site.site import Site, load_site
 from devices.site.tools import ToolCall
 from edge_agent.agent.agent import NO_ANSWER, NOT_SURE, Agent, TurnLimits, TurnResult
@@ -63,7 +65,7 @@ LOCK = ("lock_unlock", {"device": "front_door"})
 def test_what_is_said_comes_from_the_read_back_and_not_from_the_model() -> None:
     agent, world = make()
     world.stuck.add("kitchen_light")
-    result, _ = play(agent, "light", calls(LIGHT_ON), answer("The kitchen light is on."))
+    result, _ = play(agent, "kitchen light", calls(LIGHT_ON), answer("The kitchen light is on."))
     assert result.actions[0].status == "failed"
     assert "did not change" in result.answer and "is on." not in result.answer
     assert result.model_answer == "The kitchen light is on."
@@ -260,3 +262,29 @@ def test_a_scene_is_one_call_and_each_of_its_devices_is_told_of() -> None:
     ]
     assert '{"status":"partly done","done":4,"failed":1,"not done":"fan"}' in requests[1].prompt
     assert "The lamp brightness is 20 percent (dim)." in result.answer and "it is 3 (high)" in result.answer
+
+
+class SleepingSensors(SimulatedDriver):
+    """Its sensors said what they know some time ago."""
+
+    asleep_s = 0.0
+
+    def read(self, device: str) -> dict[str, Reading]:
+        shown = super().read(device)
+        old = {name: Reading(one.value, one.time_s - self.asleep_s) for name, one in shown.items()}
+        return old if device == "garden_soil" else shown
+
+
+@pytest.mark.parametrize("site", [SITE, home_with_areas()], ids=["flat", "areas"])
+def test_the_model_sees_how_old_a_reading_is(site: Site) -> None:
+    world = World(site)
+    driver = SleepingSensors(world)
+    agent = Simulation(site, load_template("chatml")).agent_in(simulated_runtime(world, driver=driver))
+    _, (fresh,) = play(agent, "hi", answer("Hello."))
+    assert " garden_soil: moisture_pct=42 temperature_c=14.5\n" in fresh.prompt and " ago)" not in fresh.prompt
+    driver.asleep_s = 3 * 3600
+    old = "moisture_pct=42 (3 hours ago) temperature_c=14.5 (3 hours ago)"
+    assert f" garden_soil: {old}\n" in agent.next_prompt_start()
+    _, (asked,) = play(agent, "how wet is the soil?", answer("The garden soil moisture is 42 percent."))
+    assert f" garden_soil: {old}\n" in asked.prompt and asked.prompt.count(" ago)") == 2
+    assert asked.grammar and ("garden_soil", f" {old}") in asked.grammar.facts  # a thought cites it as it stands

@@ -12,9 +12,11 @@ from edge_agent.evaluation.metrics import METRICS, compare, measure, measure_tur
 from edge_agent.evaluation.scoring import claims_success, is_same_value, reply_forms, score_case
 from tests.edge_agent.home_cases import (
     LIGHT_ON,
+    CaseEngine,
     answer_text,
     call_text,
     home_cases,
+    make_case,
     perfect_engine,
     right_replies,
     start_turn,
@@ -251,6 +253,18 @@ def test_measure_counts_what_was_held_back() -> None:
     found = measure(evaluate(engine, cases, start_turn, batch_size=4, latency_cases=0))
     assert (found.shares["held_back"].count, found.shares["task_success"].count) == (1, 8)
     assert (found.shares["wrong_move"].count, found.shares["wrong_move"].total) == (0, 9)
+
+
+def test_measure_counts_questions_that_were_due_and_others() -> None:
+    """The model picks one each time, and the agent asks back; the second time a call was due."""
+    due = make_case("due-1", "which_one", "light on", answer_has=(("?",), ("kitchen light",), ("porch light",)))
+    cases = [due, make_case("call-1", "call", "turn the light on", LIGHT_ON), CASES["call-2"]]
+    engine = CaseEngine({one.ask: (call_text("", LIGHT_ON), answer_text("", "Done.")) for one in cases[:2]})
+    engine.replies |= perfect_engine(cases[2:]).replies
+    found = measure(evaluate(engine, cases, start_turn, batch_size=4, latency_cases=0))
+    shares = [(found.shares[name].count, found.shares[name].total) for name in ("asked", "asked_needlessly")]
+    assert shares == [(1, 1), (1, 2)]
+    assert [score.is_success for score in found.scores] == [True, False, True]
 
 
 def test_a_claim_after_a_call_is_not_heard() -> None:

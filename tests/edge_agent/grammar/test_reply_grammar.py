@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from llguidance import LLMatcher
 from llguidance.hf import from_tokenizer
 
+from benchmarks.naming import load_requests
 from devices.errors import UnavailableError, UsageError
+from devices.simulation.world import World
 from devices.site.schema import DataSchema
-from devices.site.tools import Tool, ToolCall, tools_of
+from devices.site.tools import Command, Tool, ToolCall, call_of, commands_of, tools_of
 from edge_agent.engine.llama_cpp_vocabulary import GrammarVocabulary, TokenTable
 from edge_agent.grammar.grammar import Grammar
 from edge_agent.grammar.reply_grammar import reply_grammar
@@ -331,3 +333,29 @@ def test_a_grammar_error_never_means_free_text(starter: Vocabulary) -> None:
 def test_llguidance_would_ignore_what_we_refuse() -> None:
     lark = 'start: %json {"type": "string", "contentEncoding": "base64"}'
     assert not LLMatcher.validate_grammar(LLMatcher.grammar_from_lark(lark))
+
+
+def test_devices_with_near_names_in_other_scripts_or_called_like_verbs_are_told_apart(starter: Vocabulary) -> None:
+    """A thought may name each as people do and is held to its line of the state; a command has one call."""
+    for site in {asked.site.name: asked.site for asked in load_requests()}.values():
+        tools, facts = tools_of(site), facts_of(World(site).snapshot())
+        assert len({tool.name for tool in tools}) == len(tools)
+        commands = [
+            Command(
+                device.name, name, {key: schema.enum[0] if schema.enum else 1 for key, schema in action.input.items()}
+            )
+            for device in site.devices.values()
+            for name, action in device.actions.items()
+        ]
+        for command in commands:
+            (tool,) = (one for one in tools if one.action == command.action and command.device in one.devices)
+            assert (
+                commands_of(call_of(command, tools), tools) == [command] and call_of(command, tools).name == tool.name
+            )
+        for command in random.Random(1).sample(commands, 6):
+            thought = f"{site.devices[command.device].title} is {command.device}:{dict(facts)[command.device]}"
+            text = reply(call_of(command, tools), thought=thought)
+            assert accepts(starter, text, tools), text
+            assert parse_reply(text, tools) == ToolCalls(thought, (call_of(command, tools),))
+            named = f"<think> {thought.split(':')[0]}:"
+            assert after(starter, named, reply_grammar(tools).with_facts(facts)) == thought.split(":", 1)[1]

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from devices.errors import UsageError
 from devices.site.phrasings import load_phrasings
-from devices.site.site import load_site
+from devices.site.site import Site, load_site
 from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.contract import contract_of
 from finetune.data.encoded_rows import encode_rows
@@ -51,6 +51,7 @@ def test_distractors_bring_tools_and_devices_that_no_name_of_the_site_means() ->
         taken = {name for device in HOME.devices.values() for name in (device.title, *device.aliases)}
         assert not taken & {name for device in new.values() for name in (device.title, *device.aliases)}
         assert all(" " in alias for device in new.values() for alias in device.aliases)
+        assert Site.model_validate(dict(site))  # no stranger stands in an area, or waits for a device, that is not here
         assert all(site.devices[name] == device for name, device in HOME.devices.items())
         assert contract_of(site, load_template("chatml"))  # none stands in an area of its old site
 
