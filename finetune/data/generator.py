@@ -21,6 +21,7 @@ from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.contract import contract_of
 from edge_agent.wire.messages import Message, result_message, result_of, user_message
 from edge_agent.wire.spelling import SiteWords
+from finetune.data.held_out import content_of
 from finetune.data.people.asks import Asks
 from finetune.data.people.follow_ups import Before, draw_follow_up
 from finetune.data.plan_kinds import ALL_MAKERS, PEOPLE_MAKERS, usual_weights
@@ -141,7 +142,7 @@ def draw_plan(stage: Stage, world: World, rng: Random, *, held_out: bool) -> Pla
         for _ in range(DRAWS):
             kind = rng.choices(list(stage.weights), list(stage.weights.values()))[0]
             plan = ALL_MAKERS[kind][1](scene)
-            if plan is not None:
+            if plan is not None and not (stage.asks and content_of(plan.ask) in stage.asks.held_out):
                 return plan
     wanted = [kind for kind, weight in stage.weights.items() if weight]
     raise UsageError(

@@ -10,6 +10,7 @@ from pydantic import Field
 from devices.site.phrasings import Words
 from devices.site.site import Device
 from devices.yaml_file import Strict, plain_values, read_model, read_yaml
+from finetune.data.held_out import content_of
 
 ASKS_FOLDER = Path(__file__).parents[2] / "asks"
 
@@ -71,13 +72,21 @@ class KindAsks(Strict):
 
 
 class Asks:
-    """The whole corpus. `forms` are the lists of the other files, by file and key."""
+    """The whole corpus. `forms` are the lists of the other files, by file and key.
+
+    `held_out` has the words of the requests in held_out/, which others wrote and nothing is trained on. What is said
+    next in a conversation is not among them: "undo" is in everybody's words.
+    """
 
     def __init__(self, folder: Path = ASKS_FOLDER) -> None:
         self.kinds = [read_model(path, KindAsks, "asks") for path in sorted((folder / "kinds").glob("*.yaml"))
                       if path.stem != "chitchat"]  # fmt: skip
         self.chitchat = _lists_in(folder / "kinds" / "chitchat.yaml")
         self.forms = {path.stem: _lists_in(path) for path in sorted(folder.glob("*.yaml"))}
+        cases = [
+            case for path in sorted((folder / "held_out").glob("*.yaml")) for case in read_yaml(path, "cases").root
+        ]
+        self.held_out = {content_of(case["ask"] if "ask" in case else case["turns"][0]["ask"]) for case in cases}
 
     def action(self, device: Device, name: str) -> AskedAction:
         """Return how people ask for an action of a device; without any line if the corpus does not know it."""
