@@ -79,6 +79,14 @@ WAYS = {
 }
 
 
+OPPOSITE = {
+    one: other
+    for pair in (("more", "less"), ("max", "min"), ("a_bit_more", "a_bit_less"), ("much_more", "much_less"),
+                 ("hints_more", "hints_less"), ("more_by", "less_by"))
+    for one, other in (pair, pair[::-1])
+}  # fmt: skip
+
+
 def settable(scene: Scene) -> list[Settable]:
     """Return each action that sets one number, with its argument, that argument's schema, and what it is now."""
     found = []
@@ -114,6 +122,9 @@ def plan_relative(scene: Scene) -> Plan | None:
 def relative_plan(scene: Scene, item: Settable, way: str, said: Said | None = None) -> Plan | None:
     """One request for a value named in a way of WAYS, or `more_by` and `less_by`."""
     device, name, _, key, schema, now = item
+    asked = way
+    if schema.unit == "mired":  # the more mired, the warmer; the corpus means kelvin
+        way = OPPOSITE.get(way, way)
     holes: dict[str, str] = {}
     if way in ("more_by", "less_by"):
         amount = scene.rng.choice((1, 1, 2, 3, 5)) * usual_step(schema)
@@ -123,7 +134,7 @@ def relative_plan(scene: Scene, item: Settable, way: str, said: Said | None = No
     else:
         wanted, words = WAYS[way].value(now, schema), WAYS[way].words
     value = allowed(schema, wanted)
-    said = said or scene.fill(getattr(scene.corpus.action(device, name), way), device, **holes)
+    said = said or scene.fill(getattr(scene.corpus.action(device, name), asked), device, **holes)
     if said is None:
         return None
     command = Command(device.name, name, {key: value})
