@@ -33,7 +33,9 @@ def evaluate(
     models: Annotated[list[str], typer.Argument(help="GGUF files, bundles, boxes, runs, folders or hub names.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for report.html and report.json.")],
     site: Site = "home",
-    cases: Annotated[Path | None, typer.Option(help="A file of cases; default: made anew, held out.")] = None,
+    cases: Annotated[
+        Path | None, typer.Option(help="A file of cases, or a .yaml file of your own; default: made anew, held out.")
+    ] = None,
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="Cases to make.")] = CASES,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the cases to make.")] = CASES_SEED,
     device: TorchDevice = "cpu",
@@ -43,6 +45,7 @@ def evaluate(
         typer.Option("--renamed", help="Give tools and arguments other names, by this seed; new cases are made."),
     ] = None,
     load_in_4bit: Annotated[bool, typer.Option("--nf4", help="Load Hugging Face models as NF4.")] = False,
+    misses: Annotated[bool, typer.Option("--misses", help="Of a .yaml file, also print what went wrong.")] = False,
     stage_times: Annotated[Path | None, typer.Option(hidden=True)] = None,
     as_json: Json = False,
 ) -> None:
@@ -54,12 +57,14 @@ def evaluate(
 
     if names_seed is not None and cases:
         raise UsageError("--renamed makes its own cases: those of a file have the tools' own names")
-    trained = load_site(site)
+    trained, placement = load_site(site), Placement(device, gpu_layers, load_in_4bit)
+    if cases and cases.suffix in {".yaml", ".yml"}:
+        _evaluate_own(models, cases, trained, placement, out, misses, as_json)
+        return
     other = None if names_seed is None else renamed(trained, Random(names_seed))
     loaded = load_or_make_cases(
         cases, lambda: load_plugin(CASE_MAKERS, GENERATOR), other or trained, count, seed, out / "cases.jsonl"
     )
-    placement = Placement(device, gpu_layers, load_in_4bit)
     times = json.loads(stage_times.read_text(encoding="utf-8")) if stage_times else {}
     report = evaluate_models(
         models,
@@ -72,6 +77,33 @@ def evaluate(
     )
     json_path, html_path = write_report(report, out)
     print(json_path.read_text(encoding="utf-8") if as_json else f"{terminal_table(report)}\n{html_path}")
+
+
+def _evaluate_own(
+    models: list[str], path: Path, site: Any, placement: Any, out: Path, misses: bool, as_json: bool
+) -> None:
+    """Grade models on cases that a person wrote; writes own_cases.json."""
+    from dataclasses import asdict
+
+    from devices.durable import write_file
+    from edge_agent.evaluation.model_processes import find_model, grade_own_cases
+    from edge_agent.evaluation.own_cases import read_own_cases, table_of
+
+    cases = read_own_cases(path, site)
+    found = [find_model(name, site) for name in models]
+    graded = [(model.label, grade_own_cases(model, site, cases, placement)) for model in found]
+    plain = {
+        "command": _command_line(),
+        "cases": str(path),
+        "models": [{"label": label, "turns": [asdict(one) for one in turns]} for label, turns in graded],
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(plain, ensure_ascii=False, indent=1)
+    write_file(out / "own_cases.json", text.encode())
+    tables = [
+        f"{label}, {len(cases)} cases of {path.name}\n{table_of(turns, shows_misses=misses)}" for label, turns in graded
+    ]
+    print(text if as_json else "\n\n".join(tables))
 
 
 def _command_line() -> str:

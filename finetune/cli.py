@@ -65,6 +65,7 @@ def generate(
     from devices.site.site import load_site
     from edge_agent.evaluation.cases import CASES, CASES_SEED, write_cases
     from finetune.data.generator import generate_cases, generate_rows
+    from finetune.data.people.asks import load_asks
     from finetune.data.rows import write_rows
     from finetune.data.tool_variety import Variety
     from finetune.recipe import Generate, load_recipe
@@ -83,7 +84,8 @@ def generate(
         written = write_cases(out, generate_cases(loaded, count or CASES, seed))
     else:
         seed, variety = wanted.seed, Variety(wanted.renamed, wanted.distractors, wanted.shuffled)
-        written = write_rows(out, generate_rows(loaded, wanted.rows, seed, variety, wanted.kinds))
+        asks = load_asks() if wanted.asks else None
+        written = write_rows(out, generate_rows(loaded, wanted.rows, seed, variety, wanted.kinds, asks))
     result = {"out": str(out), "site": loaded.name, "seed": seed, "cases" if held_out else "conversations": written}
     print(json.dumps(result) if as_json else f"{written} {'cases' if held_out else 'conversations'} in {out}")
 

@@ -14,7 +14,7 @@ from devices.errors import UsageError
 from devices.yaml_file import Strict, first_problem, parse_value, plain_values, read_yaml, shipped_path
 from edge_agent.base_models import PACKAGES, require_base_folder
 from edge_agent.evaluation.gate_limits import GateLimits
-from finetune.data.plan_kinds import MAKERS
+from finetune.data.plan_kinds import ALL_MAKERS
 
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
 STARTER = "starter"
@@ -117,6 +117,7 @@ class Generate(Strict):
         distractors: share in which there are other devices beside the site's.
         shuffled: share in which devices and tools stand in another order.
         kinds: how often each kind of exchange is drawn, against the usual weight of the others; 0 leaves it out.
+        asks: whether requests in people's words (finetune/asks) are among them, in conversations that go on.
     """
 
     rows: int = Field(default=6000, ge=1)
@@ -125,13 +126,14 @@ class Generate(Strict):
     distractors: float = Field(default=0.0, ge=0, le=1)
     shuffled: float = Field(default=0.0, ge=0, le=1)
     kinds: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    asks: bool = False
 
     @field_validator("kinds")
     @classmethod
     def _require_known(cls, kinds: dict[str, float]) -> dict[str, float]:
         for kind in kinds:
-            if kind not in MAKERS:
-                raise ValueError(f"no kind of exchange is called {kind!r}; there are {', '.join(MAKERS)}")
+            if kind not in ALL_MAKERS:
+                raise ValueError(f"no kind of exchange is called {kind!r}; there are {', '.join(ALL_MAKERS)}")
         return kinds
 
 

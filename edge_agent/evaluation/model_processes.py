@@ -22,6 +22,7 @@ from edge_agent.engine.machine import installed_versions, this_machine
 from edge_agent.evaluation.case_simulation import CaseSimulation
 from edge_agent.evaluation.cases import Case, read_cases, write_cases
 from edge_agent.evaluation.evaluation import LATENCY_CASES, CaseOutcome, Evaluation, evaluate, measure_latency, spread
+from edge_agent.evaluation.own_cases import Graded, OwnCase, run_own_case
 from edge_agent.evaluation.report import EngineRun, Provenance, Role, build_report
 from edge_agent.plugins import ENGINES, HUGGINGFACE, load_plugin
 from edge_agent.progress import ProgressBar
@@ -152,6 +153,26 @@ def _evaluate(
             latency_cases=latency_cases,
             progress=lambda stage, done, total: bar.show(done, total, f"{model.label}: {stage} {done}/{total}"),
         )
+
+
+def grade_own_cases(model: Model, site: Site, cases: Sequence[OwnCase], placement: Placement) -> list[Graded]:
+    """Return what a model does with cases that a person wrote, turn by turn; it runs in a fresh process.
+
+    Raises:
+        UnavailableError: the model's process died.
+    """
+    graded: list[Graded] = _alone(model, _grade_own_cases, model, site, tuple(cases), placement)
+    return graded
+
+
+def _grade_own_cases(model: Model, site: Site, cases: Sequence[OwnCase], placement: Placement) -> list[Graded]:
+    simulation, bar, graded = CaseSimulation(site, load_template(model.template)), ProgressBar(), []
+    with closing(_open(model, placement, simulation.context_tokens)) as engine:
+        engine.prime(simulation.agent(World(site)).prefix)
+        for done, case in enumerate(cases, 1):
+            graded += run_own_case(case, simulation, engine)
+            bar.show(done, len(cases), f"{model.label}: {done}/{len(cases)}")
+    return graded
 
 
 def _time(model: Model, site: Site, cases: Sequence[Case], placement: Placement) -> tuple[tuple[CaseOutcome, ...], int]:

@@ -109,7 +109,7 @@ def _join(scene: Scene, kind: str, joints: tuple[str, ...], *, in_steps: bool) -
     said = [scene.say(*action_of(scene.site, command), command.input) for command in commands]
     joint = scene.rng.choice(side(joints, scene.held_out))
     request = scene.worded(joint).format(said[0].request, said[1].request)
-    ask, templates = (phrases.punctuate(request, scene.rng), ()) if in_steps else scene.finish(request)
+    ask, templates = (scene.typed(request), ()) if in_steps else scene.finish(request)
     thoughts = [wanted_text(scene, one.name, command) for one, command in zip(said, commands, strict=True)]
     steps = tuple((command,) for command in commands) if in_steps else (tuple(commands),)
     link = THEN if in_steps else "; "

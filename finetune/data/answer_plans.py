@@ -14,7 +14,7 @@ from edge_agent.wire.messages import facts_text
 from finetune.data import phrases
 from finetune.data.held_out import side
 from finetune.data.random_sites import random_name
-from finetune.data.scene import Plan, Said, Scene, bounds_text, pick, resolved_text, spoken_arguments, wanted_text
+from finetune.data.scene import Plan, Said, Scene, bounds_text, pick, resolved_text, wanted_text
 
 RECITED = (2, 4)  # devices of a recital
 HALF_KNOWN_SHARE = 0.5  # of the devices that are not here
@@ -44,7 +44,11 @@ def plan_out_of_range(scene: Scene) -> Plan | None:
 
 def plan_missing_argument(scene: Scene) -> Plan | None:
     """A request without its value: ask back."""
-    choices = [item for item in scene.actions() if side(item[2].requests_without, scene.held_out) and item[2].title]
+    choices = [
+        (device, name, action)
+        for device, name, action in scene.actions()
+        if action.title and side(scene.requests_without(device, name), scene.held_out)
+    ]
     if not choices:
         return None
     device, name, action = scene.rng.choice(choices)
@@ -52,13 +56,14 @@ def plan_missing_argument(scene: Scene) -> Plan | None:
     sets_property = action.writes.get(key) == f"${key}"
     changes = phrases.load_templates().changes if sets_property else ()
     named = (template.replace("{property}", action.title) for template in changes)
-    said = scene.say_as((*action.requests_without, *named), device)
+    said = scene.say_as((*scene.requests_without(device, name), *named), device)
     ask, templates = scene.finish(said.request, said.template)
     tool = call_of(Command(device.name, name, {}), scene.tools).name
     thought = f"{resolved_text(said.name, device)}, {tool} {key} missing{bounds_text(key, schema)}."
     low, high = number_text(schema.minimum or 0), number_text(schema.maximum or 0)
     answer = f"Which {action.title} for the {device.title}, {low} to {high}?"
-    return Plan("missing_argument", ask, templates, thought, answer=answer, answer_has=(("?",),))
+    asked = Command(device.name, name, {})
+    return Plan("missing_argument", ask, templates, thought, answer=answer, answer_has=(("?",),), asked=asked)
 
 
 def plan_missing_device(scene: Scene) -> Plan | None:
@@ -76,9 +81,11 @@ def plan_missing_device(scene: Scene) -> Plan | None:
     other, _, action = picked
     spoken = scene.with_article(name)
     if scene.rng.random() < 0.75:
-        template = scene.rng.choice(side(action.requests, scene.held_out))
-        worded, arguments = scene.worded(template), scene.arguments_for(other, action)
-        request = worded.format(device=spoken, **spoken_arguments(arguments))
+        name_of = next(key for key, one in other.actions.items() if one is action)
+        usable = [one for one in side(scene.requests(other, name_of), scene.held_out) if "{area}" not in one]
+        template = scene.rng.choice(usable)
+        worded = scene.worded(template)
+        request = worded.format(device=spoken, **scene.shown(action, scene.arguments_for(other, action)))
     else:
         template = scene.rng.choice(side(phrases.load_templates().questions.status, scene.held_out))
         request = scene.worded(template).format(device=spoken)
@@ -136,7 +143,7 @@ def _question(scene: Scene, device: Device, said: Said, keys: list[str]) -> Plan
     thought = _facts_text(scene, said.name, device) + "."
     answer = sentence(*(describe(device, key, state[key]) for key in keys))
     has = tuple(_words_for(device.properties[key], state[key]) for key in keys)
-    plain = (phrases.punctuate(said.request, scene.rng), (said.template,))
+    plain = (scene.typed(said.request), (said.template,))
     ask, templates = scene.finish(said.request, said.template) if scene.is_loose() else plain
     return Plan("question", ask, templates, thought, answer=answer, answer_has=has)
 

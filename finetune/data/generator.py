@@ -21,20 +21,30 @@ from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.contract import contract_of
 from edge_agent.wire.messages import Message, result_message, result_of, user_message
 from edge_agent.wire.spelling import SiteWords
-from finetune.data.plan_kinds import MAKERS, usual_weights
+from finetune.data.held_out import content_of
+from finetune.data.people.asks import Asks
+from finetune.data.people.follow_ups import Before, draw_follow_up
+from finetune.data.plan_kinds import ALL_MAKERS, PEOPLE_MAKERS, usual_weights
 from finetune.data.rows import Row
 from finetune.data.scene import THEN, Plan, Scene
 from finetune.data.tool_variety import Variety
 
 USUAL_SHARE = 0.7
 EXCHANGES_PER_ROW = (1, 4)
+RECITAL_WEIGHT = 0.04  # beside requests in people's words: a base that knows language needs less practice in copying
+FOLLOW_UP_SHARE = 0.7  # of the exchanges after another, in people's words
 BRANCHES, LONG_ROWS = 48, 2  # of a site's rows: of one exchange each from one state, and after them of several
 DRAWS = 1000  # of a kind, before it is given up that the site offers one
 DONE, NOT_DONE = "Done.", "Not done."
 
 
 def generate_rows(
-    site: Site, count: int, seed: int, variety: Variety | None = None, kinds: Mapping[str, float] | None = None
+    site: Site,
+    count: int,
+    seed: int,
+    variety: Variety | None = None,
+    kinds: Mapping[str, float] | None = None,
+    asks: Asks | None = None,
 ) -> Iterator[Row]:
     """Yield conversations of one site, on the training side of the split; the same for the same seed.
 
@@ -46,16 +56,19 @@ def generate_rows(
         seed: decides all.
         variety: how many start where the tools are others; none if left out.
         kinds: weights of kinds of exchanges (plan_kinds.py) that are not to be the usual ones.
+        asks: the corpus of requests in people's words, if they are to be among them; then one row in six is of several
+            exchanges, which refer to each other.
 
     Raises:
         UsageError: with these weights nothing can be drawn.
     """
     rng = Random(f"rows-{seed}")
-    plain = Stage.of(site, kinds)
+    plain = Stage.of(site, kinds, asks)
+    branches, long_rows, exchanges = (40, 8, (2, 4)) if asks else (BRANCHES, LONG_ROWS, EXCHANGES_PER_ROW)
     while count > 0:
         varied = variety.vary(site, rng) if variety else site
-        stage = plain if varied is site else Stage.of(varied, kinds)
-        rows = make_branches(stage, rng, BRANCHES) + [make_row(stage, rng) for _ in range(LONG_ROWS)]
+        stage = plain if varied is site else Stage.of(varied, kinds, asks)
+        rows = make_branches(stage, rng, branches) + [make_row(stage, rng, exchanges) for _ in range(long_rows)]
         yield from (replace(row, is_varied=stage is not plain) for row in rows[:count])
         count -= len(rows)
 
@@ -69,27 +82,45 @@ class Stage:
     words: SiteWords
     system: Message
     weights: dict[str, float]
+    asks: Asks | None = None
 
     @classmethod
-    def of(cls, site: Site, kinds: Mapping[str, float] | None = None) -> Stage:
+    def of(cls, site: Site, kinds: Mapping[str, float] | None = None, asks: Asks | None = None) -> Stage:
         """Return the stage that a site makes, with the usual weights but for those given."""
         contract = contract_of(site, load_template("chatml"))
-        weights = usual_weights(site) | dict(kinds or {})
-        return cls(site, contract.tools, contract.words, Message("system", contract.system_text), weights)
+        weights = usual_weights(site)
+        if asks:
+            weights |= {kind: weight for kind, (weight, _) in PEOPLE_MAKERS.items()} | {"recital": RECITAL_WEIGHT}
+        weights |= dict(kinds or {})
+        return cls(site, contract.tools, contract.words, Message("system", contract.system_text), weights, asks)
 
 
 def make_row(stage: Stage, rng: Random, exchanges: tuple[int, int] = EXCHANGES_PER_ROW) -> Row:
     """Return one conversation of several exchanges in one world, whose time goes on between them."""
     world, journal = random_world(stage.site, rng), Journal()
     messages, kinds = [stage.system], []
+    before: Before | None = None
     for _ in range(rng.randint(*exchanges)):
-        plan = draw_plan(stage, world, rng, held_out=False)
-        messages += carry_out(plan, stage, world, journal)[0]
+        plan = _follow_up(stage, world, rng, before) or draw_plan(stage, world, rng, held_out=False)
+        state = world.snapshot()
+        said, outcomes = carry_out(plan, stage, world, journal)
+        messages += said
         kinds.append(plan.kind)
+        if stage.asks and rng.random() < FOLLOW_UP_SHARE:
+            done = tuple(outcome.command for outcome in outcomes if outcome.status == "done")
+            before = Before(plan, done, state)
+            continue
+        before = None
         simulated_runtime(world, journal).advance(rng.choice([5, 60, 600, 3600]))
         if rng.random() < 0.3:
             world.state = random_world(stage.site, rng).state
     return Row(tuple(kinds), tuple(messages))
+
+
+def _follow_up(stage: Stage, world: World, rng: Random, before: Before | None) -> Plan | None:
+    """Return a plan that refers to the exchange before, or None if nothing can."""
+    scene = Scene(stage.site, stage.tools, world.snapshot(), rng, False, stage.asks)
+    return draw_follow_up(scene, before) if before else None
 
 
 def make_branches(stage: Stage, rng: Random, count: int) -> list[Row]:
@@ -106,12 +137,12 @@ def make_branches(stage: Stage, rng: Random, count: int) -> list[Row]:
 
 def draw_plan(stage: Stage, world: World, rng: Random, *, held_out: bool) -> Plan:
     """Return a plan of a kind drawn by its weight, among those that the site and its state offer."""
-    scene = Scene(stage.site, stage.tools, world.snapshot(), rng, held_out)
+    scene = Scene(stage.site, stage.tools, world.snapshot(), rng, held_out, stage.asks)
     if any(stage.weights.values()):
         for _ in range(DRAWS):
             kind = rng.choices(list(stage.weights), list(stage.weights.values()))[0]
-            plan = MAKERS[kind][1](scene)
-            if plan is not None:
+            plan = ALL_MAKERS[kind][1](scene)
+            if plan is not None and not (stage.asks and content_of(plan.ask) in stage.asks.held_out):
                 return plan
     wanted = [kind for kind, weight in stage.weights.items() if weight]
     raise UsageError(

@@ -26,6 +26,18 @@ from finetune.data.answer_plans import (
 )
 from finetune.data.area_plans import plan_area, plan_everything, plan_except, plan_list, plan_missing_area
 from finetune.data.level_plans import has_bits, plan_bit
+from finetune.data.people.state_questions import plan_asked_question, plan_kind_question
+from finetune.data.people.wishes import (
+    plan_chitchat,
+    plan_condition,
+    plan_correction,
+    plan_hint,
+    plan_later,
+    plan_negated,
+    plan_relative,
+    plan_report,
+    plan_unable,
+)
 from finetune.data.question_plans import plan_which_one
 from finetune.data.scene import Plan, Scene
 from finetune.data.scene_plans import plan_missing_scene, plan_scene
@@ -56,6 +68,21 @@ MAKERS: dict[str, tuple[float, Callable[[Scene], Plan | None]]] = {
     "missing_scene": (0.01, plan_missing_scene),
     "which_one": (0.0, plan_which_one),  # on random sites only: the agent asks by itself where a model does not
 }
+
+PEOPLE_MAKERS: dict[str, tuple[float, Callable[[Scene], Plan | None]]] = {  # of finetune/asks, beside those above
+    "relative": (0.14, plan_relative),
+    "hint": (0.07, plan_hint),
+    "negated": (0.06, plan_negated),
+    "report": (0.02, plan_report),
+    "later": (0.05, plan_later),
+    "condition": (0.05, plan_condition),
+    "correction": (0.06, plan_correction),
+    "asked_question": (0.16, plan_asked_question),
+    "kind_question": (0.08, plan_kind_question),
+    "chitchat": (0.05, plan_chitchat),
+    "unable": (0.06, plan_unable),
+}
+ALL_MAKERS = MAKERS | PEOPLE_MAKERS
 ONLY_WHERE: dict[str, Callable[[Site], bool]] = {  # elsewhere they have no weight, and the data of such sites stays
     "bit": has_bits,
     "scene": lambda site: bool(site.scenes),

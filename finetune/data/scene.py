@@ -6,12 +6,13 @@ A plan holds no outcome: that comes from the real broker when the plan is carrie
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from random import Random
 
 from devices.site.action import Action
-from devices.site.phrasings import SpokenAction
+from devices.site.phrasings import SpokenAction, load_phrasings
 from devices.site.schema import DataSchema, Value
 from devices.site.site import Device, Site
 from devices.site.tools import Command, Tool, ToolCall, call_of
@@ -20,8 +21,17 @@ from edge_agent.wire.contract import argument_text
 from edge_agent.wire.messages import json_value
 from finetune.data import phrases
 from finetune.data.held_out import side
+from finetune.data.people.asks import Asks
+from finetune.data.people.frames import framed
+from finetune.data.people.spoken_values import spoken_value
+from finetune.data.people.typing import as_typed
 
 KNOWN_SHARE = 0.8
+HOLE = re.compile(r"{(\w+)}")
+ROOMS = {  # first words of devices' names that are not a place by themselves; "" if they are none at all
+    **{word: f"{word} room" for word in ("living", "dining", "guest", "meeting", "boiler", "storage", "server")},
+    **dict.fromkeys("north south east west upper lower main side front back stair loading".split(), ""),
+}
 LEVEL_SHARE = 0.6  # of values that have levels are one, and of those so many are said by its name
 LOOSE_SHARE = 0.45  # of the templates of a training conversation
 THEN = "; then "  # in a thought, between commands of which one waits for the other
@@ -43,6 +53,7 @@ class Plan:
         broken: devices that do not answer.
         stuck: devices that answer and do not move.
         is_confirmed: whether the person says yes when asked.
+        asked: what a value was asked back for, as a command without it.
         then: what comes after, where the answer is a question.
     """
 
@@ -56,6 +67,7 @@ class Plan:
     broken: tuple[str, ...] = ()
     stuck: tuple[str, ...] = ()
     is_confirmed: bool = False
+    asked: Command | None = None
     then: Plan | None = None
 
 
@@ -70,13 +82,44 @@ class Said:
 
 @dataclass(frozen=True)
 class Scene:
-    """Where a plan is made: the site with its tools, its state now, chance, and the side of the split."""
+    """Where a plan is made: the site with its tools, its state now, chance, the side of the split, people's words."""
 
     site: Site
     tools: tuple[Tool, ...]
     state: State
     rng: Random
     held_out: bool
+    asks: Asks | None = None
+
+    @property
+    def corpus(self) -> Asks:
+        """The requests in people's words, which makers in finetune/data/people need."""
+        assert self.asks is not None
+        return self.asks
+
+    def requests(self, device: Device, name: str) -> tuple[str, ...]:
+        """Return the templates of requests for an action."""
+        own = device.actions[name].requests
+        return (*self.asks.action(device, name).ask, *own) if self.asks else own
+
+    def requests_without(self, device: Device, name: str) -> tuple[str, ...]:
+        """Return the templates of requests that leave the value out."""
+        own = device.actions[name].requests_without
+        return (*self.asks.action(device, name).without, *own) if self.asks else own
+
+    def shown(self, action: Action, arguments: Mapping[str, Value]) -> dict[str, Value]:
+        """Return what fills a template's holes for arguments: `{value}` is the only one, as it is said."""
+        shown = spoken_arguments(arguments)
+        if self.asks is None or len(action.input) != 1:
+            return shown
+        key, schema = next(iter(action.input.items()))
+        return {**shown, "value": spoken_value(schema, arguments[key], self.rng)}
+
+    def typed(self, request: str) -> str:
+        """Return a request as it arrives: with or without a capital and a mark; of people also otherwise."""
+        if self.asks is None:
+            return phrases.punctuate(request, self.rng)
+        return as_typed(request, self.rng, [name for one in self.site.devices.values() for name in one.names])
 
     def actions(self) -> list[tuple[Device, str, SpokenAction]]:
         """Return every action that has phrasings on this side of the split."""
@@ -84,7 +127,7 @@ class Scene:
             (device, name, action)
             for device in self.site.devices.values()
             for name, action in device.actions.items()
-            if side(action.requests, self.held_out)
+            if side(self.requests(device, name), self.held_out)
         ]
 
     def name_for(self, device: Device) -> str:
@@ -141,12 +184,52 @@ class Scene:
             if names and self.rng.random() < LEVEL_SHARE:
                 level = self.rng.choice(names)
                 return action.level_requests(level), {name: level}
-        return action.requests, spoken_arguments(arguments)
+        if self.asks is None:
+            return action.requests, spoken_arguments(arguments)
+        owners = ((one, name) for one in self.site.devices.values() for name in one.actions)
+        owner, name = next((one, name) for one, name in owners if one.actions[name] is action)
+        return self.requests(owner, name), self.shown(action, arguments)
 
     def say_as(self, templates: Iterable[str], device: Device, **holes: object) -> Said:
         """Return a request made from one of the templates of this side of the split."""
+        if self.asks and (said := self.fill(templates, device, **holes)):
+            return said
         template, name = self.rng.choice(side(templates, self.held_out)), self.name_for(device)
         return Said(self.worded(template).format(device=self.with_article(name), **holes), template, name)
+
+    def fill(self, templates: Iterable[str], device: Device, **holes: object) -> Said | None:
+        """Return a request of one of the templates about a device, or about its place; None if none can be filled.
+
+        The name of what is said about a place is `place: title`, so that a thought says which device that is.
+        """
+        place, name = self.place_of(device), self.name_for(device)
+        filled = {"device": self.with_article(name), **({"area": f"the {place}"} if place else {}), **holes}
+        usable = [one for one in side(templates, self.held_out) if set(HOLE.findall(one)) <= filled.keys()]
+        if not usable:
+            return None
+        template = self.rng.choice(usable)
+        is_of_place = "{area}" in template and "{device}" not in template
+        return Said(template.format(**filled), template, f"{place}: {device.title}" if is_of_place else name)
+
+    def line(self, file: str, *keys: str, **holes: str) -> tuple[str, str] | None:
+        """Return a line of a form of speech with its holes filled, and the line itself; None if none can be."""
+        lines = [one for key in keys for one in side(self.corpus.form(file, key), self.held_out)]
+        usable = [one for one in lines if set(HOLE.findall(one)) <= holes.keys()]
+        if not usable:
+            return None
+        chosen = self.rng.choice(usable)
+        return chosen.format(**holes), chosen
+
+    def place_of(self, device: Device) -> str:
+        """Return the place by which people could mean this device and no other of its kind; "" if there is none."""
+        others = [one for one in self.site.devices.values() if one is not device and one.kind == device.kind]
+        if self.site.areas:
+            is_alone = device.area and not any(one.area == device.area for one in others)
+            return self.site.areas[device.area].title if is_alone else ""
+        first = device.title.split()[0]
+        if first not in load_phrasings().places or any(one.title.startswith(first) for one in others):
+            return ""
+        return ROOMS.get(first, first)
 
     def worded(self, template: str) -> str:
         """Return a template as it is said: in training sometimes with fillers, which no held-out case has."""
@@ -154,15 +237,18 @@ class Scene:
 
     def is_loose(self) -> bool:
         """Return whether to vary what is said beyond what the cases do."""
-        return not self.held_out and self.rng.random() < LOOSE_SHARE
+        return self.asks is None and not self.held_out and self.rng.random() < LOOSE_SHARE
 
     def finish(self, request: str, *templates: str) -> tuple[str, tuple[str, ...]]:
         """Put frame and punctuation around a request, in training sometimes two; return it with all templates used."""
-        framed, frames = phrases.frame(request, self.rng, self.held_out)
+        if self.asks:
+            text, frames = framed(self.asks, request, self.rng, self.held_out)
+            return self.typed(text), (*templates, *frames)
+        text, frames = phrases.frame(request, self.rng, self.held_out)
         if self.is_loose():
-            framed, more = phrases.frame(framed, self.rng, self.held_out)
+            text, more = phrases.frame(text, self.rng, self.held_out)
             frames += more
-        return phrases.punctuate(framed, self.rng), (*templates, *frames)
+        return phrases.punctuate(text, self.rng), (*templates, *frames)
 
 
 def spoken_arguments(arguments: Mapping[str, Value]) -> dict[str, Value]:

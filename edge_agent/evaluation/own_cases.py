@@ -1,0 +1,192 @@
+"""Cases that a person writes: a request or a conversation, and what must be so afterwards. Graded by the world's state.
+
+A case says what it is about and not how it is done: which calls were made does not matter, except where nothing but a
+call could answer. Whatever it does not name must stay as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from devices.errors import UsageError
+from devices.simulation.world import World
+from devices.site.schema import Value
+from devices.site.site import Site
+from devices.yaml_file import Strict, plain_values, read_yaml
+from edge_agent.agent.agent import TurnResult
+from edge_agent.agent.simulation import Simulation
+from edge_agent.engine.engine import Engine
+from edge_agent.evaluation.cases import State
+from edge_agent.evaluation.intervals import share_of
+from edge_agent.evaluation.scoring import is_same_value
+
+Wanted = dict[str, Value]  # by device.property
+Range = Annotated[tuple[float, float], Field(strict=False)]
+
+
+class OwnCall(Strict):
+    """A call that must be made: `action` is kind.action, `input` its arguments."""
+
+    action: str
+    input: dict[str, Value] = Field(default_factory=dict)
+
+
+class OwnTurn(Strict):
+    """One request, and what must be so after it.
+
+    `expect` has the properties that must have these values, `expect_any` several such, one of which must hold, and
+    `expect_range` bounds; all other settable properties stay as they were. `needs` is the device of which an action
+    must be asked to be confirmed. Each list of `answer_has` has words one of which the answer must have.
+    """
+
+    ask: str = Field(min_length=1)
+    expect: Wanted | None = None
+    expect_any: tuple[Wanted, ...] = Field(default=(), strict=False)
+    expect_range: dict[str, Range] = Field(default_factory=dict)
+    needs: str = ""
+    calls: tuple[OwnCall, ...] = Field(default=(), strict=False)
+    answer_has: tuple[Annotated[tuple[str, ...], Field(strict=False)], ...] = Field(default=(), strict=False)
+
+    @property
+    def ways(self) -> tuple[Wanted, ...]:
+        """What may be so afterwards, each way of it."""
+        return self.expect_any or (self.expect or {},)
+
+
+class OwnCase(Strict):
+    """A request, or a conversation of several, that begins in a state of the world."""
+
+    kind: str = ""
+    start: Wanted = Field(default_factory=dict)
+    turns: tuple[OwnTurn, ...] = Field(strict=False, min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_one_turn(cls, raw: Any) -> Any:
+        """Take a case that is a single turn, with the keys of both."""
+        if not isinstance(raw, dict) or "turns" in raw:
+            return raw
+        own = {key: value for key, value in raw.items() if key in ("kind", "start")}
+        return own | {"turns": [{key: value for key, value in raw.items() if key not in own}]}
+
+
+@dataclass(frozen=True)
+class Graded:
+    """A turn with what came of it: `problems` says why it failed, and is empty if it did not."""
+
+    kind: str
+    ask: str
+    answer: str
+    actions: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+def read_own_cases(path: Path, site: Site) -> list[OwnCase]:
+    """Return the cases of a YAML file.
+
+    Raises:
+        UsageError: it cannot be read, or a case has a wrong key or a property that the site has not; with its line.
+    """
+    source = read_yaml(path, "cases")
+    if not isinstance(source.root, list) or not source.root:
+        raise UsageError(f"{path}: a file of cases is a list", hint='- {ask: "...", expect: {device.property: value}}')
+    cases = []
+    for number, entry in enumerate(source.root):
+        try:
+            case = OwnCase.model_validate(plain_values(entry))
+        except ValidationError as error:
+            raise source.explain((number,), error, OwnCase) from error
+        for named in _named(case):
+            device, _, key = named.partition(".")
+            if device not in site.devices or (key and key not in site.devices[device].properties):
+                raise source.fail((number,), f"case {number + 1} names {named}, which {site.name} does not have")
+        cases.append(case)
+    return cases
+
+
+def _named(case: OwnCase) -> Iterator[str]:
+    yield from case.start
+    for turn in case.turns:
+        yield from [key for way in turn.ways for key in way]
+        yield from turn.expect_range
+        yield from [turn.needs] if turn.needs else []
+
+
+def run_own_case(case: OwnCase, simulation: Simulation, engine: Engine) -> list[Graded]:
+    """Return what an engine does with each turn of a case, in one world."""
+    state: State = {}
+    for key, value in case.start.items():
+        device, _, name = key.partition(".")
+        state.setdefault(device, {})[name] = value
+    world = World(simulation.site, state)
+    agent, graded = simulation.agent(world), []
+    for number, turn in enumerate(case.turns):
+        before = world.snapshot()
+        result = agent.ask(engine, turn.ask)
+        problems = tuple(problems_of(turn, simulation.site, before, world.snapshot(), result))
+        kind = case.kind if len(case.turns) == 1 else "follow-up" if number else "first turn"
+        done = tuple(f"{one.device}.{one.action}({one.input}) {one.status}" for one in result.actions)
+        graded.append(Graded(kind, turn.ask, result.answer, done, problems))
+    return graded
+
+
+def problems_of(turn: OwnTurn, site: Site, before: State, after: State, result: TurnResult) -> list[str]:
+    """Return what is not as a turn says it must be."""
+    settable = {
+        f"{device.name}.{key}"
+        for device in site.devices.values()
+        for action in device.actions.values()
+        for key in action.writes
+    }
+    old, new = _flat(before), _flat(after)
+    found = min((_way_problems(way, turn, settable, old, new) for way in turn.ways), key=len)
+    asked = {one.device for one in result.actions if one.status == "needs_confirmation"}
+    if turn.needs and turn.needs not in asked:
+        found.append(f"{turn.needs} was not asked to be confirmed")
+    made = [(f"{site.devices[one.device].kind}.{one.action}", one.input) for one in result.actions]
+    missing = [call for call in turn.calls if (call.action, call.input) not in made]
+    found += [f"{call.action}({call.input}) was not called" for call in missing]
+    seen = result.answer.lower()
+    found += [
+        f"the answer lacks {' or '.join(words)}"
+        for words in turn.answer_has
+        if not any(word.lower() in seen for word in words)
+    ]
+    return found
+
+
+def _way_problems(way: Wanted, turn: OwnTurn, settable: set[str], old: Wanted, new: Wanted) -> list[str]:
+    found = [f"{key} is {new.get(key)}" for key, value in way.items() if not is_same_value(value, new.get(key))]
+    for key, (low, high) in turn.expect_range.items():
+        value = new.get(key)
+        if isinstance(value, bool | str) or value is None or not low <= value <= high:
+            found.append(f"{key} is {value}")
+    named = {key.partition(".")[0] for key in (*way, *turn.expect_range)}
+    others = [key for key in sorted(settable) if key.partition(".")[0] not in named]
+    return found + [f"{key} became {new.get(key)}" for key in others if old.get(key) != new.get(key)]
+
+
+def _flat(state: State) -> Wanted:
+    return {f"{device}.{key}": value for device, values in state.items() for key, value in values.items()}
+
+
+def table_of(graded: Sequence[Graded], *, shows_misses: bool = False) -> str:
+    """Return how many turns of each kind came out right, with 95 % intervals, as text."""
+    kinds = dict.fromkeys(one.kind for one in graded)
+    parts = [(kind, [one for one in graded if one.kind == kind]) for kind in kinds]
+    lines = []
+    for name, chosen in [*parts, ("all", list(graded))]:
+        share = share_of(not one.problems for one in chosen)
+        assert share.share is not None and share.low is not None and share.high is not None
+        interval = f"{share.share:6.1%}  ({share.low:.0%} to {share.high:.0%})"
+        lines.append(f"{name or 'request':<14} {share.count:>4} of {share.total:<4} {interval}")
+    missed = [one for one in graded if one.problems] if shows_misses else []
+    lines += [
+        f"{one.kind}: {one.ask!r} -> {one.answer!r}, {', '.join(one.actions)}: {one.problems[0]}" for one in missed
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,65 @@
+"""Numbers as people say them: "40", "forty percent", "half", "twenty one and a half degrees"."""
+
+from __future__ import annotations
+
+from random import Random
+
+from devices.site.describe import number_text
+from devices.site.schema import DataSchema, Value
+
+_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
+    " eighteen nineteen"
+).split()
+_TENS = "zero ten twenty thirty forty fifty sixty seventy eighty ninety".split()
+WORDS_UP_TO = 9999
+_UNITS = {  # other ways to say a unit; "" leaves it out
+    "percent": ("percent", "per cent", "%", ""),
+    "degrees": ("degrees", "degrees", "°", "°C", "degrees celsius", ""),
+    "minutes": ("minutes", "minutes", "min", "mins"),
+    "seconds": ("seconds", "seconds", "sec", "s"),
+    "euros": ("euros", "euros", "€", "euro"),
+    "millimetres": ("millimetres", "mm", ""),
+}
+
+
+def number_words(number: int) -> str:
+    """Return a whole number from 0 to 9,999 in words: "one hundred and five"."""
+    if not 0 <= number <= WORDS_UP_TO:
+        return str(number)
+    if number < 20:
+        return _ONES[number]
+    if number < 100:
+        return _TENS[number // 10] + (f"-{_ONES[number % 10]}" if number % 10 else "")
+    size, name = (1000, "thousand") if number >= 1000 else (100, "hundred")
+    rest = number % size
+    joint = " and " if 0 < rest < 100 else " "
+    return f"{_ONES[number // size]} {name}" + (joint + number_words(rest) if rest else "")
+
+
+def spoken_number(value: float, rng: Random) -> str:
+    """Return a number in digits or in words."""
+    if rng.random() < 0.6 or value < 0:
+        return number_text(value)
+    whole, tenths = divmod(round(value * 10), 10)
+    if tenths == 0:
+        words = number_words(whole)
+    elif tenths == 5 and rng.random() < 0.5:
+        words = f"{number_words(whole)} and a half"
+    else:
+        words = f"{number_words(whole)} point {_ONES[tenths]}"
+    return words.replace("-", " ") if rng.random() < 0.5 else words
+
+
+def spoken_value(schema: DataSchema, value: Value, rng: Random) -> str:
+    """Return an argument's value as it is said, with its unit or without."""
+    if isinstance(value, bool):
+        return schema.labels.get(value, "on" if value else "off")
+    if isinstance(value, str):
+        return value.replace("_", " ")
+    number = spoken_number(value, rng)
+    unit = rng.choice(_UNITS.get(schema.unit, (schema.unit, "")))
+    if value == 1 and unit in ("degrees", "minutes", "seconds", "euros", "millimetres"):
+        unit = unit[:-1]
+    has_digits = number[-1].isdigit()
+    return f"{number}{unit}" if unit in ("%", "°", "°C", "€", "s") and has_digits else f"{number} {unit}".rstrip()

@@ -1,0 +1,110 @@
+"""Plans of questions about the state: of one device, and of all of a kind. Answered from the prompt, never acting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from devices.site.describe import describe, number_text, sentence, value_text
+from devices.site.phrasings import group_words
+from devices.site.schema import Value
+from devices.site.site import Device
+from edge_agent.wire.messages import facts_text
+from finetune.data.held_out import side
+from finetune.data.people.asks import AskedProperty
+from finetune.data.people.spoken_values import spoken_value
+from finetune.data.people.wishes import NOTED, allowed, usual_step
+from finetune.data.scene import Plan, Scene, resolved_text
+
+REMARKS_SHARE = 0.2
+MOST_OF_A_KIND = 6  # more would not fit a thought
+
+
+def plan_asked_question(scene: Scene) -> Plan | None:
+    """A question about one property of one device, or a remark about it."""
+    choices = []
+    for device in scene.site.devices.values():
+        for key, value in scene.state[device.name].items():
+            asked = scene.corpus.property(device, key)
+            forms = ["yes", "no"] if isinstance(value, bool) else ["value", "value", "compare"]
+            forms += ["remarks"] if scene.rng.random() < REMARKS_SHARE else []
+            choices += [(device, key, asked, form) for form in forms if side(getattr(asked, form), scene.held_out)]
+    if not choices:
+        return None
+    return question_plan(scene, *scene.rng.choice(choices))
+
+
+def question_plan(scene: Scene, device: Device, key: str, asked: AskedProperty, form: str) -> Plan | None:
+    """One question of a form of the corpus about a property."""
+    value, schema = scene.state[device.name][key], device.properties[key]
+    holes: dict[str, str] = {}
+    if form == "compare":
+        if not isinstance(value, int | float) or schema.minimum is None:
+            return None
+        bound = allowed(schema, value + scene.rng.choice((-2, 2)) * usual_step(schema))
+        holes["value"] = spoken_value(schema, bound, scene.rng)
+    if (said := scene.fill(getattr(asked, form), device, **holes)) is None:
+        return None
+    ask, templates = scene.typed(said.request), (said.template,)
+    thought = f"{resolved_text(said.name, device)}:{facts_text(scene.state[device.name])}."
+    if form == "remarks":
+        return Plan("remark", ask, templates, f"{thought[:-1]}, a remark, nothing to do.", answer=NOTED)
+    answer = sentence(describe(device, key, value))
+    return Plan("question", ask, templates, thought, answer=answer, answer_has=(words_for(device, key, value),))
+
+
+def words_for(device: Device, key: str, value: Value) -> tuple[str, ...]:
+    """Return how an answer may name a value."""
+    text = value_text(device.properties[key], value)
+    plain = (number_text(value),) if isinstance(value, int | float) and not isinstance(value, bool) else ()
+    return tuple(f" {one}{end}" for one in (text, *plain) for end in (" ", ".", ","))
+
+
+def plan_kind_question(scene: Scene) -> Plan | None:
+    """Which, whether any, whether all, how many of a kind are so."""
+    choices = []
+    for kind in dict.fromkeys(device.kind for device in scene.site.devices.values()):
+        words = group_words(kind)
+        same = [one for one in scene.site.devices.values() if one.kind == kind and scene.state[one.name]]
+        keys = {key for one in same for key, value in scene.state[one.name].items() if isinstance(value, bool)}
+        for key in sorted(keys):
+            having = [one for one in same if key in one.properties]
+            if not words or not 1 < len(having) <= MOST_OF_A_KIND:
+                continue
+            asked = scene.corpus.property(having[0], key)
+            for form in ("which", "which_not", "how_many", "any", "all"):
+                choices += [(having, key, form, one, words) for one in side(getattr(asked, form), scene.held_out)]
+    if not choices:
+        return None
+    devices, key, form, template, words = scene.rng.choice(choices)
+    ask = scene.typed(template.format(plural=words.plural, singular=words.singular))
+    wanted = form != "which_not"
+    having = [one for one in devices if scene.state[one.name][key] is wanted]
+    label = value_text(devices[0].properties[key], wanted)
+    facts = "; ".join(f"{one.name}:{facts_text(scene.state[one.name])}" for one in devices)
+    thought = f"{facts}; {label}: {', '.join(one.name for one in having) or 'none'}."
+    has = tuple((one.title.lower(),) for one in having) if form in ("which", "which_not") else ()
+    answer = _answer(form, devices, having, label, words.singular, words.plural)
+    return Plan("kind_question", ask, (template,), thought, answer=answer, answer_has=has)
+
+
+def _answer(
+    form: str, devices: Sequence[Device], having: Sequence[Device], label: str, singular: str, plural: str
+) -> str:
+    listed = _listed(having)
+    so = f"{listed} {'is' if len(having) == 1 else 'are'} {label}"
+    if form == "all":
+        if len(having) == len(devices):
+            return f"Yes, all {plural} are {label}."
+        others = [one for one in devices if one not in having]
+        return f"No, {_listed(others)} {'is' if len(others) == 1 else 'are'} not {label}."
+    if form == "how_many":
+        counted = f"{len(having)} of {len(devices)} {plural} {'is' if len(having) == 1 else 'are'} {label}"
+        return f"{counted}: {listed}." if having else f"{counted}."
+    if form == "any":
+        return f"Yes, {so}." if having else f"No, no {singular} is {label}."
+    return f"{so[:1].upper()}{so[1:]}." if having else f"No {singular} is {label}."
+
+
+def _listed(devices: Sequence[Device]) -> str:
+    names = [f"the {one.title}" for one in devices]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""

@@ -1,0 +1,355 @@
+"""Plans of wishes that only people have: hints, relative values, "half", taking back, conditions, later, not at all.
+
+Each maker returns None where the site, its state or the corpus offers no such exchange.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from devices.site.action import UNLESS_0, Action
+from devices.site.describe import describe, number_text, property_title, sentence, value_text
+from devices.site.phrasings import SpokenAction, load_phrasings
+from devices.site.schema import DataSchema, Value
+from devices.site.site import Device
+from devices.site.tools import Command
+from edge_agent.wire.messages import facts_text
+from finetune.data.held_out import side
+from finetune.data.people.spoken_values import spoken_value
+from finetune.data.scene import Plan, Said, Scene, call_text, is_plain, resolved_text, wanted_text
+
+LATER = "I cannot do things later. Ask me again when it is time."
+NOTED = "All right."
+A_BIT, SOME, MUCH = 1, 2, 4  # in usual steps; half as many where there are only a few
+FEW = 5
+NICE = (1, 2, 5)
+Settable = tuple[Device, str, SpokenAction, str, DataSchema, float]
+
+
+@dataclass(frozen=True)
+class _Way:
+    """A way to name a value: its name in a thought, and the value from what it is now and its schema."""
+
+    words: str
+    value: Callable[[float, DataSchema], float]
+
+
+def usual_step(schema: DataSchema) -> float:
+    """Return by how much "a bit" changes a value: a tenth of its range, rounded to 1, 2 or 5 of a power of ten."""
+    assert schema.minimum is not None and schema.maximum is not None
+    tenth = (schema.maximum - schema.minimum) / 10
+    power = 10.0 ** math.floor(math.log10(tenth)) if tenth > 0 else 1.0
+    nice = max((one * power for one in (*NICE, 10) if one * power <= tenth * 1.01), default=tenth)
+    least = schema.step or (1.0 if schema.type == "integer" else 0.1)
+    return max(least, round(nice / least) * least)
+
+
+def _ends(share: float) -> Callable[[float, DataSchema], float]:
+    return lambda now, schema: (schema.minimum or 0) + share * ((schema.maximum or 0) - (schema.minimum or 0))
+
+
+def _by_steps(steps: int) -> Callable[[float, DataSchema], float]:
+    def moved(now: float, schema: DataSchema) -> float:
+        step = usual_step(schema)
+        is_short = ((schema.maximum or 0) - (schema.minimum or 0)) / step <= FEW
+        return now + (math.ceil(abs(steps) / 2) if is_short else abs(steps)) * math.copysign(step, steps)
+
+    return moved
+
+
+WAYS = {
+    "max": _Way("the most", _ends(1)),
+    "min": _Way("the least", _ends(0)),
+    "half": _Way("half", _ends(0.5)),
+    "quarter": _Way("a quarter", _ends(0.25)),
+    "three_quarters": _Way("three quarters", _ends(0.75)),
+    "more": _Way("more", _by_steps(SOME)),
+    "less": _Way("less", _by_steps(-SOME)),
+    "hints_more": _Way("more", _by_steps(SOME)),
+    "hints_less": _Way("less", _by_steps(-SOME)),
+    "a_bit_more": _Way("a bit more", _by_steps(A_BIT)),
+    "a_bit_less": _Way("a bit less", _by_steps(-A_BIT)),
+    "much_more": _Way("much more", _by_steps(MUCH)),
+    "much_less": _Way("much less", _by_steps(-MUCH)),
+    "double": _Way("twice", lambda now, schema: 2 * now),
+    "halve": _Way("half of it", lambda now, schema: now / 2),
+}
+
+
+OPPOSITE = {
+    one: other
+    for pair in (("more", "less"), ("max", "min"), ("a_bit_more", "a_bit_less"), ("much_more", "much_less"),
+                 ("hints_more", "hints_less"), ("more_by", "less_by"))
+    for one, other in (pair, pair[::-1])
+}  # fmt: skip
+
+
+def settable(scene: Scene) -> list[Settable]:
+    """Return each action that sets one number, with its argument, that argument's schema, and what it is now."""
+    found = []
+    for device, name, action in scene.actions():
+        if len(action.input) != 1 or not is_plain(device, action) or action.ends:
+            continue
+        key, schema = next(iter(action.input.items()))
+        written = [one for one, value in action.writes.items() if value in (f"${key}", f"${key} {UNLESS_0}")]
+        now = scene.state[device.name].get(written[0]) if written else None
+        if schema.minimum is not None and isinstance(now, int | float) and not isinstance(now, bool):
+            found.append((device, name, action, key, schema, float(now)))
+    return found
+
+
+def allowed(schema: DataSchema, value: float) -> Value:
+    """Return the nearest value that a schema allows."""
+    step = schema.step or (1.0 if schema.type == "integer" else 0.1)
+    assert schema.minimum is not None and schema.maximum is not None
+    low, high = math.ceil(schema.minimum / step - 1e-9), math.floor(schema.maximum / step + 1e-9)
+    nearest = round(min(max(math.floor(value / step + 0.5), low), high) * step, 6)
+    return int(nearest) if schema.type == "integer" or nearest.is_integer() else nearest
+
+
+def plan_relative(scene: Scene) -> Plan | None:
+    """A value named by what it is now, or by the range: "a bit warmer", "half open", "all the way up"."""
+    choices = [(item, way) for item in settable(scene) for way in _ways(scene, item[0], item[1])]
+    if not choices:
+        return None
+    item, way = scene.rng.choice(choices)
+    return relative_plan(scene, item, way)
+
+
+def relative_plan(scene: Scene, item: Settable, way: str, said: Said | None = None) -> Plan | None:
+    """One request for a value named in a way of WAYS, or `more_by` and `less_by`."""
+    device, name, _, key, schema, now = item
+    asked = way
+    if schema.unit == "mired":  # the more mired, the warmer; the corpus means kelvin
+        way = OPPOSITE.get(way, way)
+    holes: dict[str, str] = {}
+    if way in ("more_by", "less_by"):
+        amount = scene.rng.choice((1, 1, 2, 3, 5)) * usual_step(schema)
+        signed = amount if way == "more_by" else -amount
+        wanted, words = now + signed, f"{number_text(amount)} {'more' if signed > 0 else 'less'}"
+        holes["amount"] = spoken_value(schema, int(amount) if amount == int(amount) else amount, scene.rng)
+    else:
+        wanted, words = WAYS[way].value(now, schema), WAYS[way].words
+    value = allowed(schema, wanted)
+    said = said or scene.fill(getattr(scene.corpus.action(device, name), asked), device, **holes)
+    if said is None:
+        return None
+    command = Command(device.name, name, {key: value})
+    facts = facts_text(scene.state[device.name])
+    call = call_text(scene.site, scene.tools, command)
+    thought = f"{_resolved(said, device)}:{facts}, {words} is {value_json(value)}, {call}."
+    ask, templates = scene.finish(said.request, said.template)
+    return Plan("relative", ask, templates, thought, ((command,),))
+
+
+def value_json(value: Value) -> str:
+    """Return a number as thoughts write it."""
+    return number_text(value) if isinstance(value, int | float) else str(value)
+
+
+def _ways(scene: Scene, device: Device, name: str) -> list[str]:
+    asked = scene.corpus.action(device, name)
+    return [way for way in (*WAYS, "more_by", "less_by") if side(getattr(asked, way), scene.held_out)]
+
+
+def _resolved(said: Said, device: Device) -> str:
+    return resolved_text(said.name, device)
+
+
+def _pick(scene: Scene, key: str, keep: Callable[[Device, Action], bool]) -> tuple[Device, str, SpokenAction] | None:
+    choices = [
+        item
+        for item in scene.actions()
+        if keep(item[0], item[2]) and side(getattr(scene.corpus.action(item[0], item[1]), key), scene.held_out)
+    ]
+    return scene.rng.choice(choices) if choices else None
+
+
+def plan_hint(scene: Scene) -> Plan | None:
+    """No request is spoken, and yet anyone would do it."""
+    picked = _pick(scene, "hints", lambda device, action: is_plain(device, action) and not action.input)
+    if picked is None or not scene.state[picked[0].name]:
+        return None
+    device, name, action = picked
+    said = scene.fill(scene.corpus.action(device, name).hints, device)
+    if said is None or action.is_already_so(scene.state[device.name], {}):
+        return None
+    command = Command(device.name, name, {})
+    ask, templates = scene.finish(said.request, said.template)
+    return Plan("hint", ask, templates, f"a hint, {wanted_text(scene, said.name, command)}.", ((command,),))
+
+
+def plan_negated(scene: Scene) -> Plan | None:
+    """What must not be done."""
+    return _left_alone(scene, "negated", "not to be done", "All right, the {} stays as it is.")
+
+
+def plan_report(scene: Scene) -> Plan | None:
+    """Somebody says that they did it, and wants nothing."""
+    return _left_alone(scene, "report", "a remark, nothing to do", NOTED)
+
+
+def _left_alone(scene: Scene, key: str, thought: str, answer: str) -> Plan | None:
+    if (picked := _pick(scene, key, lambda device, action: True)) is None:
+        return None
+    device, name, _ = picked
+    if (said := scene.fill(getattr(scene.corpus.action(device, name), key), device)) is None:
+        return None
+    ask, templates = scene.finish(said.request, said.template)
+    thought = f"{_resolved(said, device)}, {thought}."
+    return Plan(key, ask, templates, thought, answer=answer.format(device.title))
+
+
+def plain_request(scene: Scene) -> tuple[Command, Said] | None:
+    """Return a command that nobody has to be asked for, and a request for it."""
+    choices = [item for item in scene.actions() if is_plain(item[0], item[2])]
+    if not choices:
+        return None
+    device, name, action = scene.rng.choice(choices)
+    arguments = scene.arguments_for(device, action)
+    return Command(device.name, name, arguments), scene.say(device, action, arguments)
+
+
+def plan_later(scene: Scene) -> Plan | None:
+    """A wish for another time: the box cannot do that, and must not do it now."""
+    if (found := plain_request(scene)) is None:
+        return None
+    _, said = found
+    form = scene.rng.choice(("after", "at", "at", "until"))
+    time, moment = (scene.line("later", key) for key in ("durations" if form == "after" else "times", "moments"))
+    if time is None or moment is None:
+        return None
+    line = scene.line("later", form, ask=said.request, time=time[0], moment=moment[0])
+    if line is None:
+        return None
+    return Plan("later", scene.typed(line[0]), (line[1], said.template), "later, not now.", answer=LATER,
+                answer_has=(("later",),))  # fmt: skip
+
+
+def plan_condition(scene: Scene) -> Plan | None:
+    """A wish that holds only if something is so now."""
+    found = plain_request(scene)
+    facts = [fact for fact in _facts(scene) if found and fact[0].name != found[0].device]
+    if found is None or not facts:
+        return None
+    command, said = found
+    device, key, clause, bound, is_so = scene.rng.choice(facts)
+    form = scene.rng.choice(("if", "if", "unless", "only_if"))
+    forms = (form, f"{form}_verb_first") if starts_with_verb(said.request) else (form,)
+    if (line := scene.line("conditions", *forms, ask=said.request, fact=clause)) is None:
+        return None
+    start = f"{resolved_text(device.title, device)}:{facts_text(scene.state[device.name])}, "
+    start += f"{bound}: {'yes' if is_so else 'no'}"
+    ask, templates = scene.typed(line[0]), (line[1], said.template)
+    if is_so != (form == "unless"):
+        thought = f"{start}; {wanted_text(scene, said.name, command)}."
+        return Plan("condition", ask, templates, thought, ((command,),))
+    answer = sentence(describe(device, key, scene.state[device.name][key])) + " So I did nothing."
+    return Plan("condition", ask, templates, f"{start}, nothing to do.", answer=answer)
+
+
+def starts_with_verb(request: str) -> bool:
+    """Return whether a request begins with a verb in its base form."""
+    return request.split(" ")[0].lower() in load_phrasings().verbs
+
+
+def _facts(scene: Scene) -> list[tuple[Device, str, str, str, bool]]:
+    """Return facts that may or may not be so: device, property, how people say it, how a thought does, and whether."""
+    rng, found = scene.rng, []
+    for device in scene.site.devices.values():
+        for key, value in scene.state[device.name].items():
+            schema = device.properties[key]
+            if isinstance(value, bool):
+                wanted = rng.random() < 0.5
+                found.append((device, key, describe(device, key, wanted), value_text(schema, wanted), value == wanted))
+            elif isinstance(value, int | float) and schema.minimum is not None:
+                step = usual_step(schema)
+                bound = allowed(schema, value + rng.choice((-3, -1, 1, 3)) * step)
+                assert isinstance(bound, int | float)
+                is_above = rng.random() < 0.5
+                more, less = ("above", "over", "more than"), ("below", "under", "less than")
+                words = rng.choice(more if is_above else less)
+                said = spoken_value(schema, bound, rng)
+                clause = f"the {device.title} {property_title(key, schema)} is {words} {said}"
+                if bound != value:
+                    text = f"{key} {'above' if is_above else 'below'} {number_text(bound)}"
+                    found.append((device, key, clause, text, (value > bound) == is_above))
+    return found
+
+
+def plan_correction(scene: Scene) -> Plan | None:
+    """Taken back within one breath: another device, another value, or nothing at all."""
+    if (found := plain_request(scene)) is None:
+        return None
+    command, said = found
+    device = scene.site.devices[command.device]
+    action = device.actions[command.action]
+    form = scene.rng.choice(("other_device", "other_device", "other_value", "taken_back", "only"))
+    holes, wanted, start, name = {"ask": said.request}, command, "", said.name
+    if form == "only":
+        if "{device}" not in said.template:
+            return None
+        form = "only_ask"
+    elif form == "other_value":
+        if len(action.input) != 1:
+            return None
+        key, schema = next(iter(action.input.items()))
+        value = scene.value_for(schema)
+        if value == command.input[key]:
+            return None
+        holes["value"] = spoken_value(schema, value, scene.rng)
+        start, wanted = f"not {value_json(command.input[key])}, ", Command(device.name, command.action, {key: value})
+    elif form == "other_device":
+        tool = next(one for one in scene.tools if one.action == command.action and command.device in one.devices)
+        others = [scene.site.devices[one] for one in tool.devices if one != command.device]
+        others = [one for one in others if is_plain(one, one.actions[command.action])]
+        if not others:
+            return None
+        other = scene.rng.choice(others)
+        name = scene.name_for(other)
+        holes["other"] = scene.with_article(name)
+        start, wanted = f"not {said.name}, ", Command(other.name, command.action, command.input)
+    if (line := scene.line("corrections", form, **holes)) is None:
+        return None
+    ask, templates = scene.typed(line[0]), (line[1], said.template)
+    if form == "taken_back":
+        return Plan("taken_back", ask, templates, "taken back, nothing to do.", answer=NOTED)
+    return Plan("correction", ask, templates, f"{start}{wanted_text(scene, name, wanted)}.", ((wanted,),))
+
+
+def plan_chitchat(scene: Scene) -> Plan | None:
+    """Talk that wants no action."""
+    answer = scene.rng.choice(list(scene.corpus.chitchat))
+    lines = side(scene.corpus.chitchat[answer], scene.held_out)
+    if not lines:
+        return None
+    template = scene.rng.choice(lines)
+    return Plan("small_talk", scene.typed(template), (template,), "Small talk.", answer=answer)
+
+
+def plan_unable(scene: Scene) -> Plan | None:
+    """What no device can do, or a thing that is not here."""
+    form = scene.rng.choice(("unable", "things"))
+    lines = side(scene.corpus.form("not_here", form), scene.held_out)
+    template = scene.rng.choice(lines)
+    if form == "unable":
+        device = scene.rng.choice(list(scene.site.devices.values()))
+        name = scene.name_for(device)
+        ask, templates = scene.finish(template.format(device=scene.with_article(name)), template)
+        thought = f"{resolved_text(name, device)}, no such tool."
+        return Plan("unsupported", ask, templates, thought, answer=f"The {device.title} cannot do that.",
+                    answer_has=(("cannot", "can't"),))  # fmt: skip
+    thing = re.sub(r"^(the|my|a|an) ", "", template)
+    known = {word for one in scene.site.devices.values() for called in one.names for word in called.lower().split()}
+    if thing.split()[-1].lower() in known or (found := plain_request(scene)) is None:
+        return None
+    command, _ = found
+    device = scene.site.devices[command.device]
+    requests = [one for one in side(scene.requests(device, command.action), scene.held_out) if "{area}" not in one]
+    shown = scene.shown(device.actions[command.action], command.input)
+    ask, templates = scene.finish(scene.rng.choice(requests).format(device=template, **shown), template)
+    return Plan("missing_device", ask, templates, f"{thing} is no device.", answer=f"There is no {thing} here.",
+                answer_has=(("there is no", "not here", "no device"),))  # fmt: skip

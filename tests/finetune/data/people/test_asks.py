@@ -1,0 +1,183 @@
+"""The corpus in people's words, and what is made of it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from random import Random
+
+import pytest
+
+from devices.simulation.world import World
+from devices.site.schema import DataSchema
+from devices.site.site import load_site
+from edge_agent.wire.messages import request_of
+from finetune.data.generator import Stage, carry_out, generate_rows, random_world
+from finetune.data.held_out import content_of
+from finetune.data.people.asks import AskedAction, AskedProperty, load_asks
+from finetune.data.people.follow_ups import FOLLOW_UPS, Before
+from finetune.data.people.spoken_values import number_words, spoken_value
+from finetune.data.people.typing import as_typed
+from finetune.data.people.wishes import WAYS, allowed, relative_plan, settable, usual_step
+from finetune.data.plan_kinds import PEOPLE_MAKERS
+from finetune.data.random_sites import random_site
+from finetune.data.scene import Plan, Scene
+
+ASKS, HOME = load_asks(), load_site("home")
+OF_KINDS = {"device", "area", "value", "plural", "singular", "amount"}
+OF_FORMS = OF_KINDS | {
+    "state",
+    "verb_it",
+    "part",
+    "moment",
+    "ask",
+    "first",
+    "second",
+    "third",
+    "other",
+    "again",
+    "verb",
+    "fact",
+    "time",
+    "property",
+}
+
+
+def lists() -> Iterator[tuple[str, tuple[str, ...], set[str]]]:
+    """Every list of the corpus, with the holes that its lines may have."""
+    for kind in ASKS.kinds:
+        for name, action in kind.actions.items():
+            arguments = {"x", "y", "z", "number", "euros"}
+            yield from ((f"{kind.kind}.{name}.{key}", getattr(action, key), OF_KINDS | arguments)
+                        for key in AskedAction.model_fields)  # fmt: skip
+        for name, asked in kind.questions.items():
+            yield from (
+                (f"{kind.kind}.{name}.{key}", getattr(asked, key), OF_KINDS) for key in AskedProperty.model_fields
+            )
+    for file, keys in ASKS.forms.items():
+        yield from ((f"{file}.{key}", lines, OF_FORMS) for key, lines in keys.items())
+    yield from ((f"chitchat.{answer}", lines, set()) for answer, lines in ASKS.chitchat.items())
+
+
+def test_lines_have_known_holes_and_none_is_there_twice() -> None:
+    count = 0
+    for name, lines, holes in lists():
+        count += len(lines)
+        assert [line for line in lines if set(re.findall(r"{(.*?)}", line)) - holes] == [], name
+        assert [line for line, times in Counter(map(str.lower, lines)).items() if times > 1] == [], name
+    assert count > 12_000
+
+
+def scenes(count: int) -> Iterator[Scene]:
+    rng = Random(5)
+    for number in range(count):
+        site = HOME if number % 2 else random_site(rng)
+        stage = Stage.of(site, None, ASKS)
+        yield Scene(site, stage.tools, random_world(site, rng).snapshot(), rng, False, ASKS)
+
+
+def test_every_maker_makes_plans_that_the_broker_can_carry_out() -> None:
+    made: Counter[str] = Counter()
+    for scene in scenes(60):
+        stage = Stage.of(scene.site, None, ASKS)
+        for name, (_, maker) in PEOPLE_MAKERS.items():
+            if (plan := maker(scene)) is None:
+                continue
+            made[name] += 1
+            assert plan.ask.strip() and "{" not in plan.ask, plan
+            _, outcomes = carry_out(plan, stage, World(scene.site, scene.state))
+            assert bool(outcomes) == bool(plan.steps), plan
+            assert not plan.steps or not plan.answer
+            assert len(plan.thought) <= 400, plan.thought
+    assert made.keys() == PEOPLE_MAKERS.keys() and min(made.values()) >= 5, made
+
+
+def test_a_relative_wish_is_what_its_words_say() -> None:
+    scene = next(scenes(2))
+    scene = Scene(HOME, Stage.of(HOME, None, ASKS).tools, World(HOME).snapshot(), Random(1), False, ASKS)
+    lamp = next(item for item in settable(scene) if item[1] == "brightness")
+    found = {}
+    for way in WAYS:
+        plan = relative_plan(scene, (*lamp[:5], 40.0), way)
+        if plan:
+            found[way] = plan.steps[0][0].input["brightness"]  # type: ignore[union-attr]
+    wanted = {"max": 100, "min": 0, "half": 50, "quarter": 25, "three_quarters": 75, "more": 60, "less": 20,
+              "a_bit_more": 50, "a_bit_less": 30, "much_more": 80, "much_less": 0, "double": 80, "halve": 20,
+              "hints_more": 60, "hints_less": 20}  # fmt: skip
+    assert found.items() <= wanted.items() and len(found) >= 12
+
+
+@pytest.mark.parametrize(("low", "high", "step", "expected"), [(0, 100, None, 10), (10, 28, None, 1), (0, 3, None, 1),
+                                                                (5, 30, 0.5, 2), (153, 500, None, 20)])  # fmt: skip
+def test_the_usual_step_is_a_round_tenth_of_the_range(low: int, high: int, step: float | None, expected: float) -> None:
+    schema = DataSchema(type="number" if step else "integer", minimum=low, maximum=high, step=step)
+    assert usual_step(schema) == expected
+    assert allowed(schema, high + 5) == high and allowed(schema, low - 5) == low
+
+
+def test_follow_ups_refer_to_what_was_before() -> None:
+    made: Counter[str] = Counter()
+    rng = Random(3)
+    for number in range(150):
+        site = HOME if number % 2 else random_site(rng)
+        stage, world = Stage.of(site, None, ASKS), random_world(site, rng)
+        scene = Scene(site, stage.tools, world.snapshot(), rng, False, ASKS)
+        from finetune.data.action_plans import plan_call
+
+        if (plan := plan_call(scene)) is None:
+            continue
+        state = world.snapshot()
+        _, outcomes = carry_out(plan, stage, world)
+        before = Before(plan, tuple(one.command for one in outcomes if one.status == "done"), state)
+        after = Scene(site, stage.tools, world.snapshot(), rng, False, ASKS)
+        for name, (_, maker) in FOLLOW_UPS.items():
+            if (found := maker(after, before)) is None:
+                continue
+            made[name] += 1
+            copy = World(site, world.snapshot(), world.time_s)
+            _, later = carry_out(found, stage, copy)
+            if name == "undo" and later[0].status == "done":
+                command = before.done[-1]
+                main = next(iter(site.devices[command.device].actions[command.action].writes))
+                assert copy.snapshot()[command.device][main] == state[command.device][main]
+    assert made.keys() == FOLLOW_UPS.keys(), made
+
+
+def test_rows_in_peoples_words_are_the_same_for_the_same_seed() -> None:
+    rows = list(generate_rows(HOME, 100, 1, asks=ASKS))
+    assert rows == list(generate_rows(HOME, 100, 1, asks=ASKS))
+    assert {"relative", "negated", "undo"} <= {kind for row in rows for kind in row.kinds}
+    said = [request_of(message.text) for row in rows for message in row.messages if message.role == "user"]
+    assert len(set(said)) > 0.95 * len(said)
+
+
+def test_numbers_are_said_in_words() -> None:
+    assert [number_words(one) for one in (0, 13, 21, 100, 105, 1042, 9999)] == [
+        "zero", "thirteen", "twenty-one", "one hundred", "one hundred and five", "one thousand and forty-two",
+        "nine thousand nine hundred and ninety-nine"]  # fmt: skip
+    schema = DataSchema(type="number", minimum=5, maximum=30, unit="degrees", step=0.5)
+    said = {spoken_value(schema, 21.5, Random(seed)) for seed in range(60)}
+    assert {"21.5 degrees", "twenty-one and a half degrees", "21.5"} <= said
+
+
+def test_a_slip_of_the_fingers_leaves_digits_and_names_alone() -> None:
+    for seed in range(300):
+        typed = as_typed("please set the kitchen light to 40 percent", Random(seed), ["kitchen light"])
+        assert "40" in typed and "kitchen light" in typed.lower()
+
+
+def test_plans_know_what_a_value_was_asked_back_for() -> None:
+    plans: list[Plan] = []
+    from finetune.data.answer_plans import plan_missing_argument
+
+    for scene in scenes(20):
+        plans += [plan for plan in [plan_missing_argument(scene)] if plan]
+    assert plans and all(plan.asked and plan.asked.device in plan.thought for plan in plans)
+
+
+def test_no_request_that_is_held_out_is_trained_on() -> None:
+    assert len(ASKS.held_out) > 1000
+    rows = list(generate_rows(HOME, 300, 2, asks=ASKS))
+    firsts = [request_of(row.messages[1].text) for row in rows]
+    assert not [ask for ask in firsts if content_of(ask) in ASKS.held_out]
