@@ -1,4 +1,4 @@
-"""How much of what devices can do an import takes, and whether it works: 60 Zigbee devices and 15 Things.
+"""How much of what devices can do an import takes, and whether it works: over 100 devices of six sources.
 
     python benchmarks/imports.py --out benchmarks/results/imports.json
 
@@ -8,7 +8,8 @@ property is read and each action carried out, by the broker, over MQTT and HTTP.
 
 The Zigbee devices are played from their definitions, not from the site that the import wrote, so that a wrong import
 fails: each holds raw values, answers a question only where its `access` says so, takes only what its definition allows,
-and keeps its brightness while it is off. The Things are simulated peers of the site.
+and keeps its brightness while it is off. So are Tasmota, Shelly, Home Assistant and Homie (imports_peers.py), whose
+answers are in tests/devices/data and imports_homie.json. The Things are simulated peers of the site.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from devices.driver import Driver
 from devices.drivers.mqtt.peer import MqttPeer
 from devices.drivers.registry import load_checked_site, open_driver, settings_of
 from devices.exchange.imports.files import import_file
+from devices.exchange.imports.imported import Imported
 from devices.simulated_peers import Stage
 from devices.simulation.peer import RealTimeWorld
 from devices.site.action import Action
@@ -172,7 +174,7 @@ def run_zigbee(site: Site, definitions: list[dict[str, Any]], seed: int) -> dict
         driver.read(next(iter(site.devices)))  # connects
         time.sleep(SETTLE_S)
         reads = sum(_read(site, name, driver, peer, problems) for name in site.devices)
-        acts = _act_on_all(site, driver, Random(seed), problems)
+        acts = act_on_all(site, driver, Random(seed), problems)
     finally:
         driver.close()
         peer.stop()
@@ -190,7 +192,8 @@ def _read(site: Site, name: str, driver: Driver, peer: ZigbeePeer, problems: lis
     return len(device.properties)
 
 
-def _act_on_all(site: Site, driver: Driver, rng: Random, problems: list[str]) -> Counter[str]:
+def act_on_all(site: Site, driver: Driver, rng: Random, problems: list[str]) -> Counter[str]:
+    """Carry out every action with allowed arguments; return how many have which status."""
     broker = Broker(site, driver, Journal(), confirm=lambda _: True)
     statuses: Counter[str] = Counter()
     for name, device in site.devices.items():
@@ -230,7 +233,7 @@ def run_things(site: Site, seed: int) -> dict[str, Any]:
             shown = driver.read(name)
             reads += len(device.properties)
             problems += [f"{name}.{key} reads {one}" for key, one in shown.items() if one.quality != "good"]
-        acts = _act_on_all(site, driver, Random(seed), problems)
+        acts = act_on_all(site, driver, Random(seed), problems)
     finally:
         driver.close()
         stage.close()
@@ -245,10 +248,8 @@ def local_things(ports: list[int]) -> str:
     return text
 
 
-def imported_site(source: Path, folder: Path) -> tuple[Site, dict[str, Any]]:
-    """Import a file, write the site, check it; return it with the account of its features."""
-    made = import_file(source)
-    out = folder / f"{source.stem}.yaml"
+def site_and_account(made: Imported, out: Path) -> tuple[Site, dict[str, Any]]:
+    """Write the site of an import and check it; return it with the account of its features."""
     out.write_text(made.site_file(out.stem), encoding="utf-8")
     reasons = Counter(feature.reason for feature in made.features if feature.reason)
     account = {"features": len(made.features), "taken": made.taken, "left_out": dict(reasons)}
@@ -264,6 +265,7 @@ def on_port(site: Site, port: int) -> Site:
 
 def main() -> None:
     """Print and keep what was taken, left out and lost, and what worked."""
+    from benchmarks import imports_peers  # which needs this file
     from tests.ports import free_port
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -273,16 +275,24 @@ def main() -> None:
     definitions = json.loads(ZIGBEE.read_text(encoding="utf-8"))
     os.environ |= {f"HTTP_{number}_SECRET": SECRET for number in range(1, 16)}
     with tempfile.TemporaryDirectory() as folder:
-        site, zigbee = imported_site(ZIGBEE, Path(folder))
+        site, zigbee = site_and_account(import_file(ZIGBEE), Path(folder) / "zigbee.yaml")
         zigbee |= run_zigbee(on_port(site, free_port()), definitions, options.seed)
         things_file = Path(folder) / "things.json"
         things_file.write_text(local_things([free_port() for _ in range(15)]), encoding="utf-8")
-        site, things = imported_site(things_file, Path(folder))
+        site, things = site_and_account(import_file(things_file), Path(folder) / "things.yaml")
         things |= run_things(site, options.seed)
-    result = {"machine": this_machine(), "seed": options.seed, "zigbee2mqtt": zigbee, "things": things}
+        sources = {
+            "zigbee2mqtt": zigbee,
+            "things": things,
+            "tasmota": imports_peers.run_tasmota(free_port(), Path(folder), options.seed),
+            "shelly": imports_peers.run_shelly(Path(folder), options.seed),
+            "home_assistant": imports_peers.run_home_assistant(Path(folder), options.seed),
+            "homie": imports_peers.run_homie(free_port(), Path(folder), options.seed),
+        }
+    result = {"machine": this_machine(), "seed": options.seed, **sources}
     print(json.dumps(result, indent=1))
     save(result, options.out)
-    if zigbee["problems"] or zigbee["violations"] or things["problems"] or zigbee["lost"] or things["lost"]:
+    if any(source.get(what) for source in sources.values() for what in ("problems", "violations", "lost", "unnamed")):
         sys.exit(1)
 
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from devices.errors import RefusedError, UnavailableError, UsageError, did_you_mean
+from devices.exchange_cli import register_exchange
 from devices.options import Json, Live, Mode, Site, SiteArgument, Yes
+
+if TYPE_CHECKING:
+    from devices.site.site import Site as LoadedSite
+    from devices.site.tools import Command
 
 _Journal = Annotated[Path, typer.Argument(help="A box, or a journal file.", metavar="BOX")]
 
@@ -22,9 +27,7 @@ def register(app: typer.Typer) -> None:
     group.command("call")(call_device)
     group.command("stop")(stop_devices)
     group.command("check")(check_site)
-    group.command("discover")(discover_devices)
-    group.command("import")(import_site)
-    group.command("export")(export_site)
+    register_exchange(group)
     app.add_typer(group, name="devices")
     sim = typer.Typer(no_args_is_help=True, help="Simulated peers of a site's devices, over their real protocols.")
     sim.command("up")(sim_up)
@@ -46,13 +49,15 @@ def list_devices(site: Site = "home", as_json: Json = False) -> None:
             json.dumps({"site": loaded.name, "devices": devices, "tools": [tool.openai() for tool in tools_of(loaded)]})
         )
         return
-    width = max(len(name) for name in loaded.devices)
+    width = max(len(name) for name in (*loaded.devices, *loaded.scenes))
     for name, device in loaded.devices.items():
         actions = ", ".join(
             name + ("" if action.risk in {"none", "low"} else f" ({action.risk})")
             for name, action in device.actions.items()
         )
         print(f"{name:<{width}}  {device.kind:<13}  {', '.join(device.properties):<27}  {actions or '-'}")
+    for name, scene in loaded.scenes.items():
+        print(f"{name:<{width}}  scene          {', '.join(scene.devices)}")
 
 
 def read_devices(
@@ -92,8 +97,8 @@ def read_devices(
 
 
 def call_device(
-    device: Annotated[str, typer.Argument()],
-    action: Annotated[str, typer.Argument()],
+    device: Annotated[str, typer.Argument(help="Or a scene of the site.")],
+    action: Annotated[str, typer.Argument(help="Of the device; of a scene turn_on.")],
     arguments: Annotated[list[str] | None, typer.Argument(help="Arguments as name=value.")] = None,
     site: Site = "home",
     yes: Yes = False,
@@ -102,25 +107,18 @@ def call_device(
     journal: Annotated[Path | None, typer.Option(help="Only with --live: its file; default: the site's own.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Carry out one action through the broker, in the simulated world unless --live; stays until a timed one ends."""
+    """Carry out one action, or a scene, through the broker, simulated unless --live; stays until a timed one ends."""
     from devices.broker.journal import Journal
-    from devices.broker.runtime import default_journal, live_runtime, parse_arguments, simulated_runtime, warn
+    from devices.broker.runtime import default_journal, live_runtime, simulated_runtime, warn
     from devices.simulation.world import World
-    from devices.site.site import find_name, load_site
-    from devices.site.tools import Command
+    from devices.site.site import load_site
 
     if journal and not live:
         raise UsageError(
             "--journal is for real devices: a simulated world keeps none", hint="add --live, or leave it out"
         )
     loaded = load_site(site)
-    device = _require_device(device, list(loaded.devices))
-    known = loaded.devices[device].actions
-    if (name := find_name(action, known)) is None:
-        hint = f"{device} can {', '.join(known)}" if known else f"{device} can only be read"
-        raise UsageError(f"{device} has no action {action!r}", hint=hint)
-    action = name
-    command = Command(device, action, parse_arguments(known[action], arguments or []))
+    commands = _commands_for(loaded, device, action, arguments or [])
     confirm = (lambda effect: True) if yes else None
     if live:
         runtime = live_runtime(loaded, Journal(journal or default_journal(loaded)), confirm, mode)
@@ -128,23 +126,43 @@ def call_device(
     else:
         runtime = simulated_runtime(World(loaded), confirm=confirm, mode=mode)
     try:
-        outcome = runtime.broker.execute(command)
-        if as_json:
-            print(
-                json.dumps({"status": outcome.status, "report": outcome.report, "state": runtime.state()}), flush=True
-            )
-        else:
-            print(f"{outcome.status.replace('_', ' ')}: {outcome.report}", flush=True)
+        outcomes = []
+        for command in commands:
+            outcome = runtime.broker.execute(command)
+            outcomes.append(outcome)
+            shown = {"status": outcome.status, "report": outcome.report, "state": runtime.state()}
+            text = json.dumps(shown) if as_json else f"{outcome.status.replace('_', ' ')}: {outcome.report}"
+            print(text, flush=True)
         if live:
             runtime.wait_for_endings(warn)
     finally:
         for problem in runtime.close():
             warn(problem)
-    if outcome.status in {"refused", "needs_confirmation"}:
-        hint = "add --yes to confirm" if outcome.status == "needs_confirmation" else ""
-        raise RefusedError(f"{device} {action}: {outcome.status.replace('_', ' ')}", hint=hint)
-    if outcome.status not in {"done", "dry_run"}:
-        raise UnavailableError(f"{device} {action}: {outcome.status}")
+    for outcome in outcomes:
+        what = f"{outcome.command.device} {outcome.command.action}"
+        if outcome.status in {"refused", "needs_confirmation"}:
+            hint = "add --yes to confirm" if outcome.status == "needs_confirmation" else ""
+            raise RefusedError(f"{what}: {outcome.status.replace('_', ' ')}", hint=hint)
+        if outcome.status not in {"done", "dry_run"}:
+            raise UnavailableError(f"{what}: {outcome.status}")
+
+
+def _commands_for(site: LoadedSite, device: str, action: str, arguments: list[str]) -> tuple[Command, ...]:
+    """Return the command of a device and its action as they were typed, or those of a scene."""
+    from devices.broker.runtime import parse_arguments
+    from devices.site.site import find_name
+    from devices.site.tools import Command, scene_commands
+
+    if device not in site.devices and (scene := find_name(device, site.scenes)) is not None:
+        if action != "turn_on" or arguments:
+            raise UsageError(f"{scene} is a scene: it takes turn_on and nothing else")
+        return scene_commands(site, scene)
+    device = _require_device(device, list(site.devices))
+    known = site.devices[device].actions
+    if (name := find_name(action, known)) is None:
+        hint = f"{device} can {', '.join(known)}" if known else f"{device} can only be read"
+        raise UsageError(f"{device} has no action {action!r}", hint=hint)
+    return (Command(device, name, parse_arguments(known[name], arguments)),)
 
 
 def stop_devices(site: Site = "home") -> None:
@@ -202,95 +220,6 @@ def check_site(site: SiteArgument, as_json: Json = False) -> None:
         print(f"driver {name}: {settings['type']}, {bound} devices")
     if homeless:
         print(f"without a driver, so only simulated: {', '.join(homeless)}")
-
-
-def discover_devices(
-    mqtt: Annotated[str, typer.Option(metavar="HOST", help="An MQTT broker with zigbee2mqtt on it.")] = "",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Of the MQTT broker.")] = 1883,
-    out: Annotated[Path | None, typer.Option(help="A site file to make of what zigbee2mqtt knows.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Show what this machine could drive: serial lines, pins, buses, and what zigbee2mqtt knows. Touches no device."""
-    from devices.exchange.discovery import local_ports, zigbee_devices
-    from devices.exchange.imports.zigbee2mqtt import import_zigbee2mqtt
-
-    if out and not mqtt:
-        raise UsageError("--out makes a site of what zigbee2mqtt knows", hint="name its broker with --mqtt")
-    found: dict[str, list[str]] = local_ports()
-    if mqtt:
-        imported = import_zigbee2mqtt(zigbee_devices(mqtt, port), mqtt, f"{mqtt}:{port}")
-        imported.drivers["zigbee"]["port"] = port
-        found |= {
-            "zigbee2mqtt": [*imported.devices],
-            "left out": imported.left_out,
-            "notes": imported.notes,
-            "counts": [imported.counts],
-        }
-    print(
-        json.dumps(found) if as_json else "\n".join(f"{key}: {', '.join(some) or '-'}" for key, some in found.items())
-    )
-    if out:
-        _write_site(out, imported)
-
-
-def import_site(
-    file: Annotated[
-        Path,
-        typer.Argument(
-            help="As JSON: zigbee2mqtt's devices, Thing Descriptions, answers of Tasmota, Shelly or Home Assistant;"
-            " as CSV: a Modbus register map."
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="The site file to write; one that is there stays.")],
-    host: Annotated[
-        str,
-        typer.Option(help="The MQTT broker of zigbee2mqtt or Tasmota, Home Assistant, or the Modbus server."),
-    ] = "127.0.0.1",
-) -> None:
-    """Make a site file of what others know of devices; look it through before you use it."""
-    from devices.exchange.imports.files import import_file
-
-    _write_site(out, import_file(file, host))
-
-
-def _write_site(out: Path, imported: Any) -> None:
-    from devices.broker.runtime import warn
-    from devices.drivers.registry import load_checked_site
-
-    text = imported.site_file(out.stem)
-    try:
-        with out.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError as error:
-        raise UsageError(f"{out} is there already", hint="give another name") from error
-    except OSError as error:
-        raise UnavailableError(f"cannot write {out}: {error.strerror}") from error
-    for one in imported.left_out:
-        warn(f"left out: {one}")
-    for note in imported.notes:
-        warn(note)
-    print(imported.counts)
-    print(f"{out}: {len(load_checked_site(out).devices)} devices; set `risk`, interlocks and aliases before you use it")
-
-
-def export_site(
-    site: SiteArgument,
-    to: Annotated[Literal["things", "openai", "home-assistant"], typer.Option(help="In whose words.")],
-    base: Annotated[
-        str, typer.Option(help="things: the address under which something serves them.")
-    ] = "http://localhost",
-) -> None:
-    """Print a site as W3C Thing Descriptions, OpenAI tools, or Home Assistant discovery messages by topic."""
-    from devices.exchange import exports as exporting
-    from devices.site.site import load_site
-
-    loaded = load_site(site)
-    found: Any
-    if to == "things":
-        found = exporting.thing_descriptions(loaded, base)
-    else:
-        found = exporting.openai_tools(loaded) if to == "openai" else exporting.home_assistant_discovery(loaded)
-    print(json.dumps(found, indent=2))
 
 
 def sim_up(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,6 +105,14 @@ def read_secret(device: str, path: str) -> str:
         return Path(path).read_text(encoding="utf-8").strip()
     except OSError as error:
         raise DeviceUnavailable(f"{device}: cannot read {path}: {error.strerror}") from error
+
+
+def secret_from(device: str, variable: str) -> str:
+    """Return a secret from the environment: no site file has one, and no call. Raises DeviceUnavailable without it."""
+    secret = os.environ.get(variable, "")
+    if not secret:
+        raise DeviceUnavailable(f"{device}: the environment has no {variable}", hint=f"export {variable}=…")
+    return secret
 
 
 @dataclass(frozen=True)

@@ -63,12 +63,20 @@ def read_yaml(path: Path, what: str = "file") -> YamlFile:
         UsageError: it cannot be read or is not YAML; `what` names its kind in the message.
     """
     try:
-        return YamlFile(path, YAML(typ="rt", pure=True).load(path.read_text(encoding="utf-8")))
+        return parse_yaml(path.read_text(encoding="utf-8"), path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the {what} {path}: {error}") from error
+
+
+def parse_yaml(text: str, path: Path) -> YamlFile:
+    """Return a file as read_yaml does, of which the text is known. Raises UsageError if it is not YAML."""
+    try:
+        return YamlFile(path, YAML(typ="rt", pure=True).load(text))
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UsageError(f"{path}:{line}: not YAML: {error.problem}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the {what} {path}: {error}") from error
+    except YAMLError as error:  # such as a character that no YAML may have
+        raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
 
 
 def shipped_names(folder: Path) -> list[str]:

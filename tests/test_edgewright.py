@@ -17,6 +17,7 @@ from devices.errors import EdgeError, GateError, RefusedError, UnavailableError,
 from edgewright import build_app, main
 
 COMMANDS = [
+    "base",
     "sim",
     "log",
     "why",

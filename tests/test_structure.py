@@ -25,9 +25,9 @@ MAY_IMPORT: dict[str, set[str]] = {
 # Rooms of each package, lowest first: a file imports from its own room and from those before it.
 ROOMS = {
     "devices": "errors durable json_lines yaml_file site driver simulation drivers exchange broker simulated_peers"
-    " options cli",
-    "edge_agent": "plugins progress run_facts wire grammar engine bundle agent evaluation cli",
-    "export": "architectures llama_cpp_file trained quantize convert gates bundle flash pipeline cli",
+    " options exchange_cli cli",
+    "edge_agent": "plugins progress base_models run_facts wire grammar engine bundle agent evaluation cli",
+    "export": "architectures llama_cpp_file trained quantize gates convert bundle flash pipeline cli",
     "finetune": "pages data recipe training inference pretraining cli",
 }
 MOST_FILES_IN_A_FOLDER = 20

@@ -208,7 +208,7 @@ class Broker:
         action = device.actions.get(command.action) if device else None
         if device is None or action is None:
             return refused(work.trace.failed("schema", f"there is no {command.device} that can {command.action}"))
-        if problem := input_problem(action.input, command.input):
+        if problem := input_problem(action.input, command.input) or action.order_problem(command.input):
             return refused(work.trace.failed("schema", problem))
         verdict = self._decide_or_act(device, action, work)
         if verdict[0] == "needs_confirmation" and self._is_granted(device, action, work):

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,8 @@ from devices.site.site import find_name
 from devices.yaml_file import Strict
 
 Scalar = bool | int | float | str
+Secrets = dict[str, Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]]  # by key, variables of the environment
+ANY = "*"
 _NOTHING = object()
 
 
@@ -55,7 +57,10 @@ class JsonValue(Strict):
             without a key the whole of the JSON is the value.
         words: what stands for false and true, of any type: a contact sensor says true when it is closed.
         values: for a word of the property, what the device says for it.
-        color: the property is a color by name, the device has hue and saturation (hs), or x and y (xy).
+        alike: for what the device also says, the one of its words that it means: `{standby: "off"}`; ANY stands for all
+            that is not named.
+        color: the property is a color by name; the device has hue and saturation (hs), x and y (xy), red, green and
+            blue (rgb), or one of the texts that `color_of` makes.
         scale: value = raw * scale + offset.
         offset: see scale.
         raw_step: the device takes multiples of it only.
@@ -66,6 +71,7 @@ class JsonValue(Strict):
     key: str = ""
     words: tuple[Scalar, Scalar] | None = Field(default=None, strict=False)
     values: dict[str, Scalar] = Field(default_factory=dict)
+    alike: dict[str, Scalar] = Field(default_factory=dict)
     color: Space | None = None
     scale: float = 1.0
     offset: float = 0.0
@@ -104,6 +110,7 @@ class JsonValue(Strict):
             raise ValueError(f"the answer has no {self.key}")
         if raw is None and self.when_null is not None:
             return self.when_null
+        raw = self._meant(raw)
         if schema.type == "boolean":
             if self.words is not None and isinstance(raw, bool | int | float | str):
                 texts = self._texts(self.words)
@@ -122,6 +129,15 @@ class JsonValue(Strict):
             value = number * self.scale + self.offset
             return round(value) if schema.type == "integer" else float(value)
         raise ValueError(f"{self.key or 'the answer'} is {str(raw)[:40]!r}, no {schema.type}")
+
+    def _meant(self, raw: Any) -> Any:
+        """Return which of the device's words is meant by what it says."""
+        if not self.alike or not isinstance(raw, str):
+            return raw
+        if (name := find_name(raw, self.alike)) is not None:
+            return self.alike[name]
+        is_known = find_name(raw, self._texts([*(self.words or ()), *self.values.values()])) is not None
+        return raw if is_known else self.alike.get(ANY, raw)
 
     def _word_of(self, raw: Any) -> str | None:
         """Return the word of `values` for which the device says this, or None."""

@@ -23,8 +23,8 @@ from devices.driver import (
 )
 from devices.errors import UsageError, did_you_mean
 from devices.site.schema import Value
-from devices.site.site import Device, Site, read_site, require_phrasings
-from devices.yaml_file import YamlFile, first_problem
+from devices.site.site import Device, Site, build_site, require_phrasings, site_path
+from devices.yaml_file import YamlFile, first_problem, read_yaml
 
 BUILT_IN = {
     "command": "devices.drivers.command.driver:DRIVER",
@@ -73,7 +73,12 @@ def load_checked_site(name_or_path: str | Path) -> Site:
             which the property cannot be read, or not be written although an action does; or a list of phrasings that is
             not there or does not fit. With file and line.
     """
-    site, source = read_site(name_or_path)
+    return check_site(read_yaml(site_path(name_or_path), "site file"))
+
+
+def check_site(source: YamlFile) -> Site:
+    """Return the site of a file that was read, checked as load_checked_site does. Raises UsageError."""
+    site = build_site(source)
     _Bindings(site, source)
     require_phrasings(site, source)
     return site

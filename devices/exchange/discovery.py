@@ -1,20 +1,20 @@
-"""What this machine could drive: serial lines, pin chips and buses by their names, and zigbee2mqtt's devices."""
+"""What this machine could drive: serial lines, pin chips and buses by their names, and what an MQTT broker knows."""
 
 from __future__ import annotations
 
-import json
-import threading
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from devices.driver import DeviceUnavailable
+from devices.exchange.imports.topics import DEVICES_TOPIC, GROUPS_TOPIC
+from devices.exchange.mqtt_topics import Topics, hear_topics
 
 PLACES = {
     "serial lines": ("serial/by-id/*", "ttyUSB*", "ttyACM*", "ttyAMA*"),
     "pin chips": ("gpiochip*",),
     "I2C buses": ("i2c-*",),
 }
-DEVICES_TOPIC = "zigbee2mqtt/bridge/devices"
+DESCRIBED = [DEVICES_TOPIC, GROUPS_TOPIC, "homie/#"]
 ANSWER_S = 5.0
 
 
@@ -26,43 +26,27 @@ def local_ports(dev: Path = Path("/dev")) -> dict[str, list[str]]:
     }
 
 
-def zigbee_devices(host: str, port: int, timeout_s: float = ANSWER_S) -> list[dict[str, Any]]:
-    """Return zigbee2mqtt's list of devices, which its broker keeps.
+def broker_topics(
+    host: str, port: int, filters: Sequence[str] = (), seconds: float | None = None, user: str = ""
+) -> Topics:
+    """Return what a broker keeps of zigbee2mqtt and of Homie devices, and what is said on other topics.
+
+    Args:
+        host: the MQTT broker.
+        port: its port.
+        filters: of the other topics.
+        seconds: how long to listen; None until it is quiet.
+        user: as `hear_topics` takes it.
 
     Raises:
-        DeviceUnavailable: no broker, no such list on it, or nonsense.
+        DeviceUnavailable: no broker, or nothing of this on it.
     """
-    from paho.mqtt.client import Client
-    from paho.mqtt.enums import CallbackAPIVersion
-
-    found, has_come = list[bytes](), threading.Event()
-
-    def take(_: Any, __: Any, message: Any) -> None:
-        found.append(message.payload)
-        has_come.set()
-
-    def ask(*_: Any) -> None:
-        client.subscribe(DEVICES_TOPIC)
-
-    client = Client(CallbackAPIVersion.VERSION2)
-    client.on_connect = ask
-    client.on_message = take
-    try:
-        client.connect(host, port, keepalive=10)
-    except OSError as error:
-        raise DeviceUnavailable(f"no MQTT broker at {host}:{port}: {error.strerror or error}") from error
-    client.loop_start()
-    is_there = has_come.wait(timeout_s)
-    client.disconnect()
-    client.loop_stop()
-    if not is_there:
+    known = [] if "#" in filters else DESCRIBED
+    listen_s = ANSWER_S if seconds is None else seconds
+    topics = hear_topics(host, port, [*known, *filters], listen_s, bool if seconds is None else None, user)
+    if not topics:
+        what = " nor ".join(one for one in (*DESCRIBED, *filters) if one != GROUPS_TOPIC)
         raise DeviceUnavailable(
-            f"{host}:{port} has no {DEVICES_TOPIC} within {timeout_s:g} s", hint="is zigbee2mqtt running?"
+            f"{host}:{port} has neither {what} within {listen_s:g} s", hint="is zigbee2mqtt running?"
         )
-    try:
-        devices = json.loads(found[0])
-    except ValueError as error:
-        raise DeviceUnavailable(f"{DEVICES_TOPIC} is not JSON") from error
-    if not isinstance(devices, list) or not all(isinstance(one, dict) for one in devices):
-        raise DeviceUnavailable(f"{DEVICES_TOPIC} is no list of devices")
-    return devices
+    return topics

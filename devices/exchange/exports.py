@@ -74,6 +74,8 @@ def _action_affordance(name: str, action: Action) -> dict[str, Any]:
 def _data_schema(schema: DataSchema) -> dict[str, Any]:
     plain = schema.json_schema()
     plain.pop("description", None)
+    if schema.levels:
+        plain["description"] = schema.levels_text()
     return plain | ({"unit": schema.unit} if schema.unit else {})
 
 

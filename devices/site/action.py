@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -49,7 +50,11 @@ class Requirement(Strict):
         """Return the bound in words, for people and for the model; `schema` is the property's."""
         words = [f"above {self.above:g}" if self.above is not None else ""]
         words += [f"below {self.below:g}" if self.below is not None else ""]
-        words += ["" if self.equals is None else str(schema.labels.get(self.equals is True, self.equals)).lower()]
+        words += [
+            ""
+            if self.equals is None
+            else str(schema.labels.get(self.equals is True, self.equals)).lower().replace("_", " ")
+        ]
         return "must be " + " and ".join(word for word in words if word)
 
 
@@ -76,7 +81,9 @@ class Action(Strict):
     If a controller dies in it, the next one leaves the device as it is, or carries out its safe actions (`unfinished`).
     An action that writes no property is a call: its driver carries it out at `at`, and may answer with values that fit
     `output` and free text under the names in `words`. `report` makes a sentence of them, for people; the model gets the
-    values, never the words. `record` is what changes in the simulated world, in the record that has the arguments.
+    values, never the words. A model's call may have a report alone: its site says where it is carried out.
+    `record` is what changes in the simulated world, in the record that has the arguments.
+    `increasing` names arguments of which each must be below the next: the low target of a heating and its high one.
     Numbers that are read back may differ by `tolerance` from what was written, and may need `settle_s` to get there.
     """
 
@@ -99,11 +106,12 @@ class Action(Strict):
     tolerance: float = Field(default=0.0, ge=0)
     settle_s: float = Field(default=0.0, ge=0)
     unfinished: Literal["leave", "stop"] = "leave"
+    increasing: tuple[str, ...] = Field(default=(), strict=False)
 
     @model_validator(mode="after")
     def _require_one_way(self) -> Action:
-        if bool(self.writes) == bool(self.output or self.at):
-            raise ValueError("an action either writes properties or has an output or at")
+        if bool(self.writes) == bool(self.output or self.at) and (self.writes or not self.report):
+            raise ValueError("an action either writes properties or has an output, at or a report")
         if self.is_call:
             if self.ends or self.keep_out or self.already or self.safe:
                 raise ValueError("a call has no end, no zones, no already, and is not safe")
@@ -121,6 +129,20 @@ class Action(Strict):
     def is_call(self) -> bool:
         """Whether it is carried out elsewhere and writes no property, so that nothing is read back."""
         return not self.writes
+
+    def order_problem(self, given: Mapping[str, Any]) -> str:
+        """Return which of the arguments, which fit their schemas, is not below the next one, or ""."""
+        for low, high in pairwise(self.increasing):
+            if given[low] >= given[high]:
+                return f"{low} {given[low]:g} is not below {high} {given[high]:g}"
+        return ""
+
+    @model_validator(mode="after")
+    def _require_increasing_numbers(self) -> Action:
+        for name in self.increasing:
+            if name not in self.input or self.input[name].minimum is None:
+                raise ValueError(f"increasing names {name}, which is no number of the input")
+        return self
 
     @model_validator(mode="after")
     def _require_known_arguments(self) -> Action:

@@ -29,13 +29,14 @@ def number_text(value: float) -> str:
 
 
 def value_text(schema: DataSchema, value: Value) -> str:
-    """Return a value in words: "on", "40 percent", "18.5 degrees"."""
+    """Return a value in words: "on", "40 percent", "18.5 degrees", "2 (medium)"."""
     if isinstance(value, bool):
         return schema.labels.get(value, "true" if value else "false")
     if isinstance(value, int | float):
         number = f"{value:.2f}" if schema.unit in MONEY else number_text(value)
-        return f"{number} {schema.unit}".rstrip()
-    return value
+        level = schema.level_of(value)
+        return f"{number} {schema.unit}".rstrip() + (f" ({level})" if level else "")
+    return value.replace("_", " ")
 
 
 def property_title(name: str, schema: DataSchema) -> str:

@@ -46,6 +46,14 @@ class SpokenAction(Action):
             return _requests(self.say, frozenset(self.input))
         return _requests_by_title(self.title, _form_of(self), tuple(self.input))
 
+    def level_requests(self, level: str) -> tuple[str, ...]:
+        """Return the templates in which its only argument is a level, also as a part of the whole: half open."""
+        (argument,) = self.input
+        templates = _requests_by_title(self.title or argument.replace("_", " "), "set_word", (argument,))
+        words = load_phrasings().arguments.get(argument)
+        parts = words.say_part if words and level in words.parts else ()
+        return templates + tuple(one.replace("{value}", f"{{{argument}}}") for one in parts)
+
     @property
     def requests_without(self) -> tuple[str, ...]:
         """The templates of `say_without`. Raises UsageError: a list that it names does not exist."""
@@ -69,10 +77,26 @@ class KindWords(Strict):
 
 
 class ArgumentWords(Strict):
-    """Words for an argument, and its ranges on random sites."""
+    """Words for an argument, its ranges, levels and steps on random sites, and what people say of it.
+
+    `more` and `less` are adjectives; `parts` are levels that are parts of the whole, for which there are templates.
+    """
 
     names: Words = ()
     ranges: tuple[Range, ...] = Field(default=(), strict=False)
+    levels: tuple[dict[str, float], ...] = Field(default=(), strict=False)
+    steps: tuple[int, ...] = Field(default=(), strict=False)
+    more: Words = ()
+    less: Words = ()
+    parts: Words = ()
+    say_part: Words = ()
+
+
+class Extremes(Strict):
+    """What people call the least and the greatest of several levels."""
+
+    lowest: Words
+    highest: Words
 
 
 class Phrasings(Strict):
@@ -85,6 +109,7 @@ class Phrasings(Strict):
     nouns: dict[str, Words]
     sensor_nouns: dict[str, Words]
     other_nouns: dict[str, Words]
+    more_nouns: dict[str, Words]
     places: Words
     adverbs: Words
     positions: Words
@@ -95,6 +120,12 @@ class Phrasings(Strict):
     verbs: frozenset[str] = Field(strict=False)
     requests: dict[str, Words]
     by_title: dict[str, Words]
+    extremes: Extremes
+    a_bit: Words
+    more: Words
+    less: Words
+    scenes: Words
+    scene_requests: Words
 
 
 @cache

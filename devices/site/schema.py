@@ -29,6 +29,8 @@ class DataSchema(Strict):
     """The JSON Schema subset that values of properties and inputs use; `step` is its multipleOf, of the device itself.
 
     A boolean with a title is one of several of its device, and is named where it is told.
+    `levels` are numbers that have a name: `{low: 1, medium: 2, high: 3}`. The lowest and the highest are the least and
+    the greatest of them; a bit more or less is the next level, or where there are none, one step.
     """
 
     type: Literal["boolean", "integer", "number", "string"]
@@ -37,6 +39,7 @@ class DataSchema(Strict):
     step: float | None = Field(default=None, gt=0)
     enum: tuple[Plain, ...] | None = Field(default=None, strict=False)
     unit: Plain = ""
+    levels: dict[Plain, int | float] = Field(default_factory=dict)
     title: Plain = ""
     labels: dict[bool, Plain] = Field(default_factory=dict)
 
@@ -52,6 +55,11 @@ class DataSchema(Strict):
             raise ValueError(f"step {self.step:g} needs a number whose minimum is a multiple of it")
         if self.step and self.type == "integer" and not self.step.is_integer():
             raise ValueError(f"an integer has no step of {self.step:g}")
+        for name, value in self.levels.items():
+            if not name or self.type in {"boolean", "string"}:
+                raise ValueError("levels are words for numbers")
+            if problem := self.problem_with(value):
+                raise ValueError(f"level {name}: {problem}")
         return self
 
     def problem_with(self, value: object) -> str:
@@ -79,6 +87,33 @@ class DataSchema(Strict):
             return f"{value:g} is outside {self.minimum:g} to {self.maximum:g}"
         return ""
 
+    def level_of(self, value: object) -> str:
+        """Return the first level that a value is, or "" if it is none."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return ""
+        return next((name for name, level in self.levels.items() if math.isclose(level, value, abs_tol=1e-9)), "")
+
+    def levels_text(self) -> str:
+        """Return the levels as signatures write them: `low 1, medium 2`."""
+        return ", ".join(f"{name} {value:g}" for name, value in self.levels.items())
+
+    def next_value(self, value: float, *, up: bool) -> int | float | None:
+        """Return what is a bit more than a value, or a bit less: the next level, or else step; None if nothing is.
+
+        Raises:
+            ValueError: the schema has neither levels nor a step.
+        """
+        if self.levels:
+            beyond = [one for one in self.levels.values() if (one > value if up else one < value)]
+            return (min(beyond) if up else max(beyond)) if beyond else None
+        if not self.step:
+            raise ValueError("there is no bit more of what has neither levels nor a step")
+        steps = value / self.step
+        moved = round((math.floor(steps + 1e-9) + 1 if up else math.ceil(steps - 1e-9) - 1) * self.step, 6)
+        if self.problem_with(moved):
+            return None
+        return int(moved) if self.type == "integer" else moved
+
     def json_schema(self) -> dict[str, Any]:
         """Return the JSON Schema of one value; the unit goes into the description."""
         schema: dict[str, Any] = {"type": self.type}
@@ -90,8 +125,8 @@ class DataSchema(Strict):
                 schema[key] = int(bound) if self.type == "integer" else bound
         if self.step:
             schema["multipleOf"] = int(self.step) if self.type == "integer" else self.step
-        if self.unit:
-            schema["description"] = self.unit
+        if words := ", ".join(part for part in (self.unit, self.levels_text()) if part):
+            schema["description"] = words
         return schema
 
 

@@ -14,8 +14,9 @@ from typing import Any
 from pydantic import Field, ValidationError, model_validator
 
 from devices.errors import UsageError, did_you_mean
-from devices.site.action import TAKEN
+from devices.site.action import TAKEN, UNLESS_0, Action
 from devices.site.phrasings import SpokenAction
+from devices.site.scenes import SceneStates, require_scenes
 from devices.site.schema import DataSchema, Name, Plain, Value
 from devices.yaml_file import Strict, YamlFile, plain_values, read_yaml, shipped_path
 
@@ -37,6 +38,16 @@ MODEL_WORDS = {  # what people call devices, and the model that is meant; diffli
     "leak": "water_leak flood leak_sensor",
     "smoke": "smoke_detector fire_alarm",
     "siren": "alarm horn",
+    "humidifier": "mister vaporizer dehumidifier",
+    "media_player": "tv television speaker radio stereo receiver player",
+    "vacuum": "hoover robot_vacuum vacuum_cleaner",
+    "lawn_mower": "mower robot_mower",
+    "alarm_panel": "alarm_control_panel burglar_alarm security",
+    "water_heater": "geyser hot_water immersion_heater",
+    "climate_range": "heat_cool dual_setpoint",
+    "number": "input_number setting slider",
+    "select": "input_select dropdown",
+    "button": "input_button push_button",
 }
 SITES_FOLDER = Path(__file__).parents[1] / "sites"
 EVERYWHERE = "everywhere"  # stands for every device, where a site has areas or groups
@@ -63,6 +74,8 @@ class Device(Strict):
         for name, action in self.actions.items():
             for other in action.wait_after:
                 _require_known(other, self.actions, f"action {name} waits after the action")
+            for written, value in action.writes.items():
+                self._require_same_levels(name, action, written, str(value))
             ends = action.ends.writes if action.ends else {}
             for written in [*action.writes, *ends]:
                 _require_known(written, self.properties, f"action {name} writes the property")
@@ -75,6 +88,16 @@ class Device(Strict):
             if problem := self.properties[name].problem_with(value):
                 raise ValueError(f"initial {name}: {problem}")
         return self
+
+    def _require_same_levels(self, name: str, action: Action, written: str, value: str) -> None:
+        """Raise ValueError if a level of an argument is another number as one of the property that it is written to."""
+        argument = value.removeprefix("$").removesuffix(f" {UNLESS_0}")
+        if not value.startswith("$") or argument not in action.input or written not in self.properties:
+            return
+        own = self.properties[written].levels
+        for level, number in action.input[argument].levels.items():
+            if own.get(level, number) != number:
+                raise ValueError(f"action {name}: level {level} is {number:g}, and {own[level]:g} of {written}")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -127,6 +150,7 @@ class Site(Strict):
     floors: dict[Name, Floor] = Field(default_factory=dict)
     areas: dict[Name, Area] = Field(default_factory=dict)
     groups: dict[Name, Group] = Field(default_factory=dict)
+    scenes: dict[Name, SceneStates] = Field(default_factory=dict)
     devices: dict[str, Device]
     world: tuple[WorldRule, ...] = Field(default=(), strict=False)
     drivers: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -201,11 +225,13 @@ def find_name(typed: str, known: Collection[str]) -> str | None:
 
 
 def shared_names(site: Site) -> dict[str, list[str]]:
-    """Return each name, in small letters, that several devices have, with these: nobody can tell which is meant."""
+    """Return each name, in small letters, that several devices or scenes have, with these: who is meant?"""
     called: dict[str, list[str]] = {}
-    for device in site.devices.values():
-        for name in dict.fromkeys(name.lower() for name in device.names):
-            called.setdefault(name, []).append(device.name)
+    named = {device.name: device.names for device in site.devices.values()}
+    named |= {f"the scene {name}": (scene.title, *scene.aliases, name) for name, scene in site.scenes.items()}
+    for owner, names in named.items():
+        for name in dict.fromkeys(name.lower() for name in names):
+            called.setdefault(name, []).append(owner)
     return {name: devices for name, devices in called.items() if len(devices) > 1}
 
 
@@ -225,18 +251,7 @@ def load_site(name_or_path: str | Path) -> Site:
         UsageError: no such site, not YAML, or a wrong key or value; the message has file and line. What drivers want
             of a site is checked when they are opened, and by `edgewright devices check`.
     """
-    return read_site(name_or_path)[0]
-
-
-def read_site(name_or_path: str | Path) -> tuple[Site, YamlFile]:
-    """Return a site as load_site does, and its file, which tells the lines of what else is wrong with it."""
-    path = site_path(name_or_path)
-    source = read_yaml(path, "site file")
-    if not isinstance(source.root, dict):
-        raise UsageError(f"{path}: a site file is a mapping with schema, name, title and devices")
-    if source.root.get("schema") != "site/v1":
-        raise source.fail(("schema",), f"schema is {source.root.get('schema')!r}", "this version reads site/v1")
-    return _build_site(source), source
+    return build_site(read_yaml(site_path(name_or_path), "site file"))
 
 
 def require_phrasings(site: Site, source: YamlFile) -> None:
@@ -257,9 +272,14 @@ def load_models() -> dict[str, Any]:
     return models
 
 
-def _build_site(source: YamlFile) -> Site:
+def build_site(source: YamlFile) -> Site:
+    """Return the site of a file that was read. Raises UsageError as load_site does."""
     root = source.root
-    allowed = ["schema", "name", "title", "models", "drivers", "floors", "areas", "groups", "devices", "world"]
+    if not isinstance(root, dict):
+        raise UsageError(f"{source.path}: a site file is a mapping with schema, name, title and devices")
+    if root.get("schema") != "site/v1":
+        raise source.fail(("schema",), f"schema is {root.get('schema')!r}", "this version reads site/v1")
+    allowed = "schema name title models drivers floors areas groups scenes devices world".split()
     for key in root:
         if key not in allowed:
             raise source.fail((key,), f"unknown key {key!r}", did_you_mean(str(key), allowed))
@@ -268,13 +288,15 @@ def _build_site(source: YamlFile) -> Site:
     models = load_models() | dict(root.get("models") or {})
     devices = {name: _build_device(source, name, entry, models) for name, entry in root["devices"].items()}
     rest = {key: root[key] for key in allowed if key in root and key not in {"schema", "models", "devices"}}
-    for key in ("floors", "areas", "groups"):
+    for key in ("floors", "areas", "groups", "scenes"):
         if isinstance(entries := rest.get(key), dict):
             rest[key] = {name: _with_title(name, entry) for name, entry in entries.items()}
     try:
-        return Site(devices=devices, **plain_values(rest))
+        site = Site(devices=devices, **plain_values(rest))
     except ValidationError as error:
         raise source.explain((), error, Site) from error
+    require_scenes(site, source)
+    return site
 
 
 def _build_device(source: YamlFile, name: str, entry: Any, models: dict[str, Any]) -> Device:
@@ -285,7 +307,7 @@ def _build_device(source: YamlFile, name: str, entry: Any, models: dict[str, Any
     if "model" in merged:
         named = merged.pop("model")
         merged = merge_mappings(_joined_models(source, name, named, models), merged)
-    merged = _with_title(name, merged)
+    merged = _with_levels(_with_title(name, merged))
     try:
         return Device(name=name, **plain_values(merged))
     except ValidationError as error:
@@ -298,6 +320,21 @@ def _with_title(name: object, entry: Any) -> Any:
     """Return an entry of a site file with the title that its key makes, unless it has one."""
     is_mapping = isinstance(entry, dict) or entry is None
     return {"title": str(name).replace("_", " ")} | (entry or {}) if is_mapping else entry
+
+
+def _with_levels(device: dict[str, Any]) -> dict[str, Any]:
+    """Return a device whose arguments have the levels of the property that they are written to, unless their own."""
+    properties, actions = device.get("properties"), device.get("actions")
+    if not isinstance(properties, dict) or not isinstance(actions, dict):
+        return device
+    told: dict[str, Any] = {}
+    for action_name, action in actions.items():
+        for name, value in ((action or {}).get("writes") or {}).items():
+            argument = str(value).removeprefix("$").removesuffix(f" {UNLESS_0}")
+            levels = (properties.get(name) or {}).get("levels")
+            if levels and str(value).startswith("$") and "levels" not in (action.get("input") or {}).get(argument, {}):
+                told[action_name] = {"input": {argument: {"levels": levels}}}
+    return merge_mappings(device, {"actions": told}) if told else device
 
 
 def _joined_models(source: YamlFile, device: str, named: Any, models: dict[str, Any]) -> dict[str, Any]:

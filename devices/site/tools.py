@@ -1,5 +1,7 @@
 """Tools made from a site: one per kind and action, with a `device` enum, so the prompt stays flat.
 
+A site's scenes are one more tool, which stands for the commands that make its devices so.
+
 On a site with areas or groups a call may also name several devices at once: a list of them, or an area, floor or group
 with what is excepted. It stands for one command a device, each with its own verdict and read-back.
 """
@@ -11,8 +13,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from devices.site.phrasings import SpokenAction
+from devices.site.scenes import steps_for
 from devices.site.schema import DataSchema, Value
 from devices.site.site import Device, Site
+
+SCENE_TOOL = "scene_turn_on"  # as Home Assistant's service
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ class Tool:
         kind: of its devices.
         without: devices of the kind that do not take it.
         marks: properties that all of its devices have and none of those.
+        scenes: the commands of each scene by its name; a tool of scenes has no devices.
     """
 
     name: str
@@ -39,9 +45,12 @@ class Tool:
     kind: str = ""
     without: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
+    scenes: dict[str, tuple[Command, ...]] = field(default_factory=dict)
 
     def json_schema(self) -> dict[str, Any]:
         """Return the JSON Schema of the arguments, properties in the order in which they are written."""
+        if self.scenes:
+            return _object_schema({"scene": {"type": "string", "enum": list(self.scenes)}})
         device = {"type": "string", "enum": list(self.devices)}
         given = {name: schema.json_schema() for name, schema in self.input.items()}
         one = _object_schema({"device": device} | given)
@@ -97,7 +106,18 @@ def tools_of(site: Site) -> list[Tool]:
                 shared = tool
             made[shared.name] = replace(shared, devices=(*shared.devices, device.name))
     targets = site.targets
-    return [_placed(tool, site, targets) if targets else tool for tool in made.values()]
+    tools = [_placed(tool, site, targets) if targets else tool for tool in made.values()]
+    scenes = {name: scene_commands(site, name) for name in site.scenes}
+    return [*tools, Tool(SCENE_TOOL, "turn_on", (), {}, kind="scene", scenes=scenes)] if scenes else tools
+
+
+def scene_commands(site: Site, name: str) -> tuple[Command, ...]:
+    """Return a command for each action of each device of a scene. Raises ValueError: a device cannot be so."""
+    return tuple(
+        Command(device, action, arguments)
+        for device, wanted in site.scenes[name].devices.items()
+        for action, arguments in steps_for(site.devices[device].properties, site.devices[device].actions, wanted)
+    )
 
 
 def _placed(tool: Tool, site: Site, targets: Mapping[str, tuple[str, ...]]) -> Tool:
@@ -120,6 +140,10 @@ def commands_of(call: ToolCall, tools: Iterable[Tool]) -> list[Command] | str:
     if tool is None:
         return f"no tool is called {call.name}"
     rest: dict[str, Any] = dict(call.arguments)
+    if tool.scenes:
+        scene = rest.pop("scene", None)
+        known = tool.scenes.get(scene) if isinstance(scene, str) and not rest else None
+        return list(known) if known else f"{call.name} has no scene {scene}"
     devices = _devices_of(tool, rest)
     if isinstance(devices, str):
         return f"{call.name} {devices}"

@@ -87,12 +87,12 @@ def _require_distinct_names(tools: Sequence[Tool]) -> None:
 
 def _enforced_schema(tool: Tool) -> dict[str, Any]:
     """Return the schema of the arguments as llguidance needs it. Raises UsageError for what it cannot enforce."""
-    if not tool.devices:
+    if not tool.devices and not tool.scenes:
         raise UsageError(f"tool {tool.name} has no device")
     for taken in ("device", *(("area", "except") if tool.targets else ())):
         if taken in tool.input:
             raise UsageError(f"tool {tool.name} has an argument called {taken}, which names the device itself")
-    for value in (tool.name, *tool.devices, *tool.targets):
+    for value in (tool.name, *tool.devices, *tool.targets, *tool.scenes):
         _require_no_marker(tool, value)
     schema = tool.json_schema()
     for name, argument in tool.input.items():

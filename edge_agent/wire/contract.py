@@ -93,6 +93,8 @@ def signature(tool: Tool) -> str:
 
 def arguments_text(tool: Tool) -> str:
     """Return what a tool takes, in brackets."""
+    if tool.scenes:
+        return f"(scene: {' | '.join(tool.scenes)})"
     return f"({', '.join([devices_text(tool), *(argument_text(name, schema) for name, schema in tool.input.items())])})"
 
 
@@ -115,9 +117,14 @@ def devices_text(tool: Tool) -> str:
 
 
 def argument_text(name: str, schema: DataSchema) -> str:
-    """Return an argument as signatures, and thoughts that copy from them, write it: `brightness: 0..100 percent`."""
+    """Return an argument as signatures, and thoughts that copy from them, write it: `brightness: 0..100 percent`.
+
+    What a request may mean by a word is in it, as in `speed: 0..3 (low 1, medium 2, high 3)`.
+    """
     if schema.enum:
         return f"{name}: {' | '.join(schema.enum)}"
     if schema.type == "boolean":
         return f"{name}: true | false"
-    return f"{name}: {schema.minimum:g}..{schema.maximum:g} {schema.unit}".rstrip()
+    bounds = f"{name}: {schema.minimum:g}..{schema.maximum:g} {schema.unit}".rstrip()
+    more = schema.levels_text() or (f"step {schema.step:g}" if schema.step else "")
+    return f"{bounds} ({more})" if more else bounds

@@ -32,7 +32,7 @@ class SiteWords:
     """What a site has words for.
 
     Attributes:
-        names: of devices, areas, floors and groups, as it spells them.
+        names: of devices, areas, floors, groups and scenes, as it spells them.
         own: the small words of names and actions.
         areas: each area's devices, as a state is written: "" has those in none; empty for a site without areas.
         kinds: of each device of which a tool says no more than its kind.
@@ -49,7 +49,7 @@ NO_WORDS = SiteWords()
 
 def words_of(site: Site, tools: Iterable[Tool]) -> SiteWords:
     """Return the words of a site with its tools."""
-    places = [place for kind in (site.floors, site.areas, site.groups) for place in kind.values()]
+    places = [place for kind in (site.floors, site.areas, site.groups, site.scenes) for place in kind.values()]
     called = [name for device in site.devices.values() for name in device.names]
     called += [name for place in places for name in (place.title, *place.aliases)]
     names = tuple(dict.fromkeys(called))

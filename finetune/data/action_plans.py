@@ -18,6 +18,8 @@ from finetune.data import phrases
 from finetune.data.held_out import side
 from finetune.data.scene import THEN, Plan, Scene, is_plain, needed_action, wanted_text
 
+WRONG_WAY_SHARE = 0.5  # of what the broker refuses, where a device has a range
+
 
 def _act(scene: Scene, kind: str, keep: Callable[[Device, Action], bool], is_confirmed: bool = False) -> Plan | None:
     command = needed_action(scene, keep)
@@ -39,7 +41,13 @@ def plan_call(scene: Scene) -> Plan | None:
 
 
 def plan_interlocked(scene: Scene) -> Plan | None:
-    """An action under an interlock: it is proposed, and the broker decides."""
+    """An action under an interlock, or a range the wrong way round: it is proposed, and the broker decides."""
+    ranges = [(device.name, name, action) for device, name, action in scene.actions() if action.increasing]
+    if ranges and scene.rng.random() < WRONG_WAY_SHARE:
+        device, name, action = scene.rng.choice(ranges)
+        given = scene.arguments_for(scene.site.devices[device], action)
+        turned = dict(zip(action.increasing, [given[key] for key in reversed(action.increasing)], strict=True))
+        return plan_command(scene, "policy", Command(device, name, given | turned))
     return _act(scene, "policy", lambda device, action: bool(action.requires))
 
 

@@ -14,7 +14,7 @@ from edge_agent.wire.messages import facts_text
 from finetune.data import phrases
 from finetune.data.held_out import side
 from finetune.data.random_sites import random_name
-from finetune.data.scene import Plan, Said, Scene, bounds_text, pick, resolved_text, wanted_text
+from finetune.data.scene import Plan, Said, Scene, bounds_text, pick, resolved_text, spoken_arguments, wanted_text
 
 RECITED = (2, 4)  # devices of a recital
 HALF_KNOWN_SHARE = 0.5  # of the devices that are not here
@@ -77,7 +77,8 @@ def plan_missing_device(scene: Scene) -> Plan | None:
     spoken = scene.with_article(name)
     if scene.rng.random() < 0.75:
         template = scene.rng.choice(side(action.requests, scene.held_out))
-        request = scene.worded(template).format(device=spoken, **scene.arguments_for(other, action))
+        worded, arguments = scene.worded(template), scene.arguments_for(other, action)
+        request = worded.format(device=spoken, **spoken_arguments(arguments))
     else:
         template = scene.rng.choice(side(phrases.load_templates().questions.status, scene.held_out))
         request = scene.worded(template).format(device=spoken)
@@ -161,8 +162,9 @@ def _facts_text(scene: Scene, name: str, device: Device) -> str:
 
 
 def _words_for(schema: DataSchema, value: Value) -> tuple[str, ...]:
-    text = value_text(schema, value)
-    return tuple(f" {text}{end}" for end in (" ", ".", ","))
+    level = schema.level_of(value)
+    texts = (value_text(schema, value).removesuffix(f" ({level})"), *((level,) if level else ()))
+    return tuple(f" {text}{end}" for text in texts for end in (" ", ".", ","))
 
 
 def plan_small_talk(scene: Scene) -> Plan | None:

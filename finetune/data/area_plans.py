@@ -182,13 +182,15 @@ def _noun_phrase(
 def _request(scene: Scene, tools: Sequence[Tool], said: str) -> tuple[str, str, dict[str, Value]] | None:
     """Return a request for the action of some tools, its template and arguments; None if no template fits them all."""
     actions = [_action(scene, tool, tool.devices[0]) for tool in tools]
-    shared = [one for one in actions[0].requests if all(one in action.requests for action in actions)]
+    first = scene.site.devices[tools[0].devices[0]]
+    arguments = scene.arguments_for(first, actions[0])
+    templates, holes = scene.wording(actions[0], arguments)
+    shared = [one for one in templates if len(actions) == 1 or all(one in action.requests for action in actions)]
     usable = [one for one in side(shared, scene.held_out) if not SINGULAR.search(one)]
     if not usable:
         return None
-    first = scene.site.devices[tools[0].devices[0]]
-    template, arguments = scene.rng.choice(usable), scene.arguments_for(first, actions[0])
-    return scene.worded(template).format(device=said, **arguments), template, arguments
+    template = scene.rng.choice(usable)
+    return scene.worded(template).format(device=said, **holes), template, arguments
 
 
 def _plan(

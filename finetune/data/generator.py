@@ -11,7 +11,7 @@ from devices.broker.journal import Journal
 from devices.broker.runtime import simulated_runtime
 from devices.errors import UsageError
 from devices.simulation.world import World
-from devices.site.action import UNLESS_0
+from devices.site.action import UNLESS_0, Action
 from devices.site.phrasings import load_phrasings
 from devices.site.schema import DataSchema, Value
 from devices.site.site import Device, Site
@@ -21,7 +21,7 @@ from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.contract import contract_of
 from edge_agent.wire.messages import Message, result_message, result_of, user_message
 from edge_agent.wire.spelling import SiteWords
-from finetune.data.plan_kinds import MAKERS
+from finetune.data.plan_kinds import MAKERS, usual_weights
 from finetune.data.rows import Row
 from finetune.data.scene import THEN, Plan, Scene
 from finetune.data.tool_variety import Variety
@@ -74,7 +74,7 @@ class Stage:
     def of(cls, site: Site, kinds: Mapping[str, float] | None = None) -> Stage:
         """Return the stage that a site makes, with the usual weights but for those given."""
         contract = contract_of(site, load_template("chatml"))
-        weights = {kind: weight for kind, (weight, _) in MAKERS.items()} | dict(kinds or {})
+        weights = usual_weights(site) | dict(kinds or {})
         return cls(site, contract.tools, contract.words, Message("system", contract.system_text), weights)
 
 
@@ -141,7 +141,16 @@ def random_world(site: Site, rng: Random) -> World:
             schema = device.properties[level]
             least, most = max(1, int(schema.minimum or 0)), int(schema.maximum or 1)
             state[name][level] = rng.randint(least, most) if state[name][switched] or is_kept else 0
+        for action in device.actions.values():
+            _put_in_order(state[name], action)
     return World(site, state, time_s=rng.randrange(24 * 60) * 60)
+
+
+def _put_in_order(state: dict[str, Value], action: Action) -> None:
+    """Make the properties of arguments that must increase do so, as a device keeps them."""
+    names = [name for argument in action.increasing for name, value in action.writes.items() if value == f"${argument}"]
+    values = sorted((state[name] for name in names), key=float)
+    state.update(zip(names, values, strict=True))
 
 
 def _usual_range(schema: DataSchema) -> tuple[int, int] | None:

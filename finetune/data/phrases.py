@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 
 from devices.site.phrasings import Words, load_phrasings
+from devices.site.schema import DataSchema, Value
 from devices.yaml_file import Strict, read_model
 from finetune.data.held_out import side
 
@@ -47,6 +48,20 @@ class Templates(Strict):
 def load_templates() -> Templates:
     """Return the templates that fit every device."""
     return read_model(TEMPLATES_FILE, Templates)
+
+
+def level_names(schema: DataSchema, value: Value) -> tuple[str, ...]:
+    """Return what people call a value of a schema with levels, also as the least or the greatest; () if it is none."""
+    if not (name := schema.level_of(value)):
+        return ()
+    names, numbers = (
+        [one for one, number in schema.levels.items() if number == schema.levels[name]],
+        schema.levels.values(),
+    )
+    if len(set(numbers)) > 1:
+        extremes = load_phrasings().extremes
+        names += extremes.lowest if value == min(numbers) else extremes.highest if value == max(numbers) else ()
+    return tuple(names)
 
 
 def loosen(template: str, rng: Random) -> str:

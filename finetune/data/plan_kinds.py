@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from devices.site.site import Site
 from finetune.data.action_plans import (
     plan_already,
     plan_call,
@@ -24,8 +25,10 @@ from finetune.data.answer_plans import (
     plan_unsupported,
 )
 from finetune.data.area_plans import plan_area, plan_everything, plan_except, plan_list, plan_missing_area
+from finetune.data.level_plans import has_bits, plan_bit
 from finetune.data.question_plans import plan_which_one
 from finetune.data.scene import Plan, Scene
+from finetune.data.scene_plans import plan_missing_scene, plan_scene
 
 MAKERS: dict[str, tuple[float, Callable[[Scene], Plan | None]]] = {
     "call": (0.22, plan_call),
@@ -48,5 +51,19 @@ MAKERS: dict[str, tuple[float, Callable[[Scene], Plan | None]]] = {
     "confirmation": (0.03, plan_confirmed),
     "failure": (0.04, plan_failed),
     "small_talk": (0.03, plan_small_talk),
+    "bit": (0.04, plan_bit),
+    "scene": (0.06, plan_scene),
+    "missing_scene": (0.01, plan_missing_scene),
     "which_one": (0.0, plan_which_one),  # on random sites only: the agent asks by itself where a model does not
 }
+ONLY_WHERE: dict[str, Callable[[Site], bool]] = {  # elsewhere they have no weight, and the data of such sites stays
+    "bit": has_bits,
+    "scene": lambda site: bool(site.scenes),
+    "missing_scene": lambda site: bool(site.scenes),
+}
+
+
+def usual_weights(site: Site) -> dict[str, float]:
+    """Return how often each kind that fits a site is drawn."""
+    fits = (kind for kind in MAKERS if kind not in ONLY_WHERE or ONLY_WHERE[kind](site))
+    return {kind: MAKERS[kind][0] for kind in fits}

@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 
 from devices.site.phrasings import load_phrasings
+from devices.site.scenes import SceneStates
 from devices.site.schema import DataSchema, Value
 from devices.site.site import Area, Device, Floor, Group, Site, join_models, load_models
 
@@ -16,6 +17,8 @@ INVENTED_SHARE = 0.15  # of places; of nouns half as many
 OTHER_SHARE, SENSOR_SHARE = 0.12, 0.15  # of devices
 AREAS_SHARE = 0.5  # of sites have areas; of those fewer have floors, and groups
 FLOORS_SHARE, GROUPS_SHARE = 0.4, 0.4
+SCENES_SHARE, SCENES, SCENE_DEVICES = 0.4, (1, 3), (2, 5)
+LEVELS_SHARE, STEP_SHARE = 0.3, 0.3  # of a site's kinds of arguments
 AREAS, PLACED_SHARE, NAMED_BY_AREA_SHARE = (2, 6), 0.9, 0.6  # of an area's devices
 ALONE_SHARE = 0.1  # of devices are called by their noun alone; of the other models' half
 RECORDS = 6
@@ -29,16 +32,17 @@ def random_site(rng: Random, devices: tuple[int, int] = (4, 14)) -> Site:
     """Return a site with a number of devices in the range given; some of them have unusual tool names."""
     models, words = load_models(), load_phrasings()
     ranges = {name: rng.choice(found.ranges) for name, found in words.arguments.items() if found.ranges}
+    bits = _random_bits(rng)
     kind_names = {kind: rng.choice(found.names) for kind, found in words.kinds.items() if found.names}
     action_names = {action: rng.choice(names) for action, names in words.actions.items()}
     is_renamed = rng.random() < RENAMED_SHARE
     areas = _random_areas(rng) if rng.random() < AREAS_SHARE else {}
     made: dict[str, Device] = {}
-    wanted = rng.randint(*devices)
+    wanted, usual_nouns = rng.randint(*devices), words.nouns | words.more_nouns
     while len(made) < wanted:
         is_other = rng.random() < OTHER_SHARE
         is_sensor = not is_other and rng.random() < SENSOR_SHARE
-        nouns_of = words.other_nouns if is_other else words.sensor_nouns if is_sensor else words.nouns
+        nouns_of = words.other_nouns if is_other else words.sensor_nouns if is_sensor else usual_nouns
         model_name = rng.choice(list(nouns_of))
         place, noun = random_name(rng, model_name)
         area = rng.choice(list(areas)) if areas and not is_other and rng.random() < PLACED_SHARE else ""
@@ -50,6 +54,7 @@ def random_site(rng: Random, devices: tuple[int, int] = (4, 14)) -> Site:
             continue
         entry = copy.deepcopy(join_models(model_name.split(" + "), models))
         _set_ranges(entry, ranges)
+        _set_bits(entry, bits)
         if is_renamed:
             entry["kind"] = kind_names.get(entry["kind"], entry["kind"])
             entry["actions"] = {action_names.get(old, old): action for old, action in entry.get("actions", {}).items()}
@@ -67,7 +72,8 @@ def random_site(rng: Random, devices: tuple[int, int] = (4, 14)) -> Site:
     floors = {floor: Floor(title=floor.replace("_", " "), aliases=words.floors[floor]) for floor in _floors_of(areas)}
     groups = _random_groups(made, rng) if areas and rng.random() < GROUPS_SHARE else {}
     site = Site(name="random", title=rng.choice(words.titles), floors=floors, areas=areas, groups=groups, devices=made)
-    return _with_interlocks(site, rng)
+    site = _with_interlocks(site, rng)
+    return site.model_copy(update={"scenes": _random_scenes(site, rng)}) if rng.random() < SCENES_SHARE else site
 
 
 def with_near_names(site: Site, rng: Random) -> Site:
@@ -120,7 +126,7 @@ def random_name(rng: Random, model: str) -> tuple[str, str]:
     """Return a place and a noun for a device of a model; some are words that mean nothing."""
     words = load_phrasings()
     place = _invented_word(rng) if rng.random() < INVENTED_SHARE else rng.choice(words.places)
-    nouns = words.nouns | words.sensor_nouns | words.other_nouns
+    nouns = words.nouns | words.more_nouns | words.sensor_nouns | words.other_nouns
     noun = _invented_word(rng) if rng.random() < INVENTED_SHARE / 2 else rng.choice(nouns[model])
     return place, noun
 
@@ -145,7 +151,7 @@ def _random_value(schema: DataSchema, rng: Random) -> Value:
     if schema.type == "boolean" or schema.enum:
         return rng.choice(schema.enum or (False, True))
     assert schema.minimum is not None and schema.maximum is not None
-    return rng.randint(int(schema.minimum), int(schema.maximum))
+    return rng.randrange(int(schema.minimum), int(schema.maximum) + 1, int(schema.step or 1))
 
 
 def _invented_word(rng: Random) -> str:
@@ -164,6 +170,52 @@ def _set_ranges(entry: dict[str, Any], ranges: dict[str, tuple[int, int]]) -> No
         for name, value in action.get("writes", {}).items():
             if name in ranges and not isinstance(value, str):
                 action["writes"] = dict(action["writes"]) | {name: ranges[name][0 if value == 0 else 1]}
+
+
+def _random_bits(rng: Random) -> dict[str, dict[str, Any]]:
+    """Return the levels or the step that some arguments have on a site, levels as shares of the range."""
+    bits: dict[str, dict[str, Any]] = {}
+    for name, found in load_phrasings().arguments.items():
+        chance = rng.random()
+        if found.levels and chance < LEVELS_SHARE:
+            bits[name] = {"levels": rng.choice(found.levels)}
+        elif found.steps and chance > 1 - STEP_SHARE:
+            bits[name] = {"step": rng.choice(found.steps)}
+    return bits
+
+
+def _set_bits(entry: dict[str, Any], bits: dict[str, dict[str, Any]]) -> None:
+    """Give properties and arguments their levels, and arguments their steps."""
+    inputs = [action["input"] for action in entry.get("actions", {}).values() if "input" in action]
+    for name, bit in bits.items():
+        for schemas in [*inputs, *([entry["properties"]] if "levels" in bit else [])]:
+            if name not in schemas:
+                continue
+            low, high = schemas[name]["minimum"], schemas[name]["maximum"]
+            if "levels" in bit:
+                told = {"levels": {word: round(low + share * (high - low)) for word, share in bit["levels"].items()}}
+            else:
+                told = bit if low % bit["step"] == 0 else {}
+            schemas[name] = dict(schemas[name]) | told
+
+
+def _random_scenes(site: Site, rng: Random) -> dict[str, SceneStates]:
+    """Return scenes of what some actions of some devices make so."""
+    usable = [
+        (device, action)
+        for device in site.devices.values()
+        for action in device.actions.values()
+        if not (action.is_call or action.ends or action.increasing)
+    ]
+    scenes: dict[str, SceneStates] = {}
+    for title in rng.sample(load_phrasings().scenes, rng.randint(*SCENES)) if len(usable) >= SCENE_DEVICES[0] else ():
+        chosen = rng.sample(usable, min(rng.randint(*SCENE_DEVICES), len(usable)))
+        states = {
+            device.name: action.effect({name: _random_value(schema, rng) for name, schema in action.input.items()})
+            for device, action in chosen
+        }
+        scenes[title.replace(" ", "_")] = SceneStates(title=title, devices=states)
+    return scenes
 
 
 def _set_risk(entry: dict[str, Any], rng: Random) -> None:

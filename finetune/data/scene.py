@@ -22,6 +22,7 @@ from finetune.data import phrases
 from finetune.data.held_out import side
 
 KNOWN_SHARE = 0.8
+LEVEL_SHARE = 0.6  # of values that have levels are one, and of those so many are said by its name
 LOOSE_SHARE = 0.45  # of the templates of a training conversation
 THEN = "; then "  # in a thought, between commands of which one waits for the other
 
@@ -101,6 +102,8 @@ class Scene:
         if schema.enum:
             return self.rng.choice(schema.enum)
         assert schema.minimum is not None and schema.maximum is not None
+        if schema.levels and self.rng.random() < LEVEL_SHARE:
+            return self.rng.choice(list(schema.levels.values()))
         if schema.step:
             return self._stepped_value(schema, schema.step)
         low, high = math.ceil(schema.minimum), math.floor(schema.maximum)
@@ -120,11 +123,25 @@ class Scene:
     def arguments_for(self, device: Device, action: Action) -> dict[str, Value]:
         """Return allowed values for every argument; most often those of something that the device knows."""
         record = self.rng.choice(device.records) if device.records and self.rng.random() < KNOWN_SHARE else {}
-        return {name: record.get(name, self.value_for(schema)) for name, schema in action.input.items()}
+        found = {name: record.get(name, self.value_for(schema)) for name, schema in action.input.items()}
+        while action.order_problem(found):
+            found |= {name: self.value_for(action.input[name]) for name in action.increasing}
+        return found
 
-    def say(self, device: Device, action: SpokenAction, arguments: Mapping[str, object]) -> Said:
+    def say(self, device: Device, action: SpokenAction, arguments: Mapping[str, Value]) -> Said:
         """Return a request for an action."""
-        return self.say_as(action.requests, device, **arguments)
+        templates, holes = self.wording(action, arguments)
+        return self.say_as(templates, device, **holes)
+
+    def wording(self, action: SpokenAction, arguments: Mapping[str, Value]) -> tuple[tuple[str, ...], dict[str, Value]]:
+        """Return templates of an action, and what stands in their holes: a value, or often the level that it is."""
+        if len(action.input) == 1:
+            ((name, schema),) = action.input.items()
+            names = phrases.level_names(schema, arguments[name])
+            if names and self.rng.random() < LEVEL_SHARE:
+                level = self.rng.choice(names)
+                return action.level_requests(level), {name: level}
+        return action.requests, spoken_arguments(arguments)
 
     def say_as(self, templates: Iterable[str], device: Device, **holes: object) -> Said:
         """Return a request made from one of the templates of this side of the split."""
@@ -146,6 +163,11 @@ class Scene:
             framed, more = phrases.frame(framed, self.rng, self.held_out)
             frames += more
         return phrases.punctuate(framed, self.rng), (*templates, *frames)
+
+
+def spoken_arguments(arguments: Mapping[str, Value]) -> dict[str, Value]:
+    """Return arguments as people say them: words without underscores."""
+    return {key: value.replace("_", " ") if isinstance(value, str) else value for key, value in arguments.items()}
 
 
 def resolved_text(name: str, device: Device) -> str:

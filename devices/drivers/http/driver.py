@@ -14,20 +14,28 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from devices.driver import Binding, CallRefused, DeviceUnavailable, DriverType, Reading, read_secret, reading_of
+from devices.driver import (
+    Binding,
+    CallRefused,
+    DeviceUnavailable,
+    DriverType,
+    Reading,
+    read_secret,
+    reading_of,
+    secret_from,
+)
 from devices.drivers.http.digest import authorization
-from devices.drivers.json_values import JsonValue, Moving
+from devices.drivers.json_values import JsonValue, Moving, Scalar, Secrets
 from devices.site.action import Action
 from devices.site.schema import Value
 from devices.yaml_file import Strict
@@ -81,7 +89,9 @@ class JsonPlace(JsonValue):
 
     Where a server has a path for each of off and on, `set_paths` has them in this order; `body` is sent with each
     write. As Home Assistant has it: `set_paths: [/api/services/switch/turn_off, /api/services/switch/turn_on]`,
-    `body: {entity_id: switch.fan}`.
+    `body: {entity_id: switch.fan}`. A property of words has a path for each that is written,
+    `set_paths: {cleaning: /api/services/vacuum/start}`. `secrets` are sent with each write, too, under their keys, and
+    are named by their variable in the environment: `secrets: {code: ALARM_CODE}`.
     """
 
     rpc: Literal[
@@ -93,8 +103,9 @@ class JsonPlace(JsonValue):
     set_path: str = Field(default="", pattern=r"^(/\S*)?$")
     set_method: str = "Set"
     set_key: str = ""
-    set_paths: tuple[str, str] | None = Field(default=None, strict=False)
-    body: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    set_paths: Annotated[tuple[str, str], Field(strict=False)] | dict[str, str] | None = None
+    secrets: Secrets = Field(default_factory=dict)
+    body: dict[str, Scalar] = Field(default_factory=dict)
     verb: Literal["POST", "PUT"] = "POST"
     is_asked: bool = True
 
@@ -125,6 +136,10 @@ class JsonPlace(JsonValue):
 
     def write_path(self, value: Value) -> str:
         """Return where to write a value."""
+        if isinstance(self.set_paths, dict):
+            if str(value) not in self.set_paths:
+                raise DeviceUnavailable(f"set_paths has none for {value}")
+            return self.set_paths[str(value)]
         if self.set_paths:
             return self.set_paths[bool(value)]
         return f"/rpc/{self.rpc}.{self.set_method}" if self.rpc else self.set_path
@@ -136,6 +151,7 @@ class JsonCall(Strict):
     Attributes:
         path: with arguments in braces.
         verb: how.
+        body: what goes along.
         send: the key in the body for an argument; "" for one that is the whole body.
         keys: where in the answer a value of the output is, unless it is under its own name.
         key_header: takes the command's own key, so that the server knows a repetition.
@@ -145,6 +161,7 @@ class JsonCall(Strict):
 
     path: str = Field(pattern=r"^/\S*$")
     verb: Literal["GET", "POST", "PUT", "DELETE"] = "GET"
+    body: dict[str, Scalar] = Field(default_factory=dict)
     send: dict[str, str] = Field(default_factory=dict)
     keys: dict[str, JsonValue] = Field(default_factory=dict)
     key_header: str = Field(default="", pattern=r"^[A-Za-z0-9-]*$")
@@ -219,8 +236,9 @@ class HttpDriver:
         for name, value in values.items():
             place = binding.at[name]
             request = place.verb, place.write_path(value), place.id, json.dumps(place.body)
-            if place.set_key or place.set_paths or place.body:
+            if place.set_key or place.set_paths or place.body or place.secrets:
                 body = requests.setdefault(request, {**place.body, **({"id": place.id} if place.rpc else {})})
+                body |= {key: secret_from(device, variable) for key, variable in place.secrets.items()}
                 if place.set_key:
                     body[place.set_key] = place.to_raw(value)
             else:
@@ -233,7 +251,7 @@ class HttpDriver:
         binding = self._bindings[device]
         place, plain = binding.calls[action], binding.device.actions[action]
         headers = {place.key_header: key} if place.key_header else {}
-        body: Any = {sent: arguments[name] for name, sent in place.send.items()}
+        body: Any = place.body | {sent: arguments[name] for name, sent in place.send.items()}
         body = body.get("", body)
         try:
             answer = self._ask(device, place.url_path(arguments), place.verb, body, headers)
@@ -297,7 +315,7 @@ class HttpDriver:
             if error.code != UNAUTHORIZED or auth is None or auth.scheme != "digest" or not challenges:
                 raise
             error.close()
-            asked = request.get_method(), request.selector, auth.user, _secret_of(device, auth)
+            asked = request.get_method(), request.selector, auth.user, secret_from(device, auth.secret_env)
             try:
                 request.add_header("Authorization", authorization(challenges, *asked))
             except ValueError as problem:
@@ -312,12 +330,12 @@ class HttpDriver:
         auth = self._settings.auth
         if auth is None or auth.scheme != "apikey" or auth.place != "query":
             return ""
-        query = urllib.parse.urlencode({auth.name: _secret_of(device, auth)})
+        query = urllib.parse.urlencode({auth.name: secret_from(device, auth.secret_env)})
         return f"{'&' if '?' in url else '?'}{query}"
 
     def _authorization(self, device: str) -> dict[str, str]:
         if auth := self._settings.auth:
-            secret = _secret_of(device, auth)
+            secret = secret_from(device, auth.secret_env)
             if auth.scheme == "basic":
                 return {"Authorization": f"Basic {base64.b64encode(f'{auth.user}:{secret}'.encode()).decode()}"}
             if auth.scheme == "bearer":
@@ -326,15 +344,6 @@ class HttpDriver:
         if not self._settings.token_file:
             return {}
         return {"Authorization": f"Bearer {read_secret(device, self._settings.token_file)}"}
-
-
-def _secret_of(device: str, auth: HttpAuth) -> str:
-    secret = os.environ.get(auth.secret_env, "")
-    if not secret:
-        raise DeviceUnavailable(
-            f"{device}: the environment has no {auth.secret_env}", hint=f"export {auth.secret_env}=…"
-        )
-    return secret
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -86,7 +86,7 @@ class HttpPeer:
         for device, binding in self.bindings.items():
             for action, place in binding.calls.items():
                 match = re.fullmatch(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(place.path)), unquote(path))
-                if place.verb != verb or not match:
+                if place.verb != verb or not match or any(body.get(key) != told for key, told in place.body.items()):
                     continue
                 plain = binding.device.actions[action]
                 key = headers.get(place.key_header, "") if place.key_header else ""
@@ -167,8 +167,12 @@ def _typed(raw: Any, schema: DataSchema) -> Value:
 def _raw_for(place: JsonPlace, path: str, body: Any) -> Any:
     """Return what a write to a path has for a property, or None."""
     wanted = place.body | ({"id": place.id} if isinstance(body, dict) and "id" in body else {})
+    wanted |= {key: os.environ.get(variable, "") for key, variable in place.secrets.items()}
     if wanted and (not isinstance(body, dict) or any(body.get(key) != value for key, value in wanted.items())):
         return None
+    if isinstance(place.set_paths, dict):
+        word = next((word for word, one in place.set_paths.items() if one == path), None)
+        return place.to_raw(word) if word is not None else None
     if place.set_paths:
         return place.to_raw(place.set_paths.index(path) == 1) if path in place.set_paths else None
     if path != place.write_path(False):

@@ -1,11 +1,13 @@
-"""MQTT: zigbee2mqtt, Tasmota, and plain topics.
+"""MQTT: zigbee2mqtt, Tasmota, and plain topics, which Homie's are too.
 
 Under `drivers` of a site file: `zigbee: {type: mqtt, host: 127.0.0.1, profile: zigbee2mqtt}`. Under a device, for each
 property, with zigbee2mqtt or Tasmota `at: {on: {topic: kitchen_lamp, key: state}}`, and with plain topics
 `at: {level_pct: {topic: tank/level, get_topic: tank/get}}`.
+Homie: `at: {"on": {topic: homie/5/lamp/light/power, set_topic: homie/5/lamp/light/power/set, is_asked: false,
+availability_topic: homie/5/lamp/$state}}`.
 
 Tasmota's first relay is POWER where there is one, and POWER1 where there are several; here either name will do.
-Source: zigbee2mqtt, "MQTT Topics and Messages"; Tasmota, "MQTT" and "Commands"; MQTT 3.1.1.
+Source: zigbee2mqtt, "MQTT Topics and Messages"; Tasmota, "MQTT" and "Commands"; Homie 4 and 5; MQTT 3.1.1.
 
 Nothing is taken for an answer that came before the question, so retained messages never look fresh. Of a device that
 cannot be asked (`is_asked: false`) the last message counts, with the time at which it came.
@@ -20,14 +22,14 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from devices.driver import Binding, DeviceUnavailable, DriverType, Reading, read_secret, reading_of
-from devices.drivers.json_values import JsonValue, path_of, put
+from devices.driver import Binding, DeviceUnavailable, DriverType, Reading, read_secret, reading_of, secret_from
+from devices.drivers.json_values import JsonValue, Secrets, path_of, put
 from devices.site.action import is_so
 from devices.site.describe import plain_text
 from devices.site.schema import DataSchema, Value
@@ -64,20 +66,29 @@ class MqttPlace(JsonValue):
             as old as it is, so that no interlock takes it for fresh.
         is_sensor: Tasmota: read from its sensor status, `key` below `StatusSNS`.
         set_topic: plain: where to write.
+        secrets: sent with each write, by key, as variables of the environment: `{code: ALARM_CODE}`.
         get_topic: plain: where to ask for the state; without it the next message is waited for.
+        availability_topic: where it says whether it is there; one that has said nothing is.
+        payload_not_available: what it says there, or its last will does, when it is not; Homie's words are known.
     """
 
     topic: str = Field(pattern=r"^[^#+\x00]+$")
     set_key: str = ""
     is_asked: bool = True
     is_sensor: bool = False
+    secrets: Secrets = Field(default_factory=dict)
     set_topic: str = Field(default="", pattern=r"^[^#+\x00]*$")
     get_topic: str = Field(default="", pattern=r"^[^#+\x00]*$")
+    availability_topic: str = Field(default="", pattern=r"^[^#+\x00]*$")
+    payload_not_available: tuple[str, ...] = Field(default=("offline", "lost", "disconnected"), strict=False)
 
     @model_validator(mode="after")
     def _require_no_sensor_writes(self) -> MqttPlace:
         if self.is_sensor and (self.set_key or self.set_topic):
             raise ValueError("a sensor cannot be written")
+        told = self.set_key if "set_key" in self.model_fields_set else self.key
+        if self.secrets and not told:
+            raise ValueError("secrets need a key beside them: a value alone is no JSON object")
         return self
 
 
@@ -92,19 +103,22 @@ class Route:
     set_key: str
     value: JsonValue
     is_asked: bool = True
+    secrets: Mapping[str, str] = field(default_factory=dict)
 
 
 def route_of(place: MqttPlace, settings: MqttSettings) -> Route:
     """Return where and how a property is read and written."""
     if settings.profile == "plain":
         key = place.set_key if "set_key" in place.model_fields_set else place.key
-        return Route(place.topic, place.get_topic, "", place.set_topic, key, place, place.is_asked)
+        return Route(place.topic, place.get_topic, "", place.set_topic, key, place, place.is_asked, place.secrets)
     value = place.model_copy(update={"words": place.words or ON_OFF})
     if settings.profile == "zigbee2mqtt":
         topic = f"{settings.base}/{place.topic}"
         asked = json.dumps({(path_of(place.key) or [""])[0]: ""})
         get = f"{topic}/get" if place.is_asked else ""
-        return Route(topic, get, asked, f"{topic}/set", place.set_key or place.key, value, place.is_asked)
+        return Route(
+            topic, get, asked, f"{topic}/set", place.set_key or place.key, value, place.is_asked, place.secrets
+        )
     name = place.topic
     if not place.is_asked:
         return Route(f"tele/{name}/{'SENSOR' if place.is_sensor else 'STATE'}", "", "", "", "", value, is_asked=False)
@@ -145,9 +159,13 @@ class MqttDriver:
         self._client: Any = None
         self._is_ready = False
         self._first_news_s = 0.0
+        self._availability = {
+            device: {place.availability_topic: place.payload_not_available for place in binding.at.values()}
+            for device, binding in bindings.items()
+        }
         self._untold = {
             route.state for routes in self._routes.values() for route in routes.values() if not route.is_asked
-        }
+        } | self._availability_topics()
 
     def read(self, device: str) -> dict[str, Reading]:
         """Ask for a device's properties and return what it then says; what does not fit its schema is marked bad."""
@@ -169,7 +187,16 @@ class MqttDriver:
                 schema = binding.device.properties[name]
                 reading = reading_of(partial(route.value.to_value, message.body, schema), schema, message.time_s)
                 found[name] = replace(reading, moving_s=route.value.moving_s(message.body))
+        self._require_available(device)  # last: what it is said to be may come after the connection, as values do
         return found
+
+    def _availability_topics(self) -> set[str]:
+        return {topic for topics in self._availability.values() for topic in topics if topic}
+
+    def _require_available(self, device: str) -> None:
+        for topic, gone in self._availability[device].items():
+            if (said := self._messages.get(topic)) and str(said[-1].body) in gone:
+                raise DeviceUnavailable(f"{device}: {topic} says {plain_text(str(said[-1].body))}")
 
     def write(self, device: str, values: dict[str, Value]) -> None:
         """Set properties of a device, together where the profile can, and wait until it shows what was written.
@@ -203,6 +230,8 @@ class MqttDriver:
             if route.set_key:
                 body, _ = bodies.setdefault(route.set, ({}, route))
                 put(body, route.set_key, raw)
+                for key, variable in route.secrets.items():
+                    put(body, key, secret_from(device, variable))
             else:
                 plain[route.set] = (raw if isinstance(raw, str) else json.dumps(raw), route)
         return plain | {topic: (json.dumps(body), route) for topic, (body, route) in bodies.items()}
@@ -275,7 +304,7 @@ class MqttDriver:
     def _on_connect(self, client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if not reason.is_failure:
             topics = {route.state for routes in self._routes.values() for route in routes.values()}
-            client.subscribe([(topic, 1) for topic in sorted(topics)])
+            client.subscribe([(topic, 1) for topic in sorted(topics | self._availability_topics())])
 
     def _on_subscribe(self, *_: Any) -> None:
         with self._news:
@@ -298,7 +327,7 @@ class MqttDriver:
             body |= {other: body[one] for one, other in FIRST_RELAY if one in body and other not in body}
         with self._news:
             kept = self._messages.setdefault(message.topic, [])
-            if message.retain and kept:
+            if message.retain and kept and kept[-1].body == body:  # another came while there was no connection
                 return
             self._count += 0 if message.retain else 1
             time_s, number = (UNKNOWN_TIME_S, 0) if message.retain else (self._clock(), self._count)
@@ -324,6 +353,8 @@ def _problem_with(settings: MqttSettings, place: MqttPlace, is_written: bool) ->
         return ""
     if place.is_sensor:
         return "cannot be written, being a sensor"
+    if place.secrets and settings.profile == "tasmota":
+        return "cannot have secrets: Tasmota is told a value alone"
     return "cannot be written without set_topic" if settings.profile == "plain" and not place.set_topic else ""
 
 

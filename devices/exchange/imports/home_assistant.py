@@ -1,8 +1,9 @@
-"""Sites from Home Assistant: its states, and the registries of areas, devices and entities.
+"""Sites from Home Assistant: its states, and the registries of areas, floors, devices and entities.
 
-In: the list of `/api/states`, or an object with it as `states` and with `areas`, `devices` and `entities`: the answers
-to `config/area_registry/list` and so on, or the files of `.storage`. Entities of one device are a box with outputs and
-sensors. Every entity is on the account. Home Assistant itself is asked and told, over its REST API with a token.
+In: the list of `/api/states`, or an object with it as `states` and with `areas`, `floors`, `devices` and `entities`:
+the answers to `config/area_registry/list` and so on, or the files of `.storage`. Entities of one device are a box with
+outputs and sensors. Every entity is on the account. Home Assistant itself is asked and told, over its REST API with a
+token.
 Source: Home Assistant, "REST API", "WebSocket API", and its domains with their device classes.
 
 Does not guard against: automations there that change what this site has just set.
@@ -16,6 +17,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from devices.errors import UsageError
+from devices.exchange.imports.home_assistant_domains import (
+    DOMAINS,
+    climate_range,
+    take_choice,
+    take_climate_modes,
+    take_levels,
+)
 from devices.exchange.imports.imported import (
     FREE_TEXT,
     NO_PLACE,
@@ -25,9 +33,10 @@ from devices.exchange.imports.imported import (
     Feature,
     Imported,
     boolean_schema,
+    driver_of,
     plain_name,
 )
-from devices.exchange.imports.parts import SET_UP, Part, add_parts, driver_of, number_schema
+from devices.exchange.imports.parts import SET_UP, Part, add_parts, number_schema
 
 PORT = 8123
 TOKEN_ENV = "HASS_TOKEN"  # noqa: S105 - the name of a variable
@@ -55,7 +64,7 @@ def import_home_assistant(entries: list[dict[str, Any]], host: str, source: str 
 
     Args:
         entries: the states; or one object with them and the registries.
-        host: where Home Assistant is.
+        host: where Home Assistant is, by name, address or URL.
         source: the file, for messages.
 
     Raises:
@@ -73,12 +82,14 @@ class _Home:
         self._entities = {str(row["entity_id"]): row for row in self._rows(body, "entities", "entity_id")}
         self._devices = {str(row["id"]): row for row in self._rows(body, "devices", "id")}
         self._areas = self._rows(body, "areas", "name")
+        self._floors = self._rows(body, "floors", "name")
         self._area_names = {
             str(row.get("area_id", row.get("id", row["name"]))): plain_name(row["name"]) for row in self._areas
         }
         self._made = Imported()
         auth = {"scheme": "bearer", "secret_env": TOKEN_ENV}
-        settings = {"type": "http", "url": f"http://{host}:{PORT}", "auth": auth}
+        url = host if "://" in host else f"http://{host}:{PORT}"
+        settings = {"type": "http", "url": url, "auth": auth}
         self._driver = driver_of(self._made, "home_assistant", settings)
         self._made.notes.append(f"Home Assistant wants a token: export {TOKEN_ENV}=… before you use it")
 
@@ -108,11 +119,27 @@ class _Home:
         for row in self._areas:
             feature, name = self._made.offer("Home Assistant", f"area {row['name']}"), plain_name(row["name"])
             if name in used and name not in self._made.areas:
-                self._made.areas[name] = {"title": name.replace("_", " ")}
+                self._made.areas[name] = _place(name, row) | self._floor_of(row)
                 feature.take()
             else:
                 feature.leave("no device that the site has stands in it")
+        for row in self._floors:
+            feature = self._made.offer("Home Assistant", f"floor {row['name']}")
+            feature.leave("" if self._floor_name(row) in self._made.floors else "no area that the site has is on it")
         return self._made
+
+    def _floor_name(self, row: Mapping[str, Any]) -> str:
+        name = plain_name(row["name"])
+        return f"{name}_floor" if name in self._area_names.values() else name
+
+    def _floor_of(self, area: Mapping[str, Any]) -> dict[str, str]:
+        """Return on which floor an area is, which the site then has."""
+        for row in self._floors:
+            if area.get("floor_id") and row.get("floor_id", row.get("id")) == area["floor_id"]:
+                name = self._floor_name(row)
+                self._made.floors[name] = _place(name, row)
+                return {"floor": name}
+        return {}
 
     def _area_of(self, device: Mapping[str, Any], entities: Sequence[str]) -> str:
         """Return the area of a device; an entity may be in another than its device, and then the first one's counts."""
@@ -131,7 +158,7 @@ class _Home:
                 feature.leave(SET_UP)
             elif row.get("hidden_by") or row.get("disabled_by"):
                 feature.leave("it is hidden in Home Assistant")
-            elif part := _Entity(self._made, entity, self._states[entity], name, feature).take(sensors):
+            elif part := Entity(self._made, entity, self._states[entity], name, feature).take(sensors):
                 outputs.append(part)
         add_parts(self._made, title, self._driver, outputs, sensors)
         if area := self._area_of(device, entities):
@@ -139,8 +166,16 @@ class _Home:
                 self._made.devices[name]["area"] = area
 
 
-class _Entity:
-    """One entity: its state, and its line on the account."""
+def _place(name: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an area or floor as the site file has it, with what else people call it."""
+    listed = row.get("aliases")
+    found = (plain_name(str(alias)).replace("_", " ") for alias in (listed if isinstance(listed, list) else ()))
+    aliases = [alias for alias in dict.fromkeys(found) if alias != name.replace("_", " ")]
+    return {"title": name.replace("_", " ")} | ({"aliases": aliases} if aliases else {})
+
+
+class Entity:
+    """One entity: its state, and its line on the account. The models of most domains are in home_assistant_domains."""
 
     def __init__(self, made: Imported, entity: str, state: dict[str, Any], name: str, feature: Feature) -> None:
         self.entity, self.name, self.feature = entity, name, feature
@@ -185,6 +220,10 @@ class _Entity:
         value = self.attributes.get(key)
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
+    def note(self, text: str) -> None:
+        """Say something that a person must know."""
+        self._made.notes.append(text)
+
     def more(self, what: str, reason: str = "") -> Feature:
         """Put something else of the entity on the account, taken or left out."""
         feature = self._made.offer(self.name, f"{self.entity} {what}")
@@ -208,8 +247,9 @@ class _Entity:
             sensors.own(name, schema, self.at("state"), self.feature, self.name)
 
 
-def _light(entity: _Entity) -> Part:
-    modes = {str(mode) for mode in entity.attributes.get("supported_color_modes") or []}
+def _light(entity: Entity) -> Part:
+    listed = entity.attributes.get("supported_color_modes")
+    modes = {str(mode) for mode in listed} if isinstance(listed, list) else set[str]()
     has_brightness = bool(modes - {"onoff", "unknown"})
     part = entity.part("light", "dimmable_light" if has_brightness else "light")
     part.bind("on", entity.switched(), entity.feature)
@@ -227,27 +267,31 @@ def _light(entity: _Entity) -> Part:
     return part
 
 
-def _switch(entity: _Entity) -> Part:
+def _switch(entity: Entity) -> Part:
     part = entity.part("switch", "switch")
     part.bind("on", entity.switched(), entity.feature)
     return part
 
 
-def _fan(entity: _Entity) -> Part:
-    part = _switch(entity)
+def _fan(entity: Entity) -> Part:
+    part = entity.part("fan", "fan_switch")
+    part.bind("on", entity.switched(), entity.feature)
     if entity.number("percentage_step"):
-        schema = {"type": "integer", "minimum": 0, "maximum": 100, "unit": "percent"}
+        schema: dict[str, Any] = {"type": "integer", "minimum": 0, "maximum": 100, "unit": "percent"}
+        take_levels(entity, schema)
         part.properties["speed"] = schema
         part.actions["set_speed"] = {"title": "speed", "input": {"speed": dict(schema)}, "writes": {"speed": "$speed"}}
         part.bind("speed", entity.told("attributes.percentage", "set_percentage", "percentage", when_null=0))
+    preset_key = "attributes.preset_mode"
+    take_choice(entity, part, "preset", "preset_modes", preset_key, "set_preset_mode", "preset_mode")
     return part
 
 
-def _cover(entity: _Entity) -> Part | None:
+def _cover(entity: Entity) -> Part | None:
     if entity.number("current_position") is None:
         entity.feature.leave("it does not say where it stands")
         return None
-    is_gate = entity.attributes.get("device_class") in GATES
+    is_gate = str(entity.attributes.get("device_class")) in GATES
     part = entity.part("door" if is_gate else "blinds", "door" if is_gate else "blinds")
     moving = {"key": "state", "values": ["opening", "closing"]}
     place = entity.told("attributes.current_position", "set_cover_position", "position", moving=moving)
@@ -255,14 +299,18 @@ def _cover(entity: _Entity) -> Part | None:
     return part
 
 
-def _lock(entity: _Entity) -> Part:
+def _lock(entity: Entity) -> Part:
     part = entity.part("lock", "lock")
     part.bind("locked", entity.switched("unlock", "lock", ("unlocked", "locked")), entity.feature)
     return part
 
 
-def _climate(entity: _Entity) -> Part | None:
+def _climate(entity: Entity) -> Part | None:
     low, high = entity.number("min_temp"), entity.number("max_temp")
+    if low is not None and high is not None and entity.number("target_temp_low") is not None:
+        part = climate_range(entity, low, high)
+        take_climate_modes(entity, part)
+        return part
     if low is None or high is None or not {"temperature", "current_temperature"} <= entity.attributes.keys():
         entity.feature.leave("it has not both a target and a temperature")
         return None
@@ -272,12 +320,11 @@ def _climate(entity: _Entity) -> Part | None:
     part.actions["set"] = {"input": {"target_c": limits}}
     part.bind("target_c", entity.told("attributes.temperature", "set_temperature", "temperature"), entity.feature)
     part.bind("temperature_c", entity.at("attributes.current_temperature"))
-    if entity.attributes.get("hvac_modes"):
-        entity.more("hvac_modes", NO_PLACE)
+    take_climate_modes(entity, part)
     return part
 
 
-MAKERS: dict[str, Callable[[_Entity], Part | None]] = {
+MAKERS: dict[str, Callable[[Entity], Part | None]] = {
     "light": _light,
     "switch": _switch,
     "input_boolean": _switch,
@@ -285,4 +332,5 @@ MAKERS: dict[str, Callable[[_Entity], Part | None]] = {
     "cover": _cover,
     "lock": _lock,
     "climate": _climate,
+    **DOMAINS,
 }

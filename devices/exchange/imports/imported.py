@@ -5,25 +5,28 @@ Titles and names come from outside: they become plain words of a site file, whic
 
 from __future__ import annotations
 
-import io
+import json
+import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from devices.errors import UsageError
+from devices.exchange.yaml_patch import Comments, is_same, rendered
 from devices.site.action import TAKEN
 from devices.site.describe import plain_text
-from devices.site.schema import DataSchema
+from devices.site.schema import DataSchema, is_multiple
+from devices.site.site import join_models, load_models
 
+Model = TypeVar("Model", bound=BaseModel)
+THIS_MACHINE = "127.0.0.1"
 LONGEST_NAME = 40
-LONGEST_LINE = 120  # of what a site file has in one line
+SECTIONS = ("drivers", "floors", "areas", "groups", "devices")  # of a site file, that an import makes
 NAMED = 3  # devices that a line names before it counts the rest
 RESERVED = {"area", "except", *TAKEN}
 WIDEST = 100000  # of a number without limits that is only read
@@ -85,13 +88,21 @@ class Feature:
 
 @dataclass
 class Imported:
-    """A site's devices and drivers as its file has them, the account of features, and what else there is to say."""
+    """A site's devices and drivers as its file has them, the account of features, and what else there is to say.
+
+    `host` is where the source is that was asked for, such as the MQTT broker.
+    """
 
     devices: dict[str, Any] = field(default_factory=dict)
     drivers: dict[str, Any] = field(default_factory=dict)
+    floors: dict[str, Any] = field(default_factory=dict)
     areas: dict[str, Any] = field(default_factory=dict)
+    groups: dict[str, Any] = field(default_factory=dict)
     features: list[Feature] = field(default_factory=list)
+    features_of: dict[str, list[Feature]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    guesses: dict[tuple[str, str, str], str] = field(default_factory=dict)  # a comment, by device, section and key
+    host: str = THIS_MACHINE
 
     def offer(self, device: str, name: str) -> Feature:
         """Put a feature of the source on the account."""
@@ -99,15 +110,25 @@ class Imported:
         self.features.append(feature)
         return feature
 
-    def add(self, title: str, noun: str, entry: dict[str, Any], part: str = "") -> str:
-        """Take a device; return its name.
+    def add(
+        self, title: str, noun: str, entry: dict[str, Any], part: str = "", features: Sequence[Feature] = ()
+    ) -> str:
+        """Take a device and return its name; "" if nothing says where a property of its models is.
 
         Args:
             title: what the source calls it; an address is no name, so that it is called by its noun and a number.
             noun: what it is, as people say.
             entry: as the site file has it.
             part: which part of the thing it is, such as left.
+            features: those that it has; they are left out if it is.
         """
+        named = entry.get("model", [])
+        models = join_models([named] if isinstance(named, str) else named, load_models())
+        if missing := sorted(models.get("properties", {}).keys() - entry.get("at", {}).keys()):
+            for feature in features:
+                feature.leave(f"its {', '.join(missing)} is nowhere, without which a site cannot have it")
+            self.notes.append(f"{title}: nothing says where its {', '.join(missing)} is")
+            return ""
         base = plain_name(title)
         if ADDRESS.fullmatch(title) or not re.search("[a-z]", base.removeprefix("device")):
             base = self._numbered(plain_name(noun))
@@ -116,6 +137,7 @@ class Imported:
         while name in self.devices:
             name, number = f"{plain_name(f'{base} {part}')[: LONGEST_NAME - 4]}_{number}", number + 1
         self.devices[name] = {"title": name.replace("_", " "), **entry}
+        self.features_of[name] = list(features)
         return name
 
     def _numbered(self, noun: str) -> str:
@@ -134,7 +156,12 @@ class Imported:
         for feature in self.features:
             if feature.reason:
                 found.setdefault((feature.name, feature.reason), []).append(feature.device)
-        return [f"{name}{_of(devices)}: {why}" for (name, why), devices in found.items()]
+        return [f"{name}{_of(devices)}: {plain_text(why)}" for (name, why), devices in found.items()]
+
+    @property
+    def told(self) -> list[str]:
+        """The notes, as a terminal may show them."""
+        return [plain_text(note) for note in self.notes]
 
     @property
     def counts(self) -> str:
@@ -147,13 +174,59 @@ class Imported:
         if not self.devices:
             reasons = "; ".join([*self.left_out, *self.notes])
             raise UsageError(f"there is no device to import: {reasons}")
-        text = io.StringIO()
-        yaml = YAML(typ="rt", pure=True)
-        yaml.width = 200
-        root = {"schema": "site/v1", "name": plain_name(name), "title": name.replace("_", " ")}
-        areas = {"areas": _laid_out(self.areas)} if self.areas else {}
-        yaml.dump(root | {"drivers": self.drivers} | areas | {"devices": _laid_out(self.devices)}, text)
-        return text.getvalue()
+        return site_text(name, self.part, self.comments)
+
+    @property
+    def part(self) -> dict[str, dict[str, Any]]:
+        """What it has of a site, by section."""
+        return {section: getattr(self, section) for section in SECTIONS}
+
+    @property
+    def comments(self) -> Comments:
+        """The guesses, by their places in a site file."""
+        return {("devices", *place): text for place, text in self.guesses.items()}
+
+
+def same_driver(drivers: Mapping[str, Any], name: str, settings: Mapping[str, Any]) -> str:
+    """Return the driver that has the same settings as one of a name, "" if none has."""
+    mine = _without_own_secret(name, settings)
+    return next((key for key, its in drivers.items() if is_same(_without_own_secret(key, its), mine)), "")
+
+
+def _without_own_secret(driver: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a driver's settings without a secret that is called after it."""
+    auth = settings.get("auth")
+    is_own = isinstance(auth, dict) and auth.get("secret_env") == f"{driver.upper()}_SECRET"
+    return {**settings, "auth": {**(auth or {}), "secret_env": ""}} if is_own else dict(settings)
+
+
+def driver_of(made: Imported, stem: str, settings: dict[str, Any]) -> str:
+    """Return the name of the driver with these settings; one that is not there yet is made."""
+    name = stem if stem not in made.drivers else f"{stem}_{len(made.drivers) + 1}"
+    if found := same_driver(made.drivers, name, settings):
+        return found
+    made.drivers[name] = settings
+    return name
+
+
+def site_text(name: str, part: dict[str, dict[str, Any]], comments: Comments) -> str:
+    """Return a site file of a name with these sections, and comments in them."""
+    root = {"schema": "site/v1", "name": plain_name(name), "title": name.replace("_", " ")}
+    return rendered(root | {section: entries for section, entries in part.items() if entries}, comments=comments)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return JSON from elsewhere. Raises ValueError, also for numbers that are none: NaN, Infinity, 1e999."""
+
+    def refuse(number: str) -> float:
+        raise ValueError(f"{number} is no number")
+
+    try:
+        return json.loads(
+            text, parse_constant=refuse, parse_float=lambda one: refuse(one) if math.isinf(float(one)) else float(one)
+        )
+    except RecursionError as error:
+        raise ValueError("it is too deep") from error
 
 
 def plain_name(text: str) -> str:
@@ -167,6 +240,32 @@ def part_name(text: str) -> str:
     """Return a text as the name of a property, argument or output: not one that every call or result has itself."""
     name = plain_name(text)
     return f"{name}_value" if name in RESERVED else name
+
+
+def plain_number(value: float) -> float | int:
+    """Return a number as people write it."""
+    return int(value) if float(value).is_integer() else value
+
+
+def usable_step(step: float | None, low: float) -> float | int | None:
+    """Return a step if the least value is a whole number of them, as a site wants it."""
+    return plain_number(step) if step and step > 0 and is_multiple(low, step) else None
+
+
+def range_schema(kind: str, low: float, high: float, step: float | int | None = None, unit: str = "") -> dict[str, Any]:
+    """Return the schema of a number."""
+    schema: dict[str, Any] = {"type": kind, "minimum": plain_number(low), "maximum": plain_number(high)}
+    return schema | ({} if step is None else {"step": step}) | ({"unit": unit} if unit else {})
+
+
+def setters(name: str, title: str, schema: dict[str, Any], risk: str = "confirm") -> dict[str, Any]:
+    """Return the actions that set a property: on and off, or to a value. What it may move nobody knows, so: a yes."""
+    if schema["type"] == "boolean":
+        return {
+            f"{name}_{word}": {"title": title, "risk": risk, "writes": {name: word == "on"}} for word in ("on", "off")
+        }
+    given = {key: value for key, value in schema.items() if key != "title"}
+    return {f"set_{name}": {"title": title, "risk": risk, "input": {name: given}, "writes": {name: f"${name}"}}}
 
 
 def boolean_schema(when_true: str = "on", when_false: str = "off") -> dict[str, Any]:
@@ -189,10 +288,29 @@ def is_plain(schema: dict[str, Any]) -> bool:
     return bool(all(word and " " not in word for word in words))
 
 
+def parsed(model: type[Model], plain: dict[str, Any], where: str, keys: Sequence[str]) -> Model:
+    """Return a part of another's file.
+
+    Args:
+        model: what it should be.
+        plain: what there is.
+        where: the source and what it is.
+        keys: those of its name; the first that is there counts.
+
+    Raises:
+        UsageError: the first problem, with `where`, the name and the field.
+    """
+    try:
+        return model.model_validate(plain)
+    except ValidationError as error:
+        name = next((str(plain[key]) for key in keys if plain.get(key)), "without a name")
+        raise UsageError(f"{where} {plain_text(name)[:60]}: {foreign_problem(error)}") from error
+
+
 def foreign_problem(error: ValidationError) -> str:
     """Return the field and the problem that pydantic found first in another's file."""
     first = error.errors()[0]
-    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    return f"{plain_text('.'.join(str(part) for part in first['loc']))}: {first['msg']}"
 
 
 def _of(devices: list[str]) -> str:
@@ -200,16 +318,3 @@ def _of(devices: list[str]) -> str:
     more = len(names) - NAMED
     listed = ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
     return f" of {listed}" if listed else ""
-
-
-def _laid_out(value: Any, depth: int = 0) -> Any:
-    """Return devices as people write them: what is deep inside and short on one line."""
-    if isinstance(value, dict):
-        made: Any = CommentedMap({key: _laid_out(item, depth + 1) for key, item in value.items()})
-    elif isinstance(value, list | tuple):
-        made = CommentedSeq([_laid_out(item, depth + 1) for item in value])
-    else:
-        return value
-    if isinstance(made, CommentedSeq) or (depth >= 3 and len(str(value)) <= LONGEST_LINE):
-        made.fa.set_flow_style()
-    return made

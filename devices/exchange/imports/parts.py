@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from devices.exchange.imports.imported import WIDEST, Feature, Imported, plain_name
+from devices.exchange.imports.imported import WIDEST, Feature, Imported, part_name, plain_name
 
 ABOUT_ITSELF = "it is about the device itself"
 SET_UP = "it is how the device is set up"
@@ -38,6 +38,7 @@ NUMBERS: dict[str, tuple[str, float, float, str]] = {
     "yesterday": ("energy_yesterday", 0, 100000, "kilowatt hours"),
     "battery": ("battery", 0, 100, "percent"),
 }
+NUMBERS |= {"co2": NUMBERS["carbondioxide"], "energy": NUMBERS["total"], "pm25": NUMBERS["pm2.5"]}
 TITLES = {"temperature_c": "temperature", "co2": "carbon dioxide", "moisture_pct": "moisture"}
 
 
@@ -49,7 +50,11 @@ class Part:
         noun: what it is, as people say.
         title: its own name, or "".
         number: which of its kind it is in the box, from 1.
-        entry: its model or kind.
+        entry: its model, models or kind.
+        properties: those that no model has, or in which it differs.
+        actions: likewise.
+        at: where its properties are.
+        features: those of the source that it has.
     """
 
     noun: str
@@ -59,10 +64,24 @@ class Part:
     properties: dict[str, Any] = field(default_factory=dict)
     actions: dict[str, Any] = field(default_factory=dict)
     at: dict[str, Any] = field(default_factory=dict)
+    features: list[Feature] = field(default_factory=list)
+
+    @property
+    def models(self) -> list[str]:
+        """The models that it is of."""
+        named = self.entry.get("model", [])
+        return [named] if isinstance(named, str) else named
+
+    def be(self, model: str) -> None:
+        """Make it one of a model, too."""
+        if model not in self.models:
+            models = [*self.models, model]
+            self.entry = {"model": models if len(models) > 1 else model}
 
     def bind(self, name: str, at: Mapping[str, Any], *features: Feature) -> None:
         """Say where a property of the model is; the features are taken with it."""
         self.at[name] = dict(at)
+        self.features += features
         for feature in features:
             feature.take()
 
@@ -70,8 +89,7 @@ class Part:
         self, name: str, schema: Mapping[str, Any], at: Mapping[str, Any], feature: Feature, sensor: str = ""
     ) -> None:
         """Take a property that the model does not have; it is named after its sensor if another has its name."""
-        if name in self.at:
-            name = plain_name(f"{sensor} {name}")
+        name = part_name(plain_name(f"{sensor} {name}") if name in self.at else name)
         base, number = name, 2
         while name in self.at:
             name, number = f"{base}_{number}", number + 1
@@ -79,6 +97,11 @@ class Part:
         title = {"title": TITLES.get(name, name.replace("_", " "))} if is_titled else {}
         self.properties[name] = dict(schema) | title
         self.bind(name, at, feature)
+
+    def color(self, at: Mapping[str, Any], feature: Feature) -> None:
+        """Take the color of a light, by name."""
+        self.be("color")
+        self.bind("color", at, feature)
 
     def color_temp(self, low: int, high: int, unit: str, at: Mapping[str, Any], feature: Feature) -> None:
         """Take the color temperature of a light, with the action that sets it."""
@@ -91,8 +114,13 @@ class Part:
 
     def site_entry(self, driver: str) -> dict[str, Any]:
         """Return the device as the site file has it."""
-        rest = {"properties": self.properties, "actions": self.actions, "at": self.at}
-        return self.entry | {"driver": driver} | {key: value for key, value in rest.items() if value}
+        return self.entry | {"driver": driver} | self.own_parts
+
+    @property
+    def own_parts(self) -> dict[str, Any]:
+        """What the site file has of it beside its model and its driver."""
+        parts = {"properties": self.properties, "actions": self.actions, "at": self.at}
+        return {key: value for key, value in parts.items() if value}
 
 
 def number_schema(name: str, unit: str = "") -> tuple[str, dict[str, Any]]:
@@ -110,23 +138,15 @@ def add_parts(made: Imported, title: str, driver: str, outputs: Sequence[Part], 
         for name, at in sensors.at.items():
             taken = plain_name(f"sensor {name}") if name in output.at else name
             output.at[taken], output.properties[taken] = at, sensors.properties[name]
+        output.features += sensors.features
     for output in outputs:
         alone = len(outputs) == 1 or (title.lower().endswith(output.noun) and output.number == 1)
         is_counted = sum(other.noun == output.noun for other in outputs) > 1
         part = "" if alone or output.title else output.noun + (f" {output.number}" if is_counted else "")
-        made.add(output.title or title, output.noun, output.site_entry(driver), part)
+        made.add(output.title or title, output.noun, output.site_entry(driver), part, output.features)
     if sensors.at and len(outputs) != 1:
-        made.add(title, "sensor", sensors.site_entry(driver), "sensors" if outputs else "")
-
-
-def driver_of(made: Imported, stem: str, settings: dict[str, Any]) -> str:
-    """Return the name of the driver with these settings; one that is not there yet is made."""
-    for name, known in made.drivers.items():
-        if known == settings:
-            return name
-    name = stem if stem not in made.drivers else f"{stem}_{len(made.drivers) + 1}"
-    made.drivers[name] = settings
-    return name
+        part = "sensors" if outputs else ""
+        made.add(title, "sensor", sensors.site_entry(driver), part, sensors.features)
 
 
 def leaves(body: Any, path: tuple[str, ...] = (), *, in_lists: bool = True) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -10,6 +10,7 @@ Does not guard against: an address that the router gives to another device later
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -21,6 +22,7 @@ from devices.exchange.imports.imported import (
     Feature,
     Imported,
     boolean_schema,
+    driver_of,
     plain_name,
 )
 from devices.exchange.imports.parts import (
@@ -28,10 +30,10 @@ from devices.exchange.imports.parts import (
     SET_UP,
     Part,
     add_parts,
-    driver_of,
     leaves,
     number_schema,
 )
+from devices.site.describe import plain_text
 
 STATUS, CONFIG, INFO = "Shelly.GetStatus", "Shelly.GetConfig", "Shelly.GetDeviceInfo"
 PASSWORD_ENV = "SHELLY_PASSWORD"  # noqa: S105 - the name of a variable
@@ -118,6 +120,8 @@ class _Answers:
             raise UsageError(
                 f"{self._where}: {STATUS} has neither wifi.sta_ip nor eth.ip", hint="is it on the network?"
             )
+        if not re.fullmatch(r"[\w.:-]+", address, re.ASCII):
+            raise UsageError(f"{self._where}: {STATUS} has no address but {plain_text(address)!r}")
         settings: dict[str, Any] = {"type": "http", "url": f"http://{address}"}
         if info.get("auth_en"):
             settings["auth"] = {"scheme": "digest", "user": USER, "secret_env": PASSWORD_ENV}
@@ -234,9 +238,10 @@ def _light(component: _Component) -> Part:
         is_range = isinstance(given, list) and len(given) == 2 and all(type(one) is int for one in given)
         low, high = sorted(given) if given and is_range else KELVIN
         part.color_temp(low, high, "kelvin", component.at("ct", set_key="ct"), component.features["ct"])
-    for key, feature in component.features.items():
-        if key.split(".")[0] in {"rgb", "white"}:
-            feature.leave(OTHER_COLOR)
+    if "rgb" in component.features:
+        part.color(component.at("rgb", set_key="rgb", color="rgb"), component.features["rgb"])
+    if "white" in component.features:
+        component.features["white"].leave(OTHER_COLOR)
     return part
 
 

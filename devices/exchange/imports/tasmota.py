@@ -20,9 +20,11 @@ from devices.exchange.imports.imported import (
     FREE_TEXT,
     NO_VALUE,
     OTHER_COLOR,
+    TWICE,
     Feature,
     Imported,
     boolean_schema,
+    driver_of,
     plain_name,
 )
 from devices.exchange.imports.parts import (
@@ -31,7 +33,6 @@ from devices.exchange.imports.parts import (
     SET_UP,
     Part,
     add_parts,
-    driver_of,
     leaves,
     number_schema,
 )
@@ -46,6 +47,7 @@ DEVICE_STATE = {"Time", "Uptime", "UptimeSec", "Vcc", "Heap", "SleepMode", "Slee
                 "Berry", "Hostname", "IPAddress"}  # fmt: skip
 LIGHT_SET_UP = {"Fade", "Speed", "LedTable", "Scheme", "Width"}
 LIGHT_COLORS = {"Color", "HSBColor", "RGB", "White", "Channel", "HSBColor1", "HSBColor2", "HSBColor3"}
+RGB_CHANNELS = 3  # at least; a lamp of one or two is white, though it shows an HSBColor
 UNIT_KEYS = {"TempUnit", "PressureUnit", "SpeedUnit", "VolumeUnit"}
 UNITS = {"C": "degrees", "F": "degrees Fahrenheit", "hPa": "hectopascals", "mmHg": "mmHg", "inHg": "inHg"}
 USED = {"Status", "StatusMQT", "StatusSHT"}
@@ -86,6 +88,7 @@ class _Answer:
         self._durations = self._section(entry, "StatusSHT", is_needed=False)
         self._driver = self._broker(self._section(entry, "StatusMQT", is_needed=False), host)
         self._features = {path: self._offer(".".join(path)) for path, _ in leaves(self._state)}
+        self._state = {key: value for key, value in self._state.items() if (key,) in self._features}
         self._measured = {path: self._offer(f"StatusSNS.{'.'.join(path)}") for path, _ in leaves(self._sensors)}
         for section in sorted(entry.keys() - {"StatusSTS", "StatusSNS"}):
             self._offer(section).leave("" if section in USED else SET_UP)
@@ -104,7 +107,13 @@ class _Answer:
     def _broker(self, settings: dict[str, Any], host: str) -> str:
         own = str(settings.get("MqttHost") or "")
         port = settings.get("MqttPort", DEFAULT_PORT)
-        driver = {"type": "mqtt", "host": own if own and host == DEFAULT_HOST else host, "profile": "tasmota"}
+        if type(port) is not int or not 0 < port < 65536:
+            raise UsageError(f"{self._where}: StatusMQT.MqttPort is no port")
+        driver: dict[str, Any] = {
+            "type": "mqtt",
+            "host": own if own and host == DEFAULT_HOST else host,
+            "profile": "tasmota",
+        }
         if port != DEFAULT_PORT:
             driver["port"] = port
         if (user := settings.get("MqttUser")) and user != DEFAULT_USER:
@@ -179,11 +188,15 @@ class _Answer:
         part.bind("brightness", self._at("Dimmer"), self._features[("Dimmer",)])
         if "CT" in self._state:
             part.color_temp(*MIRED, "mired", self._at("CT"), self._features[("CT",)])
+        channels = sum(path[0] == "Channel" for path in self._features)
+        has_color = channels >= RGB_CHANNELS and "HSBColor" in self._state
         for path, feature in self._features.items():
             if path[0] in LIGHT_SET_UP:
                 feature.leave(SET_UP)
             elif path[0] in LIGHT_COLORS:
-                feature.leave(OTHER_COLOR)
+                feature.leave(TWICE if has_color and path[0] not in {"White", "Channel"} else OTHER_COLOR)
+        if has_color:
+            part.color(self._at("HSBColor", color="hsb"), self._features[("HSBColor",)])
 
     def _take_switches(self) -> None:
         for relay in self._relays():

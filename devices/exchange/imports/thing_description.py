@@ -15,11 +15,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from devices.errors import UsageError
-from devices.exchange.imports.draft import plain_number, setters
 from devices.exchange.imports.imported import (
     EVENT,
     FREE_TEXT,
@@ -30,12 +28,15 @@ from devices.exchange.imports.imported import (
     Foreign,
     Imported,
     boolean_schema,
-    foreign_problem,
     is_plain,
+    parsed,
     part_name,
+    range_schema,
+    same_driver,
+    setters,
+    usable_step,
     words_of,
 )
-from devices.site.schema import is_multiple
 
 NO_FORM = "no form over HTTP with JSON"
 OTHER_SERVER = "on another server than the rest of it"
@@ -131,11 +132,7 @@ def import_things(things: Iterable[dict[str, Any]], source: str = "the list") ->
     made = Imported()
     for plain in things:
         name = str(plain.get("title") or plain.get("id") or "thing")
-        try:
-            thing = Thing.model_validate(plain)
-        except ValidationError as error:
-            raise UsageError(f"{source}: device {name[:60]}: {foreign_problem(error)}") from error
-        _Device(made, thing, name).take()
+        _Device(made, parsed(Thing, plain, f"{source}: device", ("title", "id")), name).take()
     return made
 
 
@@ -147,6 +144,7 @@ class _Device:
         self._properties: dict[str, Any] = {}
         self._actions: dict[str, Any] = {}
         self._at: dict[str, Any] = {}
+        self._features: list[Feature] = []
         self._driver = self._model = ""
 
     def take(self) -> None:
@@ -166,18 +164,18 @@ class _Device:
         }
         if self._properties or self._actions:
             kept = {key: value for key, value in entry.items() if value or key == "properties"}
-            self._made.add(self._title, "thing", kept | {"driver": self._driver})
+            self._made.add(self._title, "thing", kept | {"driver": self._driver}, features=self._features)
         else:
             self._made.notes.append(f"{self._title}: nothing of it has a place in a site")
 
-    @staticmethod
-    def _try(feature: Feature, take: Any) -> None:
+    def _try(self, feature: Feature, take: Any) -> None:
         try:
             take()
         except _Left as left:
             feature.leave(str(left))
         else:
             feature.take()
+            self._features.append(feature)
 
     def _property(self, key: str, affordance: Property) -> None:
         name, is_written = _name(key), not affordance.read_only
@@ -232,7 +230,12 @@ class _Device:
                 url = urlsplit(urljoin(self._thing.base, form.href))
             except ValueError as error:
                 raise _Left("its address is none") from error
-            if url.scheme in {"http", "https"} and _does(form, op) and "json" in form.content_type:
+            if (
+                url.scheme in {"http", "https"}
+                and re.fullmatch(r"\S+", url.netloc)
+                and _does(form, op)
+                and "json" in form.content_type
+            ):
                 if "{" in form.href or re.search(r"\s", url.path + url.query):
                     raise _Left("it takes variables in its address, or has blanks in it")
                 self._connect(f"{url.scheme}://{url.netloc}", form.security or self._thing.security)
@@ -241,25 +244,16 @@ class _Device:
 
     def _connect(self, server: str, security: str | tuple[str, ...]) -> None:
         """Make the server the device's driver. Raises _Left if it is another one, or cannot be logged in to."""
-        settings: dict[str, Any] = {"type": "http", "url": server}
-        number = next(
-            (int(key.split("_")[1]) for key, one in self._made.drivers.items() if one["url"] == server),
-            len(self._made.drivers) + 1,
-        )
-        auth = self._auth((security,) if isinstance(security, str) else security, f"HTTP_{number}_SECRET")
-        settings |= {"auth": auth} if auth else {}
-        driver = next((key for key, one in self._made.drivers.items() if one == settings), "")
-        if not driver:
-            driver = f"http_{len(self._made.drivers) + 1}"
-            if self._driver:
-                raise _Left(OTHER_SERVER)
-            if auth:
-                settings["auth"]["secret_env"] = f"{driver.upper()}_SECRET"
-                self._made.notes.append(_login_note(driver, settings["auth"]))
-            self._made.drivers[driver] = settings
+        name = f"http_{len(self._made.drivers) + 1}"
+        auth = self._auth((security,) if isinstance(security, str) else security, f"{name.upper()}_SECRET")
+        settings = {"type": "http", "url": server} | ({"auth": auth} if auth else {})
+        driver = same_driver(self._made.drivers, name, settings)
         if self._driver not in {"", driver}:
             raise _Left(OTHER_SERVER)
-        self._driver = driver
+        if not driver:
+            self._made.drivers[name] = settings
+            self._made.notes += [_login_note(name, auth)] if auth else []
+        self._driver = driver or name
 
     def _auth(self, names: tuple[str, ...], variable: str) -> dict[str, Any]:
         schemes = [self._thing.security_definitions.get(name) for name in names if name]
@@ -320,12 +314,8 @@ def _number_of(found: Schema, *, is_bounded: bool) -> dict[str, Any]:
     if is_bounded and None in (low, high):
         raise _Left("a number without minimum and maximum")
     low, high = (-WIDEST if low is None else low), (WIDEST if high is None else high)
-    schema: dict[str, Any] = {"type": found.type, "minimum": plain_number(low), "maximum": plain_number(high)}
-    if found.multiple_of and found.multiple_of > 0 and is_multiple(low, found.multiple_of):
-        schema["step"] = plain_number(found.multiple_of)
-    if found.unit:
-        schema["unit"] = UNITS.get(found.unit, OF_UNITS.get(found.unit.lower(), found.unit))
-    return schema
+    unit = UNITS.get(found.unit, OF_UNITS.get(found.unit.lower(), found.unit))
+    return range_schema(found.type, low, high, usable_step(found.multiple_of, low), unit)
 
 
 def _arguments(found: Schema | None) -> tuple[dict[str, Any], dict[str, str]]:

@@ -10,12 +10,13 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pydantic import ValidationError
+from devices.exchange.imports.exposes import SET, STATE, Expose, Exposed, ZigbeePart
+from devices.exchange.imports.imported import EVENT, ONLY_WRITTEN, TWICE, Foreign, Imported, parsed
+from devices.exchange.imports.zigbee2mqtt_groups import Group, read_groups, take_group
 
-from devices.errors import UsageError
-from devices.exchange.imports.draft import SET, STATE, Draft, Expose, Part
-from devices.exchange.imports.imported import EVENT, ONLY_WRITTEN, TWICE, Foreign, Imported, foreign_problem
-
+COVER_S = (
+    60  # what Shelly gives a cover unless told otherwise (maxtime_open); Tuya's curtains take 10 to 120 (tr_timecon)
+)
 SETTING = "a setting of the device itself, which is set up once"
 DIAGNOSTIC = "it tells how the device is, and nothing that people ask for"
 KNOWN = {  # by name: model and property of what is read
@@ -104,24 +105,29 @@ class Entry(Foreign):
     definition: Definition | None = None
 
 
-def import_zigbee2mqtt(entries: Iterable[dict[str, Any]], host: str, source: str = "the list") -> Imported:
-    """Return the devices of zigbee2mqtt's list.
+def import_zigbee2mqtt(
+    entries: Iterable[dict[str, Any]], host: str, source: str = "the list", groups: Iterable[Group] = ()
+) -> Imported:
+    """Return the devices and groups of zigbee2mqtt's lists.
 
     Args:
-        entries: the list.
+        entries: the list of devices; groups may be in it, too.
         host: the MQTT broker.
         source: where the list is from, for errors.
+        groups: more groups.
 
     Raises:
         UsageError: an entry is broken; the message has the source, the device and the field.
     """
     made = Imported(drivers={"zigbee": {"type": "mqtt", "host": host, "profile": "zigbee2mqtt"}})
-    for plain in entries:
-        name = plain.get("friendly_name") or plain.get("ieee_address")
-        try:
-            entry = Entry.model_validate(plain)
-        except ValidationError as error:
-            raise UsageError(f"{source}: device {str(name)[:60]}: {foreign_problem(error)}") from error
+    listed = list(entries)
+    groups = [*read_groups([plain for plain in listed if "members" in plain], source), *groups]
+    called, parts = dict[str, str](), dict[str, list[str]]()  # by address: a device's name, and those of it in the site
+    for plain in listed:
+        if "members" in plain:
+            continue
+        entry = parsed(Entry, plain, f"{source}: device", ("friendly_name", "ieee_address"))
+        called[entry.ieee_address] = name = entry.friendly_name or entry.ieee_address
         exposes = entry.definition.exposes if entry.definition else ()
         if entry.type == "Coordinator":
             made.notes.append(f"{name}: the coordinator itself")
@@ -132,7 +138,11 @@ def import_zigbee2mqtt(entries: Iterable[dict[str, Any]], host: str, source: str
                 for feature in expose.features or (expose,):
                     made.offer(str(name), feature.key or feature.name).leave("its name is no MQTT topic")
         else:
+            known = set(made.devices)
             _Device(made, entry).take()
+            parts[entry.ieee_address] = [device for device in made.devices if device not in known]
+    for group in groups:
+        take_group(made, group, called, parts)
     return made
 
 
@@ -145,11 +155,11 @@ class _Device:
         self._address = entry.ieee_address
         self._description = entry.definition.description or ""
         self._exposes = entry.definition.exposes
-        self._drafts: dict[str, Draft] = {}
+        self._drafts: dict[str, ZigbeePart] = {}
 
     def take(self) -> None:
         """Put what it is into the site, and every feature on the account."""
-        rest: list[tuple[str, Part]] = []
+        rest: list[tuple[str, Exposed]] = []
         for expose in self._exposes:
             if expose.type in MAKERS and not _is_beside(expose):
                 parts = [self._part(one, expose.endpoint) for one in expose.features]
@@ -164,38 +174,39 @@ class _Device:
             _take_rest(draft, part, is_own=endpoint in ("", draft.suffix))
         self._add()
 
-    def _part(self, expose: Expose, endpoint: str) -> Part:
+    def _part(self, expose: Expose, endpoint: str) -> Exposed:
         named = expose.name if expose.type == "composite" else expose.key or expose.name
         if endpoint and not expose.key:
             named = f"{named}_{endpoint}"
-        return Part(expose, self._made.offer(self._topic, named or expose.type))
+        return Exposed(expose, self._made.offer(self._topic, named or expose.type))
 
-    def _new_draft(self, endpoint: str, noun: str) -> Draft:
+    def _new_draft(self, endpoint: str, noun: str) -> ZigbeePart:
         suffix = endpoint
         if suffix in self._drafts:
             suffix = f"{endpoint} {noun}".strip()
         while suffix in self._drafts:
             suffix += " too"
-        self._drafts[suffix] = Draft(self._topic, suffix, noun)
+        self._drafts[suffix] = ZigbeePart(noun, topic=self._topic, suffix=suffix)
         return self._drafts[suffix]
 
-    def _draft_for(self, endpoint: str) -> Draft:
+    def _draft_for(self, endpoint: str) -> ZigbeePart:
         if endpoint not in self._drafts and "" not in self._drafts and len(self._drafts) == 1:
             return next(iter(self._drafts.values()))  # the only part there is
         if endpoint not in self._drafts:
             endpoint = ""
-        return self._drafts.setdefault(endpoint, Draft(self._topic))
+        return self._drafts.setdefault(endpoint, ZigbeePart("", topic=self._topic))
 
     def _add(self) -> None:
         drafts = [draft for draft in self._drafts.values() if draft.at]
         title = self._topic
         for draft in sorted(drafts, key=lambda one: one.suffix != ""):
             part = re.sub(r"^l(\d+)$", r"\1", draft.suffix) if len(drafts) > 1 else ""
-            self._made.add(title, self._noun(draft), draft.entry() | {"driver": "zigbee"}, part)
+            entry = draft.entry | draft.own_parts | {"driver": "zigbee"}
+            self._made.add(title, self._noun(draft), entry, part, draft.features)
         if not drafts:
             self._made.notes.append(f"{self._topic}: nothing of it has a place in a site")
 
-    def _noun(self, draft: Draft) -> str:
+    def _noun(self, draft: ZigbeePart) -> str:
         known = next((noun for model, noun in NOUNS.items() if model in draft.models), "")
         said = next((noun for pattern, noun in SAID_NOUNS if re.search(pattern, self._description.lower())), "")
         return said or draft.noun or known or "sensor"
@@ -216,15 +227,15 @@ def _is_beside(expose: Expose) -> bool:
     return state.key != "state" and not state.key.startswith("state_")
 
 
-def _by_name(parts: list[Part]) -> dict[str, Part]:
+def _by_name(parts: list[Exposed]) -> dict[str, Exposed]:
     return {part.expose.name: part for part in reversed(parts)}
 
 
-def _rest(parts: list[Part], *seen: Part | None) -> list[Part]:
+def _rest(parts: list[Exposed], *seen: Exposed | None) -> list[Exposed]:
     return [part for part in parts if not any(part is one for one in seen)]
 
 
-def _light(draft: Draft, parts: list[Part], _: str) -> list[Part]:
+def _light(draft: ZigbeePart, parts: list[Exposed], _: str) -> list[Exposed]:
     named = _by_name(parts)
     on, level, warmth = (named.get(name) for name in ("state", "brightness", "color_temp"))
     color = next((part for part in parts if part.expose.name in {"color_hs", "color_xy"}), None)
@@ -236,26 +247,28 @@ def _light(draft: Draft, parts: list[Part], _: str) -> list[Part]:
     if warmth:
         draft.be_number("color_temp", "color_temp", warmth, "color_temp", raw_step=1)
     if color:
-        draft.be("color", "color", color, color=color.expose.name.removeprefix("color_"))
+        draft.be_model("color", "color", color, color=color.expose.name.removeprefix("color_"))
     twin = next((part for part in parts if part is not color and part.expose.name in {"color_hs", "color_xy"}), None)
     if twin:
         twin.feature.leave(TWICE)
     return _rest(parts, on, level, warmth, color, twin)
 
 
-def _brightness(draft: Draft, part: Part) -> None:
+def _brightness(draft: ZigbeePart, part: Exposed) -> None:
     """Take a brightness of so many levels as one in percent; a level may be several percent wide."""
     highest = part.expose.value_max or 254.0
-    if not draft.be("dimmable_light", "brightness", part, scale=100 / highest, raw_step=part.expose.value_step or 1):
+    if not draft.be_model(
+        "dimmable_light", "brightness", part, scale=100 / highest, raw_step=part.expose.value_step or 1
+    ):
         return
     if highest < 100 and (100 / highest).is_integer():
         step = {"step": int(100 / highest)}
-        draft.own["brightness"], draft.actions["brightness"] = step, {"input": {"brightness": step}}
+        draft.properties["brightness"], draft.actions["brightness"] = step, {"input": {"brightness": step}}
     elif highest < 100:
         draft.actions["brightness"] = {"tolerance": round(50 / highest, 1)}
 
 
-def _switch(draft: Draft, parts: list[Part], description: str) -> list[Part]:
+def _switch(draft: ZigbeePart, parts: list[Exposed], description: str) -> list[Exposed]:
     on = _by_name(parts).get("state")
     if on and VALVE.search(description):
         draft.noun = "valve"
@@ -265,28 +278,39 @@ def _switch(draft: Draft, parts: list[Part], description: str) -> list[Part]:
     return _rest(parts, on)
 
 
-def _lock(draft: Draft, parts: list[Part], _: str) -> list[Part]:
+def _lock(draft: ZigbeePart, parts: list[Exposed], _: str) -> list[Exposed]:
     state = _by_name(parts).get("state")
     if state:
         draft.be_switch("lock", "locked", state)
     return _rest(parts, state)
 
 
-def _cover(draft: Draft, parts: list[Part], _: str) -> list[Part]:
+def _cover(draft: ZigbeePart, parts: list[Exposed], _: str) -> list[Exposed]:
     named = _by_name(parts)
     state, position, tilt = (named.get(name) for name in ("state", "position", "tilt"))
-    if position:
-        draft.be_number("blinds", "position", position, "set", raw_step=position.expose.value_step or 1)
+    words = {"open": "OPEN", "closed": "CLOSE", "stopped": "STOP"}
+    if position and _is_moved(draft, "blinds", "position", position, "set"):
+        _let_move(draft, "open", "close", "set")
     if state and position:
         state.feature.leave("the position says and sets it")
-    elif state:
-        draft.be("cover", "state", state, values={"open": "OPEN", "closed": "CLOSE", "stopped": "STOP"})
-    if tilt:
-        draft.be_number("tilt", "tilt", tilt, "set_tilt", raw_step=tilt.expose.value_step or 1)
+    elif state and draft.be_model("cover", "state", state, values=words):
+        _let_move(draft, "open", "close")
+    if tilt and _is_moved(draft, "tilt", "tilt", tilt, "set_tilt"):
+        _let_move(draft, "set_tilt")
     return _rest(parts, state, position, tilt)
 
 
-def _fan(draft: Draft, parts: list[Part], _: str) -> list[Part]:
+def _is_moved(draft: ZigbeePart, model: str, name: str, part: Exposed, action: str) -> bool:
+    return draft.be_number(model, name, part, action, raw_step=part.expose.value_step or 1)
+
+
+def _let_move(draft: ZigbeePart, *actions: str) -> None:
+    """Give what moves a cover its time; it is over as soon as the cover is there."""
+    for action in actions:
+        draft.actions[action] = draft.actions.get(action, {}) | {"settle_s": COVER_S}
+
+
+def _fan(draft: ZigbeePart, parts: list[Exposed], _: str) -> list[Exposed]:
     named = _by_name(parts)
     state, mode, speed = (named.get(name) for name in ("state", "mode", "speed"))
     if state:
@@ -298,7 +322,7 @@ def _fan(draft: Draft, parts: list[Part], _: str) -> list[Part]:
     return _rest(parts, state, mode, speed)
 
 
-def _climate(draft: Draft, parts: list[Part], _: str) -> list[Part]:
+def _climate(draft: ZigbeePart, parts: list[Exposed], _: str) -> list[Exposed]:
     named = _by_name(parts)
     target = named.get("occupied_heating_setpoint") or named.get("current_heating_setpoint")
     target = target or named.get("occupied_cooling_setpoint")
@@ -315,7 +339,7 @@ def _climate(draft: Draft, parts: list[Part], _: str) -> list[Part]:
     return _rest(parts, target, measured, *chosen)
 
 
-MAKERS: dict[str, Callable[[Draft, list[Part], str], list[Part]]] = {
+MAKERS: dict[str, Callable[[ZigbeePart, list[Exposed], str], list[Exposed]]] = {
     "light": _light,
     "switch": _switch,
     "lock": _lock,
@@ -325,7 +349,7 @@ MAKERS: dict[str, Callable[[Draft, list[Part], str], list[Part]]] = {
 }
 
 
-def _take_rest(draft: Draft, part: Part, *, is_own: bool) -> None:
+def _take_rest(draft: ZigbeePart, part: Exposed, *, is_own: bool) -> None:
     """Take a feature that stands by itself; one of a part that is no device here keeps its part's name."""
     expose = part.expose
     name = expose.name if is_own and expose.name not in {"", "state"} else expose.key

@@ -15,6 +15,7 @@ from devices.broker.runtime import simulated_runtime
 from devices.driver import DeviceUnavailable
 from devices.errors import UsageError
 from devices.exchange.imports.files import import_file
+from devices.exchange.imports.topics import import_topics
 from devices.simulation.world import SimulatedDriver, World
 from devices.site.describe import plain_text
 from devices.site.schema import Value
@@ -128,6 +129,46 @@ def test_names_and_values_of_other_sources_are_no_orders_either(
     prompt = system_text(site, tools_of(site)) + user_message("is it on?", World(site).snapshot(), "12:00").text
     assert not any(line in prompt for line in attack.splitlines())
     assert all(line.isprintable() for line in [*made.left_out, *made.notes])
+
+
+def homie(attack: str) -> dict[str, list[str]]:
+    declared = {
+        "state": {"name": attack, "datatype": "boolean", "format": f"no,{attack}", "settable": True},
+        "mode": {"datatype": "enum", "format": f"idle,{attack}", "settable": True},
+        "level": {"datatype": "float", "unit": attack, "format": "0:5", "settable": True},
+        "other": {"datatype": attack, "format": attack},
+        attack: {"datatype": "float"},
+    }
+    nodes = {attack: {"name": attack, "type": attack, "properties": declared}}
+    return {
+        "homie/5/a/$description": [json.dumps({"name": attack, "nodes": nodes})],
+        "homie/5/b/$description": [json.dumps({"name": attack, "nodes": {attack: 3}})],
+        "homie/5/c/$description": [json.dumps({"name": attack})],
+        "homie/d/$homie": [attack],
+    }
+
+
+def plain_topics(attack: str) -> dict[str, list[str]]:
+    topics = {
+        f"a/{attack}": ["ON", attack],
+        f"{attack}/b": ["3", "4"],
+        f"{attack}/b/set": ["4"],
+        "c/mode": ["idle", attack],
+    }
+    return topics | {"d": [json.dumps({attack: "ON", "e": attack, "f": 3})], "d/set": [json.dumps({attack: "OFF"})]}
+
+
+@pytest.mark.parametrize("made_by", [homie, plain_topics])
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_what_is_said_on_a_broker_is_no_order_either(
+    attack: str, made_by: Callable[[str], dict[str, list[str]]], tmp_path: Path
+) -> None:
+    made = import_topics(made_by(attack), "192.0.2.5", "here")
+    (tmp_path / "site.yaml").write_text(made.site_file("it"), "utf-8")
+    site = load_site(tmp_path / "site.yaml")
+    prompt = system_text(site, tools_of(site)) + user_message("is it on?", World(site).snapshot(), "12:00").text
+    assert not any(line in prompt for line in attack.splitlines())
+    assert all(line.isprintable() for line in [*made.left_out, *made.notes, *made.guesses.values()])
 
 
 class Talking(SimulatedDriver):

@@ -82,7 +82,9 @@ class ShellyDevice:
         if name == "Cover":
             return self._go(component, verb, arguments)
         assert verb == "Set"
-        known = {"on": "output", "brightness": "brightness", "ct": "ct"}
+        known = {"on": "output", "brightness": "brightness", "ct": "ct", "rgb": "rgb"}
+        if not _is_rgb(arguments.get("rgb", [0, 0, 0])):
+            return 500, {"code": -103, "message": "Argument 'rgb' is invalid!"}
         component |= {known[key]: value for key, value in arguments.items() if key != "id" and not self.is_stuck}
         return 200, {"was_on": False}
 
@@ -107,6 +109,11 @@ class ShellyDevice:
             component |= {"current_pos": end, "state": {0: "closed", 100: "open"}.get(end, "stopped")}
             component.pop("move_timeout")
             self._move = None
+
+
+def _is_rgb(value: Any) -> bool:
+    is_list = isinstance(value, list) and len(value) == 3
+    return is_list and all(type(part) is int and 0 <= part <= 255 for part in value)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -61,6 +61,8 @@ class TasmotaDevice:
             if payload in {"ON", "OFF"}:
                 self.state[relay] = payload
             return {relay: self.state[relay]}
+        if name == "HSBColor" and len(self.state.get("Channel", [])) >= 3:
+            return self._color(relays[-1], payload)
         if name in {"Dimmer", "CT", "FanSpeed"} and name in self.state:
             light = relays[-1]
             if payload:
@@ -72,6 +74,15 @@ class TasmotaDevice:
         if name == "ShutterPosition" and f"Shutter{index}" in self.sensors:
             return self._shutter(f"Shutter{index}", payload)
         return {"Command": "Unknown"}
+
+    def _color(self, light: str, payload: str) -> dict[str, Any]:
+        """Set hue, saturation and brightness, of which those that are not given stay as they are."""
+        if payload:
+            given, here = payload.split(","), self.state["HSBColor"].split(",")
+            hue, saturation, level = (int(one) for one in [*given, *here[len(given) :]])
+            self.state["HSBColor"] = f"{min(hue, 360)},{min(saturation, 100)},{min(level, 100)}"
+            self.state |= {"Dimmer": min(level, 100), light: "ON"}
+        return {key: self.state[key] for key in (light, "Dimmer", "Color", "HSBColor", "Channel")}
 
     def _shutter(self, name: str, payload: str) -> dict[str, Any]:
         self._settle()

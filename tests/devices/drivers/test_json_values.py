@@ -86,16 +86,42 @@ def test_a_color_comes_back_by_its_name(name: str, space: Space) -> None:
     assert place.to_value(rounded, schema) == name
 
 
+@pytest.mark.parametrize(
+    ("space", "sent", "shown"),
+    [
+        ("rgb", [255, 128, 0], {"orange": [200, 90, 5], "white": [9, 9, 9]}),
+        ("hsb", "30,100", {"orange": "33,90,1", "red": "360,100,0", "white": "0,0,50"}),
+        ("homie_rgb", "255,128,0", {"blue": "0,0,255"}),
+        ("homie_hsv", "30,100,100", {"cyan": "181,99,20"}),
+        ("homie5_rgb", "rgb,255,128,0", {"blue": "rgb,0,0,255", "cyan": "hsv,181,99.5,20", "red": "xyz,0.64,0.33"}),
+        ("homie5_hsv", "hsv,30,100,100", {"blue": "rgb,0,0,25"}),
+        ("homie5_xyz", "xyz,0.5436,0.4066", {"green": "xyz,0.3,0.6"}),
+    ],
+)
+def test_the_colors_of_others(space: Space, sent: object, shown: dict[str, object]) -> None:
+    place, schema = JsonValue(color=space), DataSchema(type="string", enum=tuple(HUES))
+    assert place.to_raw("orange") == sent
+    assert {name: place.to_value(raw, schema) for name, raw in shown.items()} == {name: name for name in shown}
+    assert all(place.to_value(place.to_raw(name), schema) == name for name in HUES)
+
+
 def test_the_corners_of_the_standard() -> None:
     """Red, green, blue and white of sRGB have these places in CIE 1931. Source: IEC 61966-2-1."""
     for name, x, y in (("red", 0.64, 0.33), ("green", 0.3, 0.6), ("blue", 0.15, 0.06), ("white", 0.3127, 0.329)):
         assert color_of(name, "xy") == pytest.approx({"x": x, "y": y}, abs=2e-4)
 
 
-@pytest.mark.parametrize("raw", [None, "red", {"hue": 1}, {"hue": "a", "saturation": 3}])
-def test_no_color_is_none(raw: object) -> None:
+@pytest.mark.parametrize(
+    ("space", "raw"),
+    [
+        ("hs", None), ("hs", "red"), ("hs", {"hue": 1}), ("hs", {"hue": "a", "saturation": 3}),
+        ("rgb", [1, 2]), ("rgb", [0, 0, 0]), ("rgb", 7), ("hsb", "nan,3,4"), ("hsb", "1"), ("hsb", ""),
+        ("homie5_rgb", "255,0,0"), ("homie5_rgb", "cmy,1,2,3"), ("homie_hsv", "hsv,1,2,3"),
+    ],
+)  # fmt: skip
+def test_no_color_is_none(space: Space, raw: object) -> None:
     with pytest.raises(ValueError, match="no color"):
-        JsonValue(color="hs").to_value(raw, DataSchema(type="string", enum=tuple(HUES)))
+        JsonValue(color=space).to_value(raw, DataSchema(type="string", enum=tuple(HUES)))
 
 
 @pytest.mark.parametrize(("raw", "value"), [("eco", "eco"), ("ECO", "eco"), ("Party", "Party")])
@@ -164,3 +190,18 @@ def test_null_may_stand_for_a_value() -> None:
     assert (place.to_value({"brightness": None}, NUMBER), place.to_value({"brightness": 3}, NUMBER)) == (0, 3)
     with pytest.raises(ValueError, match="the answer has no brightness"):
         place.to_value({}, NUMBER)
+
+
+def test_an_answer_may_say_the_same_by_several_words() -> None:
+    on = DataSchema(type="boolean")
+    player = JsonValue(key="state", words=("off", "on"), alike={"standby": "off", "playing": "on"})
+    said = {"off": False, "Standby": False, "on": True, "playing": True}
+    assert {word: player.to_value({"state": word}, on) for word in said} == said
+    with pytest.raises(ValueError, match="'unavailable', no boolean"):
+        player.to_value({"state": "unavailable"}, on)
+    scene = JsonValue(key="state", words=("unavailable", "available"), alike={"*": "available"})
+    assert scene.to_value({"state": "2026-01-05T10:11:45"}, on) is True and scene.to_raw(False) == "unavailable"
+    assert scene.to_value({"state": "unavailable"}, on) is False
+    mode = JsonValue(key="state", values={"sleep_well": "Sleep well"}, alike={"asleep": "Sleep well"})
+    schema = DataSchema(type="string", enum=("none", "sleep_well"))
+    assert [mode.to_value({"state": word}, schema) for word in ("none", "asleep")] == ["none", "sleep_well"]

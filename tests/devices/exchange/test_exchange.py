@@ -12,7 +12,7 @@ from paho.mqtt.publish import single
 
 from devices.driver import DeviceUnavailable
 from devices.errors import UsageError
-from devices.exchange.discovery import local_ports, zigbee_devices
+from devices.exchange.discovery import broker_topics, local_ports
 from devices.exchange.exports import home_assistant_discovery, thing_descriptions
 from devices.exchange.imports.files import import_file
 from devices.exchange.imports.imported import plain_name
@@ -92,6 +92,11 @@ ZIGBEE = [
     },
     {"ieee_address": "0x5", "type": "EndDevice", "friendly_name": "knob", "definition": {"exposes": []}},
 ]
+GROUPS = [
+    {"id": 1, "friendly_name": "way out", "scenes": [{"id": 1, "name": "night"}],
+     "members": [{"ieee_address": "0x1", "endpoint": 11}, {"ieee_address": "0x3", "endpoint": 1}]},
+    {"id": 901, "friendly_name": "default_bind_group", "scenes": [], "members": []},
+]  # fmt: skip
 THING = {
     "@context": "https://www.w3.org/2022/wot/td/v1.1",
     "title": "Coffee Machine",
@@ -150,7 +155,6 @@ def test_a_zigbee_network_becomes_a_site_that_loads(tmp_path: Path, capsys: pyte
     assert sensor.at["tamper"]["words"] == ["no", "yes"] and sensor.properties["temperature_c"].unit == "degrees"
     assert door.at["locked"]["words"] == ["UNLOCK", "LOCK"] and door.actions["unlock"].risk == "confirm"
     assert heating.at["target_c"] == {"topic": "hall/thermostat", "key": "occupied_heating_setpoint"}
-    assert main(["devices", "import", str(write(tmp_path, ZIGBEE)), "--out", str(out)]) == 2  # what is there stays
 
 
 def test_a_thing_becomes_a_site_that_loads_and_says_what_is_left_out(tmp_path: Path) -> None:
@@ -171,9 +175,9 @@ def test_a_thing_becomes_a_site_that_loads_and_says_what_is_left_out(tmp_path: P
     ("found", "message"),
     [
         ({"devices": []}, "is neither"),
-        ([], "is neither"),
+        ([], "has no entries"),
         ([ZIGBEE[0]], "no device to import"),
-        ([3], "is neither"),
+        ([3], "entry 1 is neither"),
     ],
 )
 def test_what_cannot_be_imported_is_said_in_one_line(found: object, message: str, tmp_path: Path) -> None:
@@ -221,15 +225,18 @@ def test_discover_asks_a_real_broker(tmp_path: Path, capsys: pytest.CaptureFixtu
     peer.start()
     port = int(rig.site.drivers["it"]["port"])
     try:
-        with pytest.raises(DeviceUnavailable, match="has no zigbee2mqtt/bridge/devices"):
-            zigbee_devices("127.0.0.1", port, timeout_s=0.2)
-        single("zigbee2mqtt/bridge/devices", json.dumps(ZIGBEE), retain=True, hostname="127.0.0.1", port=port)
+        with pytest.raises(DeviceUnavailable, match="has neither zigbee2mqtt/bridge/devices nor homie/# within"):
+            broker_topics("127.0.0.1", port, seconds=0.2)
+        for what, found in (("groups", GROUPS), ("devices", ZIGBEE)):
+            text = json.dumps(found)
+            single(f"zigbee2mqtt/bridge/{what}", text, retain=True, hostname="127.0.0.1", port=port)
         out = tmp_path / "found.yaml"
         assert main(["devices", "discover", "--mqtt", "127.0.0.1", "--port", str(port), "--out", str(out)]) == 0
     finally:
         peer.stop()
-    assert "zigbee2mqtt: kitchen_light," in capsys.readouterr().out
+    assert "devices: kitchen_light," in capsys.readouterr().out
     assert load_site(out).drivers["zigbee"]["port"] == port
+    assert load_site(out).groups["way_out"].devices == ("kitchen_light", "front_door")
     assert main(["devices", "discover", "--mqtt", "127.0.0.1", "--port", str(port)]) == 3
 
 

@@ -138,6 +138,24 @@ def test_what_a_device_only_shows_is_not_set(tmp_path: Path) -> None:
     assert list(device.properties) == ["running_state"] and not device.actions
 
 
+def test_presets_are_levels_unless_they_are_no_value_of_the_device(tmp_path: Path) -> None:
+    presets = [
+        {"name": "coolest", "value": 153, "description": "Coolest temperature supported"},
+        {"name": "warmest", "value": 500, "description": "Warmest temperature supported"},
+        {"name": "previous", "value": 65535, "description": "Restore previous color_temp"},
+        {"name": "neutral", "value": "as before"},
+    ]
+    limits = {"type": "numeric", "access": 7, "value_min": 153, "value_max": 500}
+    warmth = {**limits, "name": "color_temp", "property": "color_temp", "unit": "mired", "presets": presets}
+    state = {"type": "binary", "name": "state", "property": "state", "access": 7, "value_on": "ON", "value_off": "OFF"}
+    level = {"name": "volume", "property": "volume", "type": "numeric", "access": 7, "value_min": 1, "value_max": 3}
+    level |= {"value_step": 1, "presets": [{"name": "Very_Loud", "value": 3}]}
+    device = device_of(tmp_path, {"type": "light", "features": [state, warmth]}, level)
+    wanted = {"coolest": 153, "warmest": 500}
+    assert device.properties["color_temp"].levels == device.actions["color_temp"].input["color_temp"].levels == wanted
+    assert device.actions["set_volume"].input["volume"].levels == {"very loud": 3}
+
+
 def test_a_feature_may_be_called_as_every_result_is(tmp_path: Path) -> None:
     status = {"type": "enum", "name": "status", "property": "status", "access": 1, "values": ["ok", "bad"]}
     assert list(device_of(tmp_path, status).properties) == ["status_value"]
@@ -149,6 +167,14 @@ def test_the_same_name_twice_is_two_devices() -> None:
         [lamp | {"friendly_name": name} for name in ("Lamp", "lamp", "lamp 2", "灯")], "127.0.0.1"
     )
     assert list(made.devices) == ["lamp", "lamp_2", "lamp_2_2", "light_1"]
+
+
+def test_what_moves_a_cover_is_given_its_time(zigbee: Site) -> None:
+    venetian, screen = zigbee.devices["office_venetian"].actions, zigbee.devices["cinema_screen"].actions
+    assert {name: action.settle_s for name, action in venetian.items()} == dict.fromkeys(
+        ("open", "close", "set", "set_tilt"), 60
+    )
+    assert {name: action.settle_s for name, action in screen.items()} == {"open": 60, "close": 60, "stop": 0}
 
 
 def test_water_runs_for_minutes_only(zigbee: Site) -> None:
@@ -232,6 +258,79 @@ def test_a_spoiled_file_is_refused_or_makes_a_site_that_is_right(seed: int, tmp_
         site = site_of(made, tmp_path)
         assert site.devices.keys() == made.devices.keys()
         assert made.taken + sum(bool(one.reason) for one in made.features) == len(made.features)
+
+
+MAP = "name,address,function,scale,access,min,max,values\nflow,7,4,.1,r,,,\nmode,9,3,,rw,,,off|eco\nset,8,3,1,rw,5,30,"
+DATA = Path(__file__).parents[1] / "data"
+SMALL: dict[str, Any] = {
+    "zigbee.json": [BY_NAME["porch light"], {"id": 1, "friendly_name": "all", "members": []}],
+    "things.json": THING_LIST[0],
+    "tasmota.json": {
+        "Status": {"Topic": "it"},
+        "StatusSTS": {"POWER": "ON"},
+        "StatusSNS": {"Time": "", "A": {"Power": 3}},
+    },
+    "shelly.json": {
+        "Shelly.GetConfig": {"switch:0": {"name": "it"}},
+        "Shelly.GetStatus": {"wifi": {"sta_ip": "10.0.0.4"}, "switch:0": {"output": True, "apower": 2.5}},
+    },
+    "home.json": {
+        "states": [{"entity_id": "light.it", "state": "on", "attributes": {"supported_color_modes": ["hs"]}}]
+    },
+}
+
+
+@pytest.mark.parametrize("name", [*SMALL, "map.csv"])
+def test_a_file_cut_anywhere_is_refused_in_one_line_or_makes_a_site(name: str, tmp_path: Path) -> None:
+    file, whole = tmp_path / name, (json.dumps(SMALL[name]) if name in SMALL else MAP).encode()
+    for size in range(len(whole) + 1):
+        file.write_bytes(whole[:size])
+        try:
+            made = import_file(file)
+            site_of(made, tmp_path)
+        except UsageError as error:
+            problem = str(error)
+        else:
+            problem = ""
+        assert bool(problem) == (size < len(whole)) or name == "map.csv"
+        assert not problem or str(file) in problem or "no device to import" in problem
+        assert "\n" not in problem
+
+
+def test_a_file_mistyped_anywhere_is_refused_with_its_place_or_makes_a_site(tmp_path: Path) -> None:
+    rng = Random(2)
+    home = json.loads((DATA / "home_assistant.json").read_text(encoding="utf-8"))
+    sources = [*SMALL.values(), home, *(json.loads((DATA / "tasmota" / "shutter.json").read_text()),)]
+    file, checked, problems = tmp_path / "it.json", 0, list[str]()
+    for _ in range(400):
+        file.write_text(
+            json.dumps(spoiled(rng.choice(sources), rng)).replace("1000000000.0", "1e999"), encoding="utf-8"
+        )
+        try:
+            made = import_file(file)
+        except UsageError as error:
+            problems.append(str(error))
+            continue
+        assert made.taken + sum(bool(one.reason) for one in made.features) == len(made.features)
+        assert not any("\n" in line for line in (*made.left_out, *made.told))
+        if made.devices and rng.random() < 0.2:
+            checked += site_of(made, tmp_path).devices.keys() == made.devices.keys()
+    assert checked > 20 and problems
+    assert not [problem for problem in problems if str(file) not in problem or "\n" in problem]
+
+
+def test_a_model_is_taken_whole_or_not(tmp_path: Path) -> None:
+    """A light whose on and off are not known is no light, although its brightness is."""
+    level = {"type": "numeric", "name": "brightness", "property": "brightness", "access": 7, "value_max": 254}
+    state = {"type": "binary", "name": "state", "property": "state", "access": 7}
+    entry = {
+        "ieee_address": "0x1",
+        "friendly_name": "it",
+        "definition": {"exposes": [{"type": "light", "features": [state, level]}]},
+    }
+    made = import_zigbee2mqtt([entry], "127.0.0.1")
+    assert made.devices == {} and made.taken == 0
+    assert "brightness of it: its on is nowhere, without which a site cannot have it" in made.left_out
 
 
 @pytest.fixture(scope="module")

@@ -120,9 +120,11 @@ def test_shutters_fans_and_lights_of_tasmota(tmp_path: Path) -> None:
     assert (fan.name, list(fan.actions), light.at["on"]["key"]) == ("living_room_fan", ["set"], "POWER1")
     (bulb,) = devices_of("tasmota", "white_spectrum_bulb", tmp_path).devices.values()
     assert bulb.properties["color_temp"].maximum == 500 and "color_temp" in bulb.actions
-    assert devices_of("tasmota", "relay_and_color_strip", tmp_path).devices["tv_strip"].at["on"]["key"] == "POWER2"
+    strip = devices_of("tasmota", "relay_and_color_strip", tmp_path).devices["tv_strip"]
+    assert strip.at["on"]["key"] == "POWER2" and strip.at["color"]["color"] == "hsb"
     left = reasons(import_file(DATA / "tasmota" / "relay_and_color_strip.json"))
-    assert left["HSBColor"] == "a site has no kind for such a color"
+    assert left["Color"] == "another feature says the same" and not left["HSBColor"]
+    assert "color" not in bulb.at  # two channels of white, and an HSBColor all the same
 
 
 def test_sensors_of_tasmota_keep_units_and_names(tmp_path: Path) -> None:
@@ -235,7 +237,12 @@ TOLD: dict[str, list[tuple[str, str, dict[str, Value]]]] = {
     "four_relays": [("fountain", "on", {}), ("shed", "on", {})],
     "dimmer": [("bedroom_lamp", "brightness", {"brightness": 70})],
     "white_spectrum_bulb": [("desk_bulb", "color_temp", {"color_temp": 400}), ("desk_bulb", "off", {})],
-    "relay_and_color_strip": [("tv_strip", "brightness", {"brightness": 80}), ("tv_socket", "off", {})],
+    "relay_and_color_strip": [
+        ("tv_strip", "brightness", {"brightness": 80}),
+        ("tv_socket", "off", {}),
+        ("tv_strip", "color", {"color": "blue"}),
+        ("tv_strip", "color", {"color": "white"}),
+    ],
     "shutter": [("office_shutter", "set", {"position": 80}), ("office_shutter", "close", {})],
     "climate_sensors": [],
     "ceiling_fan": [("living_room_fan", "set", {"speed": 3}), ("living_room_fan_light", "on", {})],
@@ -249,7 +256,7 @@ TOLD: dict[str, list[tuple[str, str, dict[str, Value]]]] = {
     "uni_with_sensors": [("grow_lamp", "on", {}), ("vent", "off", {})],
     "battery_climate": [],
     "three_phase_meter": [],
-    "rgbw_and_virtual": [("shelf_strip", "on", {})],
+    "rgbw_and_virtual": [("shelf_strip", "on", {}), ("shelf_strip", "color", {"color": "orange"})],
 }
 
 

@@ -29,9 +29,9 @@ devices:
     actions:
       "on": {say: SAY}
 """
-HUMIDIFIER_MODEL = """
-humidifier:
-  kind: humidifier
+FOGGER_MODEL = """
+fogger:
+  kind: fogger
   properties:
     "on": {type: boolean, labels: {true: "on", false: "off"}}
     humidity_pct: {type: integer, minimum: 30, maximum: 80, unit: percent, title: humidity}
@@ -41,23 +41,23 @@ humidifier:
       title: humidity
       input: {humidity_pct: {type: integer, minimum: 30, maximum: 80, unit: percent}}
       writes: {humidity_pct: $humidity_pct}
-      say: [set_humidity]
+      say: [set_fog]
 """
-HUMIDIFIER_PHRASINGS = {
-    "kinds:\n": "  humidifier:\n    names: [mister]\n"
+FOGGER_PHRASINGS = {
+    "kinds:\n": "  fogger:\n    names: [mister]\n"
     '    group: {singular: mister, plural: misters, verbs: {"on": humidify}}\n',
     "arguments:": "  humidity_pct: {names: [dampness], ranges: [[20, 90]]}\n",
-    "\nnouns:": "  humidifier: [vaporizer]\n",
+    "\nnouns:": "  fogger: [vaporizer]\n",
     "\nrequests:": '  humidify: ["let {device} make mist", "make mist with {device}"]\n'
-    '  set_humidity: ["set {device} to {humidity_pct} percent humidity"]\n',
+    '  set_fog: ["set {device} to {humidity_pct} percent humidity"]\n',
 }
 
 
 @pytest.fixture
-def with_humidifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    models = sites.MODELS_FILE.read_text(encoding="utf-8") + HUMIDIFIER_MODEL
+def with_fogger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    models = sites.MODELS_FILE.read_text(encoding="utf-8") + FOGGER_MODEL
     words = phrasings.PHRASINGS_FILE.read_text(encoding="utf-8")
-    for section, lines in HUMIDIFIER_PHRASINGS.items():
+    for section, lines in FOGGER_PHRASINGS.items():
         before, found, after = words.partition(section)
         comment, end, rest = ("", "", after) if section.endswith("\n") else after.partition("\n")
         words = before + found + comment + end + lines + rest
@@ -126,7 +126,7 @@ def test_a_box_reads_no_phrasings(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_every_model_has_words_and_no_word_is_left_over() -> None:
     models, words = load_models(), load_phrasings()
-    named = [*words.nouns, *words.sensor_nouns, *words.other_nouns]
+    named = [*words.nouns, *words.more_nouns, *words.sensor_nouns, *words.other_nouns]
     assert len(named) == len(set(named)) and {part for name in named for part in name.split(" + ")} == models.keys()
     actions = {(name, model["kind"], action) for name, model in models.items() for action in model.get("actions", {})}
     said = [models[name]["actions"][action] for name, _, action in actions]
@@ -143,9 +143,9 @@ def test_every_model_has_words_and_no_word_is_left_over() -> None:
         assert any(template.split(" ")[0] in words.verbs for template in templates), name
 
 
-def test_a_new_kind_of_device_is_yaml_only(with_humidifier: None, tmp_path: Path) -> None:
+def test_a_new_kind_of_device_is_yaml_only(with_fogger: None, tmp_path: Path) -> None:
     path = tmp_path / "mist.yaml"
-    devices = "".join(f"  {place}_mist: {{model: humidifier}}\n" for place in ("hall", "attic", "lab"))
+    devices = "".join(f"  {place}_mist: {{model: fogger}}\n" for place in ("hall", "attic", "lab"))
     path.write_text(f"schema: site/v1\nname: mist\ntitle: a house\ndevices:\n{devices}", encoding="utf-8")
     site = load_site(path)
     asks = [row.messages[1].text.lower() for row in generate_rows(site, 200, 1)]
@@ -155,6 +155,6 @@ def test_a_new_kind_of_device_is_yaml_only(with_humidifier: None, tmp_path: Path
     for device in renamed(site, Random(1)).devices.values():
         assert device.kind == "mister" and [*device.actions.values()][1].input.keys() == {"dampness"}
     made = [device for seed in range(60) for device in random_site(Random(seed)).devices.values()]
-    humidifiers = [device for device in made if "humidity_pct" in device.properties]
-    assert any("vaporizer" in device.title for device in humidifiers)
-    assert {device.properties["humidity_pct"].maximum for device in humidifiers} == {90}
+    foggers = [device for device in made if "humidity_pct" in device.properties]
+    assert any("vaporizer" in device.title for device in foggers)
+    assert {device.properties["humidity_pct"].maximum for device in foggers} == {90}

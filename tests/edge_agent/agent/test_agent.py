@@ -18,6 +18,7 @@ from edge_agent.agent.simulation import Simulation
 from edge_agent.engine.engine import Completion, ContextFull, Limits, Request, StopReason
 from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.messages import Message, body_of
+from tests.den import den
 from tests.home_with_areas import home_with_areas
 
 SITE = load_site("home")
@@ -244,6 +245,23 @@ def test_a_call_that_leaves_no_device_moves_nothing() -> None:
     result, requests = play(agent, "?", calls(none), answer("Nothing to do."))
     assert result.actions == () and world.snapshot() == before and result.answer == "Nothing to do."
     assert '"reason":"no device is left"' in requests[1].prompt
+
+
+def test_a_scene_is_one_call_and_each_of_its_devices_is_told_of() -> None:
+    agent, world = make(site=den())
+    world.stuck.add("fan")
+    world.state["fan"]["speed"] = 3
+    call = calls(("scene_turn_on", {"scene": "movie_night"}))
+    result, requests = play(agent, "movie night please", call, answer("Not done."))
+    assert [(item.device, item.action, item.status) for item in result.actions] == [
+        ("lamp", "brightness", "done"),
+        ("fan", "set", "failed"),
+        ("heating", "set_mode", "done"),
+        ("heating", "set", "done"),
+        ("player", "play", "done"),
+    ]
+    assert '{"status":"partly done","done":4,"failed":1,"not done":"fan"}' in requests[1].prompt
+    assert "The lamp brightness is 20 percent (dim)." in result.answer and "it is 3 (high)" in result.answer
 
 
 class SleepingSensors(SimulatedDriver):

@@ -26,6 +26,7 @@ from edge_agent.wire.markers import MARKERS
 from edge_agent.wire.messages import Message, body_of, facts_of
 from edge_agent.wire.parsing import Answer, ToolCalls, parse_reply
 from finetune.pretraining.starter_model import train_tokenizer
+from tests.den import den
 from tests.home_with_areas import home_with_areas
 from tests.made_vocabularies import NAMES
 from tests.tiny_base import TINY_VOCABULARY, tiny_texts
@@ -178,6 +179,14 @@ def test_integers_have_no_point_and_calls_an_end(starter: Vocabulary) -> None:
     assert not accepts(starter, reply(dim).replace("100", "101"))
     assert not accepts(starter, reply(dim).replace("100", "10.0"))
     assert not accepts(starter, reply(dim).replace("100", "-1"))
+
+
+def test_a_scene_is_one_of_the_site_and_nothing_beside_it(starter: Vocabulary) -> None:
+    tools = tools_of(den())
+    assert accepts(starter, reply(ToolCall("scene_turn_on", {"scene": "bedtime"})), tools)
+    wrong: list[dict[str, Any]] = [{"scene": "party"}, {"device": "lamp"}, {"scene": "bedtime", "device": "lamp"}, {}]
+    for arguments in wrong:
+        assert not accepts(starter, reply(ToolCall("scene_turn_on", arguments)), tools), arguments
 
 
 def test_without_tools_only_an_answer_is_possible(starter: Vocabulary) -> None:

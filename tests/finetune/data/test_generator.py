@@ -30,11 +30,12 @@ from finetune.data.generator import (
     random_world,
 )
 from finetune.data.held_out import is_held_out, side
-from finetune.data.plan_kinds import MAKERS
+from finetune.data.plan_kinds import MAKERS, ONLY_WHERE
 from finetune.data.random_sites import random_site
 from finetune.data.rows import read_rows
 from finetune.data.scene import Scene
 from finetune.recipe import RECIPES_FOLDER
+from tests.den import den
 from tests.home_with_areas import home_with_areas
 
 SEVERAL = ("area", "everything", "except", "list", "missing_area")
@@ -51,8 +52,9 @@ def drawn_templates(site: Site, held_out: bool, count: int, seed: int) -> set[st
 
 
 def test_every_kind_is_there() -> None:
-    usual = {kind for kind, (weight, _) in MAKERS.items() if weight}
-    for site, wanted in ((SITE, usual - set(SEVERAL)), (home_with_areas(), usual)):
+    usual = set(MAKERS) - {"which_one"}  # has no weight
+    plain = usual - set(ONLY_WHERE)
+    for site, wanted in ((SITE, plain - set(SEVERAL)), (home_with_areas(), plain), (den(), usual - {"policy"})):
         assert {kind for row in generate_rows(site, 300, 1) for kind in row.kinds} == wanted
         assert {case.kind for case in generate_cases(site, 400, 1)} == wanted - {"recital"}
 

@@ -53,6 +53,7 @@ def test_distractors_bring_tools_and_devices_that_no_name_of_the_site_means() ->
         assert all(" " in alias for device in new.values() for alias in device.aliases)
         assert Site.model_validate(dict(site))  # no stranger stands in an area, or waits for a device, that is not here
         assert all(site.devices[name] == device for name, device in HOME.devices.items())
+        assert contract_of(site, load_template("chatml"))  # none stands in an area of its old site
 
 
 def test_distractors_are_none_of_the_sites_in_other_capitals() -> None:

