@@ -88,7 +88,7 @@ def false_questions(site: Site, requests: int, seed: int) -> Iterator[str]:
         requests -= 1
         found = []
         for step in plan.steps:
-            calls = [one for one in step if isinstance(one, Command) or "area" not in one.arguments]
+            calls = [one for one in step if isinstance(one, Command) or "device" in one.arguments]
             commands = [[one] if isinstance(one, Command) else commands_of(one, stage.tools) for one in calls]
             found.append(naming.question(plan.ask, [one for some in commands for one in some]))
         yield next((f"{plan.ask}: {one.text}" for one in found if one), "")

@@ -162,12 +162,12 @@ class Agent:
         return None
 
     def _question(self, turn: _Turn, calls: Iterable[ToolCall]) -> Question | None:
-        """Return what must be asked back before calls are carried out; an area is always clear."""
+        """Return what must be asked back before calls are carried out; an area or a scene is always clear."""
         commands, clear = [], []
         for call in calls:
             found = self._commands(call)
             commands += found
-            clear += found if "area" in call.arguments else []
+            clear += [] if "device" in call.arguments else found
         return self._naming.question(turn.ask, commands, self._recent(), clear)
 
     def _recent(self) -> set[str]:

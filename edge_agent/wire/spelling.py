@@ -24,6 +24,7 @@ SHOUTED_SHARE = 0.75  # of the letters beside names: a word may be small
 SHOUTED_LETTERS = 4  # at least, with names: less is an abbreviation
 _QUOTED = r"""(?<!\w)'[^']{0,99}'(?!\w)|"[^"]{0,99}"|`[^`]{0,99}`|“[^”]{0,99}”|„[^“”]{0,99}[“”]|«[^»]{0,99}»"""
 _CODE = r"(?<![\w-])[\w-]*[\d_][\w-]*"
+_ARTICLE = re.compile(r"\s+(?:the|my|our|your)\b", re.IGNORECASE)
 _WORD = r"[^\W\d_]+(?:['’][^\W\d_]+)*"
 
 
@@ -75,7 +76,8 @@ def usual_spelling(text: str, words: SiteWords = NO_WORDS) -> str:
 
     def respell(match: re.Match[str]) -> str:
         part, sort = match.group(), match.lastgroup
-        if sort == "name" and _small(part) in spelled:
+        is_verb = _ARTICLE.match(text, match.end())  # "close the blinds", whatever else is called Close
+        if sort == "name" and not is_verb and _small(part) in spelled:
             return spelled[_small(part)]
         is_own, is_loud = _small(part) in words.own, len(part) > 1 and part.isupper()
         is_idle = {"shouted": True, "title": is_own or not is_loud, "usual": is_own and is_loud}[style]

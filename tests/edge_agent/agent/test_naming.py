@@ -23,6 +23,8 @@ devices:
   desk_lamp: {model: dimmable_light}
   desk_fan: {model: fan}
   hall_fan: {model: fan}
+scenes:
+  lamp_scene: {devices: {desk_lamp: {"on": true}}}
 """
 DESK_40 = ("light_brightness", {"device": "desk_lamp", "brightness": 40})
 QUESTION = "Which one: the bedroom lamp or the desk lamp?"
@@ -113,3 +115,9 @@ def test_what_was_spoken_of_before_is_meant(agent_and_world: tuple[Agent, World]
     assert result.answer == QUESTION
     result, _ = play(agent, "the one on the desk, I guess", calls(off), answer("Done."))  # the model understands
     assert [one.device for one in result.actions] == ["desk_lamp"]
+
+
+def test_a_scene_is_clear_whatever_its_devices_are_called(agent_and_world: tuple[Agent, World]) -> None:
+    agent, _ = agent_and_world
+    result, _ = play(agent, "the lamp scene", calls(("scene_turn_on", {"scene": "lamp_scene"})), answer("Done."))
+    assert [(one.device, one.status) for one in result.actions] == [("desk_lamp", "done")]

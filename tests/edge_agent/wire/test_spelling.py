@@ -111,6 +111,18 @@ def test_names_are_spelled_as_the_site_spells_them(typed: str, shown: str) -> No
     assert usual_spelling(typed, OWN) == shown
 
 
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        ("please close the blinds", "please close the blinds"),
+        ("CLOSE MY BLINDS", "Close my blinds"),
+        ("turn close off and dim dim", "turn Close off and Dim Dim"),
+    ],
+)
+def test_a_verb_is_no_name_before_an_article(typed: str, shown: str) -> None:
+    assert usual_spelling(typed, SiteWords(("Close", "Dim", "blinds"))) == shown
+
+
 @given(TEXTS, SOME_WORDS)
 def test_spelling_it_again_changes_nothing(text: str, words: SiteWords) -> None:
     once = usual_spelling(text, words)
