@@ -2,7 +2,8 @@
 
 A device's words are those of its names, its area, floor and groups. Where other devices that take the action are fitted
 by the same words of a request, and no word for the kind of device tells, the person is asked. Not so where a device is
-called by its full name, where "all", "any" or a plural is said, and where nothing names one ("turn it off").
+called by its full name, where "all", "any" or a plural is said, where nothing names one ("turn it off"), and where a
+safe action is proposed ("stop the pump"): that one is done at once, and the person hears which.
 
 Does not guard against: a device that fits worse than another, or not at all; other words or forms of words than the
 site has, but for those of MODEL_WORDS.
@@ -132,7 +133,8 @@ class Naming:
             return None
         said = _without_values(name_words(_VERB.sub("", spoken)), proposed)
         for command in proposed:
-            if command in settled or self._is_plural(command.device, said):
+            is_safe = self._site.devices[command.device].actions[command.action].safe  # what stops waits for no answer
+            if is_safe or command in settled or self._is_plural(command.device, said):
                 continue
             heard = self._heard(command, said, proposed)
             found = self._fitting(command, heard)

@@ -121,3 +121,13 @@ def test_a_scene_is_clear_whatever_its_devices_are_called(agent_and_world: tuple
     agent, _ = agent_and_world
     result, _ = play(agent, "the lamp scene", calls(("scene_turn_on", {"scene": "lamp_scene"})), answer("Done."))
     assert [(one.device, one.status) for one in result.actions] == [("desk_lamp", "done")]
+
+
+def test_what_stops_waits_for_no_answer(site: Site) -> None:
+    pump = load_site("home").devices["well_pump"]
+    pumps = {
+        name: pump.model_copy(update={"name": name, "title": name.replace("_", " ")}) for name in ("n_pump", "s_pump")
+    }
+    naming = Naming(site.model_copy(update={"devices": pumps}))
+    assert naming.question("stop the pump", [Command("n_pump", "stop", {})]) is None
+    assert naming.question("run the pump", [Command("n_pump", "run", {"seconds": 10})])
