@@ -6,7 +6,7 @@ import random
 import socket
 from pathlib import Path
 
-from devices.site.site import site_path
+from devices.site.site import Site, site_path
 
 
 def free_port() -> int:
@@ -30,3 +30,8 @@ def greenhouse_file(folder: Path, timeout_s: float = 1.0) -> Path:
         text = text.replace(old, new)
     file.write_text(text, encoding="utf-8")
     return file
+
+
+def patient(site: Site) -> Site:
+    """Return a site whose drivers wait long: on a busy machine the peers of tests take their time."""
+    return site.model_copy(update={"drivers": {name: one | {"timeout_s": 20.0} for name, one in site.drivers.items()}})

@@ -14,7 +14,6 @@ from devices.exchange.imports.imported import (
     NO_WORDS,
     ONLY_WRITTEN,
     TWICE,
-    UNITS,
     WIDEST,
     Feature,
     Foreign,
@@ -22,6 +21,7 @@ from devices.exchange.imports.imported import (
     is_plain,
     part_name,
     plain_number,
+    plain_unit,
     range_schema,
     setters,
     usable_step,
@@ -241,8 +241,7 @@ def step_of(expose: Expose, low: float) -> float | int | None:
 
 def unit_of(expose: Expose) -> str:
     """Return a unit in words; none that a site cannot have."""
-    unit = UNITS.get(expose.unit or "", expose.unit or "")
-    return unit if is_plain({"type": "boolean", "unit": unit}) else ""
+    return plain_unit(expose.unit or "")
 
 
 def pair_of(expose: Expose) -> list[Any]:

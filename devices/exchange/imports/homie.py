@@ -33,6 +33,7 @@ from devices.exchange.imports.imported import (
     is_plain,
     part_name,
     plain_number,
+    plain_unit,
     setters,
 )
 from devices.exchange.imports.parts import Part, add_parts, number_schema
@@ -51,7 +52,6 @@ ON = {"power", "on", "state", "switch", "relay", "onoff", "on-off"}
 LEVEL = {"brightness", "dimmer", "dim", "intensity", "level"}
 WARMTH = {"color-temperature", "colour-temperature", "color-temp", "ct"}
 WORD = re.compile(r"\w{1,20}")  # the model sees what stands for false and true, and units: no sentences
-UNIT = re.compile(r"[\w°%µ²³/]{1,12}")
 LIGHT = re.compile(r"light|lamp|bulb|\bled")
 HARMFUL = re.compile(r"pump|valve|door|gate|lock|alarm|siren|heat|boiler|oven|stove|motor")  # on and off want a yes
 UNITS_HERE = UNITS | {
@@ -344,8 +344,7 @@ def _number(spot: _Spot) -> tuple[str, dict[str, Any], dict[str, Any]] | None:
         low, high, step = found.limits()
     except ValueError:
         return None
-    unit = UNITS_HERE.get(found.unit, found.unit)
-    unit = unit if found.unit in UNITS_HERE or UNIT.fullmatch(unit) else ""
+    unit = plain_unit(found.unit, UNITS_HERE)
     name, schema = number_schema(spot.key.replace("-", ""))
     name = name if name != spot.key.replace("-", "") else spot.key
     if unit and unit != schema.get("unit"):

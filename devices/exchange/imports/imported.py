@@ -252,6 +252,11 @@ def usable_step(step: float | None, low: float) -> float | int | None:
     return plain_number(step) if step and step > 0 and is_multiple(low, step) else None
 
 
+def plain_unit(unit: str, known: Mapping[str, str] = UNITS) -> str:
+    """Return a unit as a site has it; none where it is a sentence, since the model sees units."""
+    return known.get(unit) or (unit if re.fullmatch(r"[\w°%µ²³/^·.-]{1,12}", unit) else "")
+
+
 def range_schema(kind: str, low: float, high: float, step: float | int | None = None, unit: str = "") -> dict[str, Any]:
     """Return the schema of a number."""
     schema: dict[str, Any] = {"type": kind, "minimum": plain_number(low), "maximum": plain_number(high)}

@@ -22,7 +22,6 @@ from devices.exchange.imports.imported import (
     EVENT,
     FREE_TEXT,
     ONLY_WRITTEN,
-    UNITS,
     WIDEST,
     Feature,
     Foreign,
@@ -31,6 +30,7 @@ from devices.exchange.imports.imported import (
     is_plain,
     parsed,
     part_name,
+    plain_unit,
     range_schema,
     same_driver,
     setters,
@@ -314,7 +314,7 @@ def _number_of(found: Schema, *, is_bounded: bool) -> dict[str, Any]:
     if is_bounded and None in (low, high):
         raise _Left("a number without minimum and maximum")
     low, high = (-WIDEST if low is None else low), (WIDEST if high is None else high)
-    unit = UNITS.get(found.unit, OF_UNITS.get(found.unit.lower(), found.unit))
+    unit = OF_UNITS.get(found.unit.lower()) or plain_unit(found.unit)
     return range_schema(found.type, low, high, usable_step(found.multiple_of, low), unit)
 
 

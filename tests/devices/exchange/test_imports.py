@@ -27,7 +27,7 @@ from devices.site.site import Device, Site
 from devices.site.tools import Command
 from edgewright import main
 from finetune.data.generator import generate_rows
-from tests.ports import free_port
+from tests.ports import free_port, patient
 
 DEFINITIONS: list[dict[str, Any]] = json.loads(ZIGBEE.read_text(encoding="utf-8"))
 BY_NAME = {one["friendly_name"]: one for one in DEFINITIONS}
@@ -418,7 +418,7 @@ def test_discover_makes_a_site_of_sixty_devices_that_answers(tmp_path: Path, zig
         single("zigbee2mqtt/bridge/devices", text, retain=True, hostname="127.0.0.1", port=port)
         assert main(["devices", "discover", "--mqtt", "127.0.0.1", "--port", str(port), "--out", str(out)]) == 0
         found = load_checked_site(out)
-        driver = open_driver(found)
+        driver = open_driver(patient(found))
         shown = [driver.read(name) for name in list(found.devices)[::6]]
         driver.close()
     finally:

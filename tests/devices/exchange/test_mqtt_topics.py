@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
@@ -34,7 +35,7 @@ from edgewright import main
 from tests.devices.drivers.homie_device import HomieDevice
 from tests.devices.drivers.rigs import make_rig
 from tests.devices.exchange.test_exchange import ZIGBEE
-from tests.ports import free_port
+from tests.ports import free_port, patient
 
 HOMIE: list[dict[str, Any]] = json.loads(
     (Path(__file__).parents[3] / "benchmarks" / "imports_homie.json").read_text(encoding="utf-8")
@@ -279,14 +280,16 @@ def test_topics_are_heard_guessed_and_work(port: int, tmp_path: Path) -> None:
     assert main([*common, str(tmp_path / "own.yaml")]) == 0
     assert not (tmp_path / "own.yaml").read_text(encoding="utf-8").count("guess")  # nobody asked to guess
     assert main([*common, str(file), "--topics", "#"]) == 0
-    site = load_checked_site(file)
+    site = patient(load_checked_site(file))
     assert {"kitchen_light", "garden_tank", "fountain"} <= site.devices.keys()
-    driver, asked = open_driver(site), list[object]()
+    driver, asked, is_heard = open_driver(site), list[object](), threading.Event()
     pump = Client(CallbackAPIVersion.VERSION2)
     pump.on_message = lambda client, _, message: client.publish("garden/pump/state", message.payload, qos=1)
+    pump.on_subscribe = lambda *_: is_heard.set()
     pump.connect("127.0.0.1", port)
     pump.subscribe("garden/pump/set", 1)
     pump.loop_start()
+    assert is_heard.wait(20)
     try:
         read = {name: reading.value for name, reading in driver.read("garden").items()}
         assert read == {"pump": False, "vent": 60, "heater": 20}
