@@ -23,7 +23,7 @@ from tests.vocabularies import Find
 
 CASES = [pytest.param("made", name, id=f"made-{name}") for name in FAMILIES]
 CASES += [
-    pytest.param("published", name, id=f"published-{name}", marks=[pytest.mark.slow] if name != "mistral" else [])
+    pytest.param("published", name, id=f"published-{name}", marks=pytest.mark.slow)
     for name in ("llama-3.2", "mistral", "qwen2.5", "phi-3")
 ]
 
