@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -102,8 +101,7 @@ def hear_topics(
         is_quiet = time.monotonic() - last_s[0] > QUIET_S
         return bool(refused) or (is_enough is not None and is_quiet and is_enough(topics))
 
-    # a name of its own: some brokers take all clients without one for the same, and keep what it asked for
-    client = Client(CallbackAPIVersion.VERSION2, client_id=f"edgewright-{secrets.token_hex(4)}")
+    client = Client(CallbackAPIVersion.VERSION2)
     client.on_connect, client.on_message = ask, take
     if user:
         client.username_pw_set(user, os.environ.get(PASSWORD_ENV))
