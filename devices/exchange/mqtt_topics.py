@@ -78,13 +78,15 @@ def hear_topics(
     """
     if wrong := next((one for one in filters if not one or not FILTER.fullmatch(one)), None):
         raise UsageError(f"{plain_text(wrong)!r} is no filter of MQTT topics", hint="as 'garden/#' or 'garden/+/level'")
-    from paho.mqtt.client import Client
+    from paho.mqtt.client import Client, topic_matches_sub
     from paho.mqtt.enums import CallbackAPIVersion
 
     topics, news, refused = Topics(), threading.Condition(), list[str]()
     last_s = [time.monotonic()]
 
     def take(_: Any, __: Any, message: Any) -> None:
+        if not any(topic_matches_sub(one, message.topic) for one in filters):
+            return  # amqtt 0.12 sends a new client what others have asked for
         with news:
             add_value(topics, message.topic, message.payload.decode("utf-8", errors="replace"))
             last_s[0] = time.monotonic()

@@ -284,7 +284,10 @@ def test_topics_are_heard_guessed_and_work(port: int, tmp_path: Path) -> None:
     assert {"kitchen_light", "garden_tank", "fountain"} <= site.devices.keys()
     driver, asked, is_heard = open_driver(site), list[object](), threading.Event()
     pump = Client(CallbackAPIVersion.VERSION2)
-    pump.on_message = lambda client, _, message: client.publish("garden/pump/state", message.payload, qos=1)
+    shown = ("garden/pump/state", 1)
+    pump.message_callback_add(
+        "garden/pump/set", lambda client, _, heard: client.publish(shown[0], heard.payload, shown[1])
+    )
     pump.on_subscribe = lambda *_: is_heard.set()
     pump.connect("127.0.0.1", port)
     pump.subscribe("garden/pump/set", 1)
