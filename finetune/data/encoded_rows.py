@@ -59,6 +59,7 @@ class RowEncoder:
     def __init__(self, template: ChatTemplate, tokenizer: Any, max_tokens: int) -> None:
         """Raises UsageError if the tokenizer spells the end of a turn in several tokens."""
         self.template, self.tokenizer, self.max_tokens = template, tokenizer, max_tokens
+        self.over: list[int] = []  # lengths of the rows that were over it
         self._end_of_turn = end_of_turn_id(template, tokenizer)
         tokens = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
         self._special = re.compile("|".join(map(re.escape, sorted(tokens | {template.end_of_turn}))))
@@ -86,7 +87,10 @@ class RowEncoder:
             raise UsageError(f"{where}: nothing is trained: the row has no assistant turn")
         if (ends := labels.count(self._end_of_turn)) != turns:
             raise UsageError(f"{where}: {turns} assistant turns, but {ends} trained end-of-turn tokens")
-        return (ids, labels) if len(ids) <= self.max_tokens else None
+        if len(ids) > self.max_tokens:
+            self.over.append(len(ids))
+            return None
+        return ids, labels
 
 
 def encode_rows(path: Path, contract: Contract, tokenizer: Any, max_tokens: int) -> EncodedRows:
@@ -113,7 +117,8 @@ def encode_rows(path: Path, contract: Contract, tokenizer: Any, max_tokens: int)
             kept.append(encoded)
     if not kept:
         reason = f"all {number} rows are over training.max_tokens ({max_tokens})" if number else "it is empty"
-        raise UsageError(f"{path}: no row to train on: {reason}")
+        needed = f"training.max_tokens={max(encoder.over)} takes all of them" if encoder.over else ""
+        raise UsageError(f"{path}: no row to train on: {reason}", hint=needed)
     return EncodedRows.of(kept, number - len(kept))
 
 

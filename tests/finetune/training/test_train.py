@@ -267,8 +267,9 @@ def test_end_of_turn_is_trained_and_long_rows_are_dropped_whole(base, data):
     shorter = encode_rows(data, contract, tokenizer, max(lengths) - 1)
     assert shorter.dropped == lengths.count(max(lengths))
     assert max(len(ids) for ids in shorter.token_ids) < max(lengths)
-    with pytest.raises(UsageError, match="all 6 rows are over"):
+    with pytest.raises(UsageError, match="all 6 rows are over") as error:
         encode_rows(data, contract, tokenizer, 20)
+    assert error.value.hint == f"training.max_tokens={max(lengths)} takes all of them"
 
 
 def test_a_row_with_another_system_text_is_refused(base, tmp_path):
