@@ -109,6 +109,10 @@ def _join(scene: Scene, kind: str, joints: tuple[str, ...], *, in_steps: bool) -
     said = [scene.say(*action_of(scene.site, command), command.input) for command in commands]
     joint = scene.rng.choice(side(joints, scene.held_out))
     request = scene.worded(joint).format(said[0].request, said[1].request)
+    if scene.asks:
+        first, second = (one.request for one in said)
+        key = "in_order" if in_steps else "together"
+        request, joint = scene.line("joints", key, first=first, second=second) or (request, joint)
     ask, templates = (scene.typed(request), ()) if in_steps else scene.finish(request)
     thoughts = [wanted_text(scene, one.name, command) for one, command in zip(said, commands, strict=True)]
     steps = tuple((command,) for command in commands) if in_steps else (tuple(commands),)

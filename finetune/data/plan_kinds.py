@@ -33,6 +33,7 @@ from finetune.data.people.wishes import (
     plan_correction,
     plan_hint,
     plan_later,
+    plan_many,
     plan_negated,
     plan_relative,
     plan_report,
@@ -79,6 +80,7 @@ PEOPLE_MAKERS: dict[str, tuple[float, Callable[[Scene], Plan | None]]] = {  # of
     "correction": (0.06, plan_correction),
     "asked_question": (0.16, plan_asked_question),
     "kind_question": (0.08, plan_kind_question),
+    "many": (0.08, plan_many),
     "chitchat": (0.05, plan_chitchat),
     "unable": (0.06, plan_unable),
 }

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 from devices.site.action import UNLESS_0, Action
 from devices.site.describe import describe, number_text, property_title, sentence, value_text
-from devices.site.phrasings import SpokenAction, load_phrasings
+from devices.site.phrasings import SpokenAction, group_words, load_phrasings
 from devices.site.schema import DataSchema, Value
 from devices.site.site import Device
-from devices.site.tools import Command
+from devices.site.tools import Command, Tool
+from edge_agent.wire.contract import devices_text
 from edge_agent.wire.messages import facts_text
 from finetune.data.held_out import side
 from finetune.data.people.spoken_values import spoken_value
@@ -25,6 +26,7 @@ LATER = "I cannot do things later. Ask me again when it is time."
 NOTED = "All right."
 A_BIT, SOME, MUCH = 1, 2, 4  # in usual steps; half as many where there are only a few
 FEW = 5
+MANY = 6  # devices that are called one by one
 NICE = (1, 2, 5)
 Settable = tuple[Device, str, SpokenAction, str, DataSchema, float]
 
@@ -318,6 +320,46 @@ def plan_correction(scene: Scene) -> Plan | None:
     if form == "taken_back":
         return Plan("taken_back", ask, templates, "taken back, nothing to do.", answer=NOTED)
     return Plan("correction", ask, templates, f"{start}{wanted_text(scene, name, wanted)}.", ((wanted,),))
+
+
+def plan_many(scene: Scene) -> Plan | None:
+    """All of a kind, both, all but one, or two that are named; for sites without areas, where each has its own call."""
+    tools = [one for one in scene.tools if _is_for_many(scene, one)]
+    if not tools:
+        return None
+    tool = scene.rng.choice(tools)
+    group = group_words(tool.kind)
+    assert group is not None
+    devices = [scene.site.devices[name] for name in tool.devices]
+    form = scene.rng.choice(["all", "list", *(["both"] if len(devices) == 2 else ["except", "except"])])
+    first, second = scene.rng.sample(devices, 2)
+    names = [scene.name_for(one) for one in (first, second)]
+    holes = {"verb": group.verbs[tool.action], "singular": group.singular, "plural": group.plural}
+    if form in ("except", "list"):
+        holes["device"] = scene.with_article(names[0])
+    if form == "list":
+        holes["other"] = scene.with_article(names[1])
+    line = scene.line("groups", form, **holes)
+    if line is None or (form in ("except", "list") and "{device}" not in line[1]):
+        return None
+    whole = f"All of {tool.name}({devices_text(tool)})"
+    thought, wanted = whole, devices
+    if form == "except":
+        thought, wanted = f"{whole} but {resolved_text(names[0], first)}", [one for one in devices if one is not first]
+    elif form == "list":
+        resolved = " and ".join(map(resolved_text, names, (first, second)))
+        thought, wanted = f"{resolved}, {tool.name}", [first, second]
+    commands = tuple(Command(one.name, tool.action, {}) for one in wanted)
+    ask, templates = scene.finish(*line)
+    return Plan("many", ask, templates, f"{thought}.", (commands,))
+
+
+def _is_for_many(scene: Scene, tool: Tool) -> bool:
+    """Return whether people have words for all devices of a tool, and nobody has to be asked for any of them."""
+    group = group_words(tool.kind)
+    if not group or tool.action not in group.verbs or tool.input or tool.targets or not 1 < len(tool.devices) <= MANY:
+        return False
+    return all(is_plain(one := scene.site.devices[name], one.actions[tool.action]) for name in tool.devices)
 
 
 def plan_chitchat(scene: Scene) -> Plan | None:
