@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import random
+import os
+import secrets
 import socket
 from pathlib import Path
 
 from devices.site.site import Site, site_path
+
+FIRST_PORT, PORTS, WORKERS = 20_000, 1_500, 8
+_given: set[int] = set()
 
 
 def free_port() -> int:
     """Return a TCP port of the loopback address that nobody listens on now.
 
     It is below those that systems give to outgoing connections: a client that tries a dead peer again and again could
-    else be given the peer's own port, and hold it when the peer comes back.
+    else be given the peer's own port, and hold it when the peer comes back. Each of pytest's workers has ports of its
+    own, and none is given twice: whoever asked for one may not listen there yet.
     """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS
     while True:
-        port = random.randrange(20_000, 32_000)
+        port = FIRST_PORT + worker * PORTS + secrets.randbelow(PORTS)  # tests seed `random`, in all workers alike
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)):
+            if port not in _given and probe.connect_ex(("127.0.0.1", port)):
+                _given.add(port)
                 return port
 
 
