@@ -74,7 +74,7 @@ class KindAsks(Strict):
 class Asks:
     """The whole corpus. `forms` are the lists of the other files, by file and key.
 
-    `held_out` has the words of the requests in held_out/, which others wrote and nothing is trained on. What is said
+    `held_out` has the words of the requests in held_out/, which were written apart and nothing is trained on. What is said
     next in a conversation is not among them: "undo" is in everybody's words.
     """
 
