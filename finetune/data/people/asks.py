@@ -74,8 +74,8 @@ class KindAsks(Strict):
 class Asks:
     """The whole corpus. `forms` are the lists of the other files, by file and key.
 
-    `held_out` has the words of the requests in held_out/, which were written apart and nothing is trained on. What is said
-    next in a conversation is not among them: "undo" is in everybody's words.
+    `held_out` has the words of the requests in held_out/, which were written apart and nothing is trained on. What is
+    said next in a conversation is not among them: "undo" is in everybody's words.
     """
 
     def __init__(self, folder: Path = ASKS_FOLDER) -> None:
