@@ -23,7 +23,7 @@ from edge_agent.agent.simulation import Simulation
 from edge_agent.engine.engine import Engine
 from edge_agent.evaluation.cases import State
 from edge_agent.evaluation.intervals import share_of
-from edge_agent.evaluation.scoring import is_same_value
+from edge_agent.evaluation.scoring import answer_problems, is_same_value
 
 Wanted = dict[str, Value]  # by device.property
 Range = Annotated[tuple[float, float], Field(strict=False)]
@@ -151,13 +151,7 @@ def problems_of(turn: OwnTurn, site: Site, before: State, after: State, result: 
     made = [(f"{site.devices[one.device].kind}.{one.action}", one.input) for one in result.actions]
     missing = [call for call in turn.calls if (call.action, call.input) not in made]
     found += [f"{call.action}({call.input}) was not called" for call in missing]
-    seen = result.answer.lower()
-    found += [
-        f"the answer lacks {' or '.join(words)}"
-        for words in turn.answer_has
-        if not any(word.lower() in seen for word in words)
-    ]
-    return found
+    return found + answer_problems(result.answer, turn.answer_has)
 
 
 def _way_problems(way: Wanted, turn: OwnTurn, settable: set[str], old: Wanted, new: Wanted) -> list[str]:

@@ -125,13 +125,16 @@ def _problems(outcome: CaseOutcome, expected: list[tuple[str, ...]], got: list[t
     if not expected:
         if result.stop_reason not in {"answer", "question"}:
             found.append(f"no answer ({result.stop_reason})")
-        seen = result.answer.lower()
-        found += [
-            f"the answer lacks {' or '.join(words)}"
-            for words in case.answer_has
-            if not any(word.lower() in seen for word in words)
-        ]
+        found += answer_problems(result.answer, case.answer_has)
     return found
+
+
+def answer_problems(answer: str, has: Iterable[Sequence[str]]) -> list[str]:
+    """Return what an answer lacks: of each list of words it must have one, in any capitals."""
+    seen = answer.lower()
+    return [
+        f"the answer lacks {' or '.join(words)}" for words in has if not any(word.lower() in seen for word in words)
+    ]
 
 
 def _listed(commands: list[tuple[str, ...]]) -> str:

@@ -23,13 +23,13 @@ from edge_agent.engine.gguf_header import GgufHeader, require_gguf
 from edge_agent.progress import ByteProgressBar, no_progress_bar
 from export import architectures as layout
 from export.architectures import FAMILIES, Shape
+from export.convert.gguf_writer import BLOCK_WEIGHTS
 from export.convert.tokenizer_import import tokenizer_json
 
 if TYPE_CHECKING:
     from gguf import GGUFReader, ReaderTensor
     from torch import Tensor
 
-BLOCK_WEIGHTS = 2**24  # about how many are in memory at once, float32
 _PARTS_OF_ROPE = {"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"}
 # Source: config.json of Llama 3.1 and 3.2; the factor differs, and is the largest of rope_freqs.weight.
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}

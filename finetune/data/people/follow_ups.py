@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from devices.site.describe import describe, property_title, sentence, value_text
 from devices.site.schema import Value
 from devices.site.site import Device
-from devices.site.tools import Command, action_of, call_of
+from devices.site.tools import Command, action_of, call_of, tool_of
 from edge_agent.evaluation.cases import State
 from edge_agent.wire.contract import devices_text
 from edge_agent.wire.messages import facts_text
@@ -137,8 +137,8 @@ def _with_other(scene: Scene, before: Before, key: str, *, is_corrected: bool) -
     if (only := _only(scene, before)) is None:
         return None
     _, command = only
-    tool = next((one for one in scene.tools if one.action == command.action and command.device in one.devices), None)
-    others = [scene.site.devices[name] for name in tool.devices if name != command.device] if tool else []
+    tool = tool_of(command, scene.tools)
+    others = [scene.site.devices[name] for name in tool.devices if name != command.device]
     others = [one for one in others if is_plain(one, one.actions[command.action])]
     if not others:
         return None
@@ -167,9 +167,8 @@ def follow_all(scene: Scene, before: Before) -> Plan | None:
     """The same with all others of the kind."""
     if (only := _only(scene, before)) is None or only[1].input or scene.site.targets:
         return None
-    tool = next((one for one in scene.tools if one.action == only[1].action and only[1].device in one.devices), None)
-    line = scene.line("follow_ups", "all_of_them")
-    if tool is None or line is None or not 1 < len(tool.devices) <= MOST_OF_A_KIND:
+    tool, line = tool_of(only[1], scene.tools), scene.line("follow_ups", "all_of_them")
+    if line is None or not 1 < len(tool.devices) <= MOST_OF_A_KIND:
         return None
     commands = tuple(Command(name, tool.action, {}) for name in tool.devices)
     if not all(is_plain(scene.site.devices[one.device], action_of(scene.site, one)[1]) for one in commands):

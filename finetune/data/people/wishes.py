@@ -15,7 +15,7 @@ from devices.site.describe import describe, number_text, property_title, sentenc
 from devices.site.phrasings import SpokenAction, group_words, load_phrasings
 from devices.site.schema import DataSchema, Value
 from devices.site.site import Device
-from devices.site.tools import Command, Tool
+from devices.site.tools import Command, Tool, tool_of
 from edge_agent.wire.contract import devices_text
 from edge_agent.wire.messages import facts_text
 from finetune.data.held_out import side
@@ -142,7 +142,7 @@ def relative_plan(scene: Scene, item: Settable, way: str, said: Said | None = No
     command = Command(device.name, name, {key: value})
     facts = facts_text(scene.state[device.name])
     call = call_text(scene.site, scene.tools, command)
-    thought = f"{_resolved(said, device)}:{facts}, {words} is {value_json(value)}, {call}."
+    thought = f"{resolved_text(said.name, device)}:{facts}, {words} is {value_json(value)}, {call}."
     ask, templates = scene.finish(said.request, said.template)
     return Plan("relative", ask, templates, thought, ((command,),))
 
@@ -155,10 +155,6 @@ def value_json(value: Value) -> str:
 def _ways(scene: Scene, device: Device, name: str) -> list[str]:
     asked = scene.corpus.action(device, name)
     return [way for way in (*WAYS, "more_by", "less_by") if side(getattr(asked, way), scene.held_out)]
-
-
-def _resolved(said: Said, device: Device) -> str:
-    return resolved_text(said.name, device)
 
 
 def _pick(scene: Scene, key: str, keep: Callable[[Device, Action], bool]) -> tuple[Device, str, SpokenAction] | None:
@@ -201,7 +197,7 @@ def _left_alone(scene: Scene, key: str, thought: str, answer: str) -> Plan | Non
     if (said := scene.fill(getattr(scene.corpus.action(device, name), key), device)) is None:
         return None
     ask, templates = scene.finish(said.request, said.template)
-    thought = f"{_resolved(said, device)}, {thought}."
+    thought = f"{resolved_text(said.name, device)}, {thought}."
     return Plan(key, ask, templates, thought, answer=answer.format(device.title))
 
 
@@ -305,7 +301,7 @@ def plan_correction(scene: Scene) -> Plan | None:
         holes["value"] = spoken_value(schema, value, scene.rng)
         start, wanted = f"not {value_json(command.input[key])}, ", Command(device.name, command.action, {key: value})
     elif form == "other_device":
-        tool = next(one for one in scene.tools if one.action == command.action and command.device in one.devices)
+        tool = tool_of(command, scene.tools)
         others = [scene.site.devices[one] for one in tool.devices if one != command.device]
         others = [one for one in others if is_plain(one, one.actions[command.action])]
         if not others:

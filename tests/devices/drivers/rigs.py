@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -284,3 +285,15 @@ def site_of(folder: Path, driver: str, devices: str) -> Site:
     text = f"schema: site/v1\nname: own\ntitle: own\ndrivers: {{it: {driver}}}\ndevices:\n{devices}"
     file.write_text(text, encoding="utf-8")
     return load_site(file)
+
+
+@contextmanager
+def mqtt_broker(folder: Path) -> Iterator[int]:
+    """Give the port of a real broker; what else is on it plays no part."""
+    rig = make_rig("mqtt, zigbee2mqtt", folder)
+    peer = make_peer(rig.site, "it", RealTimeWorld(rig.site))
+    peer.start()
+    try:
+        yield int(rig.site.drivers["it"]["port"])
+    finally:
+        peer.stop()

@@ -14,12 +14,10 @@ from devices.broker.broker import Broker
 from devices.broker.journal import Journal
 from devices.driver import DeviceUnavailable
 from devices.drivers.registry import open_driver
-from devices.simulated_peers import make_peer
-from devices.simulation.peer import RealTimeWorld
 from devices.site.site import Site
 from devices.site.tools import Command
 from edgewright import main
-from tests.devices.drivers.rigs import make_rig, site_of
+from tests.devices.drivers.rigs import mqtt_broker, site_of
 from tests.devices.drivers.tasmota_device import TasmotaDevice
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
@@ -28,12 +26,8 @@ DATA = Path(__file__).parents[1] / "data" / "tasmota"
 
 @pytest.fixture
 def port(tmp_path: Path) -> Iterator[int]:
-    """A real broker's port; what else is on it plays no part."""
-    rig = make_rig("mqtt, zigbee2mqtt", tmp_path)
-    peer = make_peer(rig.site, "it", RealTimeWorld(rig.site))
-    peer.start()
-    yield int(rig.site.drivers["it"]["port"])
-    peer.stop()
+    with mqtt_broker(tmp_path) as port:
+        yield port
 
 
 def answer(name: str) -> dict[str, Any]:

@@ -26,14 +26,12 @@ from devices.exchange.imports.files import import_file
 from devices.exchange.imports.imported import Imported
 from devices.exchange.imports.topics import import_topics
 from devices.exchange.mqtt_topics import read_dump
-from devices.simulated_peers import make_peer
-from devices.simulation.peer import RealTimeWorld
 from devices.site.schema import Value
 from devices.site.site import Site
 from devices.site.tools import Command
 from edgewright import main
 from tests.devices.drivers.homie_device import HomieDevice
-from tests.devices.drivers.rigs import make_rig
+from tests.devices.drivers.rigs import mqtt_broker
 from tests.devices.exchange.test_exchange import ZIGBEE
 from tests.ports import free_port, patient
 
@@ -45,12 +43,8 @@ NAMED = {one["id"]: one for one in HOMIE}
 
 @pytest.fixture
 def port(tmp_path: Path) -> Iterator[int]:
-    """A real broker's port; what else is on it plays no part."""
-    rig = make_rig("mqtt, zigbee2mqtt", tmp_path)
-    peer = make_peer(rig.site, "it", RealTimeWorld(rig.site))
-    peer.start()
-    yield int(rig.site.drivers["it"]["port"])
-    peer.stop()
+    with mqtt_broker(tmp_path) as port:
+        yield port
 
 
 def reasons(made: Imported) -> dict[str, str]:

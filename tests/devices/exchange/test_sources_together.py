@@ -16,11 +16,9 @@ from devices.exchange.imports.home_assistant import import_home_assistant
 from devices.exchange.imports.imported import Imported
 from devices.exchange.imports.topics import import_topics
 from devices.exchange.site_import import import_into
-from devices.simulated_peers import make_peer
-from devices.simulation.peer import RealTimeWorld
 from edgewright import main
 from tests.devices.drivers.homie_device import HomieDevice
-from tests.devices.drivers.rigs import make_rig
+from tests.devices.drivers.rigs import mqtt_broker
 from tests.devices.exchange.test_exchange import GROUPS, ZIGBEE
 
 LAMP = {"id": "lamp", "homie": 5, "name": "Desk", "nodes": {"light": {"name": "Light", "type": "", "properties": {
@@ -136,11 +134,8 @@ def test_a_floor_is_not_called_like_an_area_of_another_source(tmp_path: Path) ->
 
 @pytest.fixture
 def port(tmp_path: Path) -> Iterator[int]:
-    rig = make_rig("mqtt, zigbee2mqtt", tmp_path)
-    peer = make_peer(rig.site, "it", RealTimeWorld(rig.site))
-    peer.start()
-    yield int(rig.site.drivers["it"]["port"])
-    peer.stop()
+    with mqtt_broker(tmp_path) as port:
+        yield port
 
 
 @pytest.mark.allow_hosts(["127.0.0.1"])
