@@ -22,13 +22,11 @@ import pytest
 from paho.mqtt.publish import single
 
 from devices.exchange.exports import thing_descriptions
-from devices.simulated_peers import make_peer
-from devices.simulation.peer import RealTimeWorld
 from devices.site.site import load_site, site_path
 from edge_agent.wire.chat_template import load_template
 from edgewright import main
 from export.convert.gguf_writer import convert
-from tests.devices.drivers.rigs import make_rig
+from tests.devices.drivers.rigs import mqtt_broker
 from tests.devices.exchange.test_exchange import ZIGBEE
 from tests.ports import greenhouse_file
 from tests.test_docs import PAGES, ROOT, name_of
@@ -115,17 +113,11 @@ MAKERS: dict[str, Callable[[Path], None]] = {
 @contextmanager
 def zigbee2mqtt(folder: Path) -> Iterator[int]:
     """Have an MQTT broker with zigbee2mqtt's list of devices; yield its port."""
-    rig = make_rig("mqtt, zigbee2mqtt", folder)
-    peer = make_peer(rig.site, "it", RealTimeWorld(rig.site))
-    peer.start()
-    try:
-        port = int(rig.site.drivers["it"]["port"])
+    with mqtt_broker(folder) as port:
         for what, found in (("groups", []), ("devices", ZIGBEE)):
             text = json.dumps(found)
             single(f"zigbee2mqtt/bridge/{what}", text, retain=True, hostname="127.0.0.1", port=port)
         yield port
-    finally:
-        peer.stop()
 
 
 @contextmanager
