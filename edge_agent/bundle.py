@@ -28,12 +28,12 @@ from devices.broker.narrowing import narrowed
 from devices.durable import sha256_of
 from devices.errors import RefusedError, UnavailableError, UsageError
 from devices.site.site import Site, load_site
-from devices.site.tools import Tool
+from devices.site.tools import Tool, tools_of
 from devices.yaml_file import Strict
 from edge_agent.engine.engine import Limits
 from edge_agent.engine.gguf_header import GgufHeader, require_gguf
-from edge_agent.wire.chat_template import ChatTemplate
-from edge_agent.wire.contract import contract_of, require_contract
+from edge_agent.wire.chat_template import ChatTemplate, ContractChanged
+from edge_agent.wire.contract import argument_text, contract_of, format_digest, require_contract, signature
 
 MANIFEST, MODEL, TEMPLATE, SYSTEM = "manifest.json", "model.gguf", "chat_template.jinja", "system.txt"
 TOOLS, SITE, SAMPLING = "tools.json", "site.yaml", "sampling.json"
@@ -43,6 +43,7 @@ SMOKE, SMOKE_RECORD, ADAPTER = "smoke.jsonl", "smoke_record.jsonl", "adapter.ggu
 CURRENT, PREVIOUS, BUNDLES = "current", "previous", "bundles"  # names in a box's root, which flash makes
 ID_LENGTH = 12
 CONTRACT_KEY, TEMPLATE_KEY = "edgewright.contract", "edgewright.template"
+ANY_SITE_KEY = "edgewright.any_site"
 _MANIFEST_BYTES = 1 << 20
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _SHA256 = r"^[0-9a-f]{64}$"
@@ -61,11 +62,18 @@ class FileEntry(Strict):
 
 
 class Manifest(Strict):
-    """The list of a bundle's files, and what the bundle is for. `contract` is the digest of wire.Contract."""
+    """The list of a bundle's files, and what the bundle is for.
+
+    Attributes:
+        site: the site that the model was trained for, or tested on if it is for any.
+        any_site: of a model for any site, the digest of how sites are written down; not in the file if it is "".
+        contract: the digest of wire.Contract.
+    """
 
     schema_: Literal["bundle/v1"] = Field(alias="schema")
     name: str
     site: str
+    any_site: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
     quant: str
     contract: str = Field(pattern=_SHA256)
     files: dict[str, FileEntry]
@@ -82,6 +90,8 @@ class Manifest(Strict):
     def to_bytes(self) -> bytes:
         """Return the file's bytes: JSON that ends with its own SHA-256; no other bytes are accepted."""
         plain = self.model_dump(by_alias=True)
+        if not self.any_site:
+            del plain["any_site"]
         return (json.dumps(plain | {"sha256": _digest_of(plain)}, indent=2, ensure_ascii=False) + "\n").encode()
 
     @property
@@ -145,10 +155,27 @@ class Bundle:
         """The digest of template, system prompt and tools the model was trained with."""
         return self.manifest.contract
 
-    def require_site(self, site: Site) -> None:
-        """Raise ContractChanged unless the model was trained for what this site says to it."""
-        digest = contract_of(site, self.template).digest
-        require_contract(self.contract, digest, f"bundle {self.manifest.name}")
+    def require_site(self, site: Site) -> bool:
+        """Return whether the model knows just this site from its training; else it has to be tried on it first.
+
+        Raises:
+            ContractChanged: it is not for that site. A model for any site is if sites are written down as in its
+                training; another if the site has only tools, not devices, that its own site has too.
+        """
+        name, any_site = f"bundle {self.manifest.name}", self.manifest.any_site
+        if contract_of(site, self.template).digest == self.contract:
+            return True
+        if any_site:
+            require_contract(any_site, format_digest(self.template), name)
+            return False
+        known = {_without_devices(tool) for tool in tools_of(self.site)}
+        for tool in tools_of(site):
+            if _without_devices(tool) not in known:
+                raise ContractChanged(
+                    f"{name} was trained for {self.manifest.site}, where there is no {signature(tool)}",
+                    hint="train for this site, or flash a model that is for any site",
+                )
+        return False
 
     def narrow(self, site: Site) -> Site:
         """Return a box's own site with the policy that came with the model added to its own, which it cannot widen.
@@ -317,6 +344,12 @@ def _read_parts(folder: Path, manifest: Manifest, header: GgufHeader) -> Bundle:
 def tools_bytes(tools: Iterable[Tool]) -> bytes:
     """Return tools.json: the tools in the form of OpenAI's API."""
     return (json.dumps([tool.openai() for tool in tools], indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _without_devices(tool: Tool) -> str:
+    """Return what a model has learned of a tool, whichever devices take it."""
+    targets = "by area" if tool.targets else "by device"
+    return f"{tool.name} {targets} {', '.join(argument_text(name, schema) for name, schema in tool.input.items())}"
 
 
 def _require_agreement(bundle: Bundle) -> None:

@@ -115,7 +115,11 @@ def run(
     site: Site = "home",
     ask: Annotated[str | None, typer.Option("--ask", help="One request, in a fresh simulated world.")] = None,
     ask_file: Annotated[
-        Path | None, typer.Option("--ask-file", help="One request a line, each in a fresh world; - for stdin.")
+        Path | None,
+        typer.Option(
+            "--ask-file",
+            help="A request a line, or a conversation as a JSON list of requests, each in a fresh world; - for stdin.",
+        ),
     ] = None,
     yes: Yes = False,
     mode: Mode = "auto",
@@ -123,6 +127,9 @@ def run(
     journal: Annotated[Path | None, typer.Option(help="The journal's file; a box has its own.")] = None,
     gpu_layers: _GpuLayers = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Of the engine.")] = None,
+    accept: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of generated cases to be done on a site new to the model.")
+    ] = 0.8,
     as_json: Json = False,
 ) -> None:
     """Work a site: talk at the terminal, or answer --ask or each line of --ask-file."""
@@ -134,16 +141,24 @@ def run(
 
         if ask is not None and ask_file is not None:
             raise UsageError("--ask and --ask-file are both given", hint="give one of them")
-        asks = [ask] if ask is not None else read_asks(ask_file) if ask_file else None
+        conversations = [[ask]] if ask is not None else read_asks(ask_file) if ask_file else None
         with open_session(
-            path, site, journal=journal, says_yes=yes, mode=mode, is_live=live, gpu_layers=gpu_layers, threads=threads
+            path,
+            site,
+            journal=journal,
+            says_yes=yes,
+            mode=mode,
+            is_live=live,
+            gpu_layers=gpu_layers,
+            threads=threads,
+            accept=accept,
         ) as runner:
-            if asks is None:
+            if conversations is None:
                 where = f"{runner.site.title}, {'live' if live else 'simulated'}"
                 print(f"{where}. Say what you want; an empty line or Ctrl-D ends.", file=sys.stderr)
                 runner.converse(_read_line, print, _ask_person)
                 return
-            for result in runner.answers(asks):
+            for result in runner.answers(conversations):
                 print(json.dumps(result, ensure_ascii=False) if as_json else _plain(result), flush=True)
 
 

@@ -49,6 +49,8 @@ class GeneralFacts:
 class RunFacts:
     """The contents of run.json, in its order. Losses are (step, mean loss of the trained tokens).
 
+    `any_site` is set where a run's rows are of any sites: the digest of how sites are written down (wire/contract.py).
+
     What has a default is missing in runs of before it was written.
     """
 
@@ -58,6 +60,7 @@ class RunFacts:
     site: str
     template: str
     contract: str
+    any_site: str = ""
     data: DataFacts
     versions: dict[str, str]
     device: str

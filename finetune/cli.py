@@ -64,7 +64,7 @@ def generate(
     from devices.errors import UsageError
     from devices.site.site import load_site
     from edge_agent.evaluation.cases import CASES, CASES_SEED, write_cases
-    from finetune.data.generator import generate_cases, generate_rows
+    from finetune.data.generator import generate_any_site, generate_cases, generate_rows
     from finetune.data.people.asks import load_asks
     from finetune.data.rows import write_rows
     from finetune.data.tool_variety import Variety
@@ -85,7 +85,11 @@ def generate(
     else:
         seed, variety = wanted.seed, Variety(wanted.renamed, wanted.distractors, wanted.shuffled)
         asks = load_asks() if wanted.asks else None
-        written = write_rows(out, generate_rows(loaded, wanted.rows, seed, variety, wanted.kinds, asks))
+        if wanted.sites:
+            rows = generate_any_site(wanted.rows, seed, wanted.sites, asks)
+        else:
+            rows = generate_rows(loaded, wanted.rows, seed, variety, wanted.kinds, asks)
+        written = write_rows(out, rows)
     result = {"out": str(out), "site": loaded.name, "seed": seed, "cases" if held_out else "conversations": written}
     print(json.dumps(result) if as_json else f"{written} {'cases' if held_out else 'conversations'} in {out}")
 

@@ -15,8 +15,10 @@ from devices.yaml_file import Strict, first_problem, parse_value, plain_values, 
 from edge_agent.base_models import PACKAGES, require_base_folder
 from edge_agent.evaluation.gate_limits import GateLimits
 from finetune.data.plan_kinds import ALL_MAKERS
+from finetune.data.random_sites import Sites
 
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
+ADAPTERS_FOLDER = Path(__file__).parent / "adapters"
 STARTER = "starter"
 STARTER_FOLDER = Path(__file__).parent / "starter"
 # The seven projections of Llama, Mistral and Qwen. Phi-3 fuses them: qkv_proj, o_proj, gate_up_proj, down_proj.
@@ -118,6 +120,7 @@ class Generate(Strict):
         shuffled: share in which devices and tools stand in another order.
         kinds: how often each kind of exchange is drawn, against the usual weight of the others; 0 leaves it out.
         asks: whether requests in people's words (finetune/asks) are among them, in conversations that go on.
+        sites: random sites to make them of, instead of the recipe's one; then only `rows`, `seed` and `asks` count.
     """
 
     rows: int = Field(default=6000, ge=1)
@@ -127,6 +130,7 @@ class Generate(Strict):
     shuffled: float = Field(default=0.0, ge=0, le=1)
     kinds: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     asks: bool = False
+    sites: Sites | None = None
 
     @field_validator("kinds")
     @classmethod
@@ -151,14 +155,20 @@ class Preference(Strict):
 class Recipe(Strict):
     """A whole recipe. Paths are relative to the working directory.
 
-    `base` is a folder, a hub name, or `starter`, the small base that ships with Edgewright. `cases` is a file of
-    evaluation cases that the data must not have seen; the site's own held-out ones if left out. `gates` is for
-    the export.
+    Attributes:
+        base: a folder, a hub name, or `starter`, the small base that ships with Edgewright.
+        site: what the rows are of. With `any_site` they are of any sites, and what is trained runs on all; `site` is
+            then the one that it is tested on.
+        start_from: a run from whose adapter training goes on, or the name of an adapter that ships with Edgewright.
+        cases: a file of evaluation cases that the data must not have seen; the site's own held-out ones if left out.
+        gates: for the export.
     """
 
     schema_: Literal["recipe/v1"] = Field(alias="schema")
     base: str = Field(min_length=1)
     site: str = Field(min_length=1)
+    any_site: bool = False
+    start_from: str | None = None
     data: str = Field(min_length=1)
     cases: str | None = None
     out: str = Field(min_length=1)
@@ -177,9 +187,19 @@ class Recipe(Strict):
     @model_validator(mode="after")
     def _require_pairs_alone(self) -> Recipe:
         training = self.training
+        if self.preference and self.start_from:
+            raise ValueError("preference has a start_from of its own")
         if self.preference and (self.general or training.held_out_rows or training.share_prefix or training.packing):
             raise ValueError("preference goes without general, held_out_rows, share_prefix and packing")
         return self
+
+    @property
+    def first_run(self) -> Path | None:
+        """The folder of the run that training goes on from, if there is one."""
+        if self.start_from is None:
+            return None
+        shipped = ADAPTERS_FOLDER / self.start_from
+        return shipped if shipped.is_dir() else Path(self.start_from)
 
     @property
     def base_path_or_name(self) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import edgewright
-from devices.site.site import load_site
+from devices.site.site import SITES_FOLDER, load_site
 from edge_agent.agent.session import prime_box
 from edge_agent.bundle import SMOKE_RECORD, open_bundle
 from edge_agent.engine.cache_file import STATE_FILE
@@ -63,6 +63,37 @@ def test_the_flashed_box_answers_in_the_promised_form(path_folder: Path, capsys:
         for action in result["actions"]:
             assert set(action) == {"device", "action", "input", "status"}
     assert (path_folder / "box" / "state" / "journal.sqlite").is_file()
+
+
+def test_a_conversation_is_held_in_one_world(path_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    turns = ["turn the kitchen light on", "is it on?"]
+    results = answers(capsys, path_folder, json.dumps(turns), "hello")
+    assert [result["ask"] for result in results] == [*turns, "hello"]
+    for line, problem in (
+        ('["a",', "asks.txt:2: not JSON"),
+        ("[]", "asks.txt:2: a conversation is a list of requests"),
+    ):
+        (path_folder / "asks.txt").write_text(f"hello\n{line}\n", encoding="utf-8")
+        assert edgewright.main(["run", f"{path_folder}/box", "--ask-file", f"{path_folder}/asks.txt"]) == 2
+        assert problem in capsys.readouterr().err
+
+
+def test_on_a_site_that_is_new_to_it_a_model_is_tried_once(
+    path_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    box, site = shutil.copytree(path_folder / "box", tmp_path / "box", symlinks=True), tmp_path / "home.yaml"
+    text = (SITES_FOLDER / "home.yaml").read_text(encoding="utf-8")
+    site.write_text(
+        text.replace("devices:\n", "devices:\n  attic_lamp: {model: dimmable_light}\n", 1), encoding="utf-8"
+    )
+    run = ["run", str(box), "--site", str(site), "--ask", "turn the attic lamp on", "--json"]
+    assert edgewright.main(run) == 4
+    refused = capsys.readouterr().err
+    assert "home is new to bundle: trying it" in refused and "of 40 generated cases done right" in refused
+    assert "does not know home well enough" in refused and "--accept" in refused
+    assert edgewright.main([*run, "--accept", "0"]) == 0
+    captured = capsys.readouterr()
+    assert "trying it" not in captured.err and "attic_lamp" in json.loads(captured.out)["state"]
 
 
 def test_a_flashed_box_is_primed(path_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,8 +63,13 @@ TINY_EXPORT = {  # what an export says of itself
 }
 
 
-def make_tiny_bundle(folder: Path, fill: int = 0, smoke: Smoke | None = None, rows: int = 3) -> Path:
-    """Write a bundle for the site `home` that opens; `fill` makes its model differ from another's, `rows` larger."""
+def make_tiny_bundle(
+    folder: Path, fill: int = 0, smoke: Smoke | None = None, rows: int = 3, any_site: str = ""
+) -> Path:
+    """Write a bundle for the site `home` that opens; `fill` makes its model differ from another's, `rows` larger.
+
+    `any_site` is the digest that the bundle of a model for any site has.
+    """
     template, site_path = load_template("chatml"), SITES_FOLDER / "home.yaml"
     digest = contract_of(load_site("home"), template).digest
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +79,8 @@ def make_tiny_bundle(folder: Path, fill: int = 0, smoke: Smoke | None = None, ro
         fill,
         rows,
     )
-    export = TINY_EXPORT | {"name": folder.name, "contract": digest}
+    run = TINY_EXPORT["run"] | {"any_site": any_site}
+    export = TINY_EXPORT | {"name": folder.name, "contract": digest, "run": run}
     write_bundle(Parts(folder.name, "F16", model, site_path, template, smoke, export), folder)
     model.unlink()
     return folder

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,8 +24,10 @@ from edge_agent.bundle import BUNDLES, Bundle, hold_bundle
 from edge_agent.engine.autotune import load_tuning
 from edge_agent.engine.machine import this_machine
 from edge_agent.engine.process import EngineProcess, EngineSettings
+from edge_agent.progress import ProgressBar
 
 FORGOTTEN = "(This conversation has become too long for me: I have forgotten its beginning.)"
+ACCEPTED_SHARE = 0.8  # of generated cases, on a site that is new to a model
 ROOM_BYTES = 4 << 30  # of address space, for the engine beside the model, which it maps and packs anew
 MORNING_S = 8 * 3600.0  # where a simulated clock stands for requests that nobody waits for, so that they repeat
 
@@ -41,23 +44,28 @@ class AgentSession:
     mode: Mode
     is_live: bool
 
-    def answers(self, asks: Iterable[str]) -> Iterator[dict[str, Any]]:
-        """Yield what came of each request, each in a fresh copy of the simulated world, or all on the real devices."""
+    def answers(self, conversations: Iterable[Sequence[str]]) -> Iterator[dict[str, Any]]:
+        """Yield what came of each request. A conversation has one or more, and they may refer to each other.
+
+        Each conversation is in a fresh copy of the simulated world, or all are on the real devices.
+        """
         confirm: Confirm | None = (lambda effect: True) if self.says_yes else None
         if self.is_live:
             with self._runtime(confirm, warn) as runtime:
-                yield from (self._answer(runtime, ask) for ask in asks)
+                for asks in conversations:
+                    yield from self._converse(runtime, asks)
                 runtime.wait_for_endings(warn)
             return
-        for ask in asks:
+        for asks in conversations:
             with self._runtime(confirm, warn) as runtime:
-                yield self._answer(runtime, ask)
+                yield from self._converse(runtime, asks)
 
-    def _answer(self, runtime: SiteRuntime, ask: str) -> dict[str, Any]:
+    def _converse(self, runtime: SiteRuntime, asks: Iterable[str]) -> Iterator[dict[str, Any]]:
         agent = self.simulation.agent_in(runtime)
-        started_s = time.perf_counter()
-        result = agent.ask(self.engine, ask)
-        return to_json(result, runtime, time.perf_counter() - started_s)
+        for ask in asks:
+            started_s = time.perf_counter()
+            result = agent.ask(self.engine, ask)
+            yield to_json(result, runtime, time.perf_counter() - started_s)
 
     def converse(self, read: Callable[[], str | None], write: Callable[[str], None], confirm: Confirm) -> None:
         """Talk with a person until `read` returns None; a simulated world's clock is the wall clock."""
@@ -106,8 +114,12 @@ def open_session(
     is_live: bool = False,
     gpu_layers: int = 0,
     threads: int | None = None,
+    accept: float = ACCEPTED_SHARE,
 ) -> Iterator[AgentSession]:
-    """Open a bundle or a box, verify it, check that it was trained for the site, load and prime the model.
+    """Open a bundle or a box, verify it, check that it knows the site, load and prime the model.
+
+    On a site that the model was not trained for it first has to do generated cases in a simulated world. A box keeps
+    what came of that, for as long as neither the model nor what the site says to it changes.
 
     Args:
         path: a bundle, or a box's root.
@@ -118,20 +130,23 @@ def open_session(
         is_live: real devices through the site's drivers, and not a simulated world.
         gpu_layers: layers on the GPU; -1 for all of them.
         threads: of the engine; None lets it choose.
+        accept: the share of the generated cases that a model must do on a site that is new to it.
 
     Raises:
         UsageError: no such site or bundle, or a device without a driver.
-        RefusedError: the bundle was changed, or was trained for another contract.
+        RefusedError: the bundle was changed, was trained for another contract, or does too few of the cases.
         UnavailableError: the journal cannot be written, or llama.cpp failed.
     """
     own = load_site(site)
     if is_live:
         require_drivers(own)
     with hold_bundle(path) as bundle:
-        here = bundle.narrow(own)
+        is_known, here = bundle.require_site(own), bundle.narrow(own)
         simulation = Simulation(here, bundle.template)
         state = state_folder(path, bundle)
         with EngineProcess(engine_settings(bundle, simulation, state, gpu_layers, threads), warn) as engine:
+            if not is_known:
+                _require_trial(engine, bundle, simulation, state, accept)
             engine.prime(simulation.agent(World(here)).prefix)
             in_box = state / JOURNAL_IN_BOX.name if state else None
             events = Journal(journal or in_box or (default_journal(here) if is_live else None))
@@ -139,6 +154,25 @@ def open_session(
                 yield AgentSession(here, simulation, engine, events, says_yes, mode, is_live)
             finally:
                 events.close()
+
+
+def _require_trial(
+    engine: EngineProcess, bundle: Bundle, simulation: Simulation, state: Path | None, accept: float
+) -> None:
+    """Require that a model does a share of generated cases of a site that is new to it."""
+    from edge_agent.evaluation.site_trial import record_trial, recorded_trial, try_site
+
+    site, name = simulation.site, bundle.manifest.name
+    key = f"{bundle.manifest.id} {simulation.contract.digest}"
+    trial = recorded_trial(state, key)
+    if trial is None:
+        warn(f"{site.name} is new to {name}: trying it in a simulated world")
+        bar = ProgressBar()
+        trial = try_site(engine, site, bundle.template, lambda done, total: bar.show(done, total, f"{done} of {total}"))
+        bar.close()
+        record_trial(state, key, trial)
+    warn(f"{name} on {site.name}: {trial}")
+    trial.require(name, site, accept)
 
 
 def prime_box(box: Path) -> bool:
@@ -226,10 +260,31 @@ def to_json(result: TurnResult, runtime: SiteRuntime, total_s: float) -> dict[st
     }
 
 
-def read_asks(path: Path) -> list[str]:
-    """Return the lines of a file, or of standard input for `-`; blank lines are left out."""
+def read_asks(path: Path) -> list[list[str]]:
+    """Return the conversations of a file, or of standard input for `-`.
+
+    A line is a request, or a conversation of several as a JSON list of strings; blank lines are left out.
+    """
     try:
         text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read the requests {path}: {error}") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return [
+        _conversation_of(f"{path}:{number}", line.strip())
+        for number, line in enumerate(text.split("\n"), 1)
+        if line.strip()
+    ]
+
+
+def _conversation_of(where: str, line: str) -> list[str]:
+    if not line.startswith("["):
+        return [line]
+    try:
+        asks = json.loads(line)
+    except ValueError as error:
+        raise UsageError(
+            f"{where}: not JSON: {error}", hint='a conversation is ["first request", "second request"]'
+        ) from error
+    if not asks or not all(isinstance(ask, str) and ask.strip() for ask in asks):
+        raise UsageError(f"{where}: a conversation is a list of requests", hint='["first request", "second request"]')
+    return asks

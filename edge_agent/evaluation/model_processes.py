@@ -16,7 +16,7 @@ from typing import Any
 from devices.errors import UnavailableError, UsageError
 from devices.simulation.world import World
 from devices.site.site import Site
-from edge_agent.bundle import CONTRACT_KEY, CURRENT, MANIFEST, TEMPLATE_KEY, open_bundle
+from edge_agent.bundle import ANY_SITE_KEY, CONTRACT_KEY, CURRENT, MANIFEST, TEMPLATE_KEY, open_bundle
 from edge_agent.engine.gguf_header import require_gguf
 from edge_agent.engine.machine import installed_versions, this_machine
 from edge_agent.evaluation.case_simulation import CaseSimulation
@@ -27,8 +27,8 @@ from edge_agent.evaluation.report import EngineRun, Provenance, Role, build_repo
 from edge_agent.plugins import ENGINES, HUGGINGFACE, load_plugin
 from edge_agent.progress import ProgressBar
 from edge_agent.run_facts import RUN_FILE, read_run_facts
-from edge_agent.wire.chat_template import load_template
-from edge_agent.wire.contract import contract_of, require_contract
+from edge_agent.wire.chat_template import ChatTemplate, load_template
+from edge_agent.wire.contract import contract_of, format_digest, require_contract
 
 BATCH_SIZE = 64
 SEQUENCES, SMALL_MODEL_BYTES = 16, 50_000_000
@@ -75,8 +75,9 @@ def find_model(name: str, site: Site) -> Model:
     if path.suffix == ".gguf":
         header = require_gguf(path)
         template = str(header.metadata.get(TEMPLATE_KEY, ""))
-        if trained_for := header.metadata.get(CONTRACT_KEY):
-            require_contract(str(trained_for), contract_of(site, load_template(template)).digest, str(path))
+        trained_for, any_site = (str(header.metadata.get(key, "")) for key in (CONTRACT_KEY, ANY_SITE_KEY))
+        if trained_for:
+            _require_trained_for(trained_for, any_site, site, load_template(template), str(path))
         quant = path.stem.removeprefix("model-")
         return Model(quant, "f16" if quant == "F16" else "quant", name, template=template)
     if (path / MANIFEST).is_file() or (path / CURRENT).is_symlink():
@@ -87,7 +88,7 @@ def find_model(name: str, site: Site) -> Model:
         return Model(label, "quant", str(bundle.model_path), template=bundle.template.name, adapter=adapter)
     if (path / RUN_FILE).is_file():
         run = read_run_facts(path)
-        require_contract(run.contract, contract_of(site, load_template(run.template)).digest, f"run {path}")
+        _require_trained_for(run.contract, run.any_site, site, load_template(run.template), f"run {path}")
         return Model("tuned", "tuned", name, HUGGINGFACE, run.template)
     is_mistyped = not path.exists() and path.parent != Path() and path.parent.is_dir()  # no name on the hub
     if is_mistyped or (path.exists() and not (path / "config.json").is_file()):
@@ -95,6 +96,13 @@ def find_model(name: str, site: Site) -> Model:
             f"{path} is no model", hint="give a .gguf file, a bundle, a box, a run or a Hugging Face folder"
         )
     return Model("base", "base", name, HUGGINGFACE)
+
+
+def _require_trained_for(trained_for: str, any_site: str, site: Site, template: ChatTemplate, what: str) -> None:
+    if any_site:
+        require_contract(any_site, format_digest(template), what)
+    else:
+        require_contract(trained_for, contract_of(site, template).digest, what)
 
 
 def grade(

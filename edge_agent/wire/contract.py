@@ -5,15 +5,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+from devices.simulation.world import World
 from devices.site.schema import DataSchema
-from devices.site.site import Site
-from devices.site.tools import Tool, tools_of
+from devices.site.site import Site, load_site
+from devices.site.tools import Tool, ToolCall, tools_of
 from edge_agent.wire.chat_template import ChatTemplate, ContractChanged
-from edge_agent.wire.messages import compact_json
+from edge_agent.wire.messages import Message, compact_json, result_message, user_message
 from edge_agent.wire.spelling import NO_WORDS, SiteWords, words_of
 
 WIRE_FORMAT = "wire/4"  # how turns are written below; a change of it is another contract
+INTRODUCTION = """\
+You control {title}. Think first, then call tools or answer.
+Act only when asked to. Values outside a range, unknown devices and missing values are not called."""
+SPECIMEN = Path(__file__).parent / "specimen.yaml"
 TOOLS_HEADING = "Tools:"
 TARGETS_HEADING = "Floors and groups:"
 
@@ -48,6 +54,24 @@ def contract_of(site: Site, template: ChatTemplate) -> Contract:
     return Contract(template, system_text(site, tools), tools, words_of(site, tools))
 
 
+def format_digest(template: ChatTemplate) -> str:
+    """Return the SHA-256 in hex of how any site is put before a model: the specimen's contract, and turns of it.
+
+    A model for any site has learned that, and not one site's devices and tools.
+    """
+    site = load_site(SPECIMEN)
+    contract = contract_of(site, template)
+    state, ages = World(site).snapshot(), {"study_radiator": {"temperature_c": "5 minutes"}}
+    turns = [
+        Message("system", contract.system_text),
+        user_message("Office LAMP to 40", state, "07:05", contract.words, ages),
+        Message("assistant", "", "study lamp is study_lamp.", (ToolCall("light_on", {"device": "study_lamp"}),)),
+        result_message([{"status": "done", "device": "study_lamp", "on": True}]),
+    ]
+    rendered = template.render(turns, add_generation_prompt=True)
+    return hashlib.sha256(f"{contract.digest}\0{rendered}".encode()).hexdigest()
+
+
 def require_contract(expected: str, actual: str, what: str) -> None:
     """Raise ContractChanged unless both digests are equal."""
     if expected != actual:
@@ -57,11 +81,18 @@ def require_contract(expected: str, actual: str, what: str) -> None:
         )
 
 
+def introduction_in(text: str) -> str:
+    """Return the start of a system text, as much as INTRODUCTION has, with a hole where the site's title stands."""
+    begin, end = INTRODUCTION.split("{title}")
+    line, newline, rest = text.partition("\n")
+    title = line.removeprefix(begin).removesuffix(end.partition("\n")[0])
+    return (line.replace(title, "{title}", 1) + newline + rest)[: len(INTRODUCTION)]
+
+
 def system_text(site: Site, tools: Iterable[Tool]) -> str:
     """Return the static prompt: who the assistant is, what floors and groups there are, and each tool's signature."""
     lines = [
-        f"You control {site.title}. Think first, then call tools or answer.",
-        "Act only when asked to. Values outside a range, unknown devices and missing values are not called.",
+        INTRODUCTION.format(title=site.title),
         *_target_lines(site),
         TOOLS_HEADING,
     ]

@@ -102,7 +102,13 @@ def _fill(folder: Path, parts: Parts) -> Manifest:
         sync(path)
         files[path.name] = FileEntry(sha256=sha256_of(path), bytes=path.stat().st_size)
     manifest = Manifest(
-        schema="bundle/v1", name=parts.name, site=site.name, quant=parts.quant, contract=contract.digest, files=files
+        schema="bundle/v1",
+        name=parts.name,
+        site=site.name,
+        any_site=str(parts.export.get("run", {}).get("any_site", "")),
+        quant=parts.quant,
+        contract=contract.digest,
+        files=files,
     )
     (folder / layout.MANIFEST).write_bytes(manifest.to_bytes())
     sync(folder / layout.MANIFEST)

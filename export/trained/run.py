@@ -55,7 +55,8 @@ class Run:
     @property
     def metadata(self) -> dict[str, str]:
         """What a GGUF file says of itself, so that it is never run under another contract."""
-        return {"contract": self.facts.contract, "template": self.template.name, "site": self.facts.site}
+        any_site = {"any_site": self.facts.any_site} if self.facts.any_site else {}
+        return {"contract": self.facts.contract, "template": self.template.name, "site": self.facts.site} | any_site
 
     @property
     def nf4_dtype(self) -> str:

@@ -82,7 +82,9 @@ def plan_missing_device(scene: Scene) -> Plan | None:
     spoken = scene.with_article(name)
     if scene.rng.random() < 0.75:
         name_of = next(key for key, one in other.actions.items() if one is action)
-        usable = [one for one in side(scene.requests(other, name_of), scene.held_out) if "{area}" not in one]
+        usable = scene.requests_by_name(other, name_of)
+        if not usable:
+            return None
         template = scene.rng.choice(usable)
         worded = scene.worded(template)
         request = worded.format(device=spoken, **scene.shown(action, scene.arguments_for(other, action)))

@@ -11,7 +11,7 @@ from typing import Any
 from devices.errors import UsageError
 from edge_agent.engine.engine import common_length
 from edge_agent.wire.chat_template import ChatTemplate
-from edge_agent.wire.contract import TOOLS_HEADING, Contract
+from edge_agent.wire.contract import INTRODUCTION, TOOLS_HEADING, Contract, introduction_in
 from edge_agent.wire.messages import Message, body_of
 from finetune.data.rows import IGNORED, encode, read_rows
 
@@ -93,8 +93,12 @@ class RowEncoder:
         return ids, labels
 
 
-def encode_rows(path: Path, contract: Contract, tokenizer: Any, max_tokens: int) -> EncodedRows:
+def encode_rows(
+    path: Path, contract: Contract, tokenizer: Any, max_tokens: int, *, any_site: bool = False
+) -> EncodedRows:
     """Return a JSONL file's rows, encoded. Rows over `max_tokens` are dropped whole and counted, never cut.
+
+    Rows of any site need only start with what all sites' system texts start with.
 
     Raises:
         UsageError: a row's system text is not the contract's, no row is left, or as RowEncoder; the message has file
@@ -106,7 +110,9 @@ def encode_rows(path: Path, contract: Contract, tokenizer: Any, max_tokens: int)
     for number, row in enumerate(read_rows(path), start=1):
         system = row.messages[0].text if row.messages and row.messages[0].role == "system" else None
         expected = contract.system_text
-        if row.is_varied and system is not None:  # its tools are others; all before them is the site's
+        if any_site and system is not None:
+            expected, system = INTRODUCTION, introduction_in(system)
+        elif row.is_varied and system is not None:  # its tools are others; all before them is the site's
             expected, system = (text.partition(TOOLS_HEADING)[0] for text in (expected, system))
         if system != expected:
             raise UsageError(

@@ -25,6 +25,7 @@ from finetune.data.held_out import content_of
 from finetune.data.people.asks import Asks
 from finetune.data.people.follow_ups import Before, draw_follow_up
 from finetune.data.plan_kinds import ALL_MAKERS, PEOPLE_MAKERS, usual_weights
+from finetune.data.random_sites import Sites, random_site, with_near_names
 from finetune.data.rows import Row
 from finetune.data.scene import THEN, Plan, Scene
 from finetune.data.tool_variety import Variety
@@ -73,6 +74,29 @@ def generate_rows(
         count -= len(rows)
 
 
+def generate_any_site(rows: int, seed: int, wanted: Sites, asks: Asks | None = None) -> Iterator[Row]:
+    """Yield conversations of random sites, those of one site after another; the same for the same seed.
+
+    All of a site start in one state, so that training evaluates their start once.
+
+    Args:
+        rows: how many.
+        seed: decides all.
+        wanted: what the sites are like.
+        asks: the corpus of requests in people's words, if they are to be among them.
+    """
+    rng = Random(f"sites-{seed}")
+    while rows > 0:
+        site = with_near_names(random_site(rng, wanted.devices, wanted.weights), rng)
+        stage, world = Stage.of(site, None, asks), random_world(site, rng)
+        found = _branches(stage, rng, world, wanted.rows - wanted.long_rows)
+        for _ in range(wanted.long_rows):
+            start = World(site, world.snapshot(), world.time_s)
+            found.append(make_row(stage, rng, wanted.exchanges, start))
+        yield from found[:rows]
+        rows -= len(found)
+
+
 @dataclass(frozen=True)
 class Stage:
     """A site with what all its conversations share: tools, words, the system turn, and the weight of each kind."""
@@ -95,9 +119,11 @@ class Stage:
         return cls(site, contract.tools, contract.words, Message("system", contract.system_text), weights, asks)
 
 
-def make_row(stage: Stage, rng: Random, exchanges: tuple[int, int] = EXCHANGES_PER_ROW) -> Row:
+def make_row(
+    stage: Stage, rng: Random, exchanges: tuple[int, int] = EXCHANGES_PER_ROW, world: World | None = None
+) -> Row:
     """Return one conversation of several exchanges in one world, whose time goes on between them."""
-    world, journal = random_world(stage.site, rng), Journal()
+    world, journal = world or random_world(stage.site, rng), Journal()
     messages, kinds = [stage.system], []
     before: Before | None = None
     for _ in range(rng.randint(*exchanges)):
@@ -125,7 +151,10 @@ def _follow_up(stage: Stage, world: World, rng: Random, before: Before | None) -
 
 def make_branches(stage: Stage, rng: Random, count: int) -> list[Row]:
     """Return conversations of one exchange each that start in one and the same state of one world."""
-    world = random_world(stage.site, rng)
+    return _branches(stage, rng, random_world(stage.site, rng), count)
+
+
+def _branches(stage: Stage, rng: Random, world: World, count: int) -> list[Row]:
     rows: list[Row] = []
     while len(rows) < count:
         plan = draw_plan(stage, world, rng, held_out=False)
@@ -245,8 +274,13 @@ def carry_out(
 
 def generate_cases(site: Site, count: int, seed: int) -> Iterator[Case]:
     """Yield held-out cases of one site: no phrasing template of theirs is in any training conversation."""
-    for case, _ in _cases(site, count, f"cases-{seed}", f"{site.name}-{seed}", held_out=True):
+    for case, _ in generate_reference(site, count, seed):
         yield case
+
+
+def generate_reference(site: Site, count: int, seed: int) -> Iterator[tuple[Case, tuple[Message, ...]]]:
+    """Yield the held-out cases of `generate_cases`, each with the conversation that does it right."""
+    yield from _cases(site, count, f"cases-{seed}", f"{site.name}-{seed}", held_out=True)
 
 
 def generate_practice(site: Site, count: int, seed: int) -> Iterator[tuple[Case, tuple[Message, ...]]]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from collections.abc import Mapping
 from random import Random
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from devices.site.phrasings import load_phrasings
 from devices.site.scenes import SceneStates
 from devices.site.schema import DataSchema, Value
 from devices.site.site import Area, Device, Floor, Group, Site, join_models, load_models
+from devices.yaml_file import Strict
 
 RENAMED_SHARE = 0.15
 INVENTED_SHARE = 0.15  # of places; of nouns half as many
@@ -23,13 +27,38 @@ AREAS, PLACED_SHARE, NAMED_BY_AREA_SHARE = (2, 6), 0.9, 0.6  # of an area's devi
 ALONE_SHARE = 0.1  # of devices are called by their noun alone; of the other models' half
 RECORDS = 6
 NEAR_SHARE, NEAR_NAMES = 0.4, (1, 3)  # of sites have names that are hard to tell apart
+USUAL: dict[str, float] = {  # what homes have more of
+    "light": 4, "dimmable_light": 5, "dimmable_light + color": 2, "dimmable_light + color_temp": 2, "switch": 3,
+    "thermostat": 5, "thermostat + mode": 2, "blinds": 3, "cover": 2, "lock": 4, "door": 3, "fan": 3, "valve": 2,
+    "pump": 2, "motion_sensor": 2, "soil_sensor": 2, "level_sensor": 2,
+}  # fmt: skip
 STARTS = "b br c ch d dr f fl g gr h j k kl l m n p pl qu r s sh st t tr v w z".split()
 VOWELS = "a ai e ea ee i o oa oo ou u".split()
 ENDS = ["", "", "", *"ck d l ll m n nd ng nt r rd rt s ss st t x".split()]
 
 
-def random_site(rng: Random, devices: tuple[int, int] = (4, 14)) -> Site:
-    """Return a site with a number of devices in the range given; some of them have unusual tool names."""
+class Sites(Strict):
+    """Random sites to make conversations of. Ranges are from and to.
+
+    Attributes:
+        devices: how many each has.
+        rows: conversations of each; of them `long_rows` with several exchanges.
+        exchanges: how many a long conversation has.
+        weights: how often a model of devices is drawn against the others; 1 if it is left out.
+    """
+
+    devices: tuple[int, int] = Field(default=(3, 10), strict=False)
+    rows: int = Field(default=16, ge=1)
+    long_rows: int = Field(default=2, ge=0)
+    exchanges: tuple[int, int] = Field(default=(2, 3), strict=False)
+    weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=lambda: dict(USUAL))
+
+
+def random_site(rng: Random, devices: tuple[int, int] = (4, 14), weights: Mapping[str, float] | None = None) -> Site:
+    """Return a site with a number of devices in the range given; some of them have unusual tool names.
+
+    `weights` says how often a model is drawn against the others; 1 if it is not in it.
+    """
     models, words = load_models(), load_phrasings()
     ranges = {name: rng.choice(found.ranges) for name, found in words.arguments.items() if found.ranges}
     bits = _random_bits(rng)
@@ -43,7 +72,10 @@ def random_site(rng: Random, devices: tuple[int, int] = (4, 14)) -> Site:
         is_other = rng.random() < OTHER_SHARE
         is_sensor = not is_other and rng.random() < SENSOR_SHARE
         nouns_of = words.other_nouns if is_other else words.sensor_nouns if is_sensor else usual_nouns
-        model_name = rng.choice(list(nouns_of))
+        if weights:
+            model_name = rng.choices(list(nouns_of), [weights.get(model, 1.0) for model in nouns_of])[0]
+        else:
+            model_name = rng.choice(list(nouns_of))
         place, noun = random_name(rng, model_name)
         area = rng.choice(list(areas)) if areas and not is_other and rng.random() < PLACED_SHARE else ""
         if area:

@@ -102,6 +102,10 @@ class Scene:
         own = device.actions[name].requests
         return (*self.asks.action(device, name).ask, *own) if self.asks else own
 
+    def requests_by_name(self, device: Device, name: str) -> list[str]:
+        """Return the templates of requests for an action, on this side of the split, that name the device."""
+        return [one for one in side(self.requests(device, name), self.held_out) if is_by_name(one)]
+
     def requests_without(self, device: Device, name: str) -> tuple[str, ...]:
         """Return the templates of requests that leave the value out."""
         own = device.actions[name].requests_without
@@ -249,6 +253,11 @@ class Scene:
             text, more = phrases.frame(text, self.rng, self.held_out)
             frames += more
         return phrases.punctuate(text, self.rng), (*templates, *frames)
+
+
+def is_by_name(template: str) -> bool:
+    """Return whether a template of requests names the device, and not its place."""
+    return "{device}" in template and "{area}" not in template
 
 
 def spoken_arguments(arguments: Mapping[str, Value]) -> dict[str, Value]:

@@ -11,15 +11,17 @@ from edge_agent.engine.engine import common_length
 from finetune.data.encoded_rows import EncodedRows
 from finetune.data.rows import prompt_length
 
-ALIKE_SHARE = 0.9  # of the prompt before the first trained token
+ALIKE_SHARE = 0.9  # of the shorter of two prompts, before the first trained token
 
 
 def runs_of(rows: EncodedRows) -> list[list[int]]:
     """Return the places of rows that follow each other and start alike, run by run; a run may have one row."""
     runs: list[list[int]] = []
-    for place, (ids, labels) in enumerate(zip(rows.token_ids, rows.labels, strict=True)):
-        prompt = prompt_length(labels)
-        if runs and common_length(rows.token_ids[runs[-1][0]], ids) >= ALIKE_SHARE * prompt:
+    prompts = [prompt_length(labels) for labels in rows.labels]
+    for place, ids in enumerate(rows.token_ids):
+        first = runs[-1][0] if runs else place
+        shorter = min(prompts[first], prompts[place])
+        if runs and common_length(rows.token_ids[first], ids) >= ALIKE_SHARE * shorter:
             runs[-1].append(place)
         else:
             runs.append([place])

@@ -155,7 +155,7 @@ class Planner:
             whole = training.max_tokens * training.batch_rows
             part = max(min(whole, most), *lengths)
             for _ in range(math.ceil(packs / training.batch_rows)):
-                yield [Shape(1, 0, part, part)] * math.ceil(whole / part)
+                yield [Shape(0, (part,), part)] * math.ceil(whole / part)
             return
         batch_rows = self._replies * training.batch_rows
         runs = runs_of(rows) if training.share_prefix else [[row] for row in range(len(lengths))]
@@ -169,9 +169,8 @@ class Planner:
     def _shape(self, part: Sequence[int], recipe: Recipe) -> Shape:
         rows = self._rows
         return Shape(
-            rows=len(part),
             shared=self._shared(part) if recipe.training.share_prefix else 0,
-            longest=max(len(rows.token_ids[row]) for row in part),
+            lengths=tuple(len(rows.token_ids[row]) for row in part),
             trained=sum(trained_count(rows.labels[row]) for row in part),
         )
 
@@ -185,7 +184,7 @@ class Planner:
     def largest(self, recipe: Recipe) -> Shape:
         """Return the largest part of a batch, by the tokens that pass through the layers."""
         parts = (part for parts in self._batches(recipe) for part in parts)
-        return max(parts, key=lambda part: (part.tokens, part.rows, part.trained))
+        return max(parts, key=lambda part: (part.tokens, len(part.lengths), part.trained))
 
     def memory(self, recipe: Recipe) -> Memory:
         """Return the memory that the largest part of a recipe's batches needs. Raises UsageError as `plan`."""
@@ -197,7 +196,7 @@ class Planner:
         if recipe.quantization == "nf4":
             temporaries += self._config.hidden_size * self._config.intermediate_size * self._machine.dtype.itemsize
         if recipe.training.packing:
-            temporaries += part.longest**2 * self._machine.dtype.itemsize  # the mask that keeps rows apart
+            temporaries += part.lengths[0] ** 2 * self._machine.dtype.itemsize  # the mask that keeps rows apart
         return Memory(
             base=base,
             adapter=adapter * (TRAINED_BYTES + OPTIMIZER_BYTES[recipe.training.optimizer]),

@@ -1,7 +1,7 @@
 """The loss on trained tokens only, with the prefix that all rows of a batch share evaluated once.
 
-Every conversation on a site starts with the same system text, often more than half of a row. Its keys and values are
-computed for one row and repeated for the others; gradients flow back through the repeat, so loss and gradients are
+Every conversation on a site starts with the same system text, often more than half of a row. It is followed by what the
+rows have of their own, row after row without padding, as branches of a tree (prefix_tree.py). Loss and gradients are
 those of the plain computation (tested), apart from dropout, which the rows then share within the prefix.
 
 Does not guard against: models that scale or cap their logits outside the head (`has_plain_head`).
@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 from finetune.data.rows import IGNORED
+from finetune.training.prefix_tree import branch_states
 
 MIN_SHARED_TOKENS = 32  # below this the second pass through the layers costs more than it saves
 HEAD_LOGITS = 2**25  # held at a time: 128 MiB in float32, which is 682 tokens of a vocabulary of 49,152
@@ -34,7 +35,7 @@ def summed_loss(model: Any, batch: dict[str, Any], *, share_prefix: bool) -> Any
             right, or `position_ids` of packed rows.
         share_prefix: evaluate what all rows start with once.
     """
-    hidden, labels = _before_labels(model, batch, share_prefix=share_prefix)
+    hidden, labels, _ = _before_labels(model, batch, share_prefix=share_prefix)
     is_trained = labels != IGNORED
     return chunked_loss(model.get_output_embeddings(), hidden[is_trained], labels[is_trained])
 
@@ -75,18 +76,36 @@ def exact_rows(model: Any, batch: dict[str, Any], *, share_prefix: bool) -> Any:
     """
     import torch
 
-    hidden, labels = _before_labels(model, batch, share_prefix=share_prefix)
-    head, is_right = model.get_output_embeddings(), labels == IGNORED
-    is_trained = ~is_right
+    hidden, labels, row_of = _before_labels(model, batch, share_prefix=share_prefix)
+    head, is_trained = model.get_output_embeddings(), labels != IGNORED
     chosen = torch.cat([head(part).argmax(-1) for part in hidden[is_trained].split(chunk_tokens(head))])
-    is_right[is_trained] = chosen == labels[is_trained]
-    return is_right.all(1)
+    is_exact = torch.ones(len(batch["input_ids"]), dtype=torch.bool, device=labels.device)
+    is_exact[row_of[is_trained][chosen != labels[is_trained]]] = False
+    return is_exact
 
 
-def _before_labels(model: Any, batch: dict[str, Any], *, share_prefix: bool) -> tuple[Any, Any]:
-    """Return the hidden states that predict, (row, position, width), and what they should, int64 (row, position)."""
-    start = shared_prefix(batch) if share_prefix else 0
-    return hidden_states(model, batch, start)[:, :-1], batch["labels"][:, start:][:, 1:]
+def _before_labels(model: Any, batch: dict[str, Any], *, share_prefix: bool) -> tuple[Any, Any, Any]:
+    """Return hidden states (token, width), the token each should predict, int64 (token,), and its row, int64 (token,).
+
+    Tokens of a prefix that is evaluated once are left out: none of them predicts what is trained.
+    """
+    import torch
+
+    start = shared_prefix(batch) if share_prefix and not _has_window(model.config, batch) else 0
+    rows, longest = batch["input_ids"].shape
+    labels = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)
+    row_of = torch.arange(rows, device=labels.device)[:, None].expand(rows, longest)
+    hidden = hidden_states(model, batch, start)
+    if not start:
+        return hidden.flatten(0, 1), labels.flatten(), row_of.flatten()
+    is_own = batch["attention_mask"][:, start:].bool()
+    return hidden, labels[:, start:][is_own], row_of[:, start:][is_own]
+
+
+def _has_window(config: Any, batch: dict[str, Any]) -> bool:
+    """Return whether tokens do not see all that stands before them, which attention in a tree does not know of."""
+    window = getattr(config, "sliding_window", None)
+    return window is not None and batch["input_ids"].shape[1] > window
 
 
 def shared_prefix(batch: dict[str, Any]) -> int:
@@ -126,15 +145,20 @@ def parts_of(batch: dict[str, Any], most_tokens: int, *, share_prefix: bool) -> 
 
 
 def cut_rows(lengths: Sequence[int], shared: int, most_tokens: int) -> list[list[int]]:
-    """Return the places of rows in parts, shortest rows first; each part is padded to its longest row."""
+    """Return the places of rows, shortest first, in parts of which at most `most_tokens` pass through the layers."""
     parts: list[list[int]] = []
     for place in sorted(range(len(lengths)), key=lambda place: lengths[place]):
-        rows = len(parts[-1]) + 1 if parts else 0
-        if parts and shared + rows * (lengths[place] - shared) <= most_tokens:
+        longer = [lengths[row] for row in (parts[-1] if parts else [])] + [lengths[place]]
+        if parts and passed_tokens(shared, longer) <= most_tokens:
             parts[-1].append(place)
         else:
             parts.append([place])
     return parts
+
+
+def passed_tokens(shared: int, lengths: Sequence[int]) -> int:
+    """Return how many tokens pass through the layers for rows that share so many; padded rows if they share none."""
+    return shared + sum(length - shared for length in lengths) if shared else len(lengths) * max(lengths)
 
 
 def _packed_parts(batch: dict[str, Any], most_tokens: int) -> list[dict[str, Any]]:
@@ -152,17 +176,13 @@ def _packed_parts(batch: dict[str, Any], most_tokens: int) -> list[dict[str, Any
 
 
 def hidden_states(model: Any, batch: dict[str, Any], start: int) -> Any:
-    """Return the last hidden states from position `start` on, (row, position - start, width)."""
-    from transformers.cache_utils import DynamicCache
+    """Return the last hidden states: (row, position, width), padding included.
 
+    If the first `start` positions are shared: those of the tokens behind them without padding, (token, width).
+    """
     ids = batch["input_ids"]
     if not start:
         given = {key: batch[key] for key in ("attention_mask", "position_ids") if key in batch}
         return model.base_model(input_ids=ids, use_cache=False, **given).last_hidden_state
-    cache = DynamicCache(config=model.config)
-    model.base_model(input_ids=ids[:1, :start], past_key_values=cache, use_cache=True)
-    cache.batch_repeat_interleave(len(ids))
-    rest = model.base_model(
-        input_ids=ids[:, start:], attention_mask=batch["attention_mask"], past_key_values=cache, use_cache=True
-    )
-    return rest.last_hidden_state
+    ends = batch["attention_mask"].sum(1).tolist()
+    return branch_states(model, ids[0, :start], [row[start:end] for row, end in zip(ids, ends, strict=True)])

@@ -20,23 +20,23 @@ from torch.utils._pytree import tree_iter
 
 from finetune.recipe import Lora
 from finetune.training.cpu_attention import CPU_ATTENTION
-from finetune.training.prefix_loss import chunked_loss, hidden_states
+from finetune.training.prefix_loss import chunked_loss, hidden_states, passed_tokens
+from finetune.training.prefix_tree import branch_states
 from finetune.training.quantized_base import add_adapter, empty_base
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Of a part of a batch: rows padded to `longest` tokens, of which all share the first `shared`."""
+    """Of a part of a batch: `lengths` of its rows in tokens; all share the first `shared`, or are padded alike."""
 
-    rows: int
     shared: int
-    longest: int
+    lengths: tuple[int, ...]
     trained: int
 
     @property
     def tokens(self) -> int:
         """Tokens that pass through the layers."""
-        return self.shared + self.rows * (self.longest - self.shared)
+        return passed_tokens(self.shared, self.lengths)
 
 
 class LiveBytes(TorchDispatchMode):
@@ -120,19 +120,26 @@ class StepCounter:
             causal.activation_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
             causal.enable_input_require_grads()
         with self._mode, LiveBytes() as live:
-            ids = torch.zeros(shape.rows, shape.longest, dtype=torch.long)
-            batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-            if shape.rows == 1:
-                del batch["attention_mask"]  # of ones only, which transformers drops where it can look
             with torch.autocast("cpu", self._dtype, enabled=self._dtype != torch.float32):
-                hidden = hidden_states(causal, batch, shape.shared)
+                hidden = self._hidden(causal, shape)
                 trained = torch.zeros(shape.trained, dtype=torch.long)
-                loss = chunked_loss(causal.get_output_embeddings(), hidden[trained, trained], trained)
+                loss = chunked_loss(causal.get_output_embeddings(), hidden[trained], trained)
                 del hidden
             loss.backward()
             for weight in model.parameters():
                 weight.grad = None
         return live.peak
+
+    @staticmethod
+    def _hidden(causal: Any, shape: Shape) -> torch.Tensor:
+        if shape.shared:
+            branches = [torch.zeros(length - shape.shared, dtype=torch.long) for length in shape.lengths]
+            return branch_states(causal, torch.zeros(shape.shared, dtype=torch.long), branches)
+        ids = torch.zeros(len(shape.lengths), max(shape.lengths), dtype=torch.long)
+        batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if len(ids) == 1:
+            del batch["attention_mask"]  # of ones only, which transformers drops where it can look
+        return hidden_states(causal, batch, 0).flatten(0, 1)
 
 
 def with_layers(config: Any, layers: int) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
 import time
@@ -17,7 +18,7 @@ from edge_agent.evaluation.cases import CASES, CASES_SEED, read_cases
 from edge_agent.progress import ProgressBar
 from edge_agent.run_facts import DataFacts, GeneralFacts, RunFacts, read_run_facts
 from edge_agent.wire.chat_template import load_template
-from edge_agent.wire.contract import Contract, contract_of, require_contract
+from edge_agent.wire.contract import Contract, contract_of, format_digest, require_contract
 from finetune.data.encoded_rows import EncodedRows, RowEncoder, encode_rows, spans
 from finetune.data.generator import generate_cases
 from finetune.data.leakage import find_leaks, require_no_leaks
@@ -194,7 +195,11 @@ def _build_trainer(run: _Prepared, progress: ProgressBar) -> Any:
         return build_preference_trainer(run.fitted, preference, run.machine, tokenizer, pairs, progress)
     from finetune.training.adapter_trainer import build_trainer
 
-    return build_trainer(run.fitted, run.machine, tokenizer, data.trained, data.held_out, progress)
+    trainer = build_trainer(run.fitted, run.machine, tokenizer, data.trained, data.held_out, progress)
+    if first := run.recipe.first_run:
+        trainer.load_adapter(first / "adapter")
+        progress.note(f"going on from the adapter of {first}")
+    return trainer
 
 
 def _save(run: _Prepared, fitted: _Fitted, progress: ProgressBar) -> RunFacts:
@@ -211,6 +216,7 @@ def _save(run: _Prepared, fitted: _Fitted, progress: ProgressBar) -> RunFacts:
         site=recipe.site,
         template=recipe.template,
         contract=run.inputs.contract.digest,
+        any_site=format_digest(run.inputs.contract.template) if recipe.any_site else "",
         data=DataFacts(
             path=recipe.data,
             sha256=file_sha256(Path(recipe.data)),
@@ -265,6 +271,8 @@ class TrainingData:
 
 def _load_data(recipe: Recipe, contract: Contract, tokenizer: Any, progress: ProgressBar) -> TrainingData:
     _require_unseen(recipe)
+    if recipe.first_run:
+        _require_same_adapter(recipe, recipe.first_run)
     limit = recipe.training.max_tokens
     if recipe.preference:
         start = Path(recipe.preference.start_from)
@@ -273,7 +281,8 @@ def _load_data(recipe: Recipe, contract: Contract, tokenizer: Any, progress: Pro
         pairs, rows = encode_pairs(Path(recipe.data), contract.system_text, encoder)
         progress.note(f"{len(pairs)} pairs, going on from {start}")
         return TrainingData(rows, EncodedRows((), (), 0), None, rows, pairs)
-    site, held_out = encode_rows(Path(recipe.data), contract, tokenizer, limit).split(recipe.training.held_out_rows)
+    rows = encode_rows(Path(recipe.data), contract, tokenizer, limit, any_site=recipe.any_site)
+    site, held_out = rows.split(recipe.training.held_out_rows)
     trained, general = site, None
     if recipe.general:
         encoder = RowEncoder(contract.template, tokenizer, limit)
@@ -290,6 +299,29 @@ def _load_data(recipe: Recipe, contract: Contract, tokenizer: Any, progress: Pro
         f"{trained.tokens:,} tokens an epoch, {trained.trained_tokens:,} of them trained"
     )
     return TrainingData(site, held_out, general, trained, [])
+
+
+def _require_same_adapter(recipe: Recipe, first: Path) -> None:
+    """Raise UsageError unless the adapter of an earlier run can be trained on as the recipe says."""
+    facts = read_run_facts(first)
+    try:
+        config = json.loads((first / "adapter" / "adapter_config.json").read_bytes())
+        found = {name: config[name] for name in ("r", "lora_alpha", "use_rslora", "use_dora")}
+        targets = sorted(config["target_modules"])
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"{first}: its adapter cannot be read: {error}") from error
+    lora = recipe.lora
+    wanted = {"r": lora.rank, "lora_alpha": lora.alpha, "use_rslora": lora.rslora, "use_dora": lora.dora}
+    if found != wanted or targets != sorted(lora.targets):
+        given = ", ".join(f"{name} {value}" for name, value in found.items())
+        raise UsageError(
+            f"start_from: the adapter of {first} is another than this recipe's",
+            hint=f"lora must be as there: {given}, targets {', '.join(targets)}",
+        )
+    ours, theirs = base_sha256(recipe.base_path_or_name), facts.base_sha256
+    weights = [name for name in ours.keys() & theirs.keys() if name.endswith(".safetensors")]
+    if any(ours[name] != theirs[name] for name in weights):
+        raise UsageError(f"start_from: {first} was trained on another base than {recipe.base}")
 
 
 def _require_unseen(recipe: Recipe) -> None:

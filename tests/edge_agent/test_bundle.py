@@ -11,11 +11,14 @@ import pytest
 from devices.broker.runtime import simulated_runtime
 from devices.errors import RefusedError, UsageError
 from devices.simulation.world import World
-from devices.site.site import SITES_FOLDER, load_site
+from devices.site.site import SITES_FOLDER, Site, load_site
 from devices.site.tools import Command
 from edge_agent import bundle as layout
 from edge_agent.bundle import BundleTampered, Manifest, open_bundle, verify_files
-from edge_agent.wire.chat_template import ContractChanged
+from edge_agent.wire import contract
+from edge_agent.wire.chat_template import ContractChanged, load_template
+from edge_agent.wire.contract import format_digest
+from tests.home_with_areas import home_with_areas
 from tests.tiny_bundle import make_tiny_bundle, make_tiny_gguf, rewrite_manifest
 
 FILES = (*layout.REQUIRED_FILES, layout.MANIFEST)
@@ -43,7 +46,7 @@ def test_a_sound_bundle_opens(sound: Path) -> None:
     assert opened.template.end_of_turn == "<|im_end|>"
     assert opened.system_text.startswith("You control a small house")
     assert opened.smoke_path is None
-    opened.require_site(load_site("home"))
+    assert opened.require_site(load_site("home"))
 
 
 def test_the_manifest_has_the_documented_form(sound: Path) -> None:
@@ -157,19 +160,67 @@ def test_a_model_of_another_contract_is_refused(folder: Path) -> None:
 
 
 def test_a_model_with_another_template_is_refused(folder: Path) -> None:
-    contract = open_bundle(folder).contract
-    make_tiny_gguf(folder / layout.MODEL, {"tokenizer.chat_template": "x", "edgewright.contract": contract})
+    trained_for = open_bundle(folder).contract
+    make_tiny_gguf(folder / layout.MODEL, {"tokenizer.chat_template": "x", "edgewright.contract": trained_for})
     rewrite_manifest(folder)
     with pytest.raises(BundleTampered, match="chat template"):
         open_bundle(folder)
 
 
-def test_a_site_with_other_tools_is_refused(sound: Path, tmp_path: Path) -> None:
-    path = tmp_path / "other.yaml"
+def home_with(folder: Path, old: str, new: str) -> Site:
+    """Return the shipped home with another text in its file."""
     text = (SITES_FOLDER / "home.yaml").read_text(encoding="utf-8")
-    path.write_text(text.replace("kitchen_light:", "cellar_light:"), encoding="utf-8")
-    with pytest.raises(ContractChanged, match="tiny"):
-        open_bundle(sound).require_site(load_site(path))
+    assert old in text
+    (folder / "other.yaml").write_text(text.replace(old, new, 1), encoding="utf-8")
+    return load_site(folder / "other.yaml")
+
+
+LAMP = "devices:\n  attic_lamp: {model: dimmable_light}\n"
+SIREN = "devices:\n  attic_siren: {model: siren}\n"
+
+
+def test_a_model_of_one_site_may_be_tried_where_devices_are_others_and_tools_are_not(
+    sound: Path, tmp_path: Path
+) -> None:
+    opened = open_bundle(sound)
+    assert not opened.require_site(home_with(tmp_path, "devices:\n", LAMP))
+    assert not opened.require_site(home_with(tmp_path, "  kitchen_light:", "  cellar_light:"))
+    assert opened.require_site(home_with(tmp_path, "kitchen lamp]", "kitchen lamp, cooking light]"))
+    with pytest.raises(ContractChanged, match=r"tiny was trained for home, where there is no siren_on\(") as error:
+        opened.require_site(home_with(tmp_path, "devices:\n", SIREN))
+    assert "any site" in error.value.hint
+    with pytest.raises(ContractChanged, match="there is no light_on"):  # with areas, tools are written in another way
+        opened.require_site(home_with_areas())
+
+
+def test_a_model_of_any_site_may_be_tried_on_all(tmp_path: Path) -> None:
+    written = format_digest(load_template("chatml"))
+    opened = open_bundle(make_tiny_bundle(tmp_path / "any", any_site=written))
+    assert opened.manifest.any_site == written
+    assert opened.require_site(load_site("home"))
+    for site in (home_with_areas(), home_with(tmp_path, "devices:\n", SIREN), load_site("support")):
+        assert not opened.require_site(site)
+    older = open_bundle(make_tiny_bundle(tmp_path / "older", any_site="0" * 64))
+    assert older.require_site(load_site("home"))
+    with pytest.raises(ContractChanged, match="older was trained for another contract"):
+        older.require_site(load_site("support"))
+
+
+@pytest.mark.parametrize(
+    ("where", "old", "new"),
+    [
+        ("INTRODUCTION", "Think first", "Think  first"),
+        ("TOOLS_HEADING", "Tools:", "Tools: "),
+        ("WIRE_FORMAT", "wire", "wires"),
+    ],
+)
+def test_one_more_blank_in_what_all_sites_share_is_another_format(
+    where: str, old: str, new: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = load_template("chatml")
+    before, text = format_digest(template), getattr(contract, where)
+    monkeypatch.setattr(contract, where, text.replace(old, new, 1))
+    assert format_digest(template) != before
 
 
 def test_a_folder_without_a_bundle_is_a_usage_error(tmp_path: Path) -> None:

@@ -386,7 +386,9 @@ def plan_unable(scene: Scene) -> Plan | None:
         return None
     command, _ = found
     device = scene.site.devices[command.device]
-    requests = [one for one in side(scene.requests(device, command.action), scene.held_out) if "{area}" not in one]
+    requests = scene.requests_by_name(device, command.action)
+    if not requests:
+        return None
     shown = scene.shown(device.actions[command.action], command.input)
     ask, templates = scene.finish(scene.rng.choice(requests).format(device=template, **shown), template)
     return Plan("missing_device", ask, templates, f"{thing} is no device.", answer=f"There is no {thing} here.",

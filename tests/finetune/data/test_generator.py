@@ -15,7 +15,7 @@ from devices.site.phrasings import load_phrasings
 from devices.site.site import Site, load_site
 from devices.site.tools import Command, ToolCall
 from edge_agent.wire.chat_template import load_template
-from edge_agent.wire.contract import contract_of
+from edge_agent.wire.contract import INTRODUCTION, contract_of, introduction_in
 from edge_agent.wire.messages import body_of
 from edge_agent.wire.parsing import Answer, ToolCalls, parse_reply
 from edgewright import main
@@ -24,6 +24,7 @@ from finetune.data.generator import (
     Stage,
     carry_out,
     draw_plan,
+    generate_any_site,
     generate_cases,
     generate_rows,
     make_branches,
@@ -31,7 +32,7 @@ from finetune.data.generator import (
 )
 from finetune.data.held_out import is_held_out, side
 from finetune.data.plan_kinds import MAKERS, ONLY_WHERE
-from finetune.data.random_sites import random_site
+from finetune.data.random_sites import Sites, random_site
 from finetune.data.rows import read_rows
 from finetune.data.scene import Scene
 from finetune.recipe import RECIPES_FOLDER
@@ -49,6 +50,17 @@ def drawn_templates(site: Site, held_out: bool, count: int, seed: int) -> set[st
         world = random_world(site, rng)
         used |= set(draw_plan(stage, world, rng, held_out=held_out).templates)
     return used
+
+
+def test_conversations_of_any_sites_start_alike_site_by_site() -> None:
+    wanted = Sites(devices=(3, 5), rows=6, long_rows=1, exchanges=(2, 2))
+    rows = list(generate_any_site(20, 7, wanted))
+    assert rows == list(generate_any_site(20, 7, wanted)) and len(rows) == 20
+    starts = [(row.messages[0], row.messages[1].text.partition("\nclock")[0]) for row in rows]
+    assert [len(set(starts[at : at + 6])) for at in (0, 6, 12)] == [1, 1, 1] and len(set(starts)) == 4
+    assert [len(row.kinds) for row in rows[:12]] == [1, 1, 1, 1, 1, 2] * 2
+    for row in rows:
+        assert introduction_in(row.messages[0].text) == INTRODUCTION
 
 
 def test_every_kind_is_there() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from random import Random
 
 from devices.site.phrasings import load_phrasings
@@ -23,6 +24,13 @@ def test_a_random_site_is_the_same_for_the_same_seed_and_names_its_devices_apart
     one, same = random_site(Random("a")), random_site(Random("a"))
     assert one == same
     assert all(name == device.title.replace(" ", "_") for name, device in one.devices.items())
+
+
+def test_models_are_drawn_by_their_weights() -> None:
+    weights = {"light": 30.0, "siren": 0.0}
+    devices = [one for seed in range(60) for one in random_site(Random(seed), (4, 8), weights).devices.values()]
+    kinds = Counter(device.kind for device in devices)
+    assert kinds["light"] > 0.35 * len(devices) and "siren" not in kinds
 
 
 def test_some_devices_are_no_building_s_and_know_records_by_number() -> None:

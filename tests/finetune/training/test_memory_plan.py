@@ -60,7 +60,7 @@ def recipe_for(base: Path, folder: Path, **training: Any) -> Recipe:
 
 @pytest.mark.parametrize(
     ("part", "checkpointing"),
-    [(Shape(1, 0, 300, 90), False), (Shape(3, 120, 200, 150), False), (Shape(2, 0, 300, 90), True)],
+    [(Shape(0, (300,), 90), False), (Shape(120, (200, 190, 170), 120), False), (Shape(0, (300, 300), 90), True)],
 )
 def test_what_is_counted_without_contents_is_what_a_pass_holds(
     tmp_path: Path, part: Shape, checkpointing: bool
@@ -74,11 +74,14 @@ def test_what_is_counted_without_contents_is_what_a_pass_holds(
     if checkpointing:
         causal.activation_checkpointing_enable({"use_reentrant": False})
         causal.enable_input_require_grads()
-    ids = torch.randint(0, 500, (part.rows, part.longest))
+    longest = max(part.lengths)
+    ids = torch.randint(0, 500, (len(part.lengths), longest))
     ids[:, : part.shared + 1] = ids[0, : part.shared + 1].clone()
-    mask, labels = torch.ones_like(ids), torch.full_like(ids, IGNORED)
-    mask[1:, -2:] = 0
-    labels[:, -part.trained // part.rows - 2 : -2] = 7
+    mask = (torch.arange(longest) < torch.tensor(part.lengths)[:, None]).long()
+    labels = torch.full_like(ids, IGNORED)
+    trained = part.trained // len(part.lengths)
+    for row, length in enumerate(part.lengths):
+        labels[row, length - trained : length] = 7
     batch = {"input_ids": ids, "labels": labels, "attention_mask": mask}
     assert shared_prefix(batch) == part.shared
     with LiveBytes() as live:

@@ -71,7 +71,7 @@ def test_attention_in_parts_is_attention_with_a_mask() -> None:
     branch_of = torch.tensor([[0] * 9 + [1] * 20 + [EMPTY] * 3, [2] * 32])
     query, key, value = (torch.randn(1, heads, 16 + branch_of.numel(), 32, generator=generator) for heads in (4, 2, 2))
     in_parts, _ = tree_attention(None, query, key, value, None, scaling=0.2, branch_of=branch_of)
-    masked = masked_attention(query, key, value, branch_of, 0.2).transpose(1, 2)
+    masked = masked_attention(query, key, value, branch_of.flatten(), 0.2).transpose(1, 2)
     torch.testing.assert_close(in_parts, masked, rtol=1e-5, atol=1e-5)
 
 

@@ -7,12 +7,15 @@ import pytest
 from devices.errors import UsageError
 from devices.site.site import load_site
 from edge_agent.progress import ProgressBar
+from edge_agent.run_facts import read_run_facts
 from edge_agent.wire.chat_template import load_template
-from edge_agent.wire.contract import contract_of
+from edge_agent.wire.contract import contract_of, format_digest
 from edge_agent.wire.messages import Message
 from finetune.data.encoded_rows import encode_rows
+from finetune.data.generator import generate_any_site
+from finetune.data.random_sites import Sites
 from finetune.data.rows import IGNORED, Row, write_rows
-from finetune.recipe import Recipe
+from finetune.recipe import Lora, Recipe
 from finetune.training.run_folder import part_of
 from finetune.training.run_report import HEIGHT, WIDTH, plot_of
 from finetune.training.train import Interrupted, train_run
@@ -60,6 +63,40 @@ def adapter_of(out: Path) -> dict:
     from safetensors.torch import load_file
 
     return load_file(out / "adapter" / "adapter_model.safetensors")
+
+
+def test_rows_of_any_site_need_only_start_as_all_do(base, tmp_path):
+    path = tmp_path / "any.jsonl"
+    rows = list(generate_any_site(8, 3, Sites(devices=(2, 3), rows=4, long_rows=0)))
+    write_rows(path, rows)
+    recipe = recipe_for(base, path, tmp_path / "run", steps=1).model_copy(update={"any_site": True})
+    facts = train_run(recipe, progress=ProgressBar(io.StringIO()))
+    assert facts.any_site == format_digest(load_template("chatml"))
+    assert facts.contract == contract_of(load_site("home"), load_template("chatml")).digest
+    with pytest.raises(UsageError, match="not this site's"):
+        train_run(recipe_for(base, path, tmp_path / "one"), progress=ProgressBar(io.StringIO()))
+    path.write_text(path.read_text(encoding="utf-8").replace("Act only when", "Act  only when"), encoding="utf-8")
+    with pytest.raises(UsageError, match=r"at character \d+ it has ' only when"):
+        train_run(recipe.model_copy(update={"out": str(tmp_path / "other")}), progress=ProgressBar(io.StringIO()))
+
+
+def test_training_goes_on_from_the_adapter_of_another_run(base, data, tmp_path):
+    import torch
+
+    train_run(recipe_for(base, data, tmp_path / "first", steps=3), progress=ProgressBar(io.StringIO()))
+    later = recipe_for(base, data, tmp_path / "later", steps=1, learning_rate=1e-9)
+    later = later.model_copy(update={"start_from": str(tmp_path / "first")})
+    facts = train_run(later, progress=ProgressBar(io.StringIO()))
+    ours, theirs = adapter_of(tmp_path / "later"), adapter_of(tmp_path / "first")
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-6) for name in theirs)
+    assert facts.losses[0][1] < read_run_facts(tmp_path / "first").losses[0][1] - 0.2
+    wider = later.model_copy(update={"lora": Lora(rank=4), "out": str(tmp_path / "wider")})
+    with pytest.raises(UsageError, match="is another than this recipe's") as error:
+        train_run(wider, progress=ProgressBar(io.StringIO()))
+    assert "r 16" in error.value.hint
+    missing = later.model_copy(update={"start_from": str(tmp_path / "none"), "out": str(tmp_path / "lost")})
+    with pytest.raises(UsageError, match="cannot read"):
+        train_run(missing, progress=ProgressBar(io.StringIO()))
 
 
 def test_the_plot_has_every_loss_between_its_axes():
