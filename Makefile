@@ -1,5 +1,5 @@
 # Every target works on a fresh machine with Python 3.11+ and a C++ compiler; each sets up .venv first if it must.
-# PYTHON=/path/to/python3 chooses the Python.
+# PYTHON=/path/to/python3 chooses the Python; BASE=smollm2 has the demo tune a base that knows language.
 
 # The first of these that really starts (a version manager may list names that do not).
 starts = $(shell $(1) -c 'import sys; print(sys.executable)' 2>/dev/null)
@@ -18,7 +18,7 @@ setup:
 
 demo: setup
 	@echo "demo: data, training, export, flash, run and evaluation; 15 to 30 minutes on 2 cores"
-	@.venv/bin/edgewright demo
+	@.venv/bin/edgewright demo $(if $(BASE),--base $(BASE))
 
 test: setup
 	@echo "test: the fast tests; about 10 minutes on 2 cores"

@@ -9,24 +9,57 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from devices.errors import EdgeError
+from devices.errors import EdgeError, UsageError
+from edge_agent.base_models import PACKAGES, base_folder
 
-ROWS, CASES = 11000, 320
-QUANTS = "F16,Q8_0,Q4_K_M"  # the last one is bundled
 ASKED = 6  # requests that the demo shows
-ASKS = (  # at home; elsewhere the first held-out requests
-    "turn the kitchen light on",
-    "set the thermostat to 21 degrees and close the blinds",
-    "is the front door locked?",
-    "unlock the front door",
-    "water the lawn with the sprinkler for 5 minutes",
-    "set the thermostat to 35",
-)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How the demo goes with one base; `asks` are lines of an ask file, shown at home."""
+
+    recipe: str
+    rows: int
+    cases: int
+    quants: str  # the last one is bundled
+    asks: tuple[str, ...]
+
+
+SETTINGS = {
+    "starter": Setting(
+        recipe="home",
+        rows=11000,
+        cases=320,
+        quants="F16,Q8_0,Q4_K_M",
+        asks=(
+            "turn the kitchen light on",
+            "set the thermostat to 21 degrees and close the blinds",
+            "is the front door locked?",
+            "unlock the front door",
+            "water the lawn with the sprinkler for 5 minutes",
+            "set the thermostat to 35",
+        ),
+    ),
+    "smollm2": Setting(
+        recipe="home_smollm2",
+        rows=480,
+        cases=60,
+        quants="Q8_0",
+        asks=(
+            "is the front door locked?",
+            "unlock the front door",
+            '["could you put the kitchen light on", "a bit dimmer please", "turn it off again"]',
+        ),
+    ),
+}
+WORDS = Path(__file__).parent / "finetune" / "asks" / "held_out" / "home.yaml"
 
 
 class StageFailed(EdgeError):
@@ -43,26 +76,33 @@ def demo(
         "runs/demo"
     ),
     site: Annotated[str, typer.Option("--site", help="A site that ships with Edgewright, or a .yaml file.")] = "home",
-    rows: Annotated[int, typer.Option(min=1, help="Training conversations.")] = ROWS,
-    cases: Annotated[int, typer.Option(min=1, help="Held-out cases.")] = CASES,
+    base: Annotated[str, typer.Option("--base", help=f"One of {', '.join(SETTINGS)}.")] = "starter",
+    rows: Annotated[int | None, typer.Option(min=1, help="Training conversations; by the base if left out.")] = None,
+    cases: Annotated[int | None, typer.Option(min=1, help="Held-out cases; by the base if left out.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Recipe key=value, for train.")] = None,
 ) -> None:
     """Run the whole path on a site: data, train, export, flash, run, evaluate. About a quarter of an hour."""
+    if base not in SETTINGS:
+        raise UsageError(f"no demo with the base {base!r}", hint=f"there is {', '.join(SETTINGS)}")
+    setting = SETTINGS[base]
     if out.exists():
         shutil.rmtree(out)
     out.mkdir(parents=True)
     times: dict[str, float] = {}
-    recipe = ["home", f"site={site}", f"data={out}/train.jsonl", f"out={out}/run", *(overrides or [])]
+    if base in PACKAGES and not base_folder(base).is_dir():
+        times["base"] = _stage("base", ["base", "import", base])
+    recipe = [setting.recipe, f"site={site}", f"data={out}/train.jsonl", f"out={out}/run", *(overrides or [])]
+    rows, cases, quants = rows or setting.rows, cases or setting.cases, setting.quants
     asks = out / "asks.txt"
     here = ["--site", site]
     generate = ["data", "generate", *here]
     stages: list[tuple[str, Sequence[str]]] = [
-        ("data", [*generate, "--recipe", "home", "-n", str(rows), "--out", f"{out}/train.jsonl"]),
+        ("data", [*generate, "--recipe", setting.recipe, "-n", str(rows), "--out", f"{out}/train.jsonl"]),
         ("cases", [*generate, "--held-out", "-n", str(cases), "--out", f"{out}/cases.jsonl"]),
         ("train", ["train", *recipe]),
         (
             "export",
-            ["export", f"{out}/run", "--quant", QUANTS, "--out", f"{out}/bundle", "--work", f"{out}/gguf"],
+            ["export", f"{out}/run", "--quant", quants, "--out", f"{out}/bundle", "--work", f"{out}/gguf"],
         ),
         ("flash", ["flash", f"{out}/bundle", f"{out}/box"]),
         ("run", ["run", f"{out}/box", *here, "--ask-file", str(asks)]),
@@ -70,21 +110,24 @@ def demo(
     for name, arguments in stages:
         times[name] = _stage(name, arguments)
         if name == "cases":
-            _choose_asks(site, out / "cases.jsonl", asks)
+            _choose_asks(setting, site, out / "cases.jsonl", asks)
     (out / "stages.json").write_text(json.dumps(times), encoding="utf-8")
-    models = ["starter", f"{out}/run", *(f"{out}/gguf/model-{quant}.gguf" for quant in QUANTS.split(","))]
+    exported = [f"{out}/gguf/model-{quant}.gguf" for quant in quants.split(",")]
+    models = ["starter", f"{out}/run", *exported] if base == "starter" else exported
     where = ["--cases", f"{out}/cases.jsonl", "--out", str(out), "--stage-times", f"{out}/stages.json"]
     times["evaluate"] = _stage("evaluate", ["eval", *models, *here, *where])
+    if base != "starter" and site == "home":  # a model of people's words is also asked in another person's
+        times["words"] = _stage("words", ["eval", exported[-1], *here, "--cases", str(WORDS), "--out", f"{out}/words"])
     print("\n" + "\n".join(f"{name:<10} {seconds:7.1f} s" for name, seconds in times.items()))
     print(f"{'total':<10} {sum(times.values()):7.1f} s")
     print(f"\nreport  {out}/report.html\nbundle  {out}/bundle\nbox     {out}/box")
     print(f"talk to it: edgewright run {out}/box --site {site}")
 
 
-def _choose_asks(site: str, cases: Path, asks: Path) -> None:
+def _choose_asks(setting: Setting, site: str, cases: Path, asks: Path) -> None:
     from edge_agent.evaluation.cases import read_cases
 
-    chosen = ASKS if site == "home" else [case.ask for case in read_cases(cases)[:ASKED]]
+    chosen = setting.asks if site == "home" else [case.ask for case in read_cases(cases)[:ASKED]]
     asks.write_text("".join(f"{ask}\n" for ask in chosen), encoding="utf-8")
 
 

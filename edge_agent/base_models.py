@@ -17,6 +17,11 @@ def base_folder(name: str) -> Path:
     return cache / "edgewright" / "bases" / name
 
 
+def base_path(name: str) -> str:
+    """Return the folder of a base with a short name, and any other name as it is. Raises as `require_base_folder`."""
+    return str(require_base_folder(name)) if name in PACKAGES else name
+
+
 def require_base_folder(name: str) -> Path:
     """Return the folder of an imported base. Raises UsageError, with the command that imports it."""
     folder = base_folder(name)

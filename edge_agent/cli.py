@@ -151,7 +151,7 @@ def run(
             is_live=live,
             gpu_layers=gpu_layers,
             threads=threads,
-            accept=accept,
+            admit=lambda *given: _admit(accept, *given),
         ) as runner:
             if conversations is None:
                 where = f"{runner.site.title}, {'live' if live else 'simulated'}"
@@ -160,6 +160,12 @@ def run(
                 return
             for result in runner.answers(conversations):
                 print(json.dumps(result, ensure_ascii=False) if as_json else _plain(result), flush=True)
+
+
+def _admit(accept: float, *given: Any) -> None:
+    from edge_agent.evaluation.site_trial import admit_if  # only where it is needed: `run` is to start quickly
+
+    admit_if(accept)(*given)
 
 
 def bench(

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from devices.errors import UsageError
 from devices.yaml_file import Strict, first_problem, parse_value, plain_values, read_yaml, shipped_path
-from edge_agent.base_models import PACKAGES, require_base_folder
+from edge_agent.base_models import base_path
 from edge_agent.evaluation.gate_limits import GateLimits
 from finetune.data.plan_kinds import ALL_MAKERS
 from finetune.data.random_sites import Sites
@@ -31,9 +31,7 @@ def path_or_name(base: str) -> str:
     Raises:
         UsageError: a base with a short name that was not imported yet.
     """
-    if base in PACKAGES:
-        return str(require_base_folder(base))
-    return str(STARTER_FOLDER) if base == STARTER else base
+    return str(STARTER_FOLDER) if base == STARTER else base_path(base)
 
 
 class Lora(Strict):

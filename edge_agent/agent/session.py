@@ -24,12 +24,14 @@ from edge_agent.bundle import BUNDLES, Bundle, hold_bundle
 from edge_agent.engine.autotune import load_tuning
 from edge_agent.engine.machine import this_machine
 from edge_agent.engine.process import EngineProcess, EngineSettings
-from edge_agent.progress import ProgressBar
+from edge_agent.wire.contract import require_contract
 
 FORGOTTEN = "(This conversation has become too long for me: I have forgotten its beginning.)"
-ACCEPTED_SHARE = 0.8  # of generated cases, on a site that is new to a model
 ROOM_BYTES = 4 << 30  # of address space, for the engine beside the model, which it maps and packs anew
 MORNING_S = 8 * 3600.0  # where a simulated clock stands for requests that nobody waits for, so that they repeat
+
+
+Admit = Callable[[EngineProcess, Bundle, Simulation, Path | None], None]
 
 
 @dataclass
@@ -103,6 +105,12 @@ class AgentSession:
                 log(problem)
 
 
+def refuse_new_site(engine: EngineProcess, bundle: Bundle, simulation: Simulation, state: Path | None) -> None:
+    """Raise ContractChanged: a model works no site that it was not trained for, unless it is tried on it."""
+    del engine, state
+    require_contract(bundle.contract, simulation.contract.digest, f"bundle {bundle.manifest.name}")
+
+
 @contextmanager
 def open_session(
     path: Path,
@@ -114,12 +122,9 @@ def open_session(
     is_live: bool = False,
     gpu_layers: int = 0,
     threads: int | None = None,
-    accept: float = ACCEPTED_SHARE,
+    admit: Admit = refuse_new_site,
 ) -> Iterator[AgentSession]:
     """Open a bundle or a box, verify it, check that it knows the site, load and prime the model.
-
-    On a site that the model was not trained for it first has to do generated cases in a simulated world. A box keeps
-    what came of that, for as long as neither the model nor what the site says to it changes.
 
     Args:
         path: a bundle, or a box's root.
@@ -130,11 +135,12 @@ def open_session(
         is_live: real devices through the site's drivers, and not a simulated world.
         gpu_layers: layers on the GPU; -1 for all of them.
         threads: of the engine; None lets it choose.
-        accept: the share of the generated cases that a model must do on a site that is new to it.
+        admit: called with the engine, the bundle, a simulation of the site and the box's state folder, if there is one,
+            before a model works a site that it was not trained for; raises if it may not.
 
     Raises:
         UsageError: no such site or bundle, or a device without a driver.
-        RefusedError: the bundle was changed, was trained for another contract, or does too few of the cases.
+        RefusedError: the bundle was changed, was trained for another contract, or may not work the site.
         UnavailableError: the journal cannot be written, or llama.cpp failed.
     """
     own = load_site(site)
@@ -146,7 +152,7 @@ def open_session(
         state = state_folder(path, bundle)
         with EngineProcess(engine_settings(bundle, simulation, state, gpu_layers, threads), warn) as engine:
             if not is_known:
-                _require_trial(engine, bundle, simulation, state, accept)
+                admit(engine, bundle, simulation, state)
             engine.prime(simulation.agent(World(here)).prefix)
             in_box = state / JOURNAL_IN_BOX.name if state else None
             events = Journal(journal or in_box or (default_journal(here) if is_live else None))
@@ -154,25 +160,6 @@ def open_session(
                 yield AgentSession(here, simulation, engine, events, says_yes, mode, is_live)
             finally:
                 events.close()
-
-
-def _require_trial(
-    engine: EngineProcess, bundle: Bundle, simulation: Simulation, state: Path | None, accept: float
-) -> None:
-    """Require that a model does a share of generated cases of a site that is new to it."""
-    from edge_agent.evaluation.site_trial import record_trial, recorded_trial, try_site
-
-    site, name = simulation.site, bundle.manifest.name
-    key = f"{bundle.manifest.id} {simulation.contract.digest}"
-    trial = recorded_trial(state, key)
-    if trial is None:
-        warn(f"{site.name} is new to {name}: trying it in a simulated world")
-        bar = ProgressBar()
-        trial = try_site(engine, site, bundle.template, lambda done, total: bar.show(done, total, f"{done} of {total}"))
-        bar.close()
-        record_trial(state, key, trial)
-    warn(f"{name} on {site.name}: {trial}")
-    trial.require(name, site, accept)
 
 
 def prime_box(box: Path) -> bool:

@@ -13,13 +13,18 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from devices.broker.runtime import warn
 from devices.durable import write_file
 from devices.errors import RefusedError
 from devices.site.site import Site
+from edge_agent.agent.session import Admit
+from edge_agent.agent.simulation import Simulation
+from edge_agent.bundle import Bundle
 from edge_agent.engine.engine import Engine
 from edge_agent.evaluation.scoring import score_case
 from edge_agent.evaluation.selftest import play
 from edge_agent.plugins import CASE_MAKERS, GENERATOR, load_plugin
+from edge_agent.progress import ProgressBar
 from edge_agent.wire.chat_template import ChatTemplate
 
 TRIAL_CASES, TRIAL_SEED = 40, 2026
@@ -57,6 +62,30 @@ def try_site(engine: Engine, site: Site, template: ChatTemplate, progress: Progr
     cases = list(load_plugin(CASE_MAKERS, GENERATOR)(site, TRIAL_CASES, TRIAL_SEED))
     scores = [score_case(outcome) for outcome in play(engine, site, template, cases, progress)]
     return SiteTrial(sum(one.is_success for one in scores), len(scores), sum(one.is_wrong_move for one in scores))
+
+
+def admit_if(accept: float) -> Admit:
+    """Return what tries a model on a new site and raises RefusedError if it does a smaller share of the cases.
+
+    A box keeps what came of it, for as long as neither the model nor what the site says to it changes.
+    """
+
+    def admit(engine: Engine, bundle: Bundle, simulation: Simulation, state: Path | None) -> None:
+        site, name = simulation.site, bundle.manifest.name
+        key = f"{bundle.manifest.id} {simulation.contract.digest}"
+        trial = recorded_trial(state, key)
+        if trial is None:
+            warn(f"{site.name} is new to {name}: trying it in a simulated world")
+            bar = ProgressBar()
+            trial = try_site(
+                engine, site, bundle.template, lambda done, of: bar.show(done, of, f"{done} of {of} cases")
+            )
+            bar.close()
+            record_trial(state, key, trial)
+        warn(f"{name} on {site.name}: {trial}")
+        trial.require(name, site, accept)
+
+    return admit
 
 
 def recorded_trial(state: Path | None, key: str) -> SiteTrial | None:

@@ -14,6 +14,7 @@ from devices.durable import sha256_of
 from devices.errors import UsageError
 from devices.site.site import load_site
 from devices.yaml_file import first_problem, parse_value, plain_values, read_yaml
+from edge_agent.base_models import base_path
 from edge_agent.engine.machine import installed_versions
 from edge_agent.evaluation.gate_limits import GateLimits
 from edge_agent.run_facts import RunFacts, read_run_facts
@@ -76,7 +77,7 @@ def read_run(path: Path, base: Path | None = None) -> Run:
         ContractChanged: template, system prompt or tools are no longer what the run was trained with.
     """
     facts = read_run_facts(path)
-    folder = base or Path(facts.base)
+    folder = base or Path(base_path(facts.base))
     if not folder.is_dir():
         raise UsageError(f"the base model {folder} is not there", hint="give its folder with --base")
     template = load_template(facts.template)

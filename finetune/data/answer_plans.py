@@ -14,7 +14,7 @@ from edge_agent.wire.messages import facts_text
 from finetune.data import phrases
 from finetune.data.held_out import side
 from finetune.data.random_sites import random_name
-from finetune.data.scene import Plan, Said, Scene, bounds_text, pick, resolved_text, wanted_text
+from finetune.data.scene import Plan, Said, Scene, bounds_text, is_by_name, pick, resolved_text, wanted_text
 
 RECITED = (2, 4)  # devices of a recital
 HALF_KNOWN_SHARE = 0.5  # of the devices that are not here
@@ -109,7 +109,10 @@ def plan_unsupported(scene: Scene) -> Plan | None:
     wanted = set(side(action.requests, False))
     if any(wanted & set(side(own.requests, False)) for own in device.actions.values()):
         return None
-    said = scene.say(device, action, {})
+    by_name = [one for one in scene.wording(action, {})[0] if is_by_name(one)]
+    if not side(by_name, scene.held_out):
+        return None
+    said = scene.say_as(by_name, device)
     ask, templates = scene.finish(said.request, said.template)
     answer = f"The {device.title} cannot do that."
     thought = f"{resolved_text(said.name, device)}, no such tool."

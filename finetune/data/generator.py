@@ -115,6 +115,7 @@ class Stage:
         weights = usual_weights(site)
         if asks:
             weights |= {kind: weight for kind, (weight, _) in PEOPLE_MAKERS.items()} | {"recital": RECITAL_WEIGHT}
+            weights |= {"bit": 0.0}  # `relative` has it, by the step that people mean
         weights |= dict(kinds or {})
         return cls(site, contract.tools, contract.words, Message("system", contract.system_text), weights, asks)
 

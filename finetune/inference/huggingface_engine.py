@@ -237,6 +237,6 @@ def open_engine(
     base, folder = path_or_name(model), Path(adapter) if adapter else None
     if (Path(model) / RUN_FILE).is_file():
         run = read_run_facts(Path(model))
-        base, folder, template = run.base, Path(model) / "adapter", run.template
+        base, folder, template = path_or_name(run.base), Path(model) / "adapter", run.template
     end_of_turn = END_OF_TURN[template]
     return HuggingFaceEngine(base, folder, device=device, load_in_4bit=load_in_4bit, end_of_turn=end_of_turn)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from devices.errors import GateError, UnavailableError, UsageError
 from devices.site.site import load_site
+from edge_agent.base_models import PACKAGES
 from edge_agent.evaluation.cases import CASES, CASES_SEED, read_cases
 from edge_agent.progress import ProgressBar
 from edge_agent.run_facts import DataFacts, GeneralFacts, RunFacts, read_run_facts
@@ -211,7 +212,7 @@ def _save(run: _Prepared, fitted: _Fitted, progress: ProgressBar) -> RunFacts:
     general = _general_facts(recipe.general, data.general, fitted.general_before, trainer, progress)
     metrics = Metrics(part_of(run.out) / METRICS, trainer.state.global_step)
     return RunFacts(
-        base=recipe.base_path_or_name,
+        base=recipe.base if recipe.base in PACKAGES else recipe.base_path_or_name,
         base_sha256=base_sha256(recipe.base_path_or_name),
         site=recipe.site,
         template=recipe.template,

@@ -55,6 +55,9 @@ def _ends(share: float) -> Callable[[float, DataSchema], float]:
 
 def _by_steps(steps: int) -> Callable[[float, DataSchema], float]:
     def moved(now: float, schema: DataSchema) -> float:
+        if schema.levels and abs(steps) == A_BIT:
+            level = schema.next_value(now, up=steps > 0)
+            return now if level is None else level
         step = usual_step(schema)
         is_short = ((schema.maximum or 0) - (schema.minimum or 0)) / step <= FEW
         return now + (math.ceil(abs(steps) / 2) if is_short else abs(steps)) * math.copysign(step, steps)
