@@ -22,7 +22,7 @@ from edge_agent.engine.machine import installed_versions, this_machine
 from edge_agent.evaluation.case_simulation import CaseSimulation
 from edge_agent.evaluation.cases import Case, read_cases, write_cases
 from edge_agent.evaluation.evaluation import LATENCY_CASES, CaseOutcome, Evaluation, evaluate, measure_latency, spread
-from edge_agent.evaluation.own_cases import Graded, OwnCase, run_own_case
+from edge_agent.evaluation.own_cases import Graded, OwnCase, run_own_cases
 from edge_agent.evaluation.report import EngineRun, Provenance, Role, build_report
 from edge_agent.plugins import ENGINES, HUGGINGFACE, load_plugin
 from edge_agent.progress import ProgressBar
@@ -174,13 +174,17 @@ def grade_own_cases(model: Model, site: Site, cases: Sequence[OwnCase], placemen
 
 
 def _grade_own_cases(model: Model, site: Site, cases: Sequence[OwnCase], placement: Placement) -> list[Graded]:
-    simulation, bar, graded = CaseSimulation(site, load_template(model.template)), ProgressBar(), []
-    with closing(_open(model, placement, simulation.context_tokens)) as engine:
+    simulation, bar = CaseSimulation(site, load_template(model.template)), ProgressBar()
+    sequences = _sequences(model)
+    with closing(_open(model, placement, simulation.context_tokens, sequences)) as engine:
         engine.prime(simulation.agent(World(site)).prefix)
-        for done, case in enumerate(cases, 1):
-            graded += run_own_case(case, simulation, engine)
-            bar.show(done, len(cases), f"{model.label}: {done}/{len(cases)}")
-    return graded
+        return run_own_cases(
+            cases,
+            simulation,
+            engine,
+            batch_size=sequences,
+            progress=lambda done, total: bar.show(done, total, f"{model.label}: {done}/{total}"),
+        )
 
 
 def _time(model: Model, site: Site, cases: Sequence[Case], placement: Placement) -> tuple[tuple[CaseOutcome, ...], int]:

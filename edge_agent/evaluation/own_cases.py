@@ -6,7 +6,8 @@ call could answer. Whatever it does not name must stay as it was.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +21,7 @@ from devices.site.site import Site
 from devices.yaml_file import Strict, plain_values, read_yaml
 from edge_agent.agent.agent import TurnResult
 from edge_agent.agent.simulation import Simulation
-from edge_agent.engine.engine import Engine
+from edge_agent.engine.engine import Completion, ContextFull, Engine, Request
 from edge_agent.evaluation.cases import State
 from edge_agent.evaluation.intervals import share_of
 from edge_agent.evaluation.scoring import answer_problems, is_same_value
@@ -117,8 +118,61 @@ def _named(case: OwnCase) -> Iterator[str]:
         yield from [turn.needs] if turn.needs else []
 
 
-def run_own_case(case: OwnCase, simulation: Simulation, engine: Engine) -> list[Graded]:
-    """Return what an engine does with each turn of a case, in one world."""
+_Playing = Generator[Request, Completion, list[Graded]]
+_OpenCase = tuple[int, _Playing, Request]
+
+
+def run_own_cases(
+    cases: Sequence[OwnCase],
+    simulation: Simulation,
+    engine: Engine,
+    *,
+    batch_size: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Graded]:
+    """Return what an engine does with each turn of the cases, in order; each case has a world of its own.
+
+    Up to `batch_size` cases advance in lockstep: the engine is asked for all their next replies at once.
+    """
+    waiting = deque(enumerate(cases))
+    graded: dict[int, list[Graded]] = {}
+    open_cases: list[_OpenCase] = []
+
+    def go_on(number: int, playing: _Playing, told: Completion | ContextFull | None) -> None:
+        try:
+            request = playing.throw(told) if isinstance(told, ContextFull) else playing.send(told)  # type: ignore[arg-type]
+        except StopIteration as ended:
+            graded[number] = ended.value
+        else:
+            open_cases.append((number, playing, request))
+
+    while waiting or open_cases:
+        while waiting and len(open_cases) < batch_size:
+            number, case = waiting.popleft()
+            go_on(number, _play(case, simulation), None)  # None starts it
+        asked, open_cases = open_cases, []
+        for (number, playing, _), told in zip(asked, _replies(engine, asked), strict=True):
+            go_on(number, playing, told)
+        if progress:
+            progress(len(graded), len(cases))
+    return [one for number in range(len(cases)) for one in graded[number]]
+
+
+def _replies(engine: Engine, open_cases: Sequence[_OpenCase]) -> list[Completion | ContextFull]:
+    """Return an engine's replies; where one conversation has become too long, each is asked for alone."""
+    requests = [request for _, _, request in open_cases]
+    if not requests:
+        return []
+    try:
+        return list(engine.generate(requests))
+    except ContextFull as error:
+        if len(requests) == 1:
+            return [error]
+        return [reply for one in open_cases for reply in _replies(engine, [one])]
+
+
+def _play(case: OwnCase, simulation: Simulation) -> _Playing:
+    """Work a case turn by turn, in one world; yields what the engine must complete, and returns the turns, graded."""
     state: State = {}
     for key, value in case.start.items():
         device, _, name = key.partition(".")
@@ -127,7 +181,7 @@ def run_own_case(case: OwnCase, simulation: Simulation, engine: Engine) -> list[
     agent, graded = simulation.agent(world), []
     for number, turn in enumerate(case.turns):
         before = world.snapshot()
-        result = agent.ask(engine, turn.ask)
+        result = yield from agent.run(turn.ask)
         problems = tuple(problems_of(turn, simulation.site, before, world.snapshot(), result))
         kind = case.kind if len(case.turns) == 1 else "follow-up" if number else "first turn"
         done = tuple(f"{one.device}.{one.action}({one.input}) {one.status}" for one in result.actions)

@@ -10,8 +10,8 @@ import pytest
 from devices.errors import UsageError
 from devices.site.site import load_site
 from edge_agent.agent.simulation import Simulation
-from edge_agent.engine.engine import Completion, Request
-from edge_agent.evaluation.own_cases import Graded, read_own_cases, run_own_case, table_of
+from edge_agent.engine.engine import Completion, ContextFull, Request
+from edge_agent.evaluation.own_cases import Graded, read_own_cases, run_own_cases, table_of
 from edge_agent.wire.chat_template import load_template
 from tests.edge_agent.agent.test_agent import answer, calls, completion
 
@@ -33,7 +33,7 @@ def grade(tmp_path: Path, text: str, *replies: str) -> list[Graded]:
     path = tmp_path / "cases.yaml"
     path.write_text(text, encoding="utf-8")
     (case,) = read_own_cases(path, HOME)
-    return run_own_case(case, Simulation(HOME, load_template("chatml")), ScriptedEngine(*replies))  # type: ignore[arg-type]
+    return run_own_cases([case], Simulation(HOME, load_template("chatml")), ScriptedEngine(*replies))  # type: ignore[arg-type]
 
 
 LIGHT_ON = calls(("light_on", {"device": "kitchen_light"}))
@@ -76,6 +76,48 @@ def test_a_conversation_goes_on_in_one_world(tmp_path: Path) -> None:
     assert [(one.kind, one.problems) for one in graded] == [("first turn", ()), ("follow-up", ())]
     table = table_of([*graded, Graded("follow-up", "x", "y", (), ("z",))], shows_misses=True)
     assert "follow-up         1 of 2     50.0%" in table and "'x' -> 'y'" in table
+
+
+class AskedEngine:
+    """Replies by what was asked; is full for the prompts that ask for too much, until their beginning is forgotten."""
+
+    def __init__(self) -> None:
+        self.largest = 0
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        self.largest = max(self.largest, len(requests))
+        return [self._reply(request.prompt) for request in requests]
+
+    def _reply(self, prompt: str) -> Completion:
+        last = prompt.rpartition("Request: ")[2]
+        if prompt.count("Request: ") > 1 and last.startswith("again"):
+            raise ContextFull("too long")
+        if "<|im_start|>tool" in last:
+            return completion(answer("Done."))
+        return completion(LIGHT_ON if last.startswith("on") else DIM if last.startswith("dim") else answer("No."))
+
+
+def test_cases_side_by_side_are_graded_as_one_by_one(tmp_path: Path) -> None:
+    path = tmp_path / "cases.yaml"
+    path.write_text(
+        """
+- {ask: on, expect: {kitchen_light.on: true}}
+- {ask: nothing}
+- turns: [{ask: dim, expect_range: {kitchen_light.brightness: [40, 60]}}, {ask: again}]
+- {ask: on}
+""",
+        encoding="utf-8",
+    )
+    cases, found = read_own_cases(path, HOME), []
+    for size in (1, 3):
+        engine = AskedEngine()
+        simulation = Simulation(HOME, load_template("chatml"))
+        found.append(run_own_cases(cases, simulation, engine, batch_size=size))  # type: ignore[arg-type]
+        assert engine.largest == size
+    assert found[0] == found[1]
+    assert [(one.ask, bool(one.problems)) for one in found[0]] == [
+        ("on", False), ("nothing", False), ("dim", False), ("again", False), ("on", True),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
