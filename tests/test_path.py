@@ -87,7 +87,7 @@ def test_on_a_site_that_is_new_to_it_a_model_is_tried_once(
         text.replace("devices:\n", "devices:\n  attic_lamp: {model: dimmable_light}\n", 1), encoding="utf-8"
     )
     run = ["run", str(box), "--site", str(site), "--ask", "turn the attic lamp on", "--json"]
-    assert edgewright.main(run) == 4
+    assert edgewright.main([*run, "--accept", "1"]) == 4
     refused = capsys.readouterr().err
     assert "home is new to bundle: trying it" in refused and "of 40 generated cases done right" in refused
     assert "does not know home well enough" in refused and "--accept" in refused
@@ -211,7 +211,7 @@ def break_site(folder: Path) -> list[str]:
 
 
 def other_site(folder: Path) -> list[str]:
-    text = "schema: site/v1\nname: x\ntitle: x\ndevices: {a: {model: light}}\n"
+    text = "schema: site/v1\nname: x\ntitle: x\ndevices: {a: {model: siren}}\n"
     (folder / "other.yaml").write_text(text, encoding="utf-8")
     return ["run", f"{folder}/box", "--site", f"{folder}/other.yaml", "--ask", "hello"]
 
@@ -221,7 +221,7 @@ FAILURES: list[tuple[Callable[[Path], list[str]], int, str]] = [
     (lambda folder: ["train", "home", "training.stepz=3"], 2, "training.stepz"),
     (cut_gguf, 4, "cut.gguf"),
     (flip_byte, 4, "model.gguf"),
-    (other_site, 4, "trained for another contract"),
+    (other_site, 4, "where there is no siren_on"),
     (lambda folder: ["devices", "call", "kitchen_lamb", "on"], 2, "kitchen_lamb"),
     (lambda folder: ["devices", "call", "front_door", "unlock"], 4, "confirmation"),
     (lambda folder: ["run", f"{folder}/nothing", "--ask", "x"], 2, "no bundle"),

@@ -29,7 +29,9 @@ def written(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize("name", shipped_names(RECIPES_FOLDER))
 def test_shipped_recipes_load(name):
     recipe = load_recipe(name)
-    assert recipe.site == name.partition("_")[0] and recipe.out == f"runs/{name}"
+    assert recipe.site == ("home" if recipe.any_site else name.partition("_")[0])
+    assert recipe.any_site == name.startswith("any_") == (recipe.generate.sites is not None)
+    assert recipe.out == f"runs/{name}"
 
 
 def test_every_family_has_a_recipe():
