@@ -4,7 +4,10 @@ import pytest
 
 from devices.errors import UsageError
 from devices.yaml_file import shipped_names
-from finetune.recipe import RECIPES_FOLDER, SEVEN_PROJECTIONS, load_recipe
+from edge_agent.run_facts import read_run_facts
+from edge_agent.wire.chat_template import load_template
+from edge_agent.wire.contract import format_digest
+from finetune.recipe import ADAPTERS_FOLDER, RECIPES_FOLDER, SEVEN_PROJECTIONS, load_recipe
 
 SMALL = """\
 schema: recipe/v1
@@ -32,6 +35,16 @@ def test_shipped_recipes_load(name):
     assert recipe.site == ("home" if recipe.any_site else name.partition("_")[0])
     assert recipe.any_site == name.startswith("any_") == (recipe.generate.sites is not None)
     assert recipe.out == f"runs/{name}"
+
+
+@pytest.mark.parametrize("run", sorted(ADAPTERS_FOLDER.iterdir()), ids=lambda run: run.name)
+def test_shipped_adapters_are_small_and_know_how_sites_are_written_down_now(run):
+    facts, recipe = read_run_facts(run), load_recipe(run / "recipe.yaml")
+    assert facts.any_site == format_digest(load_template(facts.template)), "train it again, or take it out"
+    assert facts.base == recipe.base and recipe.any_site and (run / "README.md").is_file()
+    assert sum(path.stat().st_size for path in run.rglob("*") if path.is_file()) < 20 * 2**20
+    going_on = load_recipe("home_smollm2", [f"start_from={run.name}"])
+    assert going_on.first_run == run and going_on.lora == recipe.lora
 
 
 def test_every_family_has_a_recipe():
