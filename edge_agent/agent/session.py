@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from devices.broker.journal import JOURNAL_IN_BOX, Journal
+from devices.broker.narrowing import narrowed
 from devices.broker.policy import Mode
 from devices.broker.runtime import Confirm, SiteRuntime, default_journal, live_runtime, simulated_runtime, warn
 from devices.drivers.registry import require_drivers
@@ -147,7 +148,7 @@ def open_session(
     if is_live:
         require_drivers(own)
     with hold_bundle(path) as bundle:
-        is_known, here = bundle.require_site(own), bundle.narrow(own)
+        is_known, here = bundle.require_site(own), narrowed(own, bundle.site)
         simulation = Simulation(here, bundle.template)
         state = state_folder(path, bundle)
         with EngineProcess(engine_settings(bundle, simulation, state, gpu_layers, threads), warn) as engine:

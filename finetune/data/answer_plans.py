@@ -14,7 +14,7 @@ from edge_agent.wire.messages import facts_text
 from finetune.data import phrases
 from finetune.data.held_out import side
 from finetune.data.random_sites import random_name
-from finetune.data.scene import Plan, Said, Scene, bounds_text, is_by_name, pick, resolved_text, wanted_text
+from finetune.data.scene import Plan, Said, Scene, bounds_text, pick, resolved_text, wanted_text
 
 RECITED = (2, 4)  # devices of a recital
 HALF_KNOWN_SHARE = 0.5  # of the devices that are not here
@@ -78,10 +78,9 @@ def plan_missing_device(scene: Scene) -> Plan | None:
     picked = pick(scene, lambda device, action: True)
     if picked is None or set(name.lower().split()) in known:
         return None
-    other, _, action = picked
+    other, name_of, action = picked
     spoken = scene.with_article(name)
     if scene.rng.random() < 0.75:
-        name_of = next(key for key, one in other.actions.items() if one is action)
         usable = scene.requests_by_name(other, name_of)
         if not usable:
             return None
@@ -102,15 +101,15 @@ def plan_unsupported(scene: Scene) -> Plan | None:
     sensors = [device for device in scene.site.devices.values() if picked and device.kind != picked[0].kind]
     if picked is None or not sensors:
         return None
-    device, (other, _, action) = scene.rng.choice(sensors), picked
+    device, (other, name, action) = scene.rng.choice(sensors), picked
     written = set(action.writes)
     if any(written & set(own.writes) for own in device.actions.values()) or any(map(_is_anything, (device, other))):
         return None
     wanted = set(side(action.requests, False))
     if any(wanted & set(side(own.requests, False)) for own in device.actions.values()):
         return None
-    by_name = [one for one in scene.wording(action, {})[0] if is_by_name(one)]
-    if not side(by_name, scene.held_out):
+    by_name = scene.requests_by_name(other, name)
+    if not by_name:
         return None
     said = scene.say_as(by_name, device)
     ask, templates = scene.finish(said.request, said.template)

@@ -15,7 +15,7 @@ from devices.site.site import EVERYWHERE, Device
 from devices.site.tools import Command, Tool, ToolCall
 from finetune.data import phrases
 from finetune.data.held_out import side
-from finetune.data.scene import Plan, Scene, call_text, is_by_name, is_plain, resolved_text
+from finetune.data.scene import HOLE, Plan, Scene, call_text, is_by_name, is_plain, resolved_text
 
 LISTED = (2, 4)  # devices of a list
 SINGULAR = re.compile(r"\b(it|its|is|needs|has)\b")  # a template with one of these is about one device
@@ -186,7 +186,8 @@ def _request(scene: Scene, tools: Sequence[Tool], said: str) -> tuple[str, str, 
     arguments = scene.arguments_for(first, actions[0])
     templates, holes = scene.wording(actions[0], arguments)
     shared = [one for one in templates if len(actions) == 1 or all(one in action.requests for action in actions)]
-    usable = [one for one in side(shared, scene.held_out) if is_by_name(one) and not SINGULAR.search(one)]
+    named = [one for one in side(shared, scene.held_out) if is_by_name(one) and not SINGULAR.search(one)]
+    usable = [one for one in named if set(HOLE.findall(one)) <= {"device", *holes}]
     if not usable:
         return None
     template = scene.rng.choice(usable)

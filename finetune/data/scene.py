@@ -103,8 +103,13 @@ class Scene:
         return (*self.asks.action(device, name).ask, *own) if self.asks else own
 
     def requests_by_name(self, device: Device, name: str) -> list[str]:
-        """Return the templates of requests for an action, on this side of the split, that name the device."""
-        return [one for one in side(self.requests(device, name), self.held_out) if is_by_name(one)]
+        """Return the templates of requests for an action, on this side of the split, that name the device.
+
+        Their other holes are those that `shown` fills.
+        """
+        holes = {"device", "value", *device.actions[name].input}
+        found = side(self.requests(device, name), self.held_out)
+        return [one for one in found if is_by_name(one) and set(HOLE.findall(one)) <= holes]
 
     def requests_without(self, device: Device, name: str) -> tuple[str, ...]:
         """Return the templates of requests that leave the value out."""

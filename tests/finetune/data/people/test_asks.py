@@ -181,3 +181,15 @@ def test_no_request_that_is_held_out_is_trained_on() -> None:
     rows = list(generate_rows(HOME, 300, 2, asks=ASKS))
     firsts = [request_of(row.messages[1].text) for row in rows]
     assert not [ask for ask in firsts if content_of(ask) in ASKS.held_out]
+
+
+def test_requests_by_name_have_no_hole_that_arguments_do_not_fill() -> None:
+    count = 0
+    for scene in scenes(25):
+        for device in scene.site.devices.values():
+            for name, action in device.actions.items():
+                shown = scene.shown(action, scene.arguments_for(device, action))
+                for template in scene.requests_by_name(device, name):
+                    assert "THE LAMP" in template.format(device="THE LAMP", **shown), template
+                    count += 1
+    assert count > 3000
