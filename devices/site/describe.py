@@ -25,7 +25,7 @@ def plain_text(text: str) -> str:
 
 def number_text(value: float) -> str:
     """Return a number as people write it: no trailing zeros, at most one decimal."""
-    return f"{round(float(value), 1):g}"
+    return f"{round(float(value), 1):.12g}"
 
 
 def value_text(schema: DataSchema, value: Value) -> str:

@@ -67,7 +67,7 @@ class DataSchema(Strict):
         if problem := self.reading_problem(value):
             return problem
         if self.step and isinstance(value, int | float) and not is_multiple(value, self.step):
-            return f"{value:g} is not in steps of {self.step:g}"
+            return f"{value:.12g} is not in steps of {self.step:g}"
         return ""
 
     def reading_problem(self, value: object) -> str:
@@ -84,7 +84,7 @@ class DataSchema(Strict):
             return f"{value} is not a whole number"
         assert self.minimum is not None and self.maximum is not None
         if not self.minimum <= value <= self.maximum:
-            return f"{value:g} is outside {self.minimum:g} to {self.maximum:g}"
+            return f"{value:.12g} is outside {self.minimum:.12g} to {self.maximum:.12g}"
         return ""
 
     def level_of(self, value: object) -> str:
@@ -95,7 +95,7 @@ class DataSchema(Strict):
 
     def levels_text(self) -> str:
         """Return the levels as signatures write them: `low 1, medium 2`."""
-        return ", ".join(f"{name} {value:g}" for name, value in self.levels.items())
+        return ", ".join(f"{name} {value:.12g}" for name, value in self.levels.items())
 
     def next_value(self, value: float, *, up: bool) -> int | float | None:
         """Return what is a bit more than a value, or a bit less: the next level, or else step; None if nothing is.

@@ -156,6 +156,6 @@ def argument_text(name: str, schema: DataSchema) -> str:
         return f"{name}: {' | '.join(schema.enum)}"
     if schema.type == "boolean":
         return f"{name}: true | false"
-    bounds = f"{name}: {schema.minimum:g}..{schema.maximum:g} {schema.unit}".rstrip()
+    bounds = f"{name}: {schema.minimum:.12g}..{schema.maximum:.12g} {schema.unit}".rstrip()
     more = schema.levels_text() or (f"step {schema.step:g}" if schema.step else "")
     return f"{bounds} ({more})" if more else bounds

@@ -16,12 +16,13 @@ from devices.site.phrasings import load_phrasings
 from devices.site.schema import DataSchema, Value
 from devices.site.site import Device, Site
 from devices.site.tools import Command, Tool, call_of, commands_of
-from edge_agent.evaluation.cases import Case
+from edge_agent.evaluation.cases import CASES, CASES_SEED, Case
 from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.contract import contract_of
 from edge_agent.wire.messages import Message, result_message, result_of, user_message
 from edge_agent.wire.spelling import SiteWords
 from finetune.data.held_out import content_of
+from finetune.data.leakage import without_leaks
 from finetune.data.people.asks import Asks
 from finetune.data.people.follow_ups import Before, draw_follow_up
 from finetune.data.plan_kinds import ALL_MAKERS, PEOPLE_MAKERS, usual_weights
@@ -66,10 +67,13 @@ def generate_rows(
     rng = Random(f"rows-{seed}")
     plain = Stage.of(site, kinds, asks)
     branches, long_rows, exchanges = (40, 8, (2, 4)) if asks else (BRANCHES, LONG_ROWS, EXCHANGES_PER_ROW)
+    cases = list(generate_cases(site, CASES, CASES_SEED)) if asks else []
     while count > 0:
         varied = variety.vary(site, rng) if variety else site
         stage = plain if varied is site else Stage.of(varied, kinds, asks)
         rows = make_branches(stage, rng, branches) + [make_row(stage, rng, exchanges) for _ in range(long_rows)]
+        if cases:  # people say by chance what a held-out phrasing says
+            rows = list(without_leaks(rows, cases, site))
         yield from (replace(row, is_varied=stage is not plain) for row in rows[:count])
         count -= len(rows)
 
@@ -87,14 +91,23 @@ def generate_any_site(rows: int, seed: int, wanted: Sites, asks: Asks | None = N
     """
     rng = Random(f"sites-{seed}")
     while rows > 0:
-        site = with_near_names(random_site(rng, wanted.devices, wanted.weights), rng)
+        site = with_near_names(random_site(rng, wanted.devices, wanted.weights), rng, strange=False)
         stage, world = Stage.of(site, None, asks), random_world(site, rng)
-        found = _branches(stage, rng, world, wanted.rows - wanted.long_rows)
+        found = [
+            _until_call(row) if rng.random() < wanted.cut_share else row
+            for row in _branches(stage, rng, world, wanted.rows - wanted.long_rows)
+        ]
         for _ in range(wanted.long_rows):
             start = World(site, world.snapshot(), world.time_s)
             found.append(make_row(stage, rng, wanted.exchanges, start))
         yield from found[:rows]
         rows -= len(found)
+
+
+def _until_call(row: Row) -> Row:
+    """Return a row that ends with its first call; one without a call is returned as it is."""
+    calls = (number for number, message in enumerate(row.messages, start=1) if message.calls)
+    return replace(row, messages=row.messages[: next(calls, None)])
 
 
 @dataclass(frozen=True)
@@ -115,7 +128,7 @@ class Stage:
         weights = usual_weights(site)
         if asks:
             weights |= {kind: weight for kind, (weight, _) in PEOPLE_MAKERS.items()} | {"recital": RECITAL_WEIGHT}
-            weights |= {"bit": 0.0}  # `relative` has it, by the step that people mean
+            weights |= {"bit": 0.0, "small_talk": 0.0}  # `relative` has the one, `chitchat` the other
         weights |= dict(kinds or {})
         return cls(site, contract.tools, contract.words, Message("system", contract.system_text), weights, asks)
 

@@ -6,8 +6,9 @@ Does not guard against: requests that say the same in other words.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
 
 from devices.errors import GateError
 from devices.site.site import Site
@@ -43,15 +44,8 @@ class Leaks:
 
 def find_leaks(rows: Iterable[Row], cases: Iterable[Case], site: Site) -> Leaks:
     """Return which cases' requests stand in training rows; devices are known by the site's names for them."""
-    names = {name.lower() for device in site.devices.values() for name in device.names}
-    longest_first = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
-    hole = re.compile(rf"\b(?:(?:the|my|our) )?(?:{longest_first})\b|\d+(?:\.\d+)?")
-
-    def phrasing_of(text: str) -> tuple[str, ...]:
-        return words_of(hole.sub("_", text.lower()))
-
-    forms = (words_of, content_of, phrasing_of)
-    asked = {request_of(message.text) for row in rows for message in row.messages if message.role == "user"}
+    forms = _forms(site)
+    asked = {request for row in rows for request in _requests(row)}
     trained = [set(map(form, asked)) for form in forms]
     leaks: tuple[list[str], ...] = ([], [], [])
     cases = list(cases)
@@ -61,6 +55,33 @@ def find_leaks(rows: Iterable[Row], cases: Iterable[Case], site: Site) -> Leaks:
                 found.append(case.id)
                 break
     return Leaks(len(cases), *map(tuple, leaks))
+
+
+def without_leaks(rows: Iterable[Row], cases: Iterable[Case], site: Site) -> Iterator[Row]:
+    """Yield the rows in which no case's request stands, as `find_leaks` compares them."""
+    forms = _forms(site)
+    asked = [case.ask for case in cases]
+    known = [set(map(form, asked)) for form in forms]
+    for row in rows:
+        pairs = product(_requests(row), zip(forms, known, strict=True))
+        if not any(form(request) in seen for request, (form, seen) in pairs):
+            yield row
+
+
+def _requests(row: Row) -> list[str]:
+    return [request_of(message.text) for message in row.messages if message.role == "user"]
+
+
+def _forms(site: Site) -> tuple[Callable[[str], tuple[str, ...]], ...]:
+    """Return what makes requests comparable: the same words, nearly the same, the same phrasing."""
+    names = {name.lower() for device in site.devices.values() for name in device.names}
+    longest_first = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+    hole = re.compile(rf"\b(?:(?:the|my|our) )?(?:{longest_first})\b|\d+(?:\.\d+)?")
+
+    def phrasing_of(text: str) -> tuple[str, ...]:
+        return words_of(hole.sub("_", text.lower()))
+
+    return words_of, content_of, phrasing_of
 
 
 def require_no_leaks(leaks: Leaks, where: str) -> None:

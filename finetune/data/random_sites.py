@@ -43,6 +43,7 @@ class Sites(Strict):
     Attributes:
         devices: how many each has.
         rows: conversations of each; of them `long_rows` with several exchanges.
+        cut_share: of those with one exchange, how many end with their first call: what follows says little new.
         exchanges: how many a long conversation has.
         weights: how often a model of devices is drawn against the others; 1 if it is left out.
     """
@@ -50,6 +51,7 @@ class Sites(Strict):
     devices: tuple[int, int] = Field(default=(3, 10), strict=False)
     rows: int = Field(default=16, ge=1)
     long_rows: int = Field(default=2, ge=0)
+    cut_share: float = Field(default=0.0, ge=0, le=1)
     exchanges: tuple[int, int] = Field(default=(2, 3), strict=False)
     weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=lambda: dict(USUAL))
 
@@ -108,8 +110,11 @@ def random_site(rng: Random, devices: tuple[int, int] = (4, 14), weights: Mappin
     return site.model_copy(update={"scenes": _random_scenes(site, rng)}) if rng.random() < SCENES_SHARE else site
 
 
-def with_near_names(site: Site, rng: Random) -> Site:
-    """Return a site of which some devices have a twin with a number, or a title that is a verb or of another script."""
+def with_near_names(site: Site, rng: Random, *, strange: bool = True) -> Site:
+    """Return a site of which some devices have a twin with a number, or a title that is a verb or of another script.
+
+    `strange` titles stand in no state, so that only a model that is tuned on the site can know them.
+    """
     if rng.random() >= NEAR_SHARE:
         return site
     devices = dict(site.devices)
@@ -118,7 +123,7 @@ def with_near_names(site: Site, rng: Random) -> Site:
         if rng.random() < 0.6:
             twin = {"name": f"{name}_2", "title": f"{device.title} 2", "aliases": ()}
             devices[f"{name}_2"] = device.model_copy(update=twin)
-        elif title not in {other.title for other in devices.values()}:
+        elif strange and title not in {other.title for other in devices.values()}:
             devices[name] = device.model_copy(update={"title": title})
     return site.model_copy(update={"devices": devices})
 

@@ -27,7 +27,9 @@ def plan_asked_question(scene: Scene) -> Plan | None:
             asked = scene.corpus.property(device, key)
             forms = ["yes", "no"] if isinstance(value, bool) else ["value", "value", "compare"]
             forms += ["remarks"] if scene.rng.random() < REMARKS_SHARE else []
-            choices += [(device, key, asked, form) for form in forms if side(getattr(asked, form), scene.held_out)]
+            asked_as = [(asked, form) for form in forms]
+            asked_as += [(one, form) for one in scene.corpus.states(device, key) for form in ("yes", "no")]
+            choices += [(device, key, *one) for one in asked_as if side(getattr(*one), scene.held_out)]
     if not choices:
         return None
     return question_plan(scene, *scene.rng.choice(choices))

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from devices.site.describe import age_text
+from devices.site.describe import age_text, number_text
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,10 @@ from devices.site.describe import age_text
 )
 def test_ages(age_s: float, text: str) -> None:
     assert age_text(age_s) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(21, "21"), (21.04, "21"), (0.25, "0.2"), (123456.7, "123456.7"), (1000000, "1000000")]
+)
+def test_large_numbers_keep_their_digits(value: float, text: str) -> None:
+    assert number_text(value) == text

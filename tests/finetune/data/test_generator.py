@@ -63,6 +63,18 @@ def test_conversations_of_any_sites_start_alike_site_by_site() -> None:
         assert introduction_in(row.messages[0].text) == INTRODUCTION
 
 
+def test_some_conversations_of_any_sites_end_with_their_first_call() -> None:
+    wanted = Sites(devices=(3, 5), rows=12, long_rows=2, cut_share=1.0)
+    for row in generate_any_site(48, 7, wanted):
+        calls = [number for number, message in enumerate(row.messages, start=1) if message.calls]
+        assert len(row.kinds) > 1 or not calls or calls[0] == len(row.messages)
+
+
+def test_no_device_of_any_sites_has_a_title_that_no_state_shows() -> None:
+    asked = {message.text for row in generate_any_site(400, 5, Sites()) for message in row.messages}
+    assert not any(title in text for text in asked for title in load_phrasings().strange_titles if not title.isascii())
+
+
 def test_every_kind_is_there() -> None:
     usual = {kind for kind, (weight, _) in MAKERS.items() if weight}
     plain = usual - set(ONLY_WHERE)

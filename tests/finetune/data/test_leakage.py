@@ -10,11 +10,12 @@ import pytest
 
 from devices.site.site import SITES_FOLDER, load_site
 from devices.yaml_file import shipped_names
-from edge_agent.evaluation.cases import CASES_SEED, write_cases
+from edge_agent.evaluation.cases import CASES, CASES_SEED, write_cases
 from edge_agent.wire.messages import Message
 from edgewright import main
 from finetune.data.generator import generate_cases, generate_rows
-from finetune.data.leakage import find_leaks
+from finetune.data.leakage import find_leaks, without_leaks
+from finetune.data.people.asks import load_asks
 from finetune.data.rows import Row, write_rows
 
 SITE = load_site("home")
@@ -49,6 +50,22 @@ def test_a_case_in_training_is_found_in_any_form(tmp_path: Path, capsys: pytest.
     assert main(["data", "check", str(tmp_path / "rows.jsonl"), "--cases", str(tmp_path / "cases.jsonl")]) == 5
     printed = capsys.readouterr()
     assert "of 4 cases 1 stand in" in printed.out and "seen 3 of 4 evaluation cases: " + first in printed.err
+
+
+def test_people_do_not_say_what_a_held_out_phrasing_says() -> None:
+    cases = list(generate_cases(SITE, CASES, CASES_SEED))
+    row = next(generate_rows(SITE, 1, 1))
+    said = [
+        replace(row, messages=(*row.messages[:1], replace(row.messages[1], text=text), *row.messages[2:]))
+        for text in (cases[0].ask.upper(), row.messages[1].text)
+    ]
+    assert list(without_leaks([row, *said], cases, SITE)) == [row, said[1]]
+
+
+@pytest.mark.slow
+def test_no_seed_of_the_corpus_makes_a_leak() -> None:
+    rows = generate_rows(SITE, 6000, 5, asks=load_asks())
+    assert find_leaks(rows, generate_cases(SITE, CASES, CASES_SEED), SITE).found == ()
 
 
 def test_training_refuses_what_the_evaluation_asks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
