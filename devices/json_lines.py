@@ -22,12 +22,15 @@ def read_json_lines(path: Path, parse: Callable[[Any], Item], what: str, hint: s
         hint: what to do about a line that is none.
 
     Raises:
-        UsageError: the file cannot be read, or a line is no item; the message names file and line.
+        UsageError: the file cannot be read or is a JSON array, or a line is no item; the message names file and line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {path}: {error}") from error
+    if text.lstrip().startswith("["):
+        raise UsageError(f"{path}: a JSON array, and not one {what} a line", hint=hint)
+    lines = text.split("\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

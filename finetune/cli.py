@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _Source = Annotated[str, typer.Argument(help="A file or folder of conversations, in any format.")]
 _JsonlOut = Annotated[Path, typer.Option("--out", help="The JSONL file to write.")]
-_Template = Annotated[str, typer.Option("--template", help="chatml, llama3, mistral, phi3 or alpaca.")]
+_Template = Annotated[str, typer.Option("--template", help="chatml, llama3, mistral, phi3, gemma or alpaca.")]
 SHOWN_PROMPT = 240  # characters before a trained part
 
 
@@ -66,6 +66,7 @@ def generate(
     from edge_agent.evaluation.cases import CASES, CASES_SEED, write_cases
     from finetune.data.generator import generate_any_site, generate_cases, generate_rows
     from finetune.data.people.asks import load_asks
+    from finetune.data.people.intents import CREDIT, sample_intents
     from finetune.data.rows import write_rows
     from finetune.data.tool_variety import Variety
     from finetune.recipe import Generate, load_recipe
@@ -85,6 +86,10 @@ def generate(
     else:
         seed, variety = wanted.seed, Variety(wanted.renamed, wanted.distractors, wanted.shuffled)
         asks = load_asks() if wanted.asks else None
+        if asks and wanted.intents:
+            lines = sample_intents(wanted.intents, seed)
+            asks = asks.joined_by(lines.actions, lines.questions)
+            print(f"{lines.count} of {lines.used} intents ({lines.left_out} left out), {CREDIT}", file=sys.stderr)
         if wanted.sites:
             rows = generate_any_site(wanted.rows, seed, wanted.sites, asks)
         else:
@@ -148,7 +153,11 @@ def convert(
     counts = convert_file(source, source_format, to, out, rejects or out.with_suffix(".rejects.jsonl"), strict=strict)
     for one in counts.rejected[:5]:
         print(f"{one.where}: {one.reason}", file=sys.stderr)
+    if loose := counts.loose_types:
+        shown = ", ".join(f"{kind} {count}" for kind, count in loose.most_common(5))
+        print(f"{loose.total()} types that JSON Schema has not became wider ones: {shown}", file=sys.stderr)
     result = {"out": str(out), "rows": counts.rows, "written": counts.written, "rejected": len(counts.rejected)}
+    result |= {"loose_types": dict(loose)} if loose else {}
     text = f"{counts.rows} rows: {counts.written} in {out}, {len(counts.rejected)} rejected"
     print(json.dumps(result) if as_json else text)
 

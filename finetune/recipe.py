@@ -14,6 +14,7 @@ from devices.errors import UsageError
 from devices.yaml_file import Strict, first_problem, parse_value, plain_values, read_yaml, shipped_path
 from edge_agent.base_models import base_path
 from edge_agent.evaluation.gate_limits import GateLimits
+from finetune.data.people.intents import CREDIT
 from finetune.data.plan_kinds import ALL_MAKERS
 from finetune.data.random_sites import Sites
 
@@ -21,7 +22,7 @@ RECIPES_FOLDER = Path(__file__).parent / "recipes"
 ADAPTERS_FOLDER = Path(__file__).parent / "adapters"
 STARTER = "starter"
 STARTER_FOLDER = Path(__file__).parent / "starter"
-# The seven projections of Llama, Mistral and Qwen. Phi-3 fuses them: qkv_proj, o_proj, gate_up_proj, down_proj.
+# The seven projections of Llama, Mistral, Qwen and Gemma. Phi-3 fuses them: qkv_proj, o_proj, gate_up_proj, down_proj.
 SEVEN_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -118,7 +119,9 @@ class Generate(Strict):
         shuffled: share in which devices and tools stand in another order.
         kinds: how often each kind of exchange is drawn, against the usual weight of the others; 0 leaves it out.
         asks: whether requests in people's words (finetune/asks) are among them, in conversations that go on.
-        sites: random sites to make them of, instead of the recipe's one; then only `rows`, `seed` and `asks` count.
+        intents: a language whose sentences of Home Assistant's community join those requests; needs `asks`.
+        sites: random sites to make them of, instead of the recipe's one; then only `rows`, `seed`, `asks` and
+            `intents` count.
     """
 
     rows: int = Field(default=6000, ge=1)
@@ -128,6 +131,7 @@ class Generate(Strict):
     shuffled: float = Field(default=0.0, ge=0, le=1)
     kinds: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     asks: bool = False
+    intents: str | None = Field(default=None, min_length=1)
     sites: Sites | None = None
 
     @field_validator("kinds")
@@ -137,6 +141,12 @@ class Generate(Strict):
             if kind not in ALL_MAKERS:
                 raise ValueError(f"no kind of exchange is called {kind!r}; there are {', '.join(ALL_MAKERS)}")
         return kinds
+
+    @model_validator(mode="after")
+    def _require_asks(self) -> Generate:
+        if self.intents and not self.asks:
+            raise ValueError("intents join the requests of asks; set asks to true")
+        return self
 
 
 class Preference(Strict):
@@ -205,8 +215,9 @@ class Recipe(Strict):
         return path_or_name(self.base)
 
     def to_yaml(self) -> str:
-        """Return the complete recipe, defaults included, as a recipe file."""
-        text = io.StringIO()
+        """Return the complete recipe, defaults included, as a recipe file; it names whose sentences are in the data."""
+        text = io.StringIO(f"# generate.intents: {CREDIT}\n" if self.generate.intents else "")
+        text.seek(0, io.SEEK_END)
         YAML(typ="rt", pure=True).dump(_plain_tuples(self.model_dump(by_alias=True, exclude_none=True)), text)
         return text.getvalue()
 

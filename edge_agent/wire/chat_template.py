@@ -14,7 +14,10 @@ from devices.errors import RefusedError, UsageError
 from edge_agent.wire.messages import Message, body_of
 
 TEMPLATES_FOLDER = Path(__file__).parent / "templates"
-END_OF_TURN = {"chatml": "<|im_end|>", "llama3": "<|eot_id|>", "mistral": "</s>", "phi3": "<|end|>", "alpaca": "</s>"}
+END_OF_TURN = {
+    "chatml": "<|im_end|>", "llama3": "<|eot_id|>", "mistral": "</s>", "phi3": "<|end|>", "gemma": "<end_of_turn>",
+    "alpaca": "</s>",
+}  # fmt: skip
 
 
 class ContractChanged(RefusedError):
@@ -50,7 +53,8 @@ class ChatTemplate:
     def segments(self, messages: Sequence[Message]) -> list[Segment]:
         """Return the rendered conversation, cut where training starts and stops.
 
-        Every assistant turn is trained from its first character to its end-of-turn token; nothing else is.
+        Every assistant turn is trained from its first character to its end-of-turn token, unless it is marked as not to
+        be; nothing else is.
 
         Raises:
             ContractChanged: the template is not append-only, so training and running would differ.
@@ -64,7 +68,7 @@ class ChatTemplate:
             reply = body_of(message) + self.end_of_turn
             if not head.startswith(done) or not whole.startswith(head + reply):
                 raise ContractChanged(f"template {self.name} does not append turn {count} to what came before")
-            result += [Segment(head[len(done) :], False), Segment(reply, True)]
+            result += [Segment(head[len(done) :], False), Segment(reply, message.is_trained)]
             done = head + reply
         rest = self.render(messages, add_generation_prompt=False)[len(done) :]
         return [*result, Segment(rest, False)] if rest else result

@@ -26,12 +26,16 @@ Role = Literal["system", "user", "assistant", "tool"]
 
 @dataclass(frozen=True)
 class Message:
-    """One turn. `thought` and `calls` belong to the assistant only."""
+    """One turn. `thought` and `calls` belong to the assistant only.
+
+    A reply that is not trained is context only, such as the wrong one before a correction.
+    """
 
     role: Role
     text: str
     thought: str = ""
     calls: tuple[ToolCall, ...] = ()
+    is_trained: bool = True
 
 
 def user_message(
@@ -122,7 +126,7 @@ def body_of(message: Message) -> str:
 
 def defuse(text: str) -> str:
     """Return text from outside with everything broken that could read as a marker, a special token or a heading."""
-    for start in ("<|", "</", "<t", "<s>", "[INST", "[/INST", "[TOOL", "###"):
+    for start in ("<|", "</", "<t", "<s>", "<start_", "<end_", "<bos>", "<eos>", "[INST", "[/INST", "[TOOL", "###"):
         text = text.replace(start, f"{start[0]} {start[1:]}")
     return text.replace("|>", "| >")
 
@@ -147,15 +151,18 @@ def message_to_dict(message: Message) -> dict[str, Any]:
         plain["thought"] = message.thought
     if message.calls:
         plain["calls"] = [{"name": call.name, "arguments": call.arguments} for call in message.calls]
-    return plain
+    return plain if message.is_trained else plain | {"trained": False}
 
 
 def message_from_dict(plain: dict[str, Any]) -> Message:
     """Return the turn of such JSON. Raises ValueError, KeyError or TypeError if it is none."""
     if plain["role"] not in get_args(Role):
         raise ValueError(f"unknown role {plain['role']!r}")
-    calls = tuple(ToolCall(call["name"], call["arguments"]) for call in plain.get("calls", []))
-    return Message(plain["role"], plain["text"], plain.get("thought", ""), calls)
+    text, thought, trained = plain["text"], plain.get("thought") or "", plain.get("trained")
+    if not isinstance(text, str) or not isinstance(thought, str) or trained not in (None, False, True):
+        raise ValueError(f"text and thought are strings, and trained is true or false: {str(plain)[:80]}")
+    calls = tuple(ToolCall(call["name"], dict(call["arguments"] or {})) for call in plain.get("calls") or [])
+    return Message(plain["role"], text, thought, calls, trained is not False)
 
 
 def messages_of(plain: dict[str, Any]) -> list[Message]:

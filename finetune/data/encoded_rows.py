@@ -82,11 +82,11 @@ class RowEncoder:
             raise UsageError(
                 f"{where}: template {self.template.name} begins the text with {self.tokenizer.bos_token} twice"
             )
-        turns = sum(message.role == "assistant" for message in messages)
+        turns = sum(message.role == "assistant" and message.is_trained for message in messages)
         if not turns or all(label == IGNORED for label in labels):
-            raise UsageError(f"{where}: nothing is trained: the row has no assistant turn")
+            raise UsageError(f"{where}: nothing is trained: the row has no assistant turn that is to be")
         if (ends := labels.count(self._end_of_turn)) != turns:
-            raise UsageError(f"{where}: {turns} assistant turns, but {ends} trained end-of-turn tokens")
+            raise UsageError(f"{where}: {turns} assistant turns to train, but {ends} trained end-of-turn tokens")
         if len(ids) > self.max_tokens:
             self.over.append(len(ids))
             return None

@@ -49,9 +49,12 @@ class Row:
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Row:
         """Return the row of such JSON. Raises ValueError, KeyError or TypeError if it is none."""
-        return cls(
-            tuple(plain["kinds"]), tuple(messages_of(plain)), tuple(plain.get("tools", ())), bool(plain.get("varied"))
-        )
+        if not isinstance(plain, dict):
+            raise ValueError(f"{type(plain).__name__}, not an object")
+        kinds, messages = tuple(plain["kinds"]), tuple(messages_of(plain))
+        if not messages:
+            raise ValueError("no turns")
+        return cls(kinds, messages, tuple(plain.get("tools") or ()), bool(plain.get("varied")))
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -60,7 +63,7 @@ def read_rows(path: Path) -> Iterator[Row]:
     Raises:
         UsageError: the file cannot be read, or a line is no row; the message names file and line.
     """
-    hint = 'a line is {"kinds": [...], "messages": [{"role": ..., "text": ...}, ...]}'
+    hint = 'a line is {"kinds": [...], "messages": [{"role": ..., "text": ...}]}: `edgewright data convert` writes such'
     for _, row in read_json_lines(path, Row.from_dict, "conversation", hint):
         yield row
 
@@ -92,7 +95,7 @@ def prompt_length(labels: Sequence[int]) -> int:
 
 
 def encode(messages: Iterable[Message], template: ChatTemplate, tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Return token ids and labels of a conversation, as `encode_segments`; the assistant's turns are trained."""
+    """Return token ids and labels of a conversation, as `encode_segments`; replies are trained if they are to be."""
     return encode_segments(template.segments(list(messages)), template.name, tokenizer)
 
 

@@ -16,6 +16,14 @@ def test_empty_lines_are_passed_over(text: str, tmp_path: Path) -> None:
     assert [number for _, number in read_json_lines(tmp_path / "numbers.jsonl", int, "number")] == [1, 2]
 
 
+@pytest.mark.parametrize("text", ['[{"a": 1}, {"a": 2}]', '\n[\n  {"a": 1}\n]\n', "[]"])
+def test_a_json_array_is_refused_in_one_line(text: str, tmp_path: Path) -> None:
+    (tmp_path / "numbers.json").write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match=r"numbers\.json: a JSON array, and not one number a line") as caught:
+        list(read_json_lines(tmp_path / "numbers.json", dict, "number", "write one a line"))
+    assert caught.value.hint == "write one a line"
+
+
 def test_a_line_number_counts_empty_lines(tmp_path: Path) -> None:
     file = tmp_path / "numbers.jsonl"
     file.write_text('1\n\n \n2\n\n"none"\n', encoding="utf-8")

@@ -49,7 +49,7 @@ def test_shipped_adapters_are_small_and_know_how_sites_are_written_down_now(run)
 
 def test_every_family_has_a_recipe():
     templates = {load_recipe(name).template for name in shipped_names(RECIPES_FOLDER)}
-    assert templates == {"llama3", "mistral", "phi3", "chatml"}
+    assert templates == {"llama3", "mistral", "phi3", "chatml", "gemma"}
 
 
 def test_defaults_are_filled_in_and_the_complete_recipe_loads_again(tmp_path):

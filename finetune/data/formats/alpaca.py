@@ -41,6 +41,8 @@ def write(row: Row) -> dict[str, Any]:
         raise Unwritable("Alpaca has no place for the results of calls")
     if roles != ["user", "assistant"] * (len(roles) // 2) or not roles:
         raise Unwritable("Alpaca has pairs of instruction and output only")
+    if not all(message.is_trained for message in messages):
+        raise Unwritable("Alpaca has no mark for a reply that is not trained")
     texts = [tagged(message) if message.role == "assistant" else message.text for message in messages]
     instruction, _, about = texts[-2].partition(INPUT)
     plain: dict[str, Any] = {"instruction": instruction, "input": about, "output": texts[-1]}

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 
-from finetune.data.formats.errors import Unreadable
+from finetune.data.formats.calls import json_values
 from finetune.data.formats.schemas import Tool, parse_signature, read_tools, signature
 
 PLACE = "{tools}"
@@ -21,8 +21,10 @@ HERMES = (  # Source: NousResearch, Hermes-Function-Calling, README, "Prompt For
     " object with function name and arguments within <tool_call></tool_call> XML tags as follows:\n<tool_call>\n"
     '{"name": <function-name>, "arguments": <args-dict>}\n</tool_call>'
 )
-_LINE = re.compile(r"^- \w[\w.]*\(.*\).*$", re.MULTILINE)
-_BLOCK = re.compile(r"(?:^- \w[\w.]*\(.*\).*(?:\n|\Z))+", re.MULTILINE)
+# A name may have blanks and hyphens where typed arguments show that it is one: not `- Be brief (two lines)`.
+_TOOL = r"- (?:\w[\w.]*\(.*\)|\w[\w./ -]*\w\((?:\w+: .*)?\)).*"
+_LINE = re.compile(rf"^{_TOOL}$", re.MULTILINE)
+_BLOCK = re.compile(rf"(?:^{_TOOL}(?:\n|\Z))+", re.MULTILINE)
 _HEADER = re.compile(r"(?:^|\n)Tools:\n\Z")
 _TAGS = re.compile(r"(?<=<tools>)(?!</tools>)(.+?)(?=</tools>)", re.DOTALL)
 
@@ -36,7 +38,7 @@ def take_tools(text: str) -> tuple[str, tuple[Tool, ...]]:
     for found in _TAGS.finditer(text):
         if found[1].strip().startswith(("{", "[")):
             rest = f"{text[: found.start()]} {PLACE} {text[found.end() :]}"
-            return rest.removesuffix(HERMES).removesuffix("\n\n"), read_tools(_values(found[1]))
+            return rest.removesuffix(HERMES).removesuffix("\n\n"), read_tools(json_values(found[1], "tools"))
     block = _BLOCK.search(text)
     if block is None:
         return text, ()
@@ -45,20 +47,6 @@ def take_tools(text: str) -> tuple[str, tuple[Tool, ...]]:
     if not after and not block[0].endswith("\n") and _HEADER.search(before):
         return _HEADER.sub("", before), tools
     return before + PLACE + ("\n" if block[0].endswith("\n") else "") + after, tools
-
-
-def _values(text: str) -> list[object]:
-    """Return JSON values that stand one after the other, or in a list."""
-    decoder, values, at = json.JSONDecoder(), [], 0
-    try:
-        while text[at:].strip():
-            at += len(text[at:]) - len(text[at:].lstrip())
-            value, at = decoder.raw_decode(text, at)
-            values += value if isinstance(value, list) else [value]
-            at += len(text[at:]) - len(text[at:].lstrip(" \n,"))
-    except ValueError as error:
-        raise Unreadable(f"the tools are not JSON: {error}") from error
-    return values
 
 
 def with_lines(text: str, tools: Sequence[Tool]) -> str:

@@ -1,27 +1,34 @@
 """OpenAI's messages with tools and tool_calls, and TRL's prompt and completion, which are made of them.
 
 A thought is `reasoning_content`, as templates of reasoning models have it, or in tags in the content. Results are put
-into the order of their calls, by id; ids of calls are made anew: call_1, call_2.
+into the order of their calls, by id; ids of calls are made anew: call_1, call_2. Anthropic's messages are read too.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
 from edge_agent.wire.markers import CALL
 from edge_agent.wire.messages import Message
+from finetune.data.formats.blocks import without_blocks
+from finetune.data.formats.calls import call_of
 from finetune.data.formats.errors import Unreadable, Unwritable
-from finetune.data.formats.reply_text import call_of, joined, parse_reply_text, split_thought
+from finetune.data.formats.reply_text import is_plain, joined, parse_reply_text, split_thought, tagged, without_word
+from finetune.data.formats.results import Turn, in_order, split_results
 from finetune.data.formats.schemas import read_tools
-from finetune.data.formats.turns import make_row, role_of, split_results
+from finetune.data.formats.turns import make_row, read_turn, role_of, with_mark
 from finetune.data.rows import Row
 
 
 def read(plain: dict[str, Any]) -> Row:
-    """Return the row of `{"messages", "tools"}`. Raises Unreadable."""
-    return make_row(_read_messages(plain["messages"]), read_tools(plain.get("tools") or plain.get("functions")))
+    """Return the row of `{"messages", "tools"}`, which may have `system` beside it. Raises Unreadable."""
+    system = [{"role": "system", "content": plain["system"]}] if plain.get("system") else []
+    messages = _read_messages([*system, *plain["messages"]])
+    return make_row(messages, read_tools(plain.get("tools") or plain.get("functions")))
 
 
 def write(row: Row) -> dict[str, Any]:
@@ -52,60 +59,30 @@ def write_prompt(row: Row) -> dict[str, Any]:
 
 
 def _read_messages(plain: Iterable[Any]) -> Iterator[Message]:
-    """Yield the turns, with results in the order of their calls."""
-    ids: list[Any] = []
-    results: list[tuple[Any, Message]] = []
-    for one in plain:
-        message = _read_message(one)
-        if message.role == "tool":
-            results.append((one.get("tool_call_id"), message))
-            continue
-        yield from _ordered(results, ids)
-        yield message
-        results = []
-        if message.role == "assistant":
-            ids = [call.get("id") for call in one.get("tool_calls") or []]
-    yield from _ordered(results, ids)
+    return in_order(turn for one in without_blocks(plain) for turn in _read_message(one))
 
 
-def _ordered(results: Sequence[tuple[Any, Message]], ids: Sequence[Any]) -> list[Message]:
-    """Return results in the order of the calls with these ids; without ids as they came. Raises Unreadable."""
-    given = [number for number, _ in results if number]
-    if not given:
-        return [message for _, message in results]
-    for number in given:
-        if number not in ids:
-            raise Unreadable(f"a result of {number!r}, and there is no such call before it")
-        if given.count(number) > 1 or ids.count(number) > 1:
-            raise Unreadable(f"two calls or results have the id {number!r}")
-    if len(given) < len(results):
-        raise Unreadable("results with and without tool_call_id")
-    if missing := [number for number in ids if number not in given]:
-        raise Unreadable(f"the call {missing[0]!r} has no result, and others have")
-    return [message for number in ids for given_number, message in results if given_number == number]
-
-
-def _read_message(plain: Any) -> Message:
+def _read_message(plain: Any) -> list[Turn]:
     if not isinstance(plain, dict):
         raise Unreadable("a message is no object")
-    role, text = role_of(plain.get("role")), _content(plain.get("content"))
-    if role != "assistant":
-        return Message(role, text)
+    role, text = plain.get("role"), _content(plain.get("content"))
     given = [*(plain.get("tool_calls") or []), *([plain["function_call"]] if plain.get("function_call") else [])]
     if any(not isinstance(call, dict) for call in given):
         raise Unreadable("a call is no object")
-    if given:
+    if given and role_of(role) == "assistant":
         thought, beside = split_thought(text)
         if CALL in beside:
             raise Unreadable("calls in its text and in tool_calls")
-        calls = tuple(call_of(call.get("function", call)) for call in given)
-        said = Message("assistant", "", joined(thought, beside.strip()), calls)
+        calls = tuple(map(call_of, given))
+        reply = Message("assistant", "", joined(thought, without_word(beside.strip())), calls)
+        turns: list[Turn] = [(with_mark(reply, plain), [call.get("id") for call in given])]
     else:
-        said = parse_reply_text(text)
+        turns = read_turn(role, text, plain)
+    said, ids = turns[0]
     thought = str(plain.get("reasoning_content") or plain.get("thinking") or "")
-    if thought.strip() == said.thought:  # some write it twice, in tags too
-        return said
-    return Message("assistant", said.text, joined(thought, said.thought), said.calls)
+    if said.role != "assistant" or thought.strip() in {"", said.thought}:  # some write it twice, in tags too
+        return turns
+    return [(replace(said, thought=joined(thought, said.thought)), ids)]
 
 
 def _content(content: Any) -> str:
@@ -122,14 +99,21 @@ def _messages(row: Row) -> list[dict[str, Any]]:
     written: list[dict[str, Any]] = []
     waiting: list[str] = []
     number = 0
-    for message in split_results(row.messages):
+    messages = split_results(row.messages)
+    for place, message in enumerate(messages):
         plain: dict[str, Any] = {"role": message.role, "content": message.text}
+        if message.role == "assistant" and message.text and not is_plain(message.text):
+            plain["content"] = tagged(Message("assistant", message.text))
+        if not message.is_trained:
+            plain["weight"] = 0
         if message.thought:
             plain["reasoning_content"] = message.thought
         if message.calls:
-            waiting = [f"call_{number + index + 1}" for index in range(len(message.calls))]
+            ids = [f"call_{number + index + 1}" for index in range(len(message.calls))]
             number += len(message.calls)
-            plain["tool_calls"] = list(_calls(message, waiting))
+            plain["tool_calls"] = list(_calls(message, ids))
+            results = list(takewhile(lambda one: one.role == "tool", messages[place + 1 :]))
+            waiting = ids if len(results) == len(ids) else []  # else nobody knows whose they are
         if message.role == "tool" and waiting:
             plain["tool_call_id"] = waiting.pop(0)
         written.append(plain)

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from typing import Any
 
+from finetune.data.formats.annotations import NULL, annotation, constant, literal, parse_type, schema_of
 from finetune.data.formats.errors import Unreadable
+from finetune.data.formats.nulls import without_nulls
 
-TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean", "list": "array", "dict": "object"}
-TYPES |= {"List": "array", "Dict": "object", "tuple": "array", "set": "array", "string": "string", "number": "number"}
-TYPES |= {"integer": "integer", "boolean": "boolean", "array": "array", "object": "object"}
-PYTHON_TYPES = {"string": "str", "integer": "int", "number": "float", "boolean": "bool"}
-PYTHON_TYPES |= {"array": "list", "object": "dict"}
 Tool = dict[str, Any]
+_OPTIONAL = re.compile(r",?\s*\(?optional\)?\s*$", re.IGNORECASE)
 
 
 def make_tool(name: str, parameters: dict[str, Any], description: str = "") -> Tool:
@@ -39,10 +38,13 @@ def read_tools(plain: Any) -> tuple[Tool, ...]:
             raise Unreadable(f"the tools are not JSON: {error}") from error
     tools = []
     for entry in plain or []:
-        function = entry.get("function", entry) if isinstance(entry, dict) else None
+        function = (entry.get("function") or entry) if isinstance(entry, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise Unreadable(f"not a tool: {json.dumps(entry)[:80]}")
-        parameters = function.get("parameters") or {"type": "object", "properties": {}}
+        given = without_nulls(function.get("parameters") or function.get("input_schema"))  # Anthropic's name for it
+        parameters = given or {"type": "object", "properties": {}}
+        if not isinstance(parameters, dict):
+            raise Unreadable(f"the parameters of {function['name']} are no object")
         if "properties" not in parameters and parameters.get("type") != "object":
             parameters = _of_arguments(parameters)
         tools.append(make_tool(function["name"], parameters, function.get("description") or ""))
@@ -55,10 +57,12 @@ def _of_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
     for name, plain in arguments.items():
         if not isinstance(plain, dict):
             raise Unreadable(f"the argument {name} has no type")
-        kind, *rest = str(plain.get("type", "")).rsplit(", ", 1)
-        schema = _of_annotation(ast.parse(kind or "Any", mode="eval").body)
-        properties[name] = schema | {key: plain[key] for key in ("description", "default") if key in plain}
-        if rest != ["optional"]:
+        written = str(plain.get("type") or "Any")
+        kind = _OPTIONAL.sub("", written)
+        schema = properties[name] = parse_type(kind or "Any")
+        schema.update({key: plain[key] for key in ("description", "default") if key in plain})
+        may_be_none = kind.startswith("Optional[") or NULL in schema.get("anyOf", [])
+        if kind == written and "default" not in plain and not may_be_none:
             required.append(name)
     return {"type": "object", "properties": properties, "required": required}
 
@@ -88,13 +92,13 @@ def parse_signature(text: str) -> Tool:
     """Return the tool of a signature; what stands behind it, after a colon, is its description.
 
     Raises:
-        Unreadable: it is no signature, or has a type that JSON Schema has not.
+        Unreadable: it is no signature.
     """
     end = text.rfind(")")
     description = text[end + 1 :].lstrip(" :-—").strip()
-    head = text[: end + 1]
+    name, _, arguments_text = text[: end + 1].partition("(")
     try:
-        (function,) = ast.parse(f"def {head}: pass").body
+        (function,) = ast.parse(f"def function({arguments_text}: pass").body
     except (SyntaxError, ValueError) as error:
         raise Unreadable(f"not a signature: {text[:80]!r}") from error
     assert isinstance(function, ast.FunctionDef)
@@ -103,64 +107,10 @@ def parse_signature(text: str) -> Tool:
     given = [*defaults, *function.args.defaults, *function.args.kw_defaults]
     properties, required = {}, []
     for argument, default in zip(arguments, given, strict=True):
-        schema = _of_annotation(argument.annotation) if argument.annotation else {}
+        schema = schema_of(argument.annotation) if argument.annotation else {}
         if default is None:
             required.append(argument.arg)
-        elif (value := _constant(default)) is not None:
-            schema |= {"default": value}
+        elif (value := constant(default)) is not None:
+            schema["default"] = value
         properties[argument.arg] = schema
-    return make_tool(function.name, {"type": "object", "properties": properties, "required": required}, description)
-
-
-def annotation(schema: dict[str, Any]) -> str:
-    """Return a schema as a Python type."""
-    if "enum" in schema:
-        return f"Literal[{', '.join(literal(value) for value in schema['enum'])}]"
-    kind = schema.get("type")
-    if kind == "array" and "items" in schema:
-        return f"list[{annotation(schema['items'])}]"
-    return PYTHON_TYPES.get(kind, "Any") if isinstance(kind, str) else "Any"
-
-
-def _of_annotation(node: ast.expr) -> dict[str, Any]:
-    if isinstance(node, ast.Name) and node.id in TYPES:
-        return {"type": TYPES[node.id]}
-    if isinstance(node, ast.Name) and node.id in {"Any", "any"}:
-        return {}
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
-        return _of_annotation(node.left)  # `str | None`
-    if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
-        outer, inner = node.value.id, node.slice
-        if outer == "Optional":
-            return _of_annotation(inner)
-        if outer == "Literal":
-            values = [_constant(item) for item in (inner.elts if isinstance(inner, ast.Tuple) else [inner])]
-            kinds = {type(value) for value in values}
-            kind = PYTHON_NAMES.get(kinds.pop()) if len(kinds) == 1 else None
-            return ({"type": kind} if kind else {}) | {"enum": values}
-        if TYPES.get(outer) == "array" and not isinstance(inner, ast.Tuple):
-            return {"type": "array", "items": _of_annotation(inner)}
-        if outer in TYPES:
-            return {"type": TYPES[outer]}
-    raise Unreadable(f"the type {ast.unparse(node)} is unknown")
-
-
-PYTHON_NAMES: dict[type, str] = {str: "string", int: "integer", float: "number", bool: "boolean"}
-
-
-def _constant(node: ast.expr) -> Any:
-    try:
-        return ast.literal_eval(node)
-    except ValueError as error:
-        raise Unreadable(f"{ast.unparse(node)} is no constant") from error
-
-
-def literal(value: Any) -> str:
-    """Return a value as Python writes it, strings in double quotes."""
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, list):
-        return f"[{', '.join(map(literal, value))}]"
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{literal(key)}: {literal(item)}' for key, item in value.items())}}}"
-    return str(value)
+    return make_tool(name.strip(), {"type": "object", "properties": properties, "required": required}, description)

@@ -12,9 +12,10 @@ from typing import Any
 from edge_agent.wire.messages import Message
 from finetune.data.formats.declared import with_lines, with_tags
 from finetune.data.formats.errors import Unreadable
-from finetune.data.formats.reply_text import call_of, lined, tagged
+from finetune.data.formats.reply_text import lined, tagged
+from finetune.data.formats.results import Turn, in_order, split_results
 from finetune.data.formats.schemas import read_tools
-from finetune.data.formats.turns import make_row, read_turn, split_results, system_of
+from finetune.data.formats.turns import make_row, read_turn, system_of
 from finetune.data.rows import Row
 
 NAMES = {"system": "system", "user": "human", "assistant": "gpt", "tool": "tool"}
@@ -22,26 +23,13 @@ NAMES = {"system": "system", "user": "human", "assistant": "gpt", "tool": "tool"
 
 def read(plain: dict[str, Any]) -> Row:
     """Return the row of one conversation. Raises Unreadable."""
-    turns = [Message("system", plain["system"])] if plain.get("system") else []
+    turns: list[Turn] = [(Message("system", plain["system"]), [])] if plain.get("system") else []
     for turn in plain["conversations"]:
         if not isinstance(turn, dict):
             raise Unreadable("a turn is no object")
-        name, text = turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))
-        if name == "function_call":
-            turns.append(_calls(text))
-        else:
-            turns.append(read_turn(name, text))
-    return make_row(turns, read_tools(plain.get("tools")))
-
-
-def _calls(text: Any) -> Message:
-    try:
-        plain = json.loads(text)
-    except (ValueError, TypeError) as error:
-        raise Unreadable(f"a function_call is not JSON: {str(text)[:80]!r}") from error
-    return Message(
-        "assistant", "", "", tuple(call_of(call) for call in (plain if isinstance(plain, list) else [plain]))
-    )
+        text = turn.get("value")
+        turns += read_turn(turn.get("from") or turn.get("role"), turn.get("content") if text is None else text, turn)
+    return make_row(in_order(turns), read_tools(plain.get("tools")))
 
 
 def write(row: Row) -> dict[str, Any]:
@@ -66,10 +54,11 @@ def write_hermes(row: Row) -> dict[str, Any]:
     }
 
 
-def _system(text: str) -> list[dict[str, str]]:
+def _system(text: str) -> list[dict[str, Any]]:
     return [{"from": "system", "value": text}] if text else []
 
 
-def _turn(message: Message, reply: Callable[[Message], str], response: str) -> dict[str, str]:
+def _turn(message: Message, reply: Callable[[Message], str], response: str) -> dict[str, Any]:
     text = reply(message) if message.role == "assistant" else message.text
-    return {"from": NAMES[message.role], "value": response.replace("{}", text) if message.role == "tool" else text}
+    value = response.replace("{}", text) if message.role == "tool" else text
+    return {"from": NAMES[message.role], "value": value} | ({} if message.is_trained else {"loss": False})

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from devices.errors import UnavailableError, UsageError
 from finetune.data.formats import alpaca, openai, sharegpt, xlam
+from finetune.data.formats.annotations import loose_types
 from finetune.data.formats.errors import Unreadable, Unwritable
+from finetune.data.formats.nulls import without_null_arguments, without_nulls
 from finetune.data.rows import Row, write_lines
 
+
+def read_own(plain: dict[str, Any]) -> Row:
+    """Return the row of Edgewright's own form, without Arrow's nulls. Raises ValueError, KeyError or TypeError."""
+    row = Row.from_dict(plain)
+    return without_null_arguments(replace(row, tools=tuple(map(without_nulls, row.tools))))
+
+
 READERS: dict[str, Callable[[dict[str, Any]], Row]] = {
-    "edgewright": Row.from_dict,
+    "edgewright": read_own,
     "sharegpt": sharegpt.read,  # Hermes' too
     "openai": openai.read,
     "alpaca": alpaca.read,
@@ -47,16 +57,20 @@ class Rejected:
 
 @dataclass
 class Converted:
-    """How many rows there were, and what became of them: written and rejected add up to it."""
+    """How many rows there were, and what became of them: written and rejected add up to it.
+
+    `loose_types` counts, in what was written, arguments of types that JSON Schema has not, such as np.ndarray.
+    """
 
     rows: int = 0
     written: int = 0
     rejected: list[Rejected] = field(default_factory=list)
+    loose_types: Counter[str] = field(default_factory=Counter)
 
 
 def format_of(plain: Any) -> str:
     """Return the name of the format that a row is in. Raises Unreadable if its keys are none's."""
-    keys = set(plain) if isinstance(plain, dict) else set()
+    keys = {key for key, value in plain.items() if value is not None} if isinstance(plain, dict) else set()
     if "conversations" in keys:
         return "sharegpt"
     if {"kinds", "messages"} <= keys:
@@ -137,10 +151,7 @@ def _plain_rows(source: str) -> Iterator[tuple[str, Any]]:
 
 def _rows_of_file(path: Path) -> Iterator[tuple[str, Any]]:
     if path.suffix == ".parquet":
-        import pyarrow.parquet
-
-        rows = (row for batch in pyarrow.parquet.ParquetFile(path).iter_batches() for row in batch.to_pylist())
-        yield from ((f"{path}:{number}", row) for number, row in enumerate(rows, start=1))
+        yield from ((f"{path}:{number}", row) for number, row in enumerate(_rows_of_parquet(path), start=1))
         return
     try:
         text = path.read_text(encoding="utf-8")
@@ -161,6 +172,16 @@ def _rows_of_file(path: Path) -> Iterator[tuple[str, Any]]:
                 yield where, json.loads(line)
             except ValueError as error:
                 yield where, Rejected(where, f"not JSON: {error}", line)
+
+
+def _rows_of_parquet(path: Path) -> Iterator[Any]:
+    import pyarrow.parquet
+
+    try:
+        for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
+            yield from batch.to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UsageError(f"cannot read the conversations {path}: {error}") from error
 
 
 def _rows_of_hub(source: str) -> Iterator[tuple[str, Any]]:
@@ -217,4 +238,5 @@ def _converted(source: str, name: str, to: str, counts: Converted, strict: bool)
             counts.rejected.append(row)
             continue
         counts.written += 1
+        counts.loose_types.update(loose_types(row.tools))
         yield line

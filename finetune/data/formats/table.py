@@ -40,9 +40,24 @@ cannot be read or written goes to `FILE.rejects.jsonl` with its place and the re
 one.
 
 Roles are mapped, never passed through. Tools declared in a system text (`- refund(amount: float)`, or Hermes'
-`<tools>`) become JSON Schema; calls in text (`call: refund(amount=50.00)`, `<tool_call>`) become calls. Text beside
-calls becomes the thought, without tags. OpenAI's results go to their calls by `tool_call_id`, in whatever order they
-came; an id without a call is rejected by name.
+`<tools>`) become JSON Schema; calls in text (`call: refund(amount=50.00)`, `<tool_call>`) become calls. So do calls in
+brackets (`[Rain Radar(town="Jena")]`) and bare JSON, where a result follows, or where they are the whole reply and
+their tools are declared. Calls in turns that follow each other are one turn, with what the assistant said just before.
+
+- **Thoughts** stand in `<think>` or `<thought>`, or after `thought` alone on the first line, `thought:` or `Thought:`.
+  Without a call the first line is then the thought and the rest the answer, unless `answer:` marks where it begins.
+  Text beside calls becomes the thought, without tags.
+- **Results** go to their calls by id, in whatever order they came: OpenAI's `tool_call_id`, the same in the JSON of
+  Hermes' `<tool_response>`, and `tool_use_id` in Anthropic's blocks, which are read as `openai`. An id without a call
+  is rejected by name; without ids results stay in their order.
+- **Turns that are not to be learned**, such as the wrong reply before a correction, are context: `weight: 0`, and
+  `loss`, `train`, `training` or `train_on_turn` with `false`. `data show` shows them as not trained. Edgewright's own
+  rows have `"trained": false`.
+- **Nulls** that Parquet and `datasets` put into tools go out, and those in arguments where the tool's schema does not
+  allow null. Without a schema they stay.
+- **Types**: in xLAM a parameter with a default, `optional` or `Optional[…]` is not required. `Union` becomes `anyOf`.
+  Types that JSON Schema has not (np.ndarray, Tuple, Set, Callable, classes) become an array or no constraint, and
+  `data convert` says how many.
 
 Each cell below says what of the conversation "refund" (system text with a tool, request, thought, call, result,
 thought, answer) was written in that format, read back the same, and rendered under that template to the same text,
@@ -50,10 +65,10 @@ every reply trained to its end. This page is printed by `python -m finetune.data
 
 """
 NOTES = """
-What formats have no place for: `alpaca` results of calls; `xlam` all but one request and its calls; `sharegpt-text`,
-`alpaca` and `hermes` ids of calls, and the first two bounds, patterns and nested properties of tools (types, enums,
-defaults and descriptions stay). `openai` and `trl` number the ids of calls anew. `hermes` is read as `sharegpt`,
-whose form it has.
+What formats have no place for: `alpaca` results of calls, and replies that are not trained; `xlam` all but one request
+and its calls; `sharegpt-text`, `alpaca` and `hermes` ids of calls, and the first two bounds, patterns and nested
+properties of tools (types, enums, defaults and descriptions stay). `openai` and `trl` number the ids of calls anew.
+`hermes` is read as `sharegpt`, whose form it has.
 """
 
 

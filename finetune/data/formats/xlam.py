@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from edge_agent.wire.messages import Message
+from finetune.data.formats.calls import call_of
 from finetune.data.formats.errors import Unreadable, Unwritable
-from finetune.data.formats.reply_text import call_of
 from finetune.data.formats.schemas import arguments_of, read_tools
 from finetune.data.formats.turns import make_row
 from finetune.data.rows import Row
@@ -39,6 +39,8 @@ def write(row: Row) -> dict[str, Any]:
         raise Unwritable("xLAM has one request and its calls only")
     if row.messages[1].thought:
         raise Unwritable("xLAM has no place for a thought")
+    if not row.messages[1].is_trained:
+        raise Unwritable("xLAM has no mark for a reply that is not trained")
     tools = [
         {key: tool["function"].get(key, "") for key in ("name", "description")} | {"parameters": arguments_of(tool)}
         for tool in row.tools

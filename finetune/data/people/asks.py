@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from copy import copy
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import Field
 
@@ -13,6 +16,7 @@ from devices.yaml_file import Strict, plain_values, read_model, read_yaml
 from finetune.data.held_out import content_of
 
 ASKS_FOLDER = Path(__file__).parents[2] / "asks"
+Of = tuple[str, str]  # a kind of device, and one of its actions or properties
 
 
 class AskedAction(Strict):
@@ -71,8 +75,13 @@ class KindAsks(Strict):
     questions: dict[str, AskedProperty] = Field(default_factory=dict)
 
 
+Asked = TypeVar("Asked", bound=Strict)
+
+
 class Asks:
     """The whole corpus. `forms` are the lists of the other files, by file and key.
+
+    `more_actions` and `more_questions` are lines that came from elsewhere.
 
     `held_out` has the words of the requests in held_out/, which were written apart and nothing is trained on. What is
     said next in a conversation is not among them: "undo" is in everybody's words.
@@ -83,10 +92,18 @@ class Asks:
                       if path.stem != "chitchat"]  # fmt: skip
         self.chitchat = _lists_in(folder / "kinds" / "chitchat.yaml")
         self.forms = {path.stem: _lists_in(path) for path in sorted(folder.glob("*.yaml"))}
+        self.more_actions: Mapping[Of, AskedAction] = {}
+        self.more_questions: Mapping[Of, AskedProperty] = {}
         cases = [
             case for path in sorted((folder / "held_out").glob("*.yaml")) for case in read_yaml(path, "cases").root
         ]
         self.held_out = {content_of(case["ask"] if "ask" in case else case["turns"][0]["ask"]) for case in cases}
+
+    def joined_by(self, actions: Mapping[Of, AskedAction], questions: Mapping[Of, AskedProperty]) -> Asks:
+        """Return the corpus with more lines, each once."""
+        joined = copy(self)
+        joined.more_actions, joined.more_questions = actions, questions
+        return joined
 
     def action(self, device: Device, name: str) -> AskedAction:
         """Return how people ask for an action of a device; without any line if the corpus does not know it."""
@@ -94,14 +111,25 @@ class Asks:
         # a door is a cover that only opens and closes: the file with the fewest other actions knows it best
         whole = [one for one in found if device.actions.keys() <= one.actions.keys()] or found
         best = min(whole, key=lambda one: len(one.actions), default=None)
-        return best.actions[name] if best else AskedAction()
+        return _joined(best.actions[name] if best else AskedAction(), self.more_actions.get((device.kind, name)))
 
     def property(self, device: Device, name: str) -> AskedProperty:
         """Return how people ask for a property of a device."""
         found = [one for one in self.kinds if name in one.questions]
         own = [one for one in found if one.kind == device.kind] or found
         best = min(own, key=lambda one: len(one.questions), default=None)
-        return best.questions[name] if best else AskedProperty()
+        return _joined(best.questions[name] if best else AskedProperty(), self.more_questions.get((device.kind, name)))
+
+    def states(self, device: Device, name: str) -> list[AskedProperty]:
+        """Return how people ask whether a property has one of its values: `docked`, or `armed` of `armed_away`."""
+        values = device.properties[name].enum or ()
+        return [
+            asked
+            for one in self.kinds
+            if one.kind == device.kind
+            for word, asked in one.questions.items()
+            if any(value == word or str(value).startswith(f"{word}_") for value in values)
+        ]
 
     def form(self, file: str, key: str) -> tuple[str, ...]:
         """Return a list of a form of speech."""
@@ -112,6 +140,12 @@ class Asks:
 def load_asks() -> Asks:
     """Return the corpus that ships with Edgewright."""
     return Asks()
+
+
+def _joined(own: Asked, more: Asked | None) -> Asked:
+    if more is None:
+        return own
+    return own.model_copy(update={form: tuple(dict.fromkeys((*getattr(own, form), *lines))) for form, lines in more})
 
 
 def _lists_in(path: Path) -> dict[str, tuple[str, ...]]:

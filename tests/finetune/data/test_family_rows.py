@@ -11,7 +11,7 @@ from edge_agent.wire.chat_template import load_template
 from finetune.data.generator import generate_rows
 from finetune.data.rows import IGNORED, encode
 from tests.families import FAMILIES, save_tokenizer
-from tests.vocabularies import SOURCES, Find
+from tests.vocabularies import VOCABULARIES, Find
 
 PAIRS = sorted({(vocabulary, template) for _, vocabulary, template, _ in FAMILIES.values()})
 LARGE = {"llama-bpe", "qwen2"}  # transformers needs half a minute to make a tokenizer of 128,000 tokens out of a GGUF
@@ -23,7 +23,8 @@ CASES = [
         marks=[pytest.mark.slow] if source == "published" and pair[0] in LARGE else [],
     )
     for pair in PAIRS
-    for source in SOURCES
+    for source, vocabulary in VOCABULARIES
+    if vocabulary == pair[0]
 ]
 
 

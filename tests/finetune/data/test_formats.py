@@ -13,8 +13,8 @@ from devices.site.tools import ToolCall
 from edge_agent.wire.chat_template import END_OF_TURN, load_template
 from edge_agent.wire.messages import Message
 from edgewright import main
+from finetune.data.formats.calls import parse_call
 from finetune.data.formats.errors import Unreadable, Unwritable
-from finetune.data.formats.reply_text import parse_call
 from finetune.data.formats.schemas import make_tool, parse_signature, signature
 from finetune.data.formats.sources import READERS, WRITERS, format_of, read_row
 from finetune.data.formats.table import table
@@ -328,6 +328,27 @@ def test_strict_stops_and_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureF
     assert main(["data", "convert", str(path), "--out", str(out), "--strict"]) == 2
     assert f"{path}:2: its keys" in capsys.readouterr().err
     assert [file.name for file in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ([ALPACA], "rows.jsonl: a JSON array, and not one conversation a line"),
+        (OPENAI, "rows.jsonl:1: not a conversation: KeyError('kinds')"),
+        (3, "rows.jsonl:1: not a conversation: ValueError('int, not an object')"),
+        ({"kinds": [], "messages": []}, "rows.jsonl:1: not a conversation: ValueError('no turns')"),
+        ({"kinds": [], "messages": [{"role": "user", "text": 3}]}, "rows.jsonl:1: not a conversation: ValueError("),
+    ],
+)
+def test_rows_to_train_on_that_are_none_are_one_line_with_what_helps(
+    row: object, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, cases = str(write(tmp_path, row)), tmp_path / "cases.jsonl"
+    cases.write_text("", encoding="utf-8")
+    for command in (["data", "check", path, "--cases", str(cases)], ["train", "home", f"data={path}"]):
+        assert main(command) == 2
+        error = capsys.readouterr().err
+        assert reason in error and "edgewright data convert" in error and "Traceback" not in error
 
 
 def test_folders_and_lists_and_parquet(tmp_path: Path) -> None:
