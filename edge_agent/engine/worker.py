@@ -120,10 +120,15 @@ class _Worker:
         return [asdict(completion) for completion in self.engine.generate(requests)]
 
 
+def end_with_parent() -> None:
+    """Have this process end when its parent does, however that ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def main() -> int:
     """Answer messages until the other side is gone."""
-    if sys.platform == "linux":  # end with the parent, however that ends
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's; the parent decides
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

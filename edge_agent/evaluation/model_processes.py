@@ -19,6 +19,7 @@ from devices.site.site import Site
 from edge_agent.bundle import ANY_SITE_KEY, CONTRACT_KEY, CURRENT, MANIFEST, TEMPLATE_KEY, open_bundle
 from edge_agent.engine.gguf_header import require_gguf
 from edge_agent.engine.machine import installed_versions, this_machine
+from edge_agent.engine.worker import end_with_parent
 from edge_agent.evaluation.case_simulation import CaseSimulation
 from edge_agent.evaluation.cases import Case, read_cases, write_cases
 from edge_agent.evaluation.evaluation import LATENCY_CASES, CaseOutcome, Evaluation, evaluate, measure_latency, spread
@@ -134,7 +135,8 @@ def grade(
 
 def _alone(model: Model, work: Callable[..., Any], *given: Any) -> Any:
     """Return what a function gives in a fresh process. Raises UnavailableError if the process died."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, initializer=end_with_parent) as pool:
         try:
             return pool.submit(work, *given).result()
         except BrokenProcessPool as error:

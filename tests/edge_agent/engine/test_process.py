@@ -365,10 +365,24 @@ sys.stdin.read()
 """
 
 
-def test_it_ends_with_its_parent(starter: Path) -> None:
+EVALUATING = """
+import os, time
+from edge_agent.evaluation.model_processes import Model, _alone
+def work():
+    print(os.getpid(), flush=True)
+    time.sleep(600)
+if __name__ == "__main__":
+    _alone(Model("slow", "model", "slow.gguf"), work)
+"""
+
+
+@pytest.mark.parametrize("kind", ["engine", "evaluation"])
+def test_it_ends_with_its_parent(kind: str, starter: Path, tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT if kind == "engine" else EVALUATING)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(starter)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+        [sys.executable, script, str(starter)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
     ) as parent:
         assert parent.stdout
         pid = int(parent.stdout.readline())
