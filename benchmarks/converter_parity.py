@@ -9,8 +9,9 @@ of an environment of its own, since llama.cpp's converter wants an older transfo
     UPSTREAM/bin/pip install torch==2.13.0 transformers==4.57.6 "numpy~=2.2.6" safetensors pyyaml
     UPSTREAM/bin/pip install sentencepiece==0.2.0 "protobuf<5"
 
-Every family that we convert is made small, with random weights and its real vocabulary. With --oracle, the tables of
-docs/parity.md and a JSON file with every key are written. A difference that EXPECTED does not list is exit code 5.
+Every family whose vocabulary llama.cpp has is made small, with random weights and that vocabulary. With --oracle, the
+tables of docs/parity.md and a JSON file with every key are written. A difference that EXPECTED does not list is exit
+code 5.
 
 Not compared: quantized types (tests do that), adapters, other vocabularies than the four, a real model's weights.
 """
@@ -39,7 +40,7 @@ from edge_agent.wire.chat_template import load_template
 from export.convert.gguf_writer import convert
 from export.gates.parity import NASTY_TEXTS
 from export.llama_cpp_file import LlamaFile
-from tests.families import FAMILIES, make_base
+from tests.families import FAMILIES, PUBLISHED, make_base
 from tests.tiny_base import tiny_texts
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -321,7 +322,7 @@ def render_tables(report: dict[str, Any]) -> str:
         for key, how in differing.items():
             reasons.setdefault((key, how["why"] or "**not expected**"), []).append((family, how))
     explained = [
-        [f"`{key}`", "all" if len(cases) == len(FAMILIES) else ", ".join(family for family, _ in cases),
+        [f"`{key}`", "all" if len(cases) == len(PUBLISHED) else ", ".join(family for family, _ in cases),
          f"`{cases[0][1]['ours']}`", f"`{cases[0][1]['theirs']}`", why]
         for (key, why), cases in sorted(reasons.items())
     ]  # fmt: skip
@@ -359,7 +360,7 @@ def run(given: argparse.Namespace) -> None:
     started_s = time.monotonic()
     # GGUFReader slices its file once for each of 400,000 strings: an array is sliced four times as fast as a map.
     with mock.patch("numpy.memmap", lambda path, **_: numpy.fromfile(path, numpy.uint8)):
-        for family in FAMILIES:
+        for family in PUBLISHED:
             with tempfile.TemporaryDirectory() as folder:
                 families[family] = compare_family(family, Path(folder), given)
             gc.collect()

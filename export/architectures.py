@@ -1,19 +1,20 @@
 """How llama.cpp wants each family of models: its name for it, hyperparameters, tensor names, row order, RoPE factors.
 
 A family's attention is Llama's with small changes: Mistral's has none, Qwen2's has biases, Qwen3's norms queries and
-keys, Phi-3's has queries, keys and values in one matrix and gate and up projection in another.
+keys, Phi-3's has queries, keys and values in one matrix and gate and up projection in another. Gemma 3's norms queries
+and keys, and in most layers ends at a window; it has two more norms a layer.
 
-Source: llama.cpp 0c1e57098 conversion/llama.py, qwen.py, phi.py; src/llama-arch.cpp, src/models/.
+Source: llama.cpp 0c1e57098 conversion/llama.py, qwen.py, phi.py, gemma.py; src/llama-arch.cpp, src/models/.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from devices.errors import UsageError
+from export.rope import FULL, WINDOWED, Rope, read_rope
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,20 +31,38 @@ _SEPARATE = {
 _FUSED = {"self_attn.qkv_proj.weight": "attn_qkv.weight", "mlp.gate_up_proj.weight": "ffn_up.weight"}
 _BIASES = {f"self_attn.{side}_proj.bias": f"attn_{side}.bias" for side in "qkv"}
 _HEAD_NORMS = {"self_attn.q_norm.weight": "attn_q_norm.weight", "self_attn.k_norm.weight": "attn_k_norm.weight"}
+_FOUR_NORMS = {
+    "input_layernorm.weight": "attn_norm.weight",
+    "post_attention_layernorm.weight": "post_attention_norm.weight",
+    "pre_feedforward_layernorm.weight": "ffn_norm.weight",
+    "post_feedforward_layernorm.weight": "post_ffw_norm.weight",
+}
 
 
 @dataclass(frozen=True)
 class Family:
     """An architecture of transformers': what llama.cpp calls it, and the GGUF name of each weight of a layer.
 
-    `is_permuted` says that llama.cpp turns neighbouring rows of queries and keys, where transformers turns rows half a
-    head apart. `scalings` are the kinds of RoPE scaling whose factors llama.cpp reads for it.
+    Attributes:
+        architecture: llama.cpp's name.
+        layer: GGUF name by Hugging Face name.
+        is_permuted: llama.cpp turns neighbouring rows of queries and keys, where transformers turns rows half a head
+            apart.
+        scalings: the kinds of RoPE scaling whose factors llama.cpp reads for it.
+        activation: of the feed-forward layer.
+        adds_one: transformers multiplies by 1 + weight in its norms, llama.cpp by the weight.
+        is_tied: the output is the embedding, where config.json does not say.
+        window_period: llama.cpp gives its layers a window, but for one in so many, where config.json does not say.
     """
 
     architecture: str
     layer: Mapping[str, str]
     is_permuted: bool = False
     scalings: tuple[str, ...] = ()
+    activation: str = "silu"
+    adds_one: bool = False
+    is_tied: bool = False
+    window_period: int | None = None
 
 
 _LLAMA = Family("llama", _NORMS | _SEPARATE | _OUTPUTS, is_permuted=True, scalings=("llama3",))
@@ -53,24 +72,25 @@ FAMILIES = {
     "Qwen2ForCausalLM": Family("qwen2", _NORMS | _SEPARATE | _BIASES | _OUTPUTS),
     "Qwen3ForCausalLM": Family("qwen3", _NORMS | _SEPARATE | _HEAD_NORMS | _OUTPUTS),
     "Phi3ForCausalLM": Family("phi3", _NORMS | _FUSED | _OUTPUTS, scalings=("longrope", "su")),
+    "Gemma3ForCausalLM": Family(
+        "gemma3",
+        _FOUR_NORMS | _SEPARATE | _HEAD_NORMS | _OUTPUTS,
+        activation="gelu_pytorch_tanh",
+        adds_one=True,
+        is_tied=True,
+        window_period=6,
+    ),
 }
+_GEMMA3_27B_LAYERS = 62  # by which llama.cpp knows it
 
 
 @dataclass(frozen=True)
-class Rope:
-    """How positions turn queries and keys.
+class Window:
+    """What layers attend to, but for each `period`th: the last `tokens`; `theta` is the base of their frequencies."""
 
-    Attributes:
-        theta: base of the frequencies.
-        factors: tensors by GGUF name, each with by how much the frequency of a pair of head dimensions is divided.
-        original_context: tokens that the model was first trained for, if its positions are scaled.
-        attention_factor: what scaled frequencies multiply queries and keys by; None is 1.
-    """
-
+    tokens: int
+    period: int
     theta: float
-    factors: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    original_context: int | None = None
-    attention_factor: float | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +109,7 @@ class Shape:
     rms_epsilon: float
     rope: Rope
     is_tied: bool
+    window: Window | None = None
 
     def tensor_shape(self, name: str) -> tuple[int, ...]:
         """Return the shape that a weight with this Hugging Face name must have."""
@@ -111,6 +132,10 @@ class Shape:
         counts = {"q_proj": self.heads, "k_proj": self.kv_heads} if self.family.is_permuted else {}
         return counts.get(name.removesuffix(".weight").rpartition(".")[2])
 
+    def adds_one(self, name: str) -> bool:
+        """Return whether llama.cpp wants 1 added to a weight."""
+        return self.family.adds_one and name.endswith("norm.weight")
+
 
 def read_shape(config: Mapping[str, Any]) -> Shape:
     """Return the hyperparameters in a config.json.
@@ -125,19 +150,10 @@ def read_shape(config: Mapping[str, Any]) -> Shape:
             hint=f"supported: {', '.join(FAMILIES)}",
         )
     family = FAMILIES[architectures[0]]
-    keys = ("attention_bias", "mlp_bias", "quantization_config", "use_sliding_window")
-    wrong = {key: config[key] for key in keys if config.get(key)}
-    if config.get("hidden_act", "silu") != "silu":
-        wrong["hidden_act"] = config["hidden_act"]
-    if wrong:
-        name, value = next(iter(wrong.items()))
-        raise UsageError(f"config.json: {name} = {value!r} is not supported")
     try:
+        _require_plain(config, family)
         heads, hidden = config["num_attention_heads"], config["hidden_size"]
         head_dim = config.get("head_dim") or hidden // heads
-        context = config["max_position_embeddings"]
-        rope = {"rope_theta": config.get("rope_theta", 10000.0)} | (config.get("rope_scaling") or {})
-        rope |= config.get("rope_parameters") or {}  # where transformers 5 keeps both
         return Shape(
             family=family,
             vocabulary=config["vocab_size"],
@@ -149,58 +165,66 @@ def read_shape(config: Mapping[str, Any]) -> Shape:
             head_dim=head_dim,
             context_tokens=_context(config, family),
             rms_epsilon=config["rms_norm_eps"],
-            rope=_rope(rope, family, head_dim, context, config.get("original_max_position_embeddings")),
-            is_tied=bool(config.get("tie_word_embeddings", False)),
+            rope=read_rope(config, family.architecture, family.scalings, head_dim),
+            is_tied=bool(config.get("tie_word_embeddings", family.is_tied)),
+            window=_window(config, family),
         )
     except KeyError as error:
         raise UsageError(f"config.json lacks {error}") from error
 
 
+def _require_plain(config: Mapping[str, Any], family: Family) -> None:
+    """Raise UsageError for the first setting that llama.cpp, or this file, does not know of."""
+    unknown = (
+        "attention_bias", "mlp_bias", "quantization_config", "use_sliding_window", "attn_logit_softcapping",
+        "final_logit_softcapping", "use_bidirectional_attention",
+    )  # fmt: skip
+    wrong = {key: config[key] for key in unknown if config.get(key)}
+    for key in ("hidden_act", "hidden_activation"):
+        if config.get(key, family.activation) != family.activation:
+            wrong[key] = config[key]
+    if config.get("query_pre_attn_scalar", query_scalar(config)) != query_scalar(config):
+        wrong["query_pre_attn_scalar"] = config["query_pre_attn_scalar"]
+    if wrong:
+        name, value = next(iter(wrong.items()))
+        raise UsageError(f"config.json: {name} = {value!r} is not supported")
+
+
+def query_scalar(config: Mapping[str, Any]) -> int:
+    """Return by the root of what llama.cpp divides scores of attention; no file says it."""
+    width: int = config["hidden_size"] // config["num_attention_heads"]
+    is_narrow = config["num_hidden_layers"] == _GEMMA3_27B_LAYERS
+    return width if is_narrow else config.get("head_dim") or width
+
+
+def _window(config: Mapping[str, Any], family: Family) -> Window | None:
+    """Return the window of most layers. Raises UsageError if those without one do not come at regular places."""
+    if family.window_period is None:
+        return None
+    layers, kinds = config["num_hidden_layers"], config.get("layer_types")
+    period = config.get("sliding_window_pattern") or config.get("_sliding_window_pattern") or family.window_period
+    if kinds:
+        period = 1 + (kinds.index(FULL) if FULL in kinds else layers)
+        if list(kinds) != layer_types(layers, period):
+            raise UsageError(f"config.json: layer_types is supported with {FULL} at every layer of a number only")
+    rope = (config.get("rope_parameters") or {}).get(WINDOWED, {})
+    if (kind := rope.get("rope_type", "default")) != "default":
+        raise UsageError(f"config.json: RoPE scaling {kind!r} is not supported for layers with a window")
+    theta = rope.get("rope_theta") or config.get("rope_local_base_freq", 10000.0)
+    return Window(config["sliding_window"], period, float(theta))
+
+
+def layer_types(layers: int, period: int) -> list[str]:
+    """Return transformers' names of the layers' kinds: each `period`th attends to all."""
+    return [WINDOWED if (layer + 1) % period else FULL for layer in range(layers)]
+
+
 def _context(config: Mapping[str, Any], family: Family) -> int:
     """Return the longest context in which each token sees all before it, as llama.cpp lets it."""
     context: int = config["max_position_embeddings"]
-    window = None if family.architecture.startswith("qwen") else config.get("sliding_window")  # theirs is off above
+    is_known = family.window_period or family.architecture.startswith("qwen")  # theirs is off above
+    window = None if is_known else config.get("sliding_window")
     return min(context, window) if window else context
-
-
-def _rope(rope: Mapping[str, Any], family: Family, head_dim: int, context: int, original: int | None) -> Rope:
-    kind, theta = rope.get("rope_type") or rope.get("type") or "default", float(rope["rope_theta"])
-    if rope.get("partial_rotary_factor", 1.0) != 1.0:
-        raise UsageError(f"config.json: partial_rotary_factor {rope['partial_rotary_factor']} is not supported")
-    if kind == "default":
-        return Rope(theta)
-    if kind not in family.scalings:
-        raise UsageError(
-            f"config.json: RoPE scaling {kind!r} is not supported for {family.architecture}",
-            hint=f"supported: {', '.join(('default', *family.scalings))}",
-        )
-    if kind == "llama3":
-        factors = {"rope_freqs.weight": _llama3_factors(rope, head_dim)}
-        return Rope(theta, factors, rope["original_max_position_embeddings"])
-    old = rope.get("original_max_position_embeddings") or original or context
-    scale = rope.get("factor") or context / old
-    attention = rope.get("attention_factor") or (math.sqrt(1 + math.log(scale) / math.log(old)) if scale > 1 else 1)
-    factors = {f"rope_factors_{name}.weight": tuple(map(float, rope[f"{name}_factor"])) for name in ("long", "short")}
-    if any(len(one) != head_dim // 2 for one in factors.values()):
-        raise UsageError(f"config.json: longrope wants {head_dim // 2} factors, for half a head")
-    return Rope(theta, factors, old, float(attention))
-
-
-def _llama3_factors(rope: Mapping[str, Any], head_dim: int) -> tuple[float, ...]:
-    """Return by how much each frequency is divided. Source: transformers 5.23, _compute_llama3_parameters."""
-    factor, low, high = rope["factor"], rope["low_freq_factor"], rope["high_freq_factor"]
-    old_context = rope["original_max_position_embeddings"]
-    factors = []
-    for dimension in range(0, head_dim, 2):
-        turns = old_context * float(rope["rope_theta"]) ** (-dimension / head_dim) / (2 * math.pi)
-        if turns > high:
-            factors.append(1.0)
-        elif turns < low:
-            factors.append(float(factor))
-        else:
-            smooth = (turns - low) / (high - low)
-            factors.append(1 / ((1 - smooth) / factor + smooth))
-    return tuple(factors)
 
 
 def tensor_names(shape: Shape) -> dict[str, str]:

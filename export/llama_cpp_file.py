@@ -41,6 +41,7 @@ class LlamaFile:
             self._model.make_context(context_tokens, Tuning(threads=THREADS, batch_tokens=BATCH_TOKENS))
             if adapter:
                 self._model.apply_adapter(adapter)
+            self.vocabulary_size = self._model.vocabulary_size
         except BaseException as error:
             self.close()
             if isinstance(error, UsageError):  # nobody named this file: the export made it

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from devices.errors import UsageError
+from tests import made_vocabularies
 from tests.tiny_base import spread_weights
 
 FUSED = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")  # what an adapter changes of Phi-3
@@ -29,6 +30,9 @@ FAMILIES: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "mistral": ("MistralConfig", "llama-spm", "mistral", {"sliding_window": None}),
     "qwen2.5": ("Qwen2Config", "qwen2", "chatml", {"tie_word_embeddings": True}),
     "qwen3": ("Qwen3Config", "qwen2", "chatml", {"tie_word_embeddings": True, "head_dim": 128}),
+    "gemma-3": ("Gemma3TextConfig", "gemma", "gemma", {"tie_word_embeddings": True, "num_hidden_layers": 7,
+                                                       "head_dim": 128, "query_pre_attn_scalar": 128,
+                                                       "sliding_window": 96}),
     "phi-3": ("Phi3Config", "phi-3", "phi3", {"sliding_window": 2047}),
     "phi-3-128k": ("Phi3Config", "phi-3", "phi3", {"rope_parameters": LONG, "max_position_embeddings": 16384,
                                                    "original_max_position_embeddings": 512}),
@@ -36,6 +40,7 @@ FAMILIES: dict[str, tuple[str, str, str, dict[str, Any]]] = {
 SHAPE = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4,
          "num_key_value_heads": 2, "max_position_embeddings": 4096, "pad_token_id": None,
          "tie_word_embeddings": False}  # fmt: skip
+PUBLISHED = [name for name, (_, vocabulary, *_) in FAMILIES.items() if vocabulary in made_vocabularies.PUBLISHED]
 _LLAMA3_START = "<|begin_of_text|>"
 _PHI3_KEEPS_BLANKS = {"<unk>", "<s>", "<|endoftext|>"}
 _FILLER = re.compile(r"\[PAD\d+\]")
@@ -101,6 +106,9 @@ def as_published(plain: dict[str, Any], vocabulary: str, rows: int) -> dict[str,
     model["ignore_merges"] = vocabulary == "llama-bpe"
     if model.get("byte_fallback"):
         model["unk_token"] = "<unk>"
+    if vocabulary == "gemma":  # of the models that see, whose file this is
+        image = {"id": rows, "content": "<image_soft_token>", "special": True}
+        added_tokens.append(added_tokens[0] | image)
     if vocabulary == "phi-3":
         for added in added_tokens:
             added["rstrip"] = added["content"] not in _PHI3_KEEPS_BLANKS

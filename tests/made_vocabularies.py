@@ -15,7 +15,8 @@ from export.convert.tokenizer import BLANK, BYTE, CONTROL, NORMAL, PRE_BY_PATTER
 
 ROOT = Path(__file__).resolve().parents[1]
 PIECES = 3000  # learnt ones, about
-NAMES = ("llama-bpe", "llama-spm", "phi-3", "qwen2")
+PUBLISHED = ("llama-bpe", "llama-spm", "phi-3", "qwen2")  # those that llama.cpp has, too
+NAMES = (*PUBLISHED, "gemma")
 # Source: the families' tokenizer.json, and the types in llama.cpp's models/ggml-vocab-*.gguf.
 LLAMA3_SPECIAL = (
     "<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_token_0|>", "<|reserved_special_token_1|>",
@@ -27,6 +28,9 @@ PHI3_SPECIAL = (
     "<|endoftext|>", "<|assistant|>", "<|placeholder1|>", "<|placeholder2|>", "<|placeholder3|>", "<|placeholder4|>",
     "<|system|>", "<|end|>", "<|placeholder5|>", "<|placeholder6|>", "<|user|>",
 )  # fmt: skip
+GEMMA_SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<start_of_turn>", "<end_of_turn>")
+GEMMA_TAGS = ("<unused0>", "<table>", "</table>", "<tr>", "</tr>", "<b>", "</b>", "<code>", "</code>")
+LONGEST_RUN = 31  # of Gemma's lines' ends, and of its blanks
 UNUSED_ROWS = 21  # of Qwen2's and Phi-3's embeddings, which have more rows than there are tokens
 BLANK_RUNS = (2, 4, 8, 16, 3, 5, 6, 7)  # Llama 2's longest is 16
 IS_NEVER = -1e9  # Llama 2's score of a piece that no merge makes
@@ -40,6 +44,8 @@ def make_vocabularies(folder: Path) -> Path:
         path = folder / f"ggml-vocab-{name}.gguf"
         if name in {"llama-bpe", "qwen2"}:
             _write_byte_level(path, name)
+        elif name == "gemma":
+            _write_gemma(path)
         else:
             _write_sentence_pieces(path, name)
     return folder
@@ -73,7 +79,8 @@ def _write_byte_level(path: Path, name: str) -> None:
     _write(path, "llama" if name == "llama-bpe" else "qwen2", name, tokens, ids, merges)
 
 
-def _write_sentence_pieces(path: Path, name: str) -> None:
+def _sentence_pieces() -> tuple[list[str], list[str]]:
+    """Return learnt pieces, best first, and characters."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -82,20 +89,40 @@ def _write_sentence_pieces(path: Path, name: str) -> None:
     texts = (re.sub(r"[\n<>]", " ", text) for text in _texts())  # a line's end is a byte, a marker no piece
     tokenizer.train_from_iterator(texts, trainer)
     learnt, merges = _learnt(tokenizer)
-    joined = [BLANK * count for count in BLANK_RUNS] + [merge.replace(" ", "") for merge in merges]
-    characters = [text for text in learnt if len(text) == 1]
+    return [merge.replace(" ", "") for merge in merges], [*(text for text in learnt if len(text) == 1), "<", ">"]
+
+
+def _byte_tokens() -> list[Token]:
+    return [(f"<0x{byte:02X}>", BYTE, 0.0) for byte in range(256)]
+
+
+def _write_sentence_pieces(path: Path, name: str) -> None:
+    learnt, characters = _sentence_pieces()
+    joined = [*(BLANK * count for count in BLANK_RUNS), *learnt]
     is_phi3 = name == "phi-3"
     types = (CONTROL, CONTROL, USER_DEFINED) if is_phi3 else (UNKNOWN, CONTROL, CONTROL)
     tokens: list[Token] = [(text, kind, 0.0) for text, kind in zip(("<unk>", "<s>", "</s>"), types, strict=True)]
-    tokens += [(f"<0x{byte:02X}>", BYTE, 0.0) for byte in range(256)]
+    tokens += _byte_tokens()
     tokens += [(text, NORMAL, -float(place)) for place, text in enumerate(dict.fromkeys(joined))]
-    tokens += [(text, NORMAL, IS_NEVER) for text in [*characters, "<", ">"]]
+    tokens += [(text, NORMAL, IS_NEVER) for text in characters]
     ids = {"bos": 1, "eos": 2, "unk": 0}
     if is_phi3:
         ids |= {"eos": len(tokens), "pad": len(tokens)}
         tokens += [(text, CONTROL, 0.0) for text in PHI3_SPECIAL]
         tokens += [(f"[PAD{len(tokens) + place}]", UNKNOWN, 0.0) for place in range(UNUSED_ROWS)]
     _write(path, "phi3" if is_phi3 else "llama", "Phi3" if is_phi3 else name, tokens, ids, None)
+
+
+def _write_gemma(path: Path) -> None:
+    learnt, characters = _sentence_pieces()
+    runs = [sign * count for sign in ("\n", BLANK) for count in range(1, LONGEST_RUN + 1) if sign * count != BLANK]
+    tokens: list[Token] = [(text, UNKNOWN if text == "<unk>" else CONTROL, 0.0) for text in GEMMA_SPECIAL]
+    tokens += [(text, USER_DEFINED, 0.0) for text in [*runs, *GEMMA_TAGS]]
+    tokens += _byte_tokens()
+    pieces = [text for text in dict.fromkeys(learnt) if text not in runs]
+    tokens += [(text, NORMAL, -float(place)) for place, text in enumerate(pieces)]
+    tokens += [(text, NORMAL, IS_NEVER) for text in characters]
+    _write(path, "gemma3", "gemma", tokens, {"pad": 0, "eos": 1, "bos": 2, "unk": 3}, None)
 
 
 def _learnt(tokenizer: Any) -> tuple[list[str], list[str]]:
@@ -139,6 +166,7 @@ def _write(
         writer.add_token_scores([score for _, _, score in tokens])
         writer.add_add_bos_token(True)
         writer.add_add_eos_token(False)
+        writer.add_add_space_prefix(architecture != "gemma3")
     else:
         writer.add_token_merges(merges)
     for key, number in ids.items():

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from tests.made_vocabularies import NAMES, ROOT
+from tests.made_vocabularies import NAMES, PUBLISHED, ROOT
 
 VARIABLE = "EDGEWRIGHT_VOCABULARIES"
-SOURCES = ("made", "published")
+VOCABULARIES = [("made", name) for name in NAMES] + [("published", name) for name in PUBLISHED]
 Find = Callable[[str], Path]  # a source's folder; conftest.py has it as the fixture `vocabularies`
 
 
@@ -32,7 +32,7 @@ def published_folder() -> Path:
 def require_published() -> Path:
     """Return the folder of the published vocabularies, or skip the test."""
     folder = published_folder()
-    missing = [name for name in NAMES if not (folder / f"ggml-vocab-{name}.gguf").is_file()]
+    missing = [name for name in PUBLISHED if not (folder / f"ggml-vocab-{name}.gguf").is_file()]
     if missing:
         pytest.skip(f"no published vocabularies: {VARIABLE} may name a folder of llama.cpp's models/ggml-vocab-*.gguf")
     return folder

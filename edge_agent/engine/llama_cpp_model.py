@@ -73,6 +73,7 @@ class LlamaModel:
 
     Attributes:
         vocab: llama.cpp's vocabulary; None while no model is loaded.
+        vocabulary_size: how many tokens it has; known with the context.
     """
 
     def __init__(self) -> None:
@@ -104,6 +105,7 @@ class LlamaModel:
         """
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = context_tokens * sequences
+        params.swa_full = True  # beyond an attention window, too: a sequence may go back to its middle
         if sequences > 1:
             params.n_seq_max = sequences + 1
             params.kv_unified = True
@@ -124,7 +126,7 @@ class LlamaModel:
             )
         self._batch = llama_cpp.llama_batch_init(tuning.batch_tokens, 0, 1)
         self._memory = llama_cpp.llama_get_memory(self._context)
-        self._vocabulary_size = llama_cpp.llama_vocab_n_tokens(self.vocab)
+        self.vocabulary_size = llama_cpp.llama_vocab_n_tokens(self.vocab)
 
     def _default_threads(self) -> int:
         if llama_cpp.llama_model_n_params(self._model) < SMALL_MODEL_PARAMETERS:
@@ -199,7 +201,7 @@ class LlamaModel:
         They are llama.cpp's own memory: copy what must outlive the next batch.
         """
         pointer = llama_cpp.llama_get_logits_ith(self._context, index)
-        return np.ctypeslib.as_array(pointer, shape=(self._vocabulary_size,))
+        return np.ctypeslib.as_array(pointer, shape=(self.vocabulary_size,))
 
     def clear(self) -> None:
         """Empty the KV cache."""

@@ -111,7 +111,8 @@ class Matcher:
         """Raises UnavailableError if the grammar does not fit the vocabulary."""
         self.vocabulary = vocabulary
         self._matcher = vocabulary.compile(grammar) if grammar is not None else None
-        self.mask: NDArray[np.int32] = np.full((vocabulary.size + 31) // 32, -1, dtype=np.int32)
+        tokens = max(vocabulary.size, vocabulary.tokenizer.vocab_size)
+        self.mask: NDArray[np.int32] = np.full((tokens + 31) // 32, -1, dtype=np.int32)
         self.is_over = False
         self._facts = dict(grammar.facts) if grammar is not None else {}
         self._thought = ""

@@ -25,6 +25,7 @@ from export import architectures as layout
 from export.architectures import FAMILIES, Shape
 from export.convert.gguf_writer import BLOCK_WEIGHTS
 from export.convert.tokenizer_import import tokenizer_json
+from export.rope import FULL, WINDOWED
 
 if TYPE_CHECKING:
     from gguf import GGUFReader, ReaderTensor
@@ -120,7 +121,7 @@ def config_of(fields: Mapping[str, Any], reader: GGUFReader, gguf: Path) -> dict
     config = {
         "architectures": [name],
         "model_type": family,
-        "hidden_act": "silu",
+        "hidden_act": FAMILIES[name].activation,
         "vocab_size": int(tensors["token_embd.weight"].shape[1]),
         "hidden_size": hidden,
         "intermediate_size": value("feed_forward_length"),
@@ -136,7 +137,8 @@ def config_of(fields: Mapping[str, Any], reader: GGUFReader, gguf: Path) -> dict
     }
     if window := fields.get(f"{family}.attention.sliding_window"):
         config["sliding_window"] = window
-    return config | _rope(fields, family, config, tensors, gguf)
+    config |= _rope(fields, family, config, tensors, gguf)
+    return config | _gemma3(fields, config) if family == "gemma3" else config
 
 
 def _rope(
@@ -165,6 +167,24 @@ def _rope(
         }
         return {"rope_parameters": rope, "original_max_position_embeddings": original}
     return {"rope_parameters": rope}
+
+
+def _gemma3(fields: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what config.json says of Gemma 3 in another way, or beside. Source: llama.cpp src/models/gemma3.cpp."""
+    pattern = fields.get("gemma3.attention.sliding_window_pattern", FAMILIES["Gemma3ForCausalLM"].window_period)
+    if isinstance(pattern, list):
+        kinds = [WINDOWED if has_window else FULL for has_window in pattern]
+    else:
+        kinds = layout.layer_types(config["num_hidden_layers"], pattern)
+    theta = float(fields.get("gemma3.rope.freq_base_swa", 1e4))
+    return {
+        "model_type": "gemma3_text",
+        "hidden_activation": config["hidden_act"],
+        "query_pre_attn_scalar": layout.query_scalar(config),
+        "final_logit_softcapping": fields.get("gemma3.final_logit_softcapping"),
+        "layer_types": kinds,
+        "rope_parameters": {FULL: config["rope_parameters"], WINDOWED: {"rope_type": "default", "rope_theta": theta}},
+    }
 
 
 def _write_tokenizer(fields: Mapping[str, Any], folder: Path, where: str) -> None:
@@ -222,22 +242,23 @@ def _write_weights(reader: GGUFReader, shape: Shape, path: Path, progress_bar: B
     with path.open("wb") as file, progress_bar(path.name, at) as progress:
         file.write(len(described).to_bytes(8, "little") + described)
         for name, theirs in names.items():
-            for block in _blocks(tensors[theirs], shape.head_count(name)):
+            for block in _blocks(tensors[theirs], shape, name):
                 data = block.to(torch.bfloat16).contiguous().view(torch.uint8).numpy()
                 file.write(data)
                 progress(data.nbytes)
     return at // 2
 
 
-def _blocks(tensor: ReaderTensor, heads: int | None) -> Iterator[Tensor]:
-    """Yield a tensor's rows as float32, in the order that transformers wants, some at a time where none move."""
+def _blocks(tensor: ReaderTensor, shape: Shape, name: str) -> Iterator[Tensor]:
+    """Yield a tensor's rows as float32, as transformers wants them, some at a time where none move."""
     import torch
     from gguf.quants import dequantize
 
-    width = int(tensor.shape[0])
+    width, heads = int(tensor.shape[0]), shape.head_count(name)
     rows = len(tensor.data) if heads or tensor.data.ndim == 1 else max(1, BLOCK_WEIGHTS // width)
     for start in range(0, len(tensor.data), rows):
         block = torch.tensor(dequantize(tensor.data[start : start + rows], tensor.tensor_type))
+        block = block - 1 if shape.adds_one(name) else block
         yield layout.unpermute(block, heads) if heads else block
 
 

@@ -169,6 +169,8 @@ class _Weights:
             for start in range(0, expected[0], rows):
                 weight = base_weight(name, found[start : start + rows], self._nf4_dtype)
                 weight = self._adapter.merge_into(name, weight)
+                if self._shape.adds_one(name):
+                    weight = weight + 1
                 yield layout.permute(weight, heads) if heads else weight
 
 
@@ -261,6 +263,10 @@ def _add_header(
     if shape.rope.original_context and shape.rope.attention_factor:  # longrope
         writer.add_rope_scaling_orig_ctx_len(shape.rope.original_context)
         writer.add_rope_scaling_attn_factors(shape.rope.attention_factor)
+    if shape.window:
+        writer.add_sliding_window(shape.window.tokens)
+        writer.add_sliding_window_pattern(shape.window.period)
+        writer.add_rope_freq_base_swa(shape.window.theta)
     writer.add_layer_norm_rms_eps(shape.rms_epsilon)
     writer.add_tokenizer_model(vocabulary.model)
     writer.add_tokenizer_pre(vocabulary.pre)

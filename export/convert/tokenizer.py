@@ -69,7 +69,8 @@ def read_vocabulary(base: Path, rows: int, end_of_turn: str) -> Vocabulary:
 
     Args:
         base: has tokenizer.json and, for bos and padding, tokenizer_config.json.
-        rows: rows of the embedding; ids that the tokenizer leaves free are filled with unused tokens.
+        rows: rows of the embedding; ids that the tokenizer leaves free are filled with unused tokens. An added token
+            without a row, as Gemma 3's text models have for images, is left out: it cannot be given to the model.
         end_of_turn: the chat template's end-of-turn token, which must be one token.
 
     Raises:
@@ -91,12 +92,14 @@ def read_vocabulary(base: Path, rows: int, end_of_turn: str) -> Vocabulary:
     types = {number: NORMAL if is_bytes else _piece_type(text, model) for number, text in texts.items()}
     added_tokens = plain.get("added_tokens") or []
     for added in added_tokens:
+        if added["id"] >= rows and added["content"] not in model["vocab"]:
+            continue
         for key in ("single_word", "lstrip"):
             if added.get(key):
                 raise UsageError(f"{where}: added token {added['content']!r} has {key}, which llama.cpp does not do")
         texts[added["id"]] = added["content"]
         if types.get(added["id"]) != UNKNOWN:
-            types[added["id"]] = CONTROL if added["special"] else USER_DEFINED
+            types[added["id"]] = _added_type(added, is_bytes)
     if texts and max(texts) >= rows:
         raise UsageError(f"{where}: token {max(texts)} has no row in the embedding, which has {rows}")
     ids = {text: number for number, text in texts.items() if types[number] in (CONTROL, USER_DEFINED)}
@@ -122,6 +125,13 @@ def read_vocabulary(base: Path, rows: int, end_of_turn: str) -> Vocabulary:
     )
 
 
+def _added_type(added: dict[str, Any], is_bytes: bool) -> int:
+    """Return the type of an added token; runs of blanks are pieces, as which llama.cpp prints them as blanks."""
+    if not is_bytes and not added["content"].strip(BLANK):
+        return NORMAL
+    return CONTROL if added["special"] else USER_DEFINED
+
+
 def _piece_type(text: str, model: dict[str, Any]) -> int:
     if text == model.get("unk_token"):
         return UNKNOWN
@@ -141,6 +151,9 @@ def _has_blank_before(plain: dict[str, Any], where: Path) -> bool:
     normalizer, pre_tokenizer = plain.get("normalizer"), plain.get("pre_tokenizer")
     prepend = {"type": "Prepend", "prepend": BLANK}
     replace = {"type": "Replace", "pattern": {"String": " "}, "content": BLANK}
+    split = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
+    if pre_tokenizer == split and normalizer == replace:  # Gemma's, which then finds no blank
+        return False
     if pre_tokenizer is None and normalizer == {"type": "Sequence", "normalizers": [prepend, replace]}:
         return True
     if pre_tokenizer is None and normalizer in (replace, {"type": "Sequence", "normalizers": [replace]}):

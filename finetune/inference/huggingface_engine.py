@@ -2,6 +2,8 @@
 
 The prompts of a batch mostly share the static prefix: its keys and values are computed once and laid under every row.
 
+Padding between tokens would count as part of an attention window, so prompts that outgrow one are done one by one.
+
 Does not guard against: near-ties. A batch multiplies matrices in another shape than a single row does, so two tokens
 whose logits differ by rounding only may change places.
 """
@@ -69,6 +71,7 @@ class HuggingFaceEngine:
         config = self._model.config.get_text_config()
         self.context_tokens: int = config.max_position_embeddings
         self._layers: int = config.num_hidden_layers
+        self._window: int | None = getattr(config, "sliding_window", None)
         self._vocabulary = _vocabulary_of(self._tokenizer, self._model, end_of_turn)
         self._prefix: list[int] = []
         self._states: States = []  # of the prefix, one row
@@ -96,10 +99,14 @@ class HuggingFaceEngine:
         prompts = [self._tokenize(request.prompt) for request in requests]
         for prompt, request in zip(prompts, requests, strict=True):
             require_room(len(prompt), request.limits, self.context_tokens)
+        longest = max(
+            (len(one) + two.limits.reply_tokens for one, two in zip(prompts, requests, strict=True)), default=0
+        )
+        batch_size = 1 if self._window and longest > self._window else self._batch_size
         order = sorted(range(len(requests)), key=lambda index: len(prompts[index]))  # for little padding
         completions: dict[int, Completion] = {}
-        for start in range(0, len(order), self._batch_size):
-            part = {index: (requests[index], prompts[index]) for index in order[start : start + self._batch_size]}
+        for start in range(0, len(order), batch_size):
+            part = {index: (requests[index], prompts[index]) for index in order[start : start + batch_size]}
             try:
                 completions |= self._complete(part)
             except torch.cuda.OutOfMemoryError as error:
@@ -204,11 +211,11 @@ def _load(loader: Any, base: str | Path, options: dict[str, Any]) -> Any:
 def _vocabulary_of(tokenizer: Any, model: Any, end_of_turn: str | None) -> Vocabulary:
     size = model.get_output_embeddings().weight.shape[0]
     end_token = tokenizer.eos_token_id if end_of_turn is None else tokenizer.get_vocab().get(end_of_turn)
-    if end_token is None:
+    if end_token is None or end_token >= size:
         raise UsageError(f"the vocabulary has no end-of-turn token {end_of_turn or '(the tokenizer names no EOS)'}")
-    if len(tokenizer) > size:
-        raise UsageError(f"the tokenizer has {len(tokenizer)} tokens but the model only {size}")
-    tokens = from_tokenizer(tokenizer, n_vocab=size, eos_token=end_token, slices=TEXT_SLICES)
+    if tokenizer.vocab_size > size:  # without added tokens, of which Gemma 3 has one for images that no text model has
+        raise UsageError(f"the tokenizer has {tokenizer.vocab_size} tokens but the model only {size}")
+    tokens = from_tokenizer(tokenizer, n_vocab=max(size, len(tokenizer)), eos_token=end_token, slices=TEXT_SLICES)
     return Vocabulary(tokens, size)
 
 

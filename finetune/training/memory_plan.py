@@ -24,7 +24,7 @@ from finetune.data.rows import prompt_length
 from finetune.recipe import Recipe
 from finetune.training.batch_order import BatchOrder, runs_of
 from finetune.training.free_memory import free_bytes, resident_bytes, share_of_process
-from finetune.training.prefix_loss import MIN_SHARED_TOKENS, cut_rows
+from finetune.training.prefix_loss import MIN_SHARED_TOKENS, cut_rows, outgrows_window
 from finetune.training.quantized_base import Machine, add_adapter, empty_base, load_base
 from finetune.training.step_memory import Shape, StepCounter, with_layers
 
@@ -120,7 +120,13 @@ class Planner:
         return Plan(self.memory(recipe), steps, tokens, seconds, most_tokens(recipe), free, has_plenty)
 
     def fit(self, recipe: Recipe, free: int | None) -> Recipe:
-        """Return the recipe with a number for `training.batch_tokens: auto`: the largest that so many bytes let fit."""
+        """Return the recipe as it is trained.
+
+        `training.batch_tokens: auto` has become a number, the largest that so many bytes let fit. Prefixes are not
+        shared if a row is longer than the base's attention window.
+        """
+        if outgrows_window(self._config, max(map(len, self._rows.token_ids), default=0)):
+            recipe = _changed(recipe, share_prefix=False)
         if recipe.training.batch_tokens != "auto":
             return recipe
         for tokens in AUTO_TOKENS:

@@ -21,7 +21,7 @@ HEAD_LOGITS = 2**25  # held at a time: 128 MiB in float32, which is 682 tokens o
 
 
 def has_plain_head(config: Any) -> bool:
-    """Return whether logits are the head's output as it is, as in Llama, Mistral, Phi-3 and Qwen2/3."""
+    """Return whether logits are the head's output as it is, as in Llama, Mistral, Phi-3, Qwen2/3 and Gemma 3."""
     changes = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
     return all(getattr(config, name, None) is None for name in changes)
 
@@ -91,8 +91,8 @@ def _before_labels(model: Any, batch: dict[str, Any], *, share_prefix: bool) -> 
     """
     import torch
 
-    start = shared_prefix(batch) if share_prefix and not _has_window(model.config, batch) else 0
     rows, longest = batch["input_ids"].shape
+    start = shared_prefix(batch) if share_prefix and not outgrows_window(model.config, longest) else 0
     labels = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)
     row_of = torch.arange(rows, device=labels.device)[:, None].expand(rows, longest)
     hidden = hidden_states(model, batch, start)
@@ -102,10 +102,13 @@ def _before_labels(model: Any, batch: dict[str, Any], *, share_prefix: bool) -> 
     return hidden, labels[:, start:][is_own], row_of[:, start:][is_own]
 
 
-def _has_window(config: Any, batch: dict[str, Any]) -> bool:
-    """Return whether tokens do not see all that stands before them, which attention in a tree does not know of."""
+def outgrows_window(config: Any, tokens: int) -> bool:
+    """Return whether the last of so many tokens does not see all before it, which attention in a tree does not know of.
+
+    Layers may see all, as one of six of Gemma 3 does; one that does not is enough.
+    """
     window = getattr(config, "sliding_window", None)
-    return window is not None and batch["input_ids"].shape[1] > window
+    return window is not None and tokens > window
 
 
 def shared_prefix(batch: dict[str, Any]) -> int:

@@ -146,6 +146,8 @@ def _prepare(recipe: Recipe, progress: ProgressBar) -> _Prepared:
     processes = PartialState(cpu=machine.device == "cpu")
     inputs = _load_inputs(recipe, machine, progress)
     fitted = inputs.planner.fit(recipe, inputs.free)
+    if recipe.training.share_prefix and not fitted.training.share_prefix:
+        progress.note("rows are longer than the base's attention window: they do not share their prefix")
     _require_fit(inputs.planner.shortage(fitted, inputs.free))
     if machine.device == "cpu":
         keep_freed_memory(inputs.planner.has_plenty(fitted, inputs.free))

@@ -16,8 +16,7 @@ from edge_agent.engine.llama_cpp_engine import LlamaEngine
 from edge_agent.wire.chat_template import load_template
 from export.convert.gguf_writer import convert
 from finetune.recipe import STARTER_FOLDER
-from tests.made_vocabularies import NAMES
-from tests.vocabularies import SOURCES, Find, open_vocabulary
+from tests.vocabularies import VOCABULARIES, Find, open_vocabulary
 
 TEMPLATE = load_template("chatml")
 
@@ -35,8 +34,7 @@ def test_a_large_site_gets_a_larger_context(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("vocabulary", NAMES)
+@pytest.mark.parametrize(("source", "vocabulary"), VOCABULARIES)
 def test_it_is_enough_in_every_vocabulary(tmp_path: Path, vocabularies: Find, source: str, vocabulary: str) -> None:
     with open_vocabulary(vocabularies(source), vocabulary) as vocab:
         for count in (5, 100, 400):

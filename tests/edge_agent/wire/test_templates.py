@@ -15,11 +15,13 @@ from edge_agent.wire.chat_template import END_OF_TURN, ChatTemplate, load_templa
 from edge_agent.wire.messages import Message, body_of, user_message
 from tests.edge_agent.wire.test_wire import CONVERSATION
 from tests.families import save_tokenizer
+from tests.made_vocabularies import PUBLISHED
 from tests.vocabularies import Find, open_vocabulary
 
 # template: vocabulary
 VOCABULARY_OF = {
     "mistral": "llama-spm", "alpaca": "llama-spm", "phi3": "phi-3", "chatml": "qwen2", "llama3": "llama-bpe",
+    "gemma": "gemma",
 }  # fmt: skip
 BYTE_LEVEL = ["chatml", "llama3"]
 
@@ -27,7 +29,7 @@ BYTE_LEVEL = ["chatml", "llama3"]
 def over(names: Iterable[str]) -> pytest.MarkDecorator:
     """Run a test over families with a made and a published vocabulary; those with over 100,000 tokens are slow."""
     cases = [pytest.param(("made", name), id=f"made-{name}") for name in names]
-    for name in names:
+    for name in (name for name in names if VOCABULARY_OF[name] in PUBLISHED):
         marks = [pytest.mark.slow] if name in BYTE_LEVEL else []
         cases.append(pytest.param(("published", name), id=f"published-{name}", marks=marks))
     return pytest.mark.parametrize("family", cases, indirect=True)
@@ -41,6 +43,8 @@ BYTES = {
     "mistral": "<s>[INST] S\n\nU[/INST]<think> T</think>A</s>[INST] Results:\n{}[/INST]",
     "phi3": "<|system|>\nS<|end|>\n<|user|>\nU<|end|>\n<|assistant|>\n<think> T</think>A<|end|>\n"
     "<|user|>\nResults:\n{}<|end|>\n<|assistant|>\n",
+    "gemma": "<bos><start_of_turn>user\nS\n\nU<end_of_turn>\n<start_of_turn>model\n<think> T</think>A<end_of_turn>\n"
+    "<start_of_turn>user\nResults:\n{}<end_of_turn>\n<start_of_turn>model\n",
     "alpaca": "<s>S\n\n### Instruction:\nU\n\n### Response:\n<think> T</think>A</s>\n\n"
     "### Input:\n{}\n\n### Response:\n",
 }
@@ -84,7 +88,7 @@ def test_hugging_face_and_llama_cpp_python_render_the_same_bytes(template: ChatT
 
 
 def test_what_a_person_says_is_no_end_of_a_turn(template: ChatTemplate) -> None:
-    marks = [template.end_of_turn, "[/INST]", "### Response:", "<|start_header_id|>", "<s>"]
+    marks = [template.end_of_turn, "[/INST]", "### Response:", "<|start_header_id|>", "<start_of_turn>", "<s>", "<bos>"]
     plain = user_message("hello", {}, "08:00")
     for mark in marks:
         said = user_message(f"hello{mark}", {}, "08:00")

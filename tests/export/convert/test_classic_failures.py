@@ -27,6 +27,7 @@ from export.gates import parity
 from export.llama_cpp_file import LlamaFile
 from export.pipeline import ExportOptions, export_run
 from export.quantize.plan import plan
+from export.rope import Rope
 from export.trained.nf4 import as_nf4
 from export.trained.run import read_run
 from export.trained.samples import read_samples, sample_of
@@ -214,7 +215,7 @@ LLAMA3 = {
 
 def test_10_missing_factors_of_positions(tiny: Tiny, tmp_path: Path, monkeypatch: Patch) -> None:
     base = make_tiny_base(tmp_path / "base", changes={"rope_parameters": LLAMA3})
-    for rope in (layout.Rope(500000.0), layout.Rope(20000.0)):
+    for rope in (Rope(500000.0), Rope(20000.0)):
         with_shape(monkeypatch, lambda shape, rope=rope: replace(shape, rope=rope))  # type: ignore[misc]
         convert(base, None, tmp_path / "m.gguf", template=tiny.template, name="tiny", metadata={})
         with pytest.raises(GateError, match="gate logits"):

@@ -16,7 +16,7 @@ import pytest
 from devices.errors import GateError
 from devices.simulation.world import World
 from devices.site.site import load_site
-from edge_agent.engine.engine import Limits, Request
+from edge_agent.engine.engine import Limits, Request, common_length
 from edge_agent.engine.gguf_header import require_gguf
 from edge_agent.engine.llama_cpp_engine import LlamaEngine
 from edge_agent.evaluation.gate_limits import GateLimits
@@ -32,9 +32,12 @@ from export.convert.gguf_writer import convert, read_config
 from export.gates import parity
 from export.llama_cpp_file import LlamaFile
 from export.quantize.plan import Quant, plan
+from export.rope import Rope
 from export.trained.samples import Sample
+from finetune.inference.huggingface_engine import HuggingFaceEngine
 from tests.export.conftest import check_all
-from tests.families import FAMILIES, FUSED, make_base
+from tests.export.quantize.test_plan import quantize_with_llama_cpp, tensors_of
+from tests.families import FAMILIES, FUSED, PUBLISHED, make_base
 from tests.tiny_base import make_tiny_run, tiny_samples
 from tests.vocabularies import Find
 
@@ -64,7 +67,9 @@ class Converted:
 
 
 ROOT = Path(__file__).parents[3]
-EACH_VOCABULARY = ("llama-3.2", "mistral", "qwen2.5", "phi-3")  # a family for each
+EACH_VOCABULARY = ("llama-3.2", "mistral", "qwen2.5", "phi-3", "gemma-3")  # a family for each
+TIED = {name for name, (*_, changes) in FAMILIES.items() if changes.get("tie_word_embeddings")}
+EACH_PUBLISHED = [name for name in EACH_VOCABULARY if name in PUBLISHED]
 
 
 def over(made: Iterable[str], published: Iterable[str] = (), slow: Iterable[str] = ()) -> pytest.MarkDecorator:
@@ -90,19 +95,23 @@ def converted(
     return result
 
 
-@over(FAMILIES, slow=FAMILIES)
+@over(FAMILIES, slow=PUBLISHED)
 def test_tokens_and_logits_are_those_of_hugging_face(converted: Converted, tmp_path: Path) -> None:
     report = converted.check(converted.gguf)
     assert report.mean_kl < 1e-4 and report.top1_agreement >= 0.99
     header = require_gguf(converted.gguf)
-    assert ("output.weight" in header.tensor_types) == (converted.name not in {"llama-3.2", "qwen2.5", "qwen3"})
-    f16_reference, kinds = parity.F16Reference(converted.gguf, converted.samples), ("Q8_0", "Q4_K_M")
+    assert ("output.weight" in header.tensor_types) == (converted.name not in TIED)
+    f16_reference = parity.F16Reference(converted.gguf, converted.samples)
+    kinds: tuple[Quant, ...] = ("Q8_0", "Q4_K_M")
     for kind in kinds:
-        converted.convert(tmp_path / f"{kind}.gguf", kind)
-        assert f16_reference.distance(tmp_path / f"{kind}.gguf")[None].mean_kl < 1.0
+        ours, theirs = tmp_path / f"{kind}.gguf", tmp_path / f"{kind}-by-llama.cpp.gguf"
+        converted.convert(ours, kind)
+        assert f16_reference.distance(ours)[None].mean_kl < 1.0
+        quantize_with_llama_cpp(converted.gguf, theirs, kind)
+        assert tensors_of(ours) == tensors_of(theirs)
 
 
-@over(EACH_VOCABULARY, slow=EACH_VOCABULARY)
+@over(EACH_VOCABULARY, slow=EACH_PUBLISHED)
 def test_a_corpus_is_cut_as_hugging_face_cuts_it(converted: Converted) -> None:
     """Code, YAML, Markdown and JSON of this project, every block of Unicode, numbers, and runs of blanks."""
     from transformers import AutoTokenizer
@@ -123,7 +132,7 @@ def test_a_corpus_is_cut_as_hugging_face_cuts_it(converted: Converted) -> None:
             assert tokenizer.encode(defuse("</s>")) == model.tokenize(defuse("</s>"))
 
 
-@over(FAMILIES, slow=FAMILIES)
+@over(FAMILIES, slow=PUBLISHED)
 def test_the_adapter_s_own_file_is_applied_to_the_base_s(converted: Converted, tmp_path: Path) -> None:
     convert(converted.base, None, tmp_path / "base.gguf", template=converted.template, name="base", metadata={})
     shape = layout.read_shape(read_config(converted.base))
@@ -133,7 +142,7 @@ def test_the_adapter_s_own_file_is_applied_to_the_base_s(converted: Converted, t
     assert report.mean_kl < 1e-4
 
 
-@over(EACH_VOCABULARY, slow=EACH_VOCABULARY)
+@over(EACH_VOCABULARY, slow=EACH_PUBLISHED)
 def test_the_grammar_holds_in_its_vocabulary(converted: Converted) -> None:
     site = load_site("home")
     contract = contract_of(site, converted.template)
@@ -143,6 +152,8 @@ def test_the_grammar_holds_in_its_vocabulary(converted: Converted) -> None:
     engine = LlamaEngine(converted.gguf)
     try:
         (reply,) = engine.generate([Request(prompt, Grammar(lark), Limits(reply_tokens=300))])
+        if converted.vocabulary == "gemma":
+            assert b" " * 31 in engine.token_table.words  # is printed as blanks, not as what stands for them
     finally:
         engine.close()
     assert isinstance(parse_reply(reply.text, contract.tools), ToolCalls), reply.text
@@ -164,7 +175,7 @@ PERMUTED = layout.FAMILIES | {"Qwen2ForCausalLM": replace(layout.FAMILIES["Qwen2
 WRONG: dict[str, tuple[str, Any]] = {
     "mistral": ("permute", lambda weight, heads: weight),
     "qwen2.5": ("FAMILIES", PERMUTED),
-    "phi-3-128k": ("_rope", lambda *_: layout.Rope(10000.0)),
+    "phi-3-128k": ("read_rope", lambda *_: Rope(10000.0)),
 }  # fmt: skip
 
 
@@ -176,6 +187,49 @@ def test_a_layout_of_another_family_is_stopped(
     converted.convert(tmp_path / "wrong.gguf")
     with pytest.raises(GateError, match="gate logits"):
         converted.check(tmp_path / "wrong.gguf")
+
+
+WINDOW = layout.Window(tokens=96, period=6, theta=10000.0)  # what it has
+OTHER_GEMMAS: dict[str, dict[str, Any]] = {
+    "norms": {"family": replace(layout.FAMILIES["Gemma3ForCausalLM"], adds_one=False)},
+    "longer window": {"window": replace(WINDOW, tokens=128)},
+    "window in other layers": {"window": replace(WINDOW, period=5)},
+    "frequencies": {"window": replace(WINDOW, theta=1e6)},
+}
+
+
+@over(["gemma-3"])
+@pytest.mark.parametrize("change", OTHER_GEMMAS)
+def test_another_gemma_3_is_stopped(
+    converted: Converted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    real = layout.read_shape
+    assert real(read_config(converted.base)).window == WINDOW
+    monkeypatch.setattr(layout, "read_shape", lambda config: replace(real(config), **OTHER_GEMMAS[change]))
+    converted.convert(tmp_path / "wrong.gguf")
+    with pytest.raises(GateError, match="gate logits"):
+        converted.check(tmp_path / "wrong.gguf")
+
+
+@over(["gemma-3"])
+def test_replies_beyond_a_window_are_the_same_in_any_company(converted: Converted) -> None:
+    prompts = [sample.prompt for sample in converted.samples]
+    prompts[1] = prompts[1].replace("Request: ", "Request: " + "please " * 40)  # a batch pads the others
+    requests = [Request(prompt, None, Limits(reply_tokens=12)) for prompt in prompts]
+    theirs = HuggingFaceEngine(converted.base, converted.adapter, end_of_turn=converted.template.end_of_turn)
+    alone = [theirs.generate([request])[0].token_ids for request in requests]
+    assert [reply.token_ids for reply in theirs.generate(requests)] == alone
+    for sequences in (1, 3):
+        with LlamaEngine(converted.gguf, sequences=sequences) as engine:
+            ours = [reply.token_ids for reply in engine.generate(requests)]
+            engine.prime(requests[0].prompt[:-40])
+            state = memoryview(engine.state())
+        with LlamaEngine(converted.gguf, sequences=sequences) as engine:
+            assert engine.restore(state)
+            ours.append(engine.generate(requests[:1])[0].token_ids)
+        assert ours[0] == ours[-1]  # on a prefix that was kept
+        agreed = [common_length(one, other) for one, other in zip(ours, alone, strict=False)]
+        assert sum(agreed) >= 0.7 * sum(map(len, alone))  # F16 rounds, and near-ties go on otherwise
 
 
 @over(["phi-3"])

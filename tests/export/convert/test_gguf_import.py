@@ -16,6 +16,7 @@ from edge_agent.engine.gguf_header import BadGguf
 from edge_agent.wire.chat_template import load_template
 from export.convert.gguf_import import import_gguf
 from export.convert.gguf_writer import convert
+from export.convert.tokenizer import BLANK, USER_DEFINED
 from export.convert.wheel import gguf_of
 from finetune.recipe import path_or_name
 from tests.families import FAMILIES, make_base
@@ -63,6 +64,47 @@ def test_an_import_exported_again_is_the_same_file(
     else:
         assert first.read_bytes() == second.read_bytes()
     assert made.compared_tokens > 300 and made.parameters > 1e5
+
+
+def as_llama_cpp_writes(source: Path, out: Path) -> None:
+    """Rewrite Gemma 3's file as llama.cpp's converter writes it: runs of blanks as such, and usual values left out."""
+    import gguf
+
+    reader, writer = gguf.GGUFReader(source), gguf.GGUFWriter(out, "gemma3")
+    usual = {"general.architecture", "gemma3.attention.sliding_window_pattern", "gemma3.rope.freq_base_swa"}
+    tokens = reader.fields["tokenizer.ggml.tokens"].contents()
+    blanks = {number for number, text in enumerate(tokens) if len(text) > 1 and not text.strip(BLANK)}
+    for name, field in reader.fields.items():
+        value = field.contents()
+        if name == "tokenizer.ggml.tokens":
+            value = [" " * len(text) if number in blanks else text for number, text in enumerate(tokens)]
+        if name == "tokenizer.ggml.token_type":
+            value = [USER_DEFINED if number in blanks else kind for number, kind in enumerate(value)]
+        if not name.startswith("GGUF.") and name not in usual:
+            writer.add_key_value(name, value, field.types[0], field.types[-1] if field.types[1:] else None)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_gemma_3_is_imported_from_llama_cpp_s_form_too(vocabularies: Find, tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoTokenizer
+
+    base = make_base("gemma-3", vocabularies("made"), tmp_path / "base")
+    convert(base, None, tmp_path / "ours.gguf", template=load_template("gemma"), name="tiny", metadata={})
+    as_llama_cpp_writes(tmp_path / "ours.gguf", tmp_path / "theirs.gguf")
+    made = import_gguf(tmp_path / "theirs.gguf", tmp_path / "imported")
+    ours, theirs = (AutoConfig.from_pretrained(folder) for folder in (base, made.folder))
+    for key in ("layer_types", "rope_parameters", "sliding_window", "head_dim", "query_pre_attn_scalar", "model_type"):
+        assert getattr(ours, key) == getattr(theirs, key), key
+    text = "<bos>" + "b".join(" " * count for count in range(32)) + "\n\n\n<table>"
+    encoded = [
+        AutoTokenizer.from_pretrained(folder).encode(text, add_special_tokens=False) for folder in (base, made.folder)
+    ]
+    assert encoded[0] == encoded[1]
 
 
 def test_an_import_loads_in_transformers(gguf: Path, tmp_path: Path) -> None:

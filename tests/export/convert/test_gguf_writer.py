@@ -16,9 +16,12 @@ from export import architectures as layout
 from export.convert import lora_merge as lora
 from export.convert.gguf_writer import ConvertReport, convert
 from export.gates import parity
+from export.rope import Rope
 from tests.export.conftest import Tiny, check_all
 from tests.tiny_base import make_tiny_base, make_tiny_run
 
+# Llama's keys in the base that it is laid over say the rest.
+GEMMA3 = {"architectures": ["Gemma3ForCausalLM"], "hidden_act": "gelu_pytorch_tanh", "sliding_window": 64}
 LLAMA3 = {
     "rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 128,
@@ -63,7 +66,7 @@ def test_untied_sharded_llama3_rope_and_rslora(tiny: Tiny, tmp_path: Path, monke
     measure()
     assert {"output.weight", "rope_freqs.weight"} <= require_gguf(tmp_path / "m.gguf").tensor_types.keys()
     real = layout.read_shape
-    monkeypatch.setattr(layout, "read_shape", lambda config: replace(real(config), rope=layout.Rope(500000.0)))
+    monkeypatch.setattr(layout, "read_shape", lambda config: replace(real(config), rope=Rope(500000.0)))
     with pytest.raises(GateError, match="gate logits"):
         measure()
 
@@ -111,6 +114,16 @@ def test_a_failed_conversion_leaves_no_file(tiny: Tiny, tmp_path: Path, monkeypa
         ({"num_hidden_layers": 1}, r"have model\.layers\.1"),
         ({"intermediate_size": 640}, r"mlp\.gate_proj\.weight is \(512, 256\)"),
         ({"vocab_size": 400}, "no row in the embedding"),
+        (GEMMA3 | {"query_pre_attn_scalar": 128}, "query_pre_attn_scalar"),
+        (GEMMA3 | {"final_logit_softcapping": 30.0}, "final_logit_softcapping"),
+        (GEMMA3 | {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
+        (GEMMA3 | {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
+        (
+            GEMMA3 | {"rope_parameters": {"full_attention": {"rope_type": "linear", "rope_theta": 1e6}}},
+            "'linear' is not",
+        ),
+        (GEMMA3 | {"rope_parameters": {"sliding_attention": {"rope_type": "linear"}}}, "with a window"),
+        (GEMMA3, r"lack model\.layers\.0\.post_feedforward_layernorm"),
     ],
 )
 def test_a_base_we_cannot_convert_is_refused_by_name(
@@ -187,6 +200,26 @@ def test_a_value_f16_cannot_hold_is_named(tiny: Tiny, tmp_path: Path) -> None:
     save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UsageError, match=r"layers\.1\.mlp\.up_proj.*F16"):
         convert(base, None, tmp_path / "m.gguf", template=tiny.template, name="tiny", metadata={})
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"_sliding_window_pattern": 6, "layer_types": (["sliding_attention"] * 5 + ["full_attention"]) * 3},
+        {"sliding_window_pattern": 6, "rope_scaling": None, "rope_local_base_freq": 10000},
+        {},
+    ],
+)
+def test_gemma_3_s_configuration_is_read_in_every_form(form: dict[str, Any]) -> None:
+    config = {
+        "architectures": ["Gemma3ForCausalLM"], "head_dim": 256, "hidden_activation": "gelu_pytorch_tanh",
+        "hidden_size": 640, "intermediate_size": 2048, "max_position_embeddings": 32768, "num_attention_heads": 4,
+        "num_hidden_layers": 18, "num_key_value_heads": 1, "query_pre_attn_scalar": 256, "rms_norm_eps": 1e-6,
+        "rope_theta": 1000000.0, "sliding_window": 512, "vocab_size": 262144, "attn_logit_softcapping": None,
+    }  # fmt: skip
+    shape = layout.read_shape(config | form)
+    assert shape.window == layout.Window(512, 6, 10000.0)
+    assert shape.rope == Rope(1000000.0) and shape.is_tied and shape.context_tokens == 32768
 
 
 def test_llama3_factors_are_transformers_own() -> None:

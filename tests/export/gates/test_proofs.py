@@ -18,7 +18,6 @@ from edge_agent.engine.gguf_header import require_gguf
 from edge_agent.evaluation.gate_limits import GateLimits
 from edge_agent.evaluation.model_processes import Placement
 from export import architectures as layout
-from export.architectures import Rope
 from export.bundle.model_card import card_in
 from export.bundle.stamp import copy_stamped
 from export.convert.gguf_writer import convert
@@ -26,6 +25,7 @@ from export.gates.parity import F16Reference, check_beyond
 from export.gates.tasks import Tasks, check_tasks
 from export.llama_cpp_file import LlamaFile
 from export.pipeline import ExportOptions, export_run
+from export.rope import Rope
 from export.trained.reference import Reference
 from export.trained.run import gate_limits, read_run
 from finetune.data.generator import generate_cases

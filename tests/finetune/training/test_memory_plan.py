@@ -133,6 +133,17 @@ def test_shared_tokens_are_counted_as_training_shares_them(base: Path, tmp_path:
         assert planner._shared(pair) == shared_prefix(batch) > 0
 
 
+def test_rows_longer_than_a_window_share_no_prefix(base: Path, tmp_path: Path) -> None:
+    recipe, config = recipe_for(base, tmp_path), AutoConfig.from_pretrained(base)
+    rows = EncodedRows(([1] * 300,) * 4, ([IGNORED] * 290 + [1] * 10,) * 4, 0)
+    for window, shares in ((299, False), (300, True), (None, True)):
+        config.sliding_window = window
+        planner = Planner(CPU, rows, config)
+        fitted = planner.fit(recipe, None)
+        assert fitted.training.share_prefix == shares
+        assert planner.largest(fitted).tokens == (289 + 2 * 11 if shares else 600)
+
+
 def test_auto_is_the_largest_that_fits_and_a_number_stays(base: Path, tmp_path: Path) -> None:
     ids, labels = [1] * 1500, [IGNORED] * 1400 + [1] * 100
     planner = Planner(CPU, EncodedRows((ids,) * 8, (labels,) * 8, 0), AutoConfig.from_pretrained(base))

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Gemma3TextConfig
 
 from finetune.data.rows import IGNORED
 from finetune.training import prefix_loss
 from finetune.training.cpu_attention import CPU_ATTENTION
 from finetune.training.prefix_loss import chunked_loss, cut_rows, parts_of, shared_prefix, summed_loss
+from finetune.training.prefix_tree import branch_states
 from finetune.training.step_memory import LiveBytes
 from tests.tiny_base import make_tiny_base
 
@@ -49,6 +51,30 @@ def assert_same(one: tuple[float, list[torch.Tensor]], other: tuple[float, list[
     assert other[0] == pytest.approx(one[0], rel=1e-5)
     for ours, theirs in zip(one[1], other[1], strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4 * float(ours.abs().max()))
+
+
+def tiny_gemma(window: int) -> Any:
+    torch.manual_seed(0)
+    config = Gemma3TextConfig(
+        vocab_size=500, hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=1, head_dim=32, query_pre_attn_scalar=32, sliding_window=window,
+        layer_types=["sliding_attention", "sliding_attention", "full_attention"],
+    )  # fmt: skip
+    return AutoModelForCausalLM.from_config(config)
+
+
+@pytest.mark.parametrize("window", [40, 96])
+def test_gemma_3_shares_a_prefix_only_where_no_row_outgrows_its_window(
+    window: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, batch = tiny_gemma(window), batch_of(LENGTHS, 60)
+    assert_same(*(loss_and_gradients(model, [batch], share=share) for share in (False, True)))
+    trees = Mock(wraps=branch_states)
+    monkeypatch.setattr(prefix_loss, "branch_states", trees)
+    labels = batch["labels"]
+    reference = model(**batch).loss.item() * int((labels[:, 1:] != IGNORED).sum())
+    assert loss_and_gradients(model, [batch], share=True)[0] == pytest.approx(reference, rel=1e-4)
+    assert trees.called == (window > max(LENGTHS))
 
 
 def test_parts_hold_as_many_tokens_as_they_may_and_every_row_once() -> None:
