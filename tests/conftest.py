@@ -9,6 +9,8 @@ Does not guard against: a child process that opens sockets; the variables below 
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -24,6 +26,14 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # on tiny models, threads spend longer waiting for each other
+
+
+@pytest.fixture(scope="module", autouse=True)
+def denormal_numbers() -> Iterator[None]:
+    """Have small numbers again after tests that train, which has the processor take them for 0."""
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")

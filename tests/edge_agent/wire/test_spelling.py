@@ -7,7 +7,7 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from devices.simulation.world import World
@@ -123,12 +123,14 @@ def test_a_verb_is_no_name_before_an_article(typed: str, shown: str) -> None:
     assert usual_spelling(typed, SiteWords(("Close", "Dim", "blinds"))) == shown
 
 
+@settings(deadline=None)
 @given(TEXTS, SOME_WORDS)
 def test_spelling_it_again_changes_nothing(text: str, words: SiteWords) -> None:
     once = usual_spelling(text, words)
     assert usual_spelling(once, words) == once
 
 
+@settings(deadline=None)
 @given(TEXTS, SOME_WORDS)
 def test_only_letters_change_and_only_to_themselves(text: str, words: SiteWords) -> None:
     shown = usual_spelling(text, words)

@@ -48,7 +48,7 @@ def test_requests_of_training_are_read(tmp_path: Path) -> None:
     facts = tiny_facts(data=data_facts(path=f"{tmp_path}/all.jsonl"))
     (tmp_path / RUN_FILE).write_text(facts.to_json(), encoding="utf-8")
     assert rows_of(tmp_path) == [tmp_path / "sample.jsonl", tmp_path / "all.jsonl"]
-    (tmp_path / "all.jsonl").write_text("[1]\n", encoding="utf-8")
+    (tmp_path / "all.jsonl").write_text("1\n", encoding="utf-8")
     with pytest.raises(UsageError, match=r"all\.jsonl:1: not a conversation"):
         list(asked_in(tmp_path / "all.jsonl"))
 
