@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from random import Random
 
 from devices.broker.broker import Outcome
@@ -64,18 +65,23 @@ def generate_rows(
     Raises:
         UsageError: with these weights nothing can be drawn.
     """
+    rows = _rows_without_end(site, seed, variety, kinds, asks)
+    if asks:  # people say by chance what a held-out phrasing says
+        rows = without_leaks(rows, generate_cases(site, CASES, CASES_SEED), site)
+    yield from islice(rows, count)
+
+
+def _rows_without_end(
+    site: Site, seed: int, variety: Variety | None, kinds: Mapping[str, float] | None, asks: Asks | None
+) -> Iterator[Row]:
     rng = Random(f"rows-{seed}")
     plain = Stage.of(site, kinds, asks)
     branches, long_rows, exchanges = (40, 8, (2, 4)) if asks else (BRANCHES, LONG_ROWS, EXCHANGES_PER_ROW)
-    cases = list(generate_cases(site, CASES, CASES_SEED)) if asks else []
-    while count > 0:
+    while True:
         varied = variety.vary(site, rng) if variety else site
         stage = plain if varied is site else Stage.of(varied, kinds, asks)
         rows = make_branches(stage, rng, branches) + [make_row(stage, rng, exchanges) for _ in range(long_rows)]
-        if cases:  # people say by chance what a held-out phrasing says
-            rows = list(without_leaks(rows, cases, site))
-        yield from (replace(row, is_varied=stage is not plain) for row in rows[:count])
-        count -= len(rows)
+        yield from (replace(row, is_varied=stage is not plain) for row in rows)
 
 
 def generate_any_site(rows: int, seed: int, wanted: Sites, asks: Asks | None = None) -> Iterator[Row]:
