@@ -13,9 +13,10 @@ from devices.broker.runtime import simulated_runtime
 from devices.errors import UsageError
 from devices.simulation.world import World
 from devices.site.action import UNLESS_0, Action
+from devices.site.device import Device
 from devices.site.phrasings import load_phrasings
 from devices.site.schema import DataSchema, Value
-from devices.site.site import Device, Site
+from devices.site.site import Site
 from devices.site.tools import Command, Tool, call_of, commands_of
 from edge_agent.evaluation.cases import CASES, CASES_SEED, Case
 from edge_agent.wire.chat_template import load_template
@@ -26,7 +27,7 @@ from finetune.data.held_out import content_of
 from finetune.data.leakage import without_leaks
 from finetune.data.people.asks import Asks
 from finetune.data.people.follow_ups import Before, draw_follow_up
-from finetune.data.plan_kinds import ALL_MAKERS, PEOPLE_MAKERS, usual_weights
+from finetune.data.plan_kinds import ALL_MAKERS, PEOPLE_MAKERS, WISHES, usual_weights
 from finetune.data.random_sites import Sites, random_site, with_near_names
 from finetune.data.rows import Row
 from finetune.data.scene import THEN, Plan, Scene
@@ -34,7 +35,7 @@ from finetune.data.tool_variety import Variety
 
 USUAL_SHARE = 0.7
 EXCHANGES_PER_ROW = (1, 4)
-RECITAL_WEIGHT = 0.04  # beside requests in people's words: a base that knows language needs less practice in copying
+RECITAL_WEIGHT, QUESTION_WEIGHT = 0.03, 0.06  # beside people's words: they ask otherwise, and their base can copy
 FOLLOW_UP_SHARE = 0.7  # of the exchanges after another, in people's words
 BRANCHES, LONG_ROWS = 48, 2  # of a site's rows: of one exchange each from one state, and after them of several
 DRAWS = 1000  # of a kind, before it is given up that the site offers one
@@ -122,7 +123,7 @@ class Stage:
 
     site: Site
     tools: tuple[Tool, ...]
-    words: SiteWords
+    words: SiteWords | None
     system: Message
     weights: dict[str, float]
     asks: Asks | None = None
@@ -133,7 +134,8 @@ class Stage:
         contract = contract_of(site, load_template("chatml"))
         weights = usual_weights(site)
         if asks:
-            weights |= {kind: weight for kind, (weight, _) in PEOPLE_MAKERS.items()} | {"recital": RECITAL_WEIGHT}
+            weights |= {kind: weight for kind, (weight, _) in PEOPLE_MAKERS.items()}
+            weights |= {"recital": RECITAL_WEIGHT, "question": QUESTION_WEIGHT}
             weights |= {"bit": 0.0, "small_talk": 0.0}  # `relative` has the one, `chitchat` the other
         weights |= dict(kinds or {})
         return cls(site, contract.tools, contract.words, Message("system", contract.system_text), weights, asks)
@@ -166,7 +168,13 @@ def make_row(
 def _follow_up(stage: Stage, world: World, rng: Random, before: Before | None) -> Plan | None:
     """Return a plan that refers to the exchange before, or None if nothing can."""
     scene = Scene(stage.site, stage.tools, world.snapshot(), rng, False, stage.asks)
-    return draw_follow_up(scene, before) if before else None
+    plan = draw_follow_up(scene, before) if before else None
+    return plan and _with_wish(plan)
+
+
+def _with_wish(plan: Plan) -> Plan:
+    """Return a plan whose thought names the wish first, where its maker does not."""
+    return replace(plan, thought=f"{WISHES[plan.kind]}: {plan.thought}") if plan.kind in WISHES else plan
 
 
 def make_branches(stage: Stage, rng: Random, count: int) -> list[Row]:
@@ -192,7 +200,7 @@ def draw_plan(stage: Stage, world: World, rng: Random, *, held_out: bool) -> Pla
             kind = rng.choices(list(stage.weights), list(stage.weights.values()))[0]
             plan = ALL_MAKERS[kind][1](scene)
             if plan is not None and not (stage.asks and content_of(plan.ask) in stage.asks.held_out):
-                return plan
+                return _with_wish(plan) if stage.asks else plan
     wanted = [kind for kind, weight in stage.weights.items() if weight]
     raise UsageError(
         f"site {stage.site.name} offers no exchange of these kinds: {', '.join(wanted) or 'none is wanted'}"

@@ -71,20 +71,26 @@ MAKERS: dict[str, tuple[float, Callable[[Scene], Plan | None]]] = {
 }
 
 PEOPLE_MAKERS: dict[str, tuple[float, Callable[[Scene], Plan | None]]] = {  # of finetune/asks, beside those above
-    "relative": (0.14, plan_relative),
-    "hint": (0.07, plan_hint),
+    "relative": (0.3, plan_relative),
+    "hint": (0.14, plan_hint),
     "negated": (0.06, plan_negated),
     "report": (0.02, plan_report),
     "later": (0.05, plan_later),
     "condition": (0.05, plan_condition),
-    "correction": (0.06, plan_correction),
+    "correction": (0.15, plan_correction),
     "asked_question": (0.16, plan_asked_question),
-    "kind_question": (0.08, plan_kind_question),
-    "many": (0.08, plan_many),
-    "chitchat": (0.05, plan_chitchat),
-    "unable": (0.06, plan_unable),
+    "kind_question": (0.15, plan_kind_question),
+    "many": (0.3, plan_many),
+    "chitchat": (0.04, plan_chitchat),
+    "unable": (0.04, plan_unable),
 }
 ALL_MAKERS = MAKERS | PEOPLE_MAKERS
+WISHES = {  # named first in the thought, if people's words are among the requests; other makers there name their own
+    "several": "both",
+    "in_order": "in turn",
+    "missing_argument": "no value",
+    **dict.fromkeys(("question", "recital", "follow_question"), "a question"),
+}
 ONLY_WHERE: dict[str, Callable[[Site], bool]] = {  # elsewhere they have no weight, and the data of such sites stays
     "bit": has_bits,
     "scene": lambda site: bool(site.scenes),

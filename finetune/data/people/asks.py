@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from pydantic import Field
 
+from devices.site.device import Device
 from devices.site.phrasings import Words
-from devices.site.site import Device
 from devices.yaml_file import Strict, plain_values, read_model, read_yaml
 from finetune.data.held_out import content_of
 

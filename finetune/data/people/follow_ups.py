@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from devices.site.describe import describe, property_title, sentence, value_text
+from devices.site.device import Device
 from devices.site.schema import Value
-from devices.site.site import Device
 from devices.site.tools import Command, action_of, call_of, tool_of
 from edge_agent.evaluation.cases import State
 from edge_agent.wire.contract import devices_text

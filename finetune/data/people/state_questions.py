@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from devices.site.describe import describe, number_text, sentence, value_text
+from devices.site.device import Device
 from devices.site.phrasings import group_words
 from devices.site.schema import Value
-from devices.site.site import Device
 from edge_agent.wire.messages import facts_text
 from finetune.data.held_out import side
 from finetune.data.people.asks import AskedProperty
@@ -47,9 +47,10 @@ def question_plan(scene: Scene, device: Device, key: str, asked: AskedProperty, 
     if (said := scene.fill(getattr(asked, form), device, **holes)) is None:
         return None
     ask, templates = scene.typed(said.request), (said.template,)
-    thought = f"{resolved_text(said.name, device)}:{facts_text(scene.state[device.name])}."
+    resolved = resolved_text(said.name, device)
     if form == "remarks":
-        return Plan("remark", ask, templates, f"{thought[:-1]}, a remark, nothing to do.", answer=NOTED)
+        return Plan("remark", ask, templates, f"a remark: {resolved}.", answer=NOTED)
+    thought = f"{resolved}:{facts_text(scene.state[device.name])}."
     answer = sentence(describe(device, key, value))
     return Plan("question", ask, templates, thought, answer=answer, answer_has=(words_for(device, key, value),))
 
@@ -83,7 +84,8 @@ def plan_kind_question(scene: Scene) -> Plan | None:
     having = [one for one in devices if scene.state[one.name][key] is wanted]
     label = value_text(devices[0].properties[key], wanted)
     facts = "; ".join(f"{one.name}:{facts_text(scene.state[one.name])}" for one in devices)
-    thought = f"{facts}; {label}: {', '.join(one.name for one in having) or 'none'}."
+    asked_for = form.replace("_", " ")
+    thought = f"{asked_for}: {facts}; {label}: {', '.join(one.name for one in having) or 'none'}."
     has = tuple((one.title.lower(),) for one in having) if form in ("which", "which_not") else ()
     answer = _answer(form, devices, having, label, words.singular, words.plural)
     return Plan("kind_question", ask, (template,), thought, answer=answer, answer_has=has)

@@ -1,6 +1,7 @@
 """Plans of wishes that only people have: hints, relative values, "half", taking back, conditions, later, not at all.
 
-Each maker returns None where the site, its state or the corpus offers no such exchange.
+Each maker returns None where the site, its state or the corpus offers no such exchange. A thought names the wish first:
+what is wanted decides how it goes on.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from dataclasses import dataclass
 
 from devices.site.action import UNLESS_0, Action
 from devices.site.describe import describe, number_text, property_title, sentence, value_text
+from devices.site.device import Device
 from devices.site.phrasings import SpokenAction, group_words, load_phrasings
 from devices.site.schema import DataSchema, Value
-from devices.site.site import Device
 from devices.site.tools import Command, Tool, tool_of
 from edge_agent.wire.contract import devices_text
 from edge_agent.wire.messages import facts_text
@@ -145,7 +146,7 @@ def relative_plan(scene: Scene, item: Settable, way: str, said: Said | None = No
     command = Command(device.name, name, {key: value})
     facts = facts_text(scene.state[device.name])
     call = call_text(scene.site, scene.tools, command)
-    thought = f"{resolved_text(said.name, device)}:{facts}, {words} is {value_json(value)}, {call}."
+    thought = f"{words}: {resolved_text(said.name, device)}:{facts}, {call}."
     ask, templates = scene.finish(said.request, said.template)
     return Plan("relative", ask, templates, thought, ((command,),))
 
@@ -180,7 +181,7 @@ def plan_hint(scene: Scene) -> Plan | None:
         return None
     command = Command(device.name, name, {})
     ask, templates = scene.finish(said.request, said.template)
-    return Plan("hint", ask, templates, f"a hint, {wanted_text(scene, said.name, command)}.", ((command,),))
+    return Plan("hint", ask, templates, f"a hint: {wanted_text(scene, said.name, command)}.", ((command,),))
 
 
 def plan_negated(scene: Scene) -> Plan | None:
@@ -190,17 +191,17 @@ def plan_negated(scene: Scene) -> Plan | None:
 
 def plan_report(scene: Scene) -> Plan | None:
     """Somebody says that they did it, and wants nothing."""
-    return _left_alone(scene, "report", "a remark, nothing to do", NOTED)
+    return _left_alone(scene, "report", "a remark", NOTED)
 
 
-def _left_alone(scene: Scene, key: str, thought: str, answer: str) -> Plan | None:
+def _left_alone(scene: Scene, key: str, wish: str, answer: str) -> Plan | None:
     if (picked := _pick(scene, key, lambda device, action: True)) is None:
         return None
     device, name, _ = picked
     if (said := scene.fill(getattr(scene.corpus.action(device, name), key), device)) is None:
         return None
     ask, templates = scene.finish(said.request, said.template)
-    thought = f"{resolved_text(said.name, device)}, {thought}."
+    thought = f"{wish}: {resolved_text(said.name, device)}."
     return Plan(key, ask, templates, thought, answer=answer.format(device.title))
 
 
@@ -242,7 +243,7 @@ def plan_condition(scene: Scene) -> Plan | None:
     forms = (form, f"{form}_verb_first") if starts_with_verb(said.request) else (form,)
     if (line := scene.line("conditions", *forms, ask=said.request, fact=clause)) is None:
         return None
-    start = f"{resolved_text(device.title, device)}:{facts_text(scene.state[device.name])}, "
+    start = f"{form.replace('_', ' ')}: {resolved_text(device.title, device)}:{facts_text(scene.state[device.name])}, "
     start += f"{bound}: {'yes' if is_so else 'no'}"
     ask, templates = scene.typed(line[0]), (line[1], said.template)
     if is_so != (form == "unless"):
@@ -346,8 +347,8 @@ def plan_many(scene: Scene) -> Plan | None:
     if form == "except":
         thought, wanted = f"{whole} but {resolved_text(names[0], first)}", [one for one in devices if one is not first]
     elif form == "list":
-        resolved = " and ".join(map(resolved_text, names, (first, second)))
-        thought, wanted = f"{resolved}, {tool.name}", [first, second]
+        resolved = [f"{resolved_text(*one)}, {tool.name}" for one in zip(names, (first, second), strict=True)]
+        thought, wanted = f"both: {'; '.join(resolved)}", [first, second]
     commands = tuple(Command(one.name, tool.action, {}) for one in wanted)
     ask, templates = scene.finish(*line)
     return Plan("many", ask, templates, f"{thought}.", (commands,))
@@ -363,12 +364,9 @@ def _is_for_many(scene: Scene, tool: Tool) -> bool:
 
 def plan_chitchat(scene: Scene) -> Plan | None:
     """Talk that wants no action."""
-    answer = scene.rng.choice(list(scene.corpus.chitchat))
-    lines = side(scene.corpus.chitchat[answer], scene.held_out)
-    if not lines:
-        return None
-    template = scene.rng.choice(lines)
-    return Plan("small_talk", scene.typed(template), (template,), "Small talk.", answer=answer)
+    answers = {line: answer for answer, lines in scene.corpus.chitchat.items() for line in lines}
+    template = scene.rng.choice(side(answers, scene.held_out))
+    return Plan("small_talk", scene.typed(template), (template,), "Small talk.", answer=answers[template])
 
 
 def plan_unable(scene: Scene) -> Plan | None:
