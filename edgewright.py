@@ -26,6 +26,7 @@ WRONG_PATH = {errno.EISDIR, errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.EAC
 def build_app() -> typer.Typer:
     """Return the whole command line."""
     import devices.cli
+    import devices.tools_cli
     import edge_agent.cli
     import edgewright_demo
     import export.cli
@@ -39,6 +40,10 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback()(_global_options)
+    tools = typer.Typer(no_args_is_help=True, help="Toolsets: tools of your own that belong to no device.")
+    finetune.cli.register_tools(tools)
+    devices.tools_cli.register_tools(tools)
+    app.add_typer(tools, name="tools")
     devices.cli.register(app)
     finetune.cli.register(app)
     export.cli.register(app)

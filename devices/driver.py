@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from devices.errors import UnavailableError
+from devices.site.device import Device
 from devices.site.schema import DataSchema, Value
-from devices.site.site import Device
 from devices.yaml_file import Strict
 
 
@@ -83,8 +83,10 @@ class UrgentDriver(Protocol):
 class CallDriver(Protocol):
     """A driver with actions that give an answer instead of setting properties."""
 
-    def call(self, device: str, action: str, arguments: Mapping[str, Value], key: str) -> dict[str, Any] | None:
+    def call(self, device: str, action: str, arguments: Mapping[str, Any], key: str) -> Any:
         """Carry an action out, once, and return what was answered, or None if there is nothing by these arguments.
+
+        An action with output is answered with a dictionary of its values, a function with any JSON.
 
         Args:
             device: by name.

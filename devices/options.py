@@ -8,6 +8,7 @@ import typer
 
 _SITE_HELP = "A site that ships with Edgewright, or a .yaml file."
 Site = Annotated[str, typer.Option("--site", help=_SITE_HELP)]
+Toolset = Annotated[str, typer.Option("--tools", help="A toolset's .yaml file, instead of a site.")]
 SiteArgument = Annotated[str, typer.Argument(metavar="SITE", help=_SITE_HELP)]
 Live = Annotated[bool, typer.Option("--live", help="Real devices, through the site's drivers.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Confirm beforehand what needs confirmation.")]

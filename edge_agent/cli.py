@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from devices.errors import UsageError
-from devices.options import Json, Live, Mode, Site, TorchDevice, Yes
+from devices.options import Json, Live, Mode, Site, Toolset, TorchDevice, Yes
 from edge_agent.evaluation.cases import CASES, CASES_SEED
 from edge_agent.plugins import CASE_MAKERS, GENERATOR, load_plugin
 from edge_agent.progress import ProgressBar
@@ -33,6 +33,7 @@ def evaluate(
     models: Annotated[list[str], typer.Argument(help="GGUF files, bundles, boxes, runs, folders or hub names.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for report.html and report.json.")],
     site: Site = "home",
+    tools: Toolset = "",
     cases: Annotated[
         Path | None, typer.Option(help="A file of cases, or a .yaml file of your own; default: made anew, held out.")
     ] = None,
@@ -57,7 +58,10 @@ def evaluate(
 
     if names_seed is not None and cases:
         raise UsageError("--renamed makes its own cases: those of a file have the tools' own names")
-    trained, placement = load_site(site), Placement(device, gpu_layers, load_in_4bit)
+    trained, placement = load_site(tools or site), Placement(device, gpu_layers, load_in_4bit)
+    if trained.is_toolset:
+        _evaluate_turns(models, cases, trained, placement, out, as_json)
+        return
     if cases and cases.suffix in {".yaml", ".yml"}:
         _evaluate_own(models, cases, trained, placement, out, misses, as_json)
         return
@@ -106,6 +110,28 @@ def _evaluate_own(
     print(text if as_json else "\n\n".join(tables))
 
 
+def _evaluate_turns(
+    models: list[str], path: Path | None, toolset: Any, placement: Any, out: Path, as_json: bool
+) -> None:
+    """Grade models on the replies of held-out conversations; writes turns.json."""
+    from devices.durable import write_file
+    from edge_agent.evaluation.model_processes import find_models, grade_turns
+    from edge_agent.evaluation.turn_report import to_plain, turns_table
+    from edge_agent.evaluation.turns import read_turn_cases
+
+    held_out = [Path(name) / "held_out.jsonl" for name in models]
+    path = path or next((one for one in held_out if one.is_file()), None)
+    if path is None:
+        raise UsageError("on which conversations?", hint="give --cases RUN/held_out.jsonl, or the run among the models")
+    cases = read_turn_cases(path)
+    graded = [(model.label, grade_turns(model, cases, placement)) for model in find_models(models, toolset)]
+    plain = {"command": _command_line(), "cases": str(path), "replies": len(cases), "models": to_plain(graded)}
+    out.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(plain, ensure_ascii=False, indent=1)
+    write_file(out / "turns.json", text.encode())
+    print(text if as_json else f"{len(cases)} replies of {path}\n{turns_table(graded)}\n{out / 'turns.json'}")
+
+
 def _command_line() -> str:
     return " ".join(["edgewright", *sys.argv[1:]])
 
@@ -113,6 +139,7 @@ def _command_line() -> str:
 def run(
     path: _Bundle,
     site: Site = "home",
+    tools: Toolset = "",
     ask: Annotated[str | None, typer.Option("--ask", help="One request, in a fresh simulated world.")] = None,
     ask_file: Annotated[
         Path | None,
@@ -144,7 +171,7 @@ def run(
         conversations = [[ask]] if ask is not None else read_asks(ask_file) if ask_file else None
         with open_session(
             path,
-            site,
+            tools or site,
             journal=journal,
             says_yes=yes,
             mode=mode,
@@ -154,7 +181,7 @@ def run(
             admit=lambda *given: _admit(accept, *given),
         ) as runner:
             if conversations is None:
-                where = f"{runner.site.title}, {'live' if live else 'simulated'}"
+                where = f"{runner.site.title}, {'live' if runner.is_live else 'simulated'}"
                 print(f"{where}. Say what you want; an empty line or Ctrl-D ends.", file=sys.stderr)
                 runner.converse(_read_line, print, _ask_person)
                 return
@@ -171,6 +198,7 @@ def _admit(accept: float, *given: Any) -> None:
 def bench(
     path: _Bundle,
     site: Site = "home",
+    tools: Toolset = "",
     is_tuning: Annotated[
         bool,
         typer.Option("--tune", help="Try threads, attention, batches and speculative decoding; keep what is quickest."),
@@ -185,7 +213,7 @@ def bench(
         settings = ", ".join(f"{name} {value}" for name, value in vars(trial.tuning).items() if value is not None)
         print(f"{1000 * trial.call_s:7.1f} ms a reply, {trial.memory_bytes / 1e6:6.0f} MB: {settings}", file=sys.stderr)
 
-    result = measure(path, site, is_tuning=is_tuning, log=log)
+    result = measure(path, tools or site, is_tuning=is_tuning, log=log)
     settings = " ".join(f"{name}={value}" for name, value in result["tuning"].items())
     print(json.dumps(result, indent=2) if as_json else f"{1000 * result['call_s']:.1f} ms a reply: {settings}")
 

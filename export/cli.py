@@ -219,6 +219,9 @@ def _tasks(run: Path, count: int, cases: Path | None) -> Tasks | None:
     from export.trained.reference import best_device
 
     site = load_site(run / "site.yaml")
+    if site.is_toolset:
+        _log("tasks: made for sites; a toolset's held-out conversations are for `edgewright eval --tools`")
+        return None
     found = read_cases(cases) if cases else list(load_plugin(CASE_MAKERS, GENERATOR)(site, count, TASK_SEED))
     return Tasks(site, found, Placement(best_device()))
 
@@ -229,6 +232,8 @@ def _smoke(run: Path, own: Path | None, tasks: Tasks | None) -> list[Case]:
     from export.gates.smoke import DRAWN_CASES, SMOKE_SEED, asked_in, choose_cases, read_own_cases, rows_of, words_of
 
     site = load_site(run / "site.yaml")
+    if site.is_toolset:
+        return []
     if own is None and (run / "smoke.jsonl").is_file():
         own = run / "smoke.jsonl"
     cases = read_own_cases(own, site) if own else []

@@ -34,6 +34,38 @@ def register(app: typer.Typer) -> None:
     app.command("train")(train)
 
 
+def register_tools(tools: typer.Typer) -> None:
+    """Add this package's command to `edgewright tools`."""
+    tools.command("init")(init_tools)
+
+
+def init_tools(
+    source: Annotated[
+        str,
+        typer.Argument(help="Conversations in any format, OpenAPI, an mcpServers file, or a Python file."),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The toolset's .yaml file to write.")],
+) -> None:
+    """Write a first toolset of what is there; what had to be guessed is marked in it."""
+    from devices.errors import UsageError
+    from devices.site.site import load_site
+    from finetune.data.toolsets.draft import draft_toolset
+
+    if out.suffix not in {".yaml", ".yml"}:
+        raise UsageError(f"{out} is no .yaml file", hint="--out tools.yaml")
+    if out.exists():
+        raise UsageError(
+            f"{out} is there already", hint="choose another --out: what you have judged is not overwritten"
+        )
+    draft = draft_toolset(source)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(draft.to_yaml(), encoding="utf-8")
+    load_site(out)
+    print(f"{out}: {len(draft.tools)} tools; {draft.guessed} guesses are marked in it, judge them")
+    if draft.left_out:
+        print(f"left out, as most conversations have no such tool: {', '.join(draft.left_out)}", file=sys.stderr)
+
+
 def generate(
     out: Annotated[Path | None, typer.Option("--out", help="The JSONL file to write; default: the recipe's.")] = None,
     site: Annotated[

@@ -166,7 +166,7 @@ class Recipe(Strict):
     Attributes:
         base: a folder, a hub name, or `starter`, the small base that ships with Edgewright.
         site: what the rows are of. With `any_site` they are of any sites, and what is trained runs on all; `site` is
-            then the one that it is tested on.
+            then the one that it is tested on. A toolset stands here too, or under the key `tools`.
         start_from: a run from whose adapter training goes on, or the name of an adapter that ships with Edgewright.
         cases: a file of evaluation cases that the data must not have seen; the site's own held-out ones if left out.
         gates: for the export.
@@ -191,6 +191,14 @@ class Recipe(Strict):
     preference: Preference | None = None
     gates: GateLimits = GateLimits()
     training: Training
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_tools(cls, plain: Any) -> Any:
+        """Put a toolset into the place of the site: what is trained is of the one or of the other."""
+        if isinstance(plain, dict) and "tools" in plain:
+            return {key: value for key, value in plain.items() if key != "tools"} | {"site": plain["tools"]}
+        return plain
 
     @model_validator(mode="after")
     def _require_pairs_alone(self) -> Recipe:

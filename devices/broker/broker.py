@@ -41,9 +41,10 @@ from devices.site.describe import (
     plain_text,
     sentence,
 )
+from devices.site.device import Device
 from devices.site.schema import Value
-from devices.site.site import Device, Site
-from devices.site.tools import Command, input_problem
+from devices.site.site import Site
+from devices.site.tools import Command
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Outcome:
         command: what was asked.
         status: done only when the device was read back as it should be.
         report: one sentence for people.
-        result: the same for the model, as values.
+        result: the same for the model, as values; of a function that was done, what it answered.
     """
 
     id: int
@@ -130,7 +131,11 @@ class Broker:
         body = {"device": command.device, "action": command.action, "input": command.input}
         work = Work(command, self._ledger.note("PROPOSED", body), stops)
         status, report, result = self._decide_and_act(work)
-        outcome = Outcome(work.number, command, status, report, {"status": status, "device": command.device, **result})
+        if command.device not in self.site.functions:
+            result = {"status": status, "device": command.device, **result}
+        elif status != "done":
+            result = {"status": status, **result}
+        outcome = Outcome(work.number, command, status, report, result)
         trace = work.trace
         why = ({} if trace.is_written else trace.body()) | ({"heard": trace.heard} if trace.heard else {})
         self._ledger.note(status.upper(), {"report": report, "result": outcome.result} | why, work.number)
@@ -145,9 +150,9 @@ class Broker:
         for number in self._ledger.unfinished():
             plain = self._ledger.events(number)[0].body
             command = Command(plain["device"], plain["action"], plain["input"])
-            device = self.site.devices.get(command.device)
+            device = self.site.device(command.device)
             stopped = self._stop_unfinished(device, command.action) if device else ""
-            seen = self._readings.values(command.device) if device else {}
+            seen = self._readings.values(command.device) if device and device.properties else {}
             facts = [describe(device, name, value) for name, value in seen.items()] if device else []
             now = (
                 sentence(*facts)
@@ -204,11 +209,11 @@ class Broker:
 
     def _decide_and_act(self, work: Work) -> Verdict:
         command = work.command
-        device = self.site.devices.get(command.device)
+        device = self.site.device(command.device)
         action = device.actions.get(command.action) if device else None
         if device is None or action is None:
             return refused(work.trace.failed("schema", f"there is no {command.device} that can {command.action}"))
-        if problem := input_problem(action.input, command.input) or action.order_problem(command.input):
+        if problem := action.input_problem(command.input):
             return refused(work.trace.failed("schema", problem))
         verdict = self._decide_or_act(device, action, work)
         if verdict[0] == "needs_confirmation" and self._is_granted(device, action, work):

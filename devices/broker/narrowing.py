@@ -6,7 +6,8 @@ from typing import TypeVar
 
 from devices.errors import RefusedError
 from devices.site.action import Action, Risk
-from devices.site.site import Device, Site
+from devices.site.device import Device
+from devices.site.site import Site
 
 Item = TypeVar("Item")
 RISKS: tuple[Risk, ...] = ("none", "low", "guarded", "confirm", "forbidden")

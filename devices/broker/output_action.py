@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import json
+from typing import Any, Literal
 
 from devices.driver import CallDriver, CallRefused, DeviceUnavailable, Driver
 from devices.site.action import Action
 from devices.site.describe import answer_text, plain_text
-from devices.site.schema import Value
-from devices.site.site import Device
-from devices.site.tools import Command, input_problem
+from devices.site.device import Device
+from devices.site.functions import FunctionAction
+from devices.site.schema import Value, input_problem
+from devices.site.tools import Command
 
 Answered = tuple[Literal["done", "failed", "unknown"], str, dict[str, Value], str]
+# Of a function's answer: what a prompt of a small model has room for.
+ANSWER_CHARACTERS, TEXT_CHARACTERS, ANSWER_ITEMS, CUT = 4000, 1000, 20, " … (cut)"
 
 
 def ask(driver: Driver, device: Device, action: Action, command: Command, key: str) -> Answered:
@@ -26,9 +30,14 @@ def ask(driver: Driver, device: Device, action: Action, command: Command, key: s
             raise CallRefused(f"the driver of {device.name} gives no answers")
         answer = driver.call(device.name, command.action, command.input, key)
     except CallRefused as error:
-        return "failed", f"The {device.title} refused.", {"reason": "refused"}, plain_text(str(error))
+        heard = plain_text(str(error))
+        if isinstance(action, FunctionAction):  # what refused is a tool of the owner's, and its reason is a result
+            return "failed", f"{device.title} refused: {heard}.", {"reason": heard}, heard
+        return "failed", f"The {device.title} refused.", {"reason": "refused"}, heard
     except DeviceUnavailable as error:
         return _no_answer(device, action, str(error))
+    if isinstance(action, FunctionAction):
+        return "done", f"{device.title}: done.", bounded(answer), ""
     if answer is None:
         return "failed", f"There is no such {device.title}.", {"reason": "not found"}, ""
     values = {name: answer[name] for name in action.output if name in answer}
@@ -37,8 +46,32 @@ def ask(driver: Driver, device: Device, action: Action, command: Command, key: s
     return "done", answer_text(action, command.input, answer), values, ""
 
 
+def bounded(answer: Any) -> dict[str, Any]:
+    """Return what a function answered as an object, cut to what a prompt can take."""
+    plain = answer if isinstance(answer, dict) else {} if answer is None else {"result": answer}
+    cut: dict[str, Any] = _cut(plain)
+    if len(json.dumps(cut, ensure_ascii=False)) <= ANSWER_CHARACTERS:
+        return cut
+    return {"result": json.dumps(cut, ensure_ascii=False)[:ANSWER_CHARACTERS] + CUT}
+
+
+def _cut(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(name): _cut(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        more = [f"and {len(value) - ANSWER_ITEMS} more"] if len(value) > ANSWER_ITEMS else []
+        return [*map(_cut, value[:ANSWER_ITEMS]), *more]
+    if isinstance(value, str) and len(value) > TEXT_CHARACTERS:
+        return value[:TEXT_CHARACTERS] + CUT
+    return value
+
+
 def _no_answer(device: Device, action: Action, heard: str) -> Answered:
     heard = plain_text(heard)
+    if isinstance(action, FunctionAction):
+        if action.risk == "none":
+            return "failed", f"{device.title} failed: {heard}.", {"reason": heard}, heard
+        return "unknown", f"I do not know whether {device.title} was done: {heard}.", {"reason": heard}, heard
     if action.risk == "none":  # it only asks
         return "failed", f"The {device.title} gives no answer.", {"reason": "no answer"}, heard
     return "unknown", f"I do not know whether the {device.title} changed.", {"reason": "no answer"}, heard

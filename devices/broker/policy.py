@@ -16,8 +16,9 @@ from devices.broker.readings import FRESH_S, Readings
 from devices.broker.safe_state import SafeState
 from devices.site.action import Action
 from devices.site.describe import already_text, confirm_text, goal_text, sentence
+from devices.site.device import Device
 from devices.site.schema import Value
-from devices.site.site import Device, Site
+from devices.site.site import Site
 from devices.site.tools import Command
 
 Status = Literal["done", "refused", "needs_confirmation", "failed", "unknown", "dry_run"]
@@ -129,9 +130,9 @@ class Policy:
     def _seen_already(self, device: Device, action: Action, arguments: dict[str, Value]) -> dict[str, Value]:
         """Return the device's values if fresh ones say that nothing is to change, else {}.
 
-        Safe actions are carried out whatever is read, and an ending that is owed would change the device later.
+        Safe actions and calls are done whatever is read, and an ending that is owed would change the device later.
         """
-        if action.safe or any(ending.device == device.name for ending in self._ledger.owed()):
+        if action.safe or action.is_call or any(ending.device == device.name for ending in self._ledger.owed()):
             return {}
         seen = self._readings.values(device.name, FRESH_S)
         return seen if action.is_already_so(seen, arguments) else {}

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from devices.driver import DeviceUnavailable, Driver, Reading
 from devices.site.action import Action, Requirement, is_so
 from devices.site.describe import describe
+from devices.site.device import Device
 from devices.site.schema import Value
-from devices.site.site import Device, Site
+from devices.site.site import Site
 
 SETTLE_STEP_S = 0.1  # between two looks at a device that is on its way
 START_S = 2.0  # until a motor that was told to move does

@@ -19,8 +19,9 @@ from devices.driver import DeviceUnavailable, Driver, UrgentDriver
 from devices.errors import UnavailableError
 from devices.site.action import Action, is_so
 from devices.site.describe import describe, sentence
+from devices.site.device import Device
 from devices.site.schema import Value
-from devices.site.site import Device, Site
+from devices.site.site import Site
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -22,8 +22,9 @@ from devices.driver import (
     UrgentDriver,
 )
 from devices.errors import UsageError, did_you_mean
+from devices.site.device import Device
 from devices.site.schema import Value
-from devices.site.site import Device, Site, build_site, require_phrasings, site_path
+from devices.site.site import Site, build_site, require_phrasings, site_path
 from devices.yaml_file import YamlFile, first_problem, read_yaml
 
 BUILT_IN = {
@@ -32,8 +33,10 @@ BUILT_IN = {
     "gpio": "devices.drivers.gpio.driver:DRIVER",
     "http": "devices.drivers.http.driver:DRIVER",
     "i2c": "devices.drivers.i2c.driver:DRIVER",
+    "mcp": "devices.drivers.mcp.driver:DRIVER",
     "modbus": "devices.drivers.modbus.driver:DRIVER",
     "mqtt": "devices.drivers.mqtt.driver:DRIVER",
+    "python": "devices.drivers.python.driver:DRIVER",
     "sql": "devices.drivers.sql.driver:DRIVER",
 }
 ENTRY_POINTS = "edgewright.drivers"
@@ -99,7 +102,12 @@ def open_driver(site: Site, clock: Callable[[], float] = time.time) -> SiteDrive
 
 
 def require_drivers(site: Site) -> None:
-    """Raise UsageError unless every device has a driver."""
+    """Raise UsageError unless every device and every function has a driver."""
+    if unbound := [name for name, function in site.functions.items() if not function.executor]:
+        raise UsageError(
+            f"the tool {unbound[0]} has no executor in the toolset {site.name}",
+            hint="give it `executor` and `at`: it can be trained, and not carried out",
+        )
     if homeless := [name for name, device in site.devices.items() if not device.driver]:
         raise UsageError(
             f"{homeless[0]} has no driver in the site {site.name}",
@@ -117,16 +125,16 @@ class _Bindings:
     """A site's drivers with their settings, and its devices with their addresses, all checked."""
 
     def __init__(self, site: Site, source: YamlFile | None) -> None:
-        self._site, self._source = site.name, source
+        self._site, self._source, self._functions = site.name, source, site.functions.keys()
         self.settings: dict[str, tuple[DriverType, Any]] = {}
         for name, plain in site.drivers.items():
-            keys = ("drivers", name)
+            keys = ("executors" if site.is_toolset else "drivers", name)
             try:
                 kind = load_driver_type(str(plain.get("type", "")))
             except UsageError as error:
                 raise self._fail((*keys, "type"), str(error), error.hint) from error
             self.settings[name] = (kind, self._parse(kind.settings, plain, keys))
-        self.bindings = {name: self._bind(device) for name, device in site.devices.items() if device.driver}
+        self.bindings = {name: self._bind(device) for name, device in site.callees.items() if device.driver}
 
     def of(self, driver: str) -> dict[str, Binding]:
         """Return the devices of one driver."""
@@ -134,7 +142,7 @@ class _Bindings:
 
     def _bind(self, device: Device) -> Binding:
         kind, settings = self.settings[device.driver]
-        keys = ("devices", device.name, "at")
+        keys: tuple[str, ...] = ("devices", device.name, "at")
         at = {name: self._parse(kind.address, plain, (*keys, name)) for name, plain in device.at.items()}
         if missing := [name for name in device.properties if name not in at]:
             raise self._fail(keys, f"{device.name} has no address for {missing[0]}", "each property needs one")
@@ -152,7 +160,8 @@ class _Bindings:
     def _bind_calls(self, device: Device, kind: DriverType) -> dict[str, Any]:
         calls = {}
         for name, action in device.actions.items():
-            keys = ("devices", device.name, "actions", name, "at")
+            is_function = device.name in self._functions
+            keys = ("tools", device.name, "at") if is_function else ("devices", device.name, "actions", name, "at")
             if action.is_call and kind.call_address is None:
                 raise self._fail(keys, f"{device.name}.{name} writes nothing, and its driver can only write")
             if action.is_call:
@@ -197,7 +206,7 @@ class SiteDriver:
         write = driver.write_now if isinstance(driver, UrgentDriver) else driver.write
         write(device, values)
 
-    def call(self, device: str, action: str, arguments: Mapping[str, Value], key: str) -> dict[str, Any] | None:
+    def call(self, device: str, action: str, arguments: Mapping[str, Any], key: str) -> Any:
         """Carry out an action with output."""
         driver = self._of(device)
         if not isinstance(driver, CallDriver):

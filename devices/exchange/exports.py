@@ -14,8 +14,9 @@ from devices.drivers.registry import settings_of
 from devices.errors import UsageError
 from devices.site.action import Action
 from devices.site.describe import property_title
+from devices.site.device import Device
 from devices.site.schema import DataSchema
-from devices.site.site import Device, Site
+from devices.site.site import Site
 from devices.site.tools import tools_of
 
 TD_CONTEXT = "https://www.w3.org/2022/wot/td/v1.1"

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from devices.errors import UsageError
-from devices.site.schema import DataSchema, Name, Plain, Value
+from devices.site.schema import DataSchema, Name, Plain, Value, input_problem
 from devices.site.zone import Zone
 from devices.yaml_file import Strict
 
@@ -136,6 +136,10 @@ class Action(Strict):
             if given[low] >= given[high]:
                 return f"{low} {given[low]:g} is not below {high} {given[high]:g}"
         return ""
+
+    def input_problem(self, given: Mapping[str, Any]) -> str:
+        """Return why arguments cannot be given to the device, or "" if they can."""
+        return input_problem(self.input, given) or self.order_problem(given)
 
     @model_validator(mode="after")
     def _require_increasing_numbers(self) -> Action:

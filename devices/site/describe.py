@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from devices.site.action import UNLESS_0, Action
+from devices.site.device import Device
+from devices.site.functions import FunctionAction
 from devices.site.schema import DataSchema, Value
-from devices.site.site import Area, Device
+from devices.site.site import Area
 
 OUTSIDE_CHARACTERS = 200
 CHOICES = 6  # that a question names at most
@@ -146,6 +149,9 @@ def answer_text(action: Action, arguments: dict[str, Value], answer: Mapping[str
 
 
 def _call_text(device: Device, action: Action, arguments: dict[str, Value]) -> str:
+    if isinstance(action, FunctionAction):
+        given = ", ".join(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in arguments.items())
+        return f"{device.title}: {given}" if given else device.title
     values = ", ".join(f"{name} = {value_text(schema, arguments[name])}" for name, schema in action.input.items())
     return f"{device.title}: {action.title}{': ' if values else ''}{values}"
 

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping
 from random import Random
 from typing import Any
 
+from devices.site.device import Device
 from devices.site.phrasings import SpokenAction, load_phrasings
-from devices.site.site import Device, Site
+from devices.site.site import Site
 
 WORDS = "alpha bravo delta echo golf hotel india kilo lima mike nova oscar papa quark sierra tango uniform zulu".split()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -128,6 +129,18 @@ class DataSchema(Strict):
         if words := ", ".join(part for part in (self.unit, self.levels_text()) if part):
             schema["description"] = words
         return schema
+
+
+def input_problem(schemas: Mapping[str, DataSchema], given: Mapping[str, Any]) -> str:
+    """Return why the arguments do not fit the schemas, or "" if they fit."""
+    if missing := [name for name in schemas if name not in given]:
+        return f"{missing[0]} is missing"
+    if unknown := [name for name in given if name not in schemas]:
+        return f"{unknown[0]} is no argument"
+    for name, schema in schemas.items():
+        if problem := schema.problem_with(given[name]):
+            return f"{name} {problem}"
+    return ""
 
 
 def is_multiple(value: float, step: float) -> bool:

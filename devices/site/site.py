@@ -7,18 +7,19 @@ Vocabulary: W3C Web of Things Thing Description 1.1 (properties, actions, data s
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
 from devices.errors import UsageError, did_you_mean
-from devices.site.action import TAKEN, UNLESS_0, Action
-from devices.site.phrasings import SpokenAction
+from devices.site.action import UNLESS_0
+from devices.site.device import Device, require_known
+from devices.site.functions import Function, FunctionName
 from devices.site.scenes import SceneStates, require_scenes
-from devices.site.schema import DataSchema, Name, Plain, Value
-from devices.yaml_file import Strict, YamlFile, plain_values, read_yaml, shipped_path
+from devices.site.schema import DataSchema, Name, Plain
+from devices.yaml_file import Strict, YamlFile, first_problem, plain_values, read_yaml, shipped_path
 
 MODEL_WORDS = {  # what people call devices, and the model that is meant; difflib knows letters only
     "light": "lamp bulb spotlight chandelier",
@@ -52,57 +53,6 @@ MODEL_WORDS = {  # what people call devices, and the model that is meant; diffli
 SITES_FOLDER = Path(__file__).parents[1] / "sites"
 EVERYWHERE = "everywhere"  # stands for every device, where a site has areas or groups
 MODELS_FILE = Path(__file__).parent / "models.yaml"
-
-
-class Device(Strict):
-    """A device with its model's properties and actions filled in; `records` is what it knows in the simulated world."""
-
-    name: Name
-    kind: Name
-    title: Plain
-    aliases: tuple[Plain, ...] = Field(default=(), strict=False)
-    area: str = ""
-    properties: dict[Name, DataSchema]
-    actions: dict[Name, SpokenAction] = Field(default_factory=dict)
-    initial: dict[str, Value] = Field(default_factory=dict)
-    records: tuple[dict[str, Value], ...] = Field(default=(), strict=False)
-    driver: str = ""
-    at: dict[str, dict[str, Any]] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _require_known_properties(self) -> Device:
-        for name, action in self.actions.items():
-            for other in action.wait_after:
-                _require_known(other, self.actions, f"action {name} waits after the action")
-            for written, value in action.writes.items():
-                self._require_same_levels(name, action, written, str(value))
-            ends = action.ends.writes if action.ends else {}
-            for written in [*action.writes, *ends]:
-                _require_known(written, self.properties, f"action {name} writes the property")
-        if taken := TAKEN & self.properties.keys():
-            raise ValueError(f"a property cannot be called {min(taken)}: every result has one")
-        for name in self.at:
-            _require_known(name, self.properties, "at has the property")
-        for name, value in self.initial.items():
-            _require_known(name, self.properties, "initial sets the property")
-            if problem := self.properties[name].problem_with(value):
-                raise ValueError(f"initial {name}: {problem}")
-        return self
-
-    def _require_same_levels(self, name: str, action: Action, written: str, value: str) -> None:
-        """Raise ValueError if a level of an argument is another number as one of the property that it is written to."""
-        argument = value.removeprefix("$").removesuffix(f" {UNLESS_0}")
-        if not value.startswith("$") or argument not in action.input or written not in self.properties:
-            return
-        own = self.properties[written].levels
-        for level, number in action.input[argument].levels.items():
-            if own.get(level, number) != number:
-                raise ValueError(f"action {name}: level {level} is {number:g}, and {own[level]:g} of {written}")
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Everything that the device is called: title, aliases, and its key in the site file."""
-        return tuple(dict.fromkeys((self.title, *self.aliases, self.name)))
 
 
 class Floor(Strict):
@@ -143,7 +93,10 @@ class WorldRule(Strict):
 
 
 class Site(Strict):
-    """All devices of one place. Source of tools, conversations, grammar, simulator and policy."""
+    """All devices of one place, or a toolset: functions and what the assistant is told of its work (toolset.py).
+
+    Source of tools, conversations, grammar, simulator and policy.
+    """
 
     name: Name
     title: Plain
@@ -151,15 +104,17 @@ class Site(Strict):
     areas: dict[Name, Area] = Field(default_factory=dict)
     groups: dict[Name, Group] = Field(default_factory=dict)
     scenes: dict[Name, SceneStates] = Field(default_factory=dict)
-    devices: dict[str, Device]
+    devices: dict[str, Device] = Field(default_factory=dict)
+    system: str = ""
+    functions: dict[FunctionName, Function] = Field(default_factory=dict)
     world: tuple[WorldRule, ...] = Field(default=(), strict=False)
     drivers: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _require_known_references(self) -> Site:
-        for device in self.devices.values():
+        for device in (*self.devices.values(), *self._function_devices.values()):
             if device.driver:
-                _require_known(device.driver, self.drivers, f"{device.name} names the driver")
+                require_known(device.driver, self.drivers, f"{device.name} names the driver")
             for action_name, action in device.actions.items():
                 for requirement in action.requires:
                     self._require_property(requirement.property, f"{device.name}.{action_name} requires")
@@ -173,17 +128,35 @@ class Site(Strict):
     def _require_known_places(self) -> Site:
         for name, area in self.areas.items():
             if area.floor:
-                _require_known(area.floor, self.floors, f"area {name} is on the floor")
+                require_known(area.floor, self.floors, f"area {name} is on the floor")
         for name, group in self.groups.items():
             for member in group.devices:
-                _require_known(member, self.devices, f"group {name} has the device")
+                require_known(member, self.devices, f"group {name} has the device")
         taken = [*self.floors, *self.areas, *self.groups, EVERYWHERE]
         if twice := next((name for name in taken if taken.count(name) > 1), None):
             raise ValueError(f"{twice!r} can be one floor, area or group only")
         for device in self.devices.values():
             if device.area:
-                _require_known(device.area, self.areas, f"{device.name} stands in the area")
+                require_known(device.area, self.areas, f"{device.name} stands in the area")
         return self
+
+    @property
+    def is_toolset(self) -> bool:
+        """Whether it has functions, and no devices whose state a request would have to be told with."""
+        return bool(self.functions)
+
+    @cached_property
+    def _function_devices(self) -> dict[str, Device]:
+        return {name: function.as_device(name) for name, function in self.functions.items()}
+
+    def device(self, name: str) -> Device | None:
+        """Return the device of a name, or the one that stands for a function; None if there is neither."""
+        return self.devices.get(name) or self._function_devices.get(name)
+
+    @property
+    def callees(self) -> dict[str, Device]:
+        """Everything that commands go to: the devices, and those that stand for functions."""
+        return self.devices | self._function_devices
 
     @property
     def targets(self) -> dict[str, tuple[str, ...]]:
@@ -201,19 +174,13 @@ class Site(Strict):
 
     def _require_property(self, reference: str, what: str) -> None:
         device_name, _, property_name = reference.partition(".")
-        _require_known(device_name, self.devices, f"{what} the device")
-        _require_known(property_name, self.devices[device_name].properties, f"{what} the property {device_name}.")
+        require_known(device_name, self.devices, f"{what} the device")
+        require_known(property_name, self.devices[device_name].properties, f"{what} the property {device_name}.")
 
     def schema_of(self, reference: str) -> DataSchema:
         """Return the schema of `device.property`."""
         device_name, _, property_name = reference.partition(".")
         return self.devices[device_name].properties[property_name]
-
-
-def _require_known(name: str, known: dict[str, Any], what: str) -> None:
-    if name not in known:
-        hint = did_you_mean(name, known)
-        raise ValueError(f"{what} {name!r}, which does not exist" + (f"; {hint}" if hint else ""))
 
 
 def find_name(typed: str, known: Collection[str]) -> str | None:
@@ -277,8 +244,10 @@ def build_site(source: YamlFile) -> Site:
     root = source.root
     if not isinstance(root, dict):
         raise UsageError(f"{source.path}: a site file is a mapping with schema, name, title and devices")
+    if root.get("schema") == "toolset/v1":
+        return _build_toolset(source)
     if root.get("schema") != "site/v1":
-        raise source.fail(("schema",), f"schema is {root.get('schema')!r}", "this version reads site/v1")
+        raise source.fail(("schema",), f"schema is {root.get('schema')!r}", "this version reads site/v1 and toolset/v1")
     allowed = "schema name title models drivers floors areas groups scenes devices world".split()
     for key in root:
         if key not in allowed:
@@ -297,6 +266,31 @@ def build_site(source: YamlFile) -> Site:
         raise source.explain((), error, Site) from error
     require_scenes(site, source)
     return site
+
+
+def _build_toolset(source: YamlFile) -> Site:
+    """Return the site of a toolset file: `tools` are its functions, and `executors` their drivers."""
+    keys = {"name": "name", "title": "title", "system": "system", "executors": "drivers", "tools": "functions"}
+    root = source.root
+    for key in root:
+        if key not in ("schema", *keys):
+            raise source.fail((key,), f"unknown key {key!r}", did_you_mean(str(key), ["schema", *keys]))
+    if not isinstance(root.get("tools"), dict) or not root["tools"]:
+        raise source.fail(("tools",), "tools must be a mapping of at least one tool")
+    for name, entry in root["tools"].items():
+        if not isinstance(entry, dict) or "parameters" not in entry:
+            hint = "{type: object, properties: {}} is one without arguments"
+            raise source.fail(
+                ("tools", name), f"tools.{name} has no parameters, the JSON Schema of what it takes", hint
+            )
+    try:
+        return Site(**plain_values({keys[key]: value for key, value in root.items() if key in keys}))
+    except ValidationError as error:
+        location, message, hint = first_problem(error, Site)
+        written = {name: key for key, name in keys.items()}
+        place = (written.get(str(location[0]), location[0]), *location[1:]) if location else ()
+        text = f"{'.'.join(map(str, place))}: {message}" if place else message
+        raise source.fail(place, text, hint) from error
 
 
 def _build_device(source: YamlFile, name: str, entry: Any, models: dict[str, Any]) -> Device:

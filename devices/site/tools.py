@@ -1,5 +1,7 @@
 """Tools made from a site: one per kind and action, with a `device` enum, so the prompt stays flat.
 
+A function of a toolset is a tool as it stands, without a device.
+
 A site's scenes are one more tool, which stands for the commands that make its devices so.
 
 On a site with areas or groups a call may also name several devices at once: a list of them, or an area, floor or group
@@ -12,10 +14,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from devices.site.device import Device
+from devices.site.functions import CALL, FUNCTION_KIND, Function, arguments_problem
 from devices.site.phrasings import SpokenAction
 from devices.site.scenes import steps_for
-from devices.site.schema import DataSchema, Value
-from devices.site.site import Device, Site
+from devices.site.schema import DataSchema, input_problem
+from devices.site.site import Site
 
 SCENE_TOOL = "scene_turn_on"  # as Home Assistant's service
 
@@ -35,6 +39,7 @@ class Tool:
         without: devices of the kind that do not take it.
         marks: properties that all of its devices have and none of those.
         scenes: the commands of each scene by its name; a tool of scenes has no devices.
+        function: what it is, if it belongs to no device.
     """
 
     name: str
@@ -46,9 +51,12 @@ class Tool:
     without: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
     scenes: dict[str, tuple[Command, ...]] = field(default_factory=dict)
+    function: Function | None = None
 
     def json_schema(self) -> dict[str, Any]:
         """Return the JSON Schema of the arguments, properties in the order in which they are written."""
+        if self.function:
+            return self.function.parameters
         if self.scenes:
             return _object_schema({"scene": {"type": "string", "enum": list(self.scenes)}})
         device = {"type": "string", "enum": list(self.devices)}
@@ -63,6 +71,8 @@ class Tool:
 
     def openai(self) -> dict[str, Any]:
         """Return the tool in the form of OpenAI's API."""
+        if self.function:
+            return self.function.openai(self.name)
         return {"type": "function", "function": {"name": self.name, "parameters": self.json_schema()}}
 
 
@@ -75,16 +85,16 @@ class ToolCall:
     """A proposal of the model: nothing in it is trusted."""
 
     name: str
-    arguments: dict[str, Value | list[str]]
+    arguments: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Command:
-    """An action on one device, with the arguments that its input needs."""
+    """An action on one device, or a function (CALL), with the arguments that it needs."""
 
     device: str
     action: str
-    input: dict[str, Value]
+    input: dict[str, Any]
 
 
 def tools_of(site: Site) -> list[Tool]:
@@ -93,6 +103,8 @@ def tools_of(site: Site) -> list[Tool]:
     Devices of one kind whose action takes the same input share a tool. One that takes another input is named after the
     first device that has it. Forbidden actions are no tools.
     """
+    functions = [Tool(name, CALL, (), {}, kind=FUNCTION_KIND, function=one) for name, one in site.functions.items()
+                 if one.risk != "forbidden"]  # fmt: skip
     made: dict[str, Tool] = {}
     for device in site.devices.values():
         for action_name, action in device.actions.items():
@@ -106,7 +118,7 @@ def tools_of(site: Site) -> list[Tool]:
                 shared = tool
             made[shared.name] = replace(shared, devices=(*shared.devices, device.name))
     targets = site.targets
-    tools = [_placed(tool, site, targets) if targets else tool for tool in made.values()]
+    tools = [*functions, *(_placed(tool, site, targets) if targets else tool for tool in made.values())]
     scenes = {name: scene_commands(site, name) for name in site.scenes}
     return [*tools, Tool(SCENE_TOOL, "turn_on", (), {}, kind="scene", scenes=scenes)] if scenes else tools
 
@@ -139,6 +151,9 @@ def commands_of(call: ToolCall, tools: Iterable[Tool]) -> list[Command] | str:
     tool = next((tool for tool in tools if tool.name == call.name), None)
     if tool is None:
         return f"no tool is called {call.name}"
+    if tool.function:
+        problem = arguments_problem(tool.function.parameters, call.arguments)
+        return f"{call.name}: {problem}" if problem else [Command(tool.name, CALL, dict(call.arguments))]
     rest: dict[str, Any] = dict(call.arguments)
     if tool.scenes:
         scene = rest.pop("scene", None)
@@ -173,30 +188,20 @@ def _devices_of(tool: Tool, arguments: dict[str, Any]) -> list[str] | str:
 def call_of(command: Command, tools: Iterable[Tool]) -> ToolCall:
     """Return the tool call that stands for a command of this site."""
     tool = tool_of(command, tools)
+    if tool.function:
+        return ToolCall(tool.name, dict(command.input))
     return ToolCall(tool.name, {"device": command.device, **command.input})
 
 
 def tool_of(command: Command, tools: Iterable[Tool]) -> Tool:
     """Return the tool that does a command; KeyError if none does."""
     for tool in tools:
-        if tool.action == command.action and command.device in tool.devices:
+        if tool.action == command.action and command.device in (tool.devices or (tool.name,)):
             return tool
     raise KeyError(f"no tool does {command.action} on {command.device}")
 
 
-def input_problem(schemas: dict[str, DataSchema], given: dict[str, Any]) -> str:
-    """Return why the arguments do not fit the schemas, or "" if they fit."""
-    if missing := [name for name in schemas if name not in given]:
-        return f"{missing[0]} is missing"
-    if unknown := [name for name in given if name not in schemas]:
-        return f"{unknown[0]} is no argument"
-    for name, schema in schemas.items():
-        if problem := schema.problem_with(given[name]):
-            return f"{name} {problem}"
-    return ""
-
-
 def action_of(site: Site, command: Command) -> tuple[Device, SpokenAction]:
     """Return the device and action a command names; KeyError if it names none."""
-    device = site.devices[command.device]
+    device = site.callees[command.device]
     return device, device.actions[command.action]

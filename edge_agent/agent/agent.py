@@ -42,7 +42,7 @@ class TurnResult:
     """What one request led to.
 
     `answer` is what the person sees: made from read-backs where something was proposed, or a question of
-    which device is meant, else the model's.
+    which device is meant, else the model's. What a function answered is told by the model, what was not done never.
     `model_answer` is the model's own last words ("" if it had none). `has_forgotten` says that the context was full and
     the oldest turns of the conversation were dropped.
     """
@@ -113,6 +113,8 @@ class Agent:
 
     def next_prompt_start(self) -> str:
         """Return how the next prompt begins unless a device changes until then, for an engine to prefill while idle."""
+        if self.contract.words is None:  # a request begins with what the person types
+            return self.contract.template.render([self._system, *self._remembered()], add_generation_prompt=False)
         state, ages = self.broker.state_with_ages()
         user = user_message("", state, self._clock_text(), self.contract.words, ages)
         messages = [self._system, *self._remembered(), user]
@@ -165,7 +167,7 @@ class Agent:
         """Return what must be asked back before calls are carried out; an area or a scene is always clear."""
         commands, clear = [], []
         for call in calls:
-            found = self._commands(call)
+            found = [one for one in self._commands(call) if one.device in self.broker.site.devices]
             commands += found
             clear += [] if "device" in call.arguments else found
         return self._naming.question(turn.ask, commands, self._recent(), clear)
@@ -279,7 +281,8 @@ class _Turn:
         self.messages.append(Message("assistant", question.text, question.thought))
 
     def result(self, site: Site) -> TurnResult:
-        reports = reports_text([(site.devices[one.command.device].title, one.report) for one in self.outcomes])
+        told = [one for one in self.outcomes if one.status != "done" or one.command.device in site.devices]
+        reports = reports_text([(site.callees[one.command.device].title, one.report) for one in told])
         if self.stop_reason == "question":
             answer = f"{reports} {self.question}".strip()
         elif self.stop_reason != "answer":

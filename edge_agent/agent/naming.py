@@ -18,8 +18,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from devices.site.describe import which_text
-from devices.site.site import MODEL_WORDS, Device, Site, load_models
-from devices.site.tools import Command, input_problem
+from devices.site.device import Device
+from devices.site.site import MODEL_WORDS, Site, load_models
+from devices.site.tools import Command
 
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # words without blanks
 _WORD = re.compile(rf"\d+|[{_UNSPACED}]|[^\W\d_{_UNSPACED}]+")
@@ -200,7 +201,7 @@ class Naming:
 
     def _takes(self, name: str, command: Command) -> bool:
         action = self._site.devices[name].actions.get(command.action)
-        return action is not None and action.risk != "forbidden" and not input_problem(action.input, command.input)
+        return action is not None and action.risk != "forbidden" and not action.input_problem(command.input)
 
 
 def _called(device: Device, site: Site) -> _Called:

@@ -133,7 +133,7 @@ def open_session(
         journal: where actions are recorded; a box has its own by default, a bundle the site's if live, else none.
         says_yes: whether the person has confirmed beforehand whatever needs confirmation.
         mode: what the broker carries out; see Broker.
-        is_live: real devices through the site's drivers, and not a simulated world.
+        is_live: real devices through the site's drivers, and not a simulated world; a toolset's functions always are.
         gpu_layers: layers on the GPU; -1 for all of them.
         threads: of the engine; None lets it choose.
         admit: called with the engine, the bundle, a simulation of the site and the box's state folder, if there is one,
@@ -145,6 +145,7 @@ def open_session(
         UnavailableError: the journal cannot be written, or llama.cpp failed.
     """
     own = load_site(site)
+    is_live = is_live or own.is_toolset  # there is no world in which functions could be tried
     if is_live:
         require_drivers(own)
     with hold_bundle(path) as bundle:

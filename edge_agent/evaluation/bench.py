@@ -77,8 +77,11 @@ def bench(path: Path, site_name: str, *, is_tuning: bool, log: Callable[[Trial],
 
 
 def _requests(simulation: Simulation, site: Site) -> dict[str, Request]:
-    """Return questions about devices, by their words; the state differs from one to the next, as in use."""
-    requests = {}
+    """Return questions about devices or tools, by their words; the state differs from one to the next, as in use."""
+    requests: dict[str, Request] = {}
+    for name, _ in zip(cycle(site.functions), range(QUESTIONS), strict=False):
+        ask = f"what can you do with {name.replace('_', ' ')}, question {len(requests) + 1}?"
+        requests[ask] = next(simulation.agent(World(site)).run(ask))
     for number, device in enumerate(islice(cycle(site.devices), QUESTIONS)):
         state = World(site).snapshot()
         for values in state.values():

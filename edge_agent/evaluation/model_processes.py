@@ -25,6 +25,8 @@ from edge_agent.evaluation.cases import Case, read_cases, write_cases
 from edge_agent.evaluation.evaluation import LATENCY_CASES, CaseOutcome, Evaluation, evaluate, measure_latency, spread
 from edge_agent.evaluation.own_cases import Graded, OwnCase, run_own_cases
 from edge_agent.evaluation.report import EngineRun, Provenance, Role, build_report
+from edge_agent.evaluation.turn_report import Passes
+from edge_agent.evaluation.turns import TurnCase, context_tokens_for, play_turns
 from edge_agent.plugins import ENGINES, HUGGINGFACE, load_plugin
 from edge_agent.progress import ProgressBar
 from edge_agent.run_facts import RUN_FILE, read_run_facts
@@ -97,6 +99,13 @@ def find_model(name: str, site: Site) -> Model:
             f"{path} is no model", hint="give a .gguf file, a bundle, a box, a run or a Hugging Face folder"
         )
     return Model("base", "base", name, HUGGINGFACE)
+
+
+def find_models(names: Sequence[str], site: Site) -> list[Model]:
+    """Return what several arguments stand for; one without a chat template gets that of the models beside it."""
+    found = [find_model(name, site) for name in names]
+    template = next((model.template for model in found if model.template), "chatml")
+    return [model if model.template else replace(model, template=template) for model in found]
 
 
 def _require_trained_for(trained_for: str, any_site: str, site: Site, template: ChatTemplate, what: str) -> None:
@@ -189,6 +198,28 @@ def _grade_own_cases(model: Model, site: Site, cases: Sequence[OwnCase], placeme
         )
 
 
+def grade_turns(model: Model, cases: Sequence[TurnCase], placement: Placement) -> Passes:
+    """Return what a model replies in own conversations, free and constrained; it runs in a fresh process.
+
+    Raises:
+        UnavailableError: the model's process died.
+    """
+    passes: Passes = _alone(model, _grade_turns, model, tuple(cases), placement)
+    return passes
+
+
+def _grade_turns(model: Model, cases: Sequence[TurnCase], placement: Placement) -> Passes:
+    template, sequences, bar = load_template(model.template), _sequences(model), ProgressBar()
+    with closing(_open(model, placement, context_tokens_for(cases, template), sequences)) as engine:
+        return play_turns(
+            engine,
+            cases,
+            template,
+            batch_size=sequences if sequences > 1 else BATCH_SIZE,
+            progress=lambda stage, done, total: bar.show(done, total, f"{model.label}: {stage} {done}/{total}"),
+        )
+
+
 def _time(model: Model, site: Site, cases: Sequence[Case], placement: Placement) -> tuple[tuple[CaseOutcome, ...], int]:
     """Return cases one by one and the memory that took, in bytes."""
     simulation = CaseSimulation(site, load_template(model.template))
@@ -254,9 +285,7 @@ def evaluate_models(
         stage_times_s: for the report.
         renamed: the site with other names of tools, on which they are evaluated instead.
     """
-    found = [find_model(name, site) for name in names]
-    template = next((model.template for model in found if model.template), "chatml")
-    models = [model if model.template else replace(model, template=template) for model in found]
+    models = find_models(names, site)
     started_s = time.monotonic()
     runs = grade(models, renamed or site, cases, placement)
     times = dict(stage_times_s)

@@ -16,6 +16,7 @@ from typing import Any
 from devices.errors import UsageError
 from devices.site.schema import DataSchema
 from devices.site.tools import Tool
+from edge_agent.grammar.enforced_schema import enforced
 from edge_agent.grammar.grammar import THOUGHT_CHARACTERS, Grammar, marker_rule
 from edge_agent.wire.markers import MARKERS
 
@@ -45,25 +46,28 @@ def reply_grammar(tools: Sequence[Tool]) -> Grammar:
         UsageError: a schema has something that cannot be enforced; the message names tool, argument and feature.
     """
     _require_distinct_names(tools)
-    return schema_grammar({tool.name: _enforced_schema(tool) for tool in tools})
+    has_lines = any(tool.function for tool in tools)  # answers of a site are read aloud, and have one
+    return schema_grammar({tool.name: _enforced_schema(tool) for tool in tools}, has_lines=has_lines)
 
 
-def schema_grammar(functions: Mapping[str, Mapping[str, Any]]) -> Grammar:
+def schema_grammar(functions: Mapping[str, Mapping[str, Any]], *, has_lines: bool = False) -> Grammar:
     """Return the grammar of one assistant turn that may call any of some functions.
 
     Args:
         functions: JSON Schema of the arguments by name, as enforced_schema.enforced returns it.
+        has_lines: whether an answer may have several lines.
 
     Raises:
         UsageError: llguidance cannot compile it.
     """
+    line = r"([^<>\x00-\x1f\x7f]|\n)" if has_lines else r"[^<>\x00-\x1f\x7f]"
     calls = f"call{{1,{MAX_CALLS}}} | " if functions else ""
     rules = [
         f"start: think THOUGHT end_think ({calls}ANSWER)",
         *(marker_rule(marker, is_token=True).strip("\n") for marker in MARKERS),
         rf"THOUGHT: /[^<>\x00-\x1f\x7f]{{0,{THOUGHT_CHARACTERS}}}/",
         # the first character is not blank: wire.parse_reply takes a blank answer for none
-        rf"ANSWER: /[^<>\s\x00-\x1f\x7f][^<>\x00-\x1f\x7f]{{0,{ANSWER_CHARACTERS - 1}}}/",
+        rf"ANSWER: /[^<>\s\x00-\x1f\x7f]{line}{{0,{ANSWER_CHARACTERS - 1}}}/",
     ]
     if functions:
         rules.append(f"call: open_call ({' | '.join(f'call_{number}' for number in range(len(functions)))}) end_call")
@@ -87,6 +91,9 @@ def _require_distinct_names(tools: Sequence[Tool]) -> None:
 
 def _enforced_schema(tool: Tool) -> dict[str, Any]:
     """Return the schema of the arguments as llguidance needs it. Raises UsageError for what it cannot enforce."""
+    if tool.function:
+        _require_no_marker(tool, tool.name)
+        return enforced(tool.function.parameters, f"tool {tool.name}")
     if not tool.devices and not tool.scenes:
         raise UsageError(f"tool {tool.name} has no device")
     for taken in ("device", *(("area", "except") if tool.targets else ())):

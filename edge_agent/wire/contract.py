@@ -12,6 +12,7 @@ from devices.site.schema import DataSchema
 from devices.site.site import Site, load_site
 from devices.site.tools import Tool, ToolCall, tools_of
 from edge_agent.wire.chat_template import ChatTemplate, ContractChanged
+from edge_agent.wire.function_text import with_lines
 from edge_agent.wire.messages import Message, compact_json, result_message, user_message
 from edge_agent.wire.spelling import NO_WORDS, SiteWords, words_of
 
@@ -28,13 +29,14 @@ TARGETS_HEADING = "Floors and groups:"
 class Contract:
     """What training and running must agree on, to the byte.
 
-    `words` is what requests are spelled by; it is free: a new name of a device needs no training.
+    `words` is what requests are spelled by; it is free: a new name of a device needs no training. A toolset has None:
+    its requests are put as they were typed, and no state before them.
     """
 
     template: ChatTemplate
     system_text: str
     tools: tuple[Tool, ...]
-    words: SiteWords = NO_WORDS
+    words: SiteWords | None = NO_WORDS
 
     @property
     def digest(self) -> str:
@@ -51,7 +53,7 @@ class Contract:
 def contract_of(site: Site, template: ChatTemplate) -> Contract:
     """Return the contract that a site and a template make."""
     tools = tuple(tools_of(site))
-    return Contract(template, system_text(site, tools), tools, words_of(site, tools))
+    return Contract(template, system_text(site, tools), tools, None if site.is_toolset else words_of(site, tools))
 
 
 def format_digest(template: ChatTemplate) -> str:
@@ -91,6 +93,8 @@ def introduction_in(text: str) -> str:
 
 def system_text(site: Site, tools: Iterable[Tool]) -> str:
     """Return the static prompt: who the assistant is, what floors and groups there are, and each tool's signature."""
+    if site.is_toolset:
+        return with_lines(site.system.strip(), [tool.openai() for tool in tools])
     lines = [
         INTRODUCTION.format(title=site.title),
         *_target_lines(site),

@@ -39,7 +39,7 @@ class Message:
 
 
 def user_message(
-    text: str, state: State, clock: str, words: SiteWords = NO_WORDS, ages: Ages = MappingProxyType({})
+    text: str, state: State, clock: str, words: SiteWords | None = NO_WORDS, ages: Ages = MappingProxyType({})
 ) -> Message:
     """Return the user's turn: fresh state and clock, then the request, so that what counts most is nearest the reply.
 
@@ -50,9 +50,11 @@ def user_message(
         text: what the person said, in any capitals; it is spelled as usual, and markers in it are defused.
         state: property values by device.
         clock: local time as HH:MM.
-        words: of the site, as the contract has them.
+        words: of the site, as the contract has them; None for a toolset, where nothing stands before a request.
         ages: in words, of values that are older than they should be.
     """
+    if words is None:
+        return Message("user", defuse(text))
     lines = [*_state_lines(state, words, ages), f"clock {clock}", REQUEST + defuse(usual_spelling(text, words))]
     return Message("user", "\n".join(["State:", *lines]))
 
@@ -78,8 +80,8 @@ def request_of(text: str) -> str:
 
 
 def before_request(prompt: str) -> str:
-    """Return what stands in a prompt before the last request."""
-    return prompt[: prompt.rindex(f"\n{REQUEST}")]
+    """Return what stands in a prompt before the last request; "" if requests are not marked as such."""
+    return prompt[: max(prompt.rfind(f"\n{REQUEST}"), 0)]
 
 
 def facts_of(state: State, ages: Ages = MappingProxyType({})) -> list[tuple[str, str]]:

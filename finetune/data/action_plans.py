@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from devices.site.action import Action, is_so
+from devices.site.device import Device
 from devices.site.phrasings import group_words
 from devices.site.schema import Value
-from devices.site.site import EVERYWHERE, Device
+from devices.site.site import EVERYWHERE
 from devices.site.tools import Command, ToolCall, action_of
 from edge_agent.wire.contract import devices_text
 from finetune.data import phrases

@@ -6,9 +6,9 @@ Each maker returns None where the site or its state offers no such exchange.
 from __future__ import annotations
 
 from devices.site.describe import describe, number_text, property_title, sentence, value_text
+from devices.site.device import Device
 from devices.site.phrasings import load_phrasings
 from devices.site.schema import DataSchema, Value
-from devices.site.site import Device
 from devices.site.tools import Command, call_of
 from edge_agent.wire.messages import facts_text
 from finetune.data import phrases

@@ -9,9 +9,10 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from devices.site.device import Device
 from devices.site.phrasings import KindGroup, SpokenAction, group_words, load_phrasings
 from devices.site.schema import Value
-from devices.site.site import EVERYWHERE, Device
+from devices.site.site import EVERYWHERE
 from devices.site.tools import Command, Tool, ToolCall
 from finetune.data import phrases
 from finetune.data.held_out import side

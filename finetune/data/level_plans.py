@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from devices.site.action import UNLESS_0
 from devices.site.describe import property_title, value_text
+from devices.site.device import Device
 from devices.site.phrasings import SpokenAction, load_phrasings
 from devices.site.schema import DataSchema, Value
-from devices.site.site import Device, Site
+from devices.site.site import Site
 from devices.site.tools import Command
 from edge_agent.wire.messages import json_value
 from finetune.data.scene import Plan, Scene, call_text, is_plain, resolved_text

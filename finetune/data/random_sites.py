@@ -10,10 +10,11 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from devices.site.device import Device
 from devices.site.phrasings import load_phrasings
 from devices.site.scenes import SceneStates
 from devices.site.schema import DataSchema, Value
-from devices.site.site import Area, Device, Floor, Group, Site, join_models, load_models
+from devices.site.site import Area, Floor, Group, Site, join_models, load_models
 from devices.yaml_file import Strict
 
 RENAMED_SHARE = 0.15

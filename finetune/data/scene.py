@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from random import Random
 
 from devices.site.action import Action
+from devices.site.device import Device
 from devices.site.phrasings import SpokenAction, load_phrasings
 from devices.site.schema import DataSchema, Value
-from devices.site.site import Device, Site
+from devices.site.site import Site
 from devices.site.tools import Command, Tool, ToolCall, call_of
 from edge_agent.evaluation.cases import State
 from edge_agent.wire.contract import argument_text

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
+from devices.site.device import Device
 from devices.site.renaming import renamed
-from devices.site.site import Device, Site
+from devices.site.site import Site
 from finetune.data.random_sites import random_site
 
 DISTRACTORS = (2, 5)  # devices

@@ -4,6 +4,7 @@
     OUT/recipe.yaml     the complete recipe, as it ran
     OUT/site.yaml       the site file, byte for byte
     OUT/sample.jsonl    the first rows of the data
+    OUT/held_out.jsonl  of a toolset: the conversations that were not trained on
     OUT/metrics.jsonl   loss, gradient norm, rate, speed and memory of every step; losses on held-out rows
     OUT/tensorboard/    the same for TensorBoard, if training.tensorboard is true
     OUT/report.html     the loss curve, for people
@@ -16,6 +17,7 @@ A run works in OUT.part, which becomes OUT at its very end: what is called OUT i
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,9 +27,11 @@ from devices.errors import UsageError
 from devices.site.site import site_path
 from edge_agent.engine.machine import installed_versions
 from edge_agent.run_facts import RUN_FILE, RunFacts
+from finetune.data.toolsets.rows import OwnRow, write_held_out
 from finetune.recipe import Recipe, load_recipe
 
 METRICS, BEST, SAMPLE, BOARD = "metrics.jsonl", "best", "sample.jsonl", "tensorboard"
+HELD_OUT = "held_out.jsonl"
 SAMPLE_ROWS = 32  # the first of the data; held-out rows are its last
 PACKAGES = ("edgewright", "torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "tokenizers")
 
@@ -37,8 +41,12 @@ def part_of(out: Path) -> Path:
     return out.with_name(out.name + ".part")
 
 
-def open_run(recipe: Recipe, out: Path, *, resume: bool) -> None:
+def open_run(
+    recipe: Recipe, out: Path, own: tuple[Sequence[OwnRow], Sequence[OwnRow]] | None = None, *, resume: bool
+) -> None:
     """Make OUT.part ready and put recipe, site and sample into it, unless there is a checkpoint to go on from.
+
+    `own` are the conversations of a toolset, trained and held-out ones: they are written as they are trained.
 
     Raises:
         UsageError: OUT is there already, a run was interrupted and `resume` was not asked for, there is nothing to
@@ -62,6 +70,11 @@ def open_run(recipe: Recipe, out: Path, *, resume: bool) -> None:
     (part / "checkpoints").mkdir(parents=True)
     (part / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
     shutil.copyfile(site_path(recipe.site), part / "site.yaml")
+    if own:
+        (part / SAMPLE).write_text("".join(one.row.to_json() + "\n" for one in own[0][:SAMPLE_ROWS]), encoding="utf-8")
+        write_held_out(part / HELD_OUT, own[1])
+        (part / "data.sha256").write_text(_data_sha256(recipe), encoding="utf-8")
+        return
     of_before = Path(recipe.preference.start_from) / SAMPLE if recipe.preference else None  # pairs are no rows
     with (of_before or Path(recipe.data)).open(encoding="utf-8") as rows:
         (part / SAMPLE).write_text("".join(islice(rows, SAMPLE_ROWS)), encoding="utf-8")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
 import time
@@ -15,19 +14,15 @@ from typing import TYPE_CHECKING, Any
 from devices.errors import GateError, UnavailableError, UsageError
 from devices.site.site import load_site
 from edge_agent.base_models import PACKAGES
-from edge_agent.evaluation.cases import CASES, CASES_SEED, read_cases
 from edge_agent.progress import ProgressBar
-from edge_agent.run_facts import DataFacts, GeneralFacts, RunFacts, read_run_facts
+from edge_agent.run_facts import DataFacts, GeneralFacts, RunFacts
 from edge_agent.wire.chat_template import load_template
-from edge_agent.wire.contract import Contract, contract_of, format_digest, require_contract
-from finetune.data.encoded_rows import EncodedRows, RowEncoder, encode_rows, spans
-from finetune.data.generator import generate_cases
-from finetune.data.leakage import find_leaks, require_no_leaks
-from finetune.data.preference_pairs import both_replies, encode_pairs, read_pairs
-from finetune.data.rows import Row, read_rows
+from edge_agent.wire.contract import Contract, contract_of, format_digest
+from finetune.data.encoded_rows import spans
+from finetune.data.preference_pairs import both_replies
 from finetune.recipe import General, Recipe
 from finetune.training.free_memory import is_out_of_memory
-from finetune.training.general import GeneralRows, encode_general
+from finetune.training.general import GeneralRows
 from finetune.training.metrics import HELD_OUT_LOSS, Metrics
 from finetune.training.processor import keep_freed_memory, prepare_processor
 from finetune.training.quantized_base import (
@@ -52,6 +47,7 @@ from finetune.training.run_folder import (
     tool_versions,
 )
 from finetune.training.run_report import run_page
+from finetune.training.training_data import TrainingData, load_data, load_own
 
 if TYPE_CHECKING:
     from finetune.training.memory_plan import Plan, Planner
@@ -82,7 +78,7 @@ def train_run(recipe: Recipe, *, resume: bool = False, progress: ProgressBar | N
     progress = progress or ProgressBar(sys.stderr if is_first_process() else io.StringIO())
     run = _prepare(recipe, progress)
     if is_first_process():
-        open_run(recipe, run.out, resume=resume)
+        open_run(recipe, run.out, run.inputs.data.own, resume=resume)
     run.processes.wait_for_everyone()
     fitted = _fit(run, last_checkpoint(part_of(run.out)) if resume else None, progress)
     run.processes.wait_for_everyone()
@@ -158,9 +154,10 @@ def _load_inputs(recipe: Recipe, machine: Machine, progress: ProgressBar) -> _In
     import finetune.training.adapter_trainer  # noqa: F401  # what training has loaded is counted
     from finetune.training.memory_plan import Planner, free_for
 
-    contract = contract_of(load_site(recipe.site), load_template(recipe.template))
+    site = load_site(recipe.site)
+    contract = contract_of(site, load_template(recipe.template))
     tokenizer = load_tokenizer(recipe)
-    data = _load_data(recipe, contract, tokenizer, progress)
+    data = (load_own if site.is_toolset else load_data)(recipe, contract, tokenizer, progress)
     if recipe.preference:
         planner = Planner(machine, both_replies(data.pairs), load_config(recipe), replies=2)
     else:
@@ -256,83 +253,6 @@ def _require_little_forgotten(recipe: Recipe, facts: RunFacts) -> None:
 def is_first_process() -> bool:
     """Return whether this is the one process, or the first of several, which says and writes what all have done."""
     return os.environ.get("RANK", "0") == "0"
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """What a run trains on and measures on; `trained` are the site's rows and the general ones.
-
-    Of preference pairs, rows are the preferred conversations, and `pairs` is what trl takes.
-    """
-
-    site: EncodedRows
-    held_out: EncodedRows
-    general: GeneralRows | None
-    trained: EncodedRows
-    pairs: list[dict[str, list[int]]]
-
-
-def _load_data(recipe: Recipe, contract: Contract, tokenizer: Any, progress: ProgressBar) -> TrainingData:
-    _require_unseen(recipe)
-    if recipe.first_run:
-        _require_same_adapter(recipe, recipe.first_run)
-    limit = recipe.training.max_tokens
-    if recipe.preference:
-        start = Path(recipe.preference.start_from)
-        require_contract(read_run_facts(start).contract, contract.digest, f"run {start}")
-        encoder = RowEncoder(contract.template, tokenizer, limit)
-        pairs, rows = encode_pairs(Path(recipe.data), contract.system_text, encoder)
-        progress.note(f"{len(pairs)} pairs, going on from {start}")
-        return TrainingData(rows, EncodedRows((), (), 0), None, rows, pairs)
-    rows = encode_rows(Path(recipe.data), contract, tokenizer, limit, any_site=recipe.any_site)
-    site, held_out = rows.split(recipe.training.held_out_rows)
-    trained, general = site, None
-    if recipe.general:
-        encoder = RowEncoder(contract.template, tokenizer, limit)
-        general = encode_general(recipe.general, len(site.token_ids), encoder, recipe.seed)
-        mixed = general.mixed
-        trained = EncodedRows(site.token_ids + mixed.token_ids, site.labels + mixed.labels, site.dropped)
-        share = len(mixed.token_ids) / len(trained.token_ids)
-        progress.note(
-            f"{len(mixed.token_ids)} general rows, {share:.0%} of all (asked for {recipe.general.share:.0%}); "
-            f"{general.rejected} could not be used"
-        )
-    progress.note(
-        f"{len(trained.token_ids)} rows ({trained.dropped} longer than {limit} tokens dropped), "
-        f"{trained.tokens:,} tokens an epoch, {trained.trained_tokens:,} of them trained"
-    )
-    return TrainingData(site, held_out, general, trained, [])
-
-
-def _require_same_adapter(recipe: Recipe, first: Path) -> None:
-    """Raise UsageError unless the adapter of an earlier run can be trained on as the recipe says."""
-    facts = read_run_facts(first)
-    try:
-        config = json.loads((first / "adapter" / "adapter_config.json").read_bytes())
-        found = {name: config[name] for name in ("r", "lora_alpha", "use_rslora", "use_dora")}
-        targets = sorted(config["target_modules"])
-    except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"{first}: its adapter cannot be read: {error}") from error
-    lora = recipe.lora
-    wanted = {"r": lora.rank, "lora_alpha": lora.alpha, "use_rslora": lora.rslora, "use_dora": lora.dora}
-    if found != wanted or targets != sorted(lora.targets):
-        given = ", ".join(f"{name} {value}" for name, value in found.items())
-        raise UsageError(
-            f"start_from: the adapter of {first} is another than this recipe's",
-            hint=f"lora must be as there: {given}, targets {', '.join(targets)}",
-        )
-    ours, theirs = base_sha256(recipe.base_path_or_name), facts.base_sha256
-    weights = [name for name in ours.keys() & theirs.keys() if name.endswith(".safetensors")]
-    if any(ours[name] != theirs[name] for name in weights):
-        raise UsageError(f"start_from: {first} was trained on another base than {recipe.base}")
-
-
-def _require_unseen(recipe: Recipe) -> None:
-    """Raise GateError if the data has requests of the evaluation's: of the recipe's cases, or the site's own."""
-    site, data = load_site(recipe.site), Path(recipe.data)
-    cases = read_cases(Path(recipe.cases)) if recipe.cases else generate_cases(site, CASES, CASES_SEED)
-    rows = (Row((), pair.prompt) for _, pair in read_pairs(data)) if recipe.preference else read_rows(data)
-    require_no_leaks(find_leaks(rows, cases, site), recipe.data)
 
 
 def _measure_general(trainer: Any, general: GeneralRows | None) -> tuple[float, int]:

@@ -2,10 +2,11 @@
 
 Under `drivers` of a site file: `tools: {type: command, allow: [/opt/relay]}`. Under a device, for each property,
 `at: {on: {read: [/opt/relay, show, "3"], write: [/opt/relay, set, "3", "{value}"], words: ["off", "on"]}}`.
-What a program shows is JSON, in which `key` finds the value, or else plain text.
+What a program shows is JSON, in which `key` finds the value, or else plain text. Under a tool of a toolset,
+`at: {run: [/opt/shop, refund]}`: `{"arguments": {...}, "key": "..."}` is its input.
 
-There is no shell: a program gets its words as they stand, with the value in the place of {value}, an empty environment
-and no input. Nothing that a model writes becomes a program's name or a word of its own.
+There is no shell: a program gets its words as they stand, with the value in the place of {value}, and an empty
+environment. Nothing that a model writes becomes a program's name or a word of its own.
 
 Does not guard against: what an allowed program does; one that leaves its process group outlives its time.
 """
@@ -13,25 +14,20 @@ Does not guard against: what an allowed program does; one that leaves its proces
 from __future__ import annotations
 
 import json
-import os
-import selectors
-import signal
-import subprocess
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from devices.driver import Binding, DeviceUnavailable, DriverType, Reading, reading_of
+from devices.driver import Binding, CallRefused, DeviceUnavailable, DriverType, Reading, reading_of
 from devices.drivers.json_values import JsonValue
+from devices.drivers.programs import run_program
+from devices.site.action import Action
 from devices.site.schema import Value
 from devices.yaml_file import Strict
 
-MAX_OUTPUT_BYTES = 1 << 20
 VALUE = "{value}"
-ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
 
 
 class CommandSettings(Strict):
@@ -67,6 +63,16 @@ class CommandPlace(JsonValue):
         return [text if word == VALUE else word for word in self.write]
 
 
+class CommandCall(Strict):
+    """What carries a function out: a program's path and its words, which get the arguments as JSON on their input."""
+
+    run: tuple[str, ...] = Field(strict=False, min_length=1)
+
+    def problem_with(self, action: Action) -> str:
+        """Return why the program does not fit its action, or ""."""
+        return "has an output, which programs do not have" if action.output else ""
+
+
 class CommandDriver:
     """Runs programs, one at a time for each call. Safe to use from several threads."""
 
@@ -91,11 +97,18 @@ class CommandDriver:
         for name, value in values.items():
             self._run(device, at[name].write_words(value))
 
+    def call(self, device: str, action: str, arguments: Mapping[str, Any], key: str) -> Any:
+        """Run a function's program once, and return what it shows. Raises CallRefused: `allow` does not name it."""
+        words = self._bindings[device].calls[action].run
+        if words[0] not in self._settings.allow:
+            raise CallRefused(f"`allow` does not name {words[0]}")
+        return self._shown(device, words, json.dumps({"arguments": dict(arguments), "key": key}).encode())
+
     def close(self) -> None:
         """Nothing is kept open."""
 
-    def _shown(self, device: str, words: Sequence[str]) -> Any:
-        output = self._run(device, words)
+    def _shown(self, device: str, words: Sequence[str], given: bytes = b"") -> Any:
+        output = self._run(device, words, given)
         try:
             text = output.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -105,51 +118,8 @@ class CommandDriver:
         except ValueError:
             return text.strip()
 
-    def _run(self, device: str, words: Sequence[str]) -> bytes:
-        """Run a program, once, and return its output. Raises DeviceUnavailable for whatever goes wrong."""
-        deadline_s = time.monotonic() + self._settings.timeout_s
-        try:
-            process = subprocess.Popen(
-                words,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=ENVIRONMENT,
-                start_new_session=True,  # so that killpg reaches what the program started, too
-            )
-        except OSError as error:
-            raise DeviceUnavailable(f"{device}: cannot run {words[0]}: {error.strerror}") from error
-        with process:
-            try:
-                output = _output(process, deadline_s)
-                code = process.wait(max(0.0, deadline_s - time.monotonic()))
-            except (subprocess.TimeoutExpired, OverflowError) as error:
-                problem = "wrote too much" if isinstance(error, OverflowError) else "did not end"
-                within = f"within {self._settings.timeout_s:g} s"
-                raise DeviceUnavailable(f"{device}: {words[0]} {problem} {within}") from error
-            finally:
-                if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
-        if code:
-            raise DeviceUnavailable(f"{device}: {words[0]} ended with {code}")
-        return output
-
-
-def _output(process: subprocess.Popen[bytes], deadline_s: float) -> bytes:
-    """Return all output. Raises TimeoutExpired, and OverflowError over MAX_OUTPUT_BYTES."""
-    assert process.stdout is not None
-    output = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
-        while True:
-            if not selector.select(max(0.0, deadline_s - time.monotonic())):
-                raise subprocess.TimeoutExpired(process.args, 0)
-            part = os.read(process.stdout.fileno(), 1 << 16)
-            if not part:
-                return output
-            output += part
-            if len(output) > MAX_OUTPUT_BYTES:
-                raise OverflowError
+    def _run(self, device: str, words: Sequence[str], given: bytes = b"") -> bytes:
+        return run_program(device, words, self._settings.timeout_s, given)
 
 
 def _problem_with(settings: CommandSettings, place: CommandPlace, is_written: bool) -> str:
@@ -159,4 +129,10 @@ def _problem_with(settings: CommandSettings, place: CommandPlace, is_written: bo
     return "cannot be written without write" if is_written and not place.write else ""
 
 
-DRIVER = DriverType(settings=CommandSettings, address=CommandPlace, open=CommandDriver, problem_with=_problem_with)
+DRIVER = DriverType(
+    settings=CommandSettings,
+    address=CommandPlace,
+    open=CommandDriver,
+    problem_with=_problem_with,
+    call_address=CommandCall,
+)

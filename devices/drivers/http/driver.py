@@ -3,7 +3,8 @@
 Under `drivers` of a site file: `shelly: {type: http, url: http://192.168.1.30}`. Under a device, for each property,
 either a Shelly component, `at: {on: {rpc: Switch, id: 0, key: output, set_key: on}}`, or paths,
 `at: {speed: {path: /fan, key: state.speed, set_path: /fan, set_key: speed}}`. Under an action with output,
-`at: {path: "/orders/{order}/refunds", verb: POST, send: {euros: amount}, key_header: Idempotency-Key}`.
+`at: {path: "/orders/{order}/refunds", verb: POST, send: {euros: amount}, key_header: Idempotency-Key}`. Under a tool of
+a toolset it is the same: all its arguments are sent, and its result is the whole answer.
 A Shelly with a password has `auth: {scheme: digest, user: admin, secret_env: SHELLY_PASSWORD}` under its driver.
 Source: Shelly Gen2 Device API, "RPC over HTTP", "Authentication" and the components.
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -37,6 +39,7 @@ from devices.driver import (
 from devices.drivers.http.digest import authorization
 from devices.drivers.json_values import JsonValue, Moving, Scalar, Secrets
 from devices.site.action import Action
+from devices.site.functions import FunctionAction
 from devices.site.schema import Value
 from devices.yaml_file import Strict
 
@@ -149,7 +152,7 @@ class JsonCall(Strict):
     """Where an action with output is carried out.
 
     Attributes:
-        path: with arguments in braces.
+        path: with arguments in braces, which are required ones.
         verb: how.
         body: what goes along.
         send: the key in the body for an argument; "" for one that is the whole body.
@@ -169,7 +172,13 @@ class JsonCall(Strict):
 
     def problem_with(self, action: Action) -> str:
         """Return why the address does not fit its action, or ""."""
-        if unsent := [name for name in action.input if name not in self.send and f"{{{name}}}" not in self.path]:
+        if isinstance(action, FunctionAction):
+            required = action.parameters.get("required", [])
+            if optional := [name for name in re.findall(r"{(\w+)}", self.path) if name not in required]:
+                return f"has {{{optional[0]}}} in its path, which is not required of every call"
+            if self.keys:
+                return "has keys, which go with an output: a function answers with the whole of the JSON"
+        elif unsent := [name for name in action.input if name not in self.send and f"{{{name}}}" not in self.path]:
             return f"sends {unsent[0]} neither in its path nor in its body"
         known = {*action.output, *action.words}
         if strange := [name for name in self.keys if name not in known]:
@@ -181,6 +190,20 @@ class JsonCall(Strict):
     def place_of(self, name: str) -> JsonValue:
         """Return where in the answer a value is."""
         return self.keys.get(name) or JsonValue(key=name)
+
+    def request(self, arguments: Mapping[str, Any], *, sends_rest: bool) -> tuple[str, Any]:
+        """Return path and body for arguments.
+
+        `sends_rest` says that those with no place of their own go under their own names: with GET into the query.
+        """
+        named = {name: sent for name, sent in self.send.items() if name in arguments}
+        if sends_rest:
+            named |= {name: name for name in arguments if name not in self.send and f"{{{name}}}" not in self.path}
+        body: dict[str, Any] = self.body | {sent: arguments[name] for name, sent in named.items()}
+        path = self.url_path(arguments)
+        if sends_rest and self.verb == "GET" and body:
+            path += ("&" if "?" in path else "?") + urllib.parse.urlencode(body, doseq=True)
+        return path, body.get("", body)
 
     def url_path(self, arguments: Mapping[str, Value]) -> str:
         """Return the path for arguments, which cannot become parts of it."""
@@ -251,12 +274,16 @@ class HttpDriver:
         binding = self._bindings[device]
         place, plain = binding.calls[action], binding.device.actions[action]
         headers = {place.key_header: key} if place.key_header else {}
-        body: Any = place.body | {sent: arguments[name] for name, sent in place.send.items()}
-        body = body.get("", body)
+        is_function = isinstance(plain, FunctionAction)
+        path, body = place.request(arguments, sends_rest=is_function)
         try:
-            answer = self._ask(device, place.url_path(arguments), place.verb, body, headers)
+            answer = self._ask(device, path, place.verb, body, headers, is_answered=is_function)
         except _NotFound:
+            if is_function:
+                raise
             return None
+        if is_function:
+            return answer
         found: dict[str, Any] = {}
         for name, schema in plain.output.items():
             try:
@@ -273,7 +300,14 @@ class HttpDriver:
         self._opener.close()
 
     def _ask(
-        self, device: str, path: str, verb: str = "GET", body: Any = None, headers: Mapping[str, str] | None = None
+        self,
+        device: str,
+        path: str,
+        verb: str = "GET",
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        is_answered: bool = False,
     ) -> Any:
         """Send one request, once. Raises CallRefused if the server refused it, else DeviceUnavailable."""
         url = urllib.parse.urljoin(self._settings.url, path)
@@ -298,7 +332,7 @@ class HttpDriver:
         try:
             return json.loads(raw) if raw or verb == "GET" else None
         except ValueError as error:
-            if verb != "GET":
+            if verb != "GET" and not is_answered:
                 return None  # what a write answers is not looked at; the read-back is
             raise DeviceUnavailable(f"{device}: {url} answered no JSON") from error
 

@@ -25,9 +25,11 @@ from pydantic import Field, field_validator
 
 from devices.driver import Binding, DeviceUnavailable, DriverType, Reading, reading_of
 from devices.site.action import Action
+from devices.site.functions import FunctionAction
 from devices.site.schema import DataSchema, Value
 from devices.yaml_file import Strict
 
+LISTED_ROWS = 50  # that a function answers with
 MAX_ROWS = 1  # the model asks about one thing; a query that finds more is answered with the first
 STEPS = 1000  # of SQLite's machine, between two looks at the clock
 BANNED_FUNCTIONS = {"load_extension", "readfile", "writefile", "edit", "fts3_tokenizer"}
@@ -56,7 +58,8 @@ class Query(Strict):
 
     def problem_with(self, action: Action) -> str:
         """Return why the query does not fit its action, or ""."""
-        missing = [name for name in action.input if f":{name}" not in self.query]
+        taken = action.parameters.get("properties", {}) if isinstance(action, FunctionAction) else action.input
+        missing = [name for name in taken if f":{name}" not in self.query]
         return f"does not use {missing[0]} in its query" if missing else ""
 
 
@@ -82,9 +85,14 @@ class SqlDriver:
         raise DeviceUnavailable(f"{device} is only read")
 
     def call(self, device: str, action: str, arguments: Mapping[str, Value], key: str) -> dict[str, Any] | None:
-        """Return the columns of the first row that an action's query finds, or None."""
+        """Return the columns of the first row that an action's query finds, or None; for a function, all rows."""
         del key  # nothing changes
         binding = self._bindings[device]
+        called = binding.device.actions[action]
+        if isinstance(called, FunctionAction):
+            bound = {**dict.fromkeys(called.parameters.get("properties", {})), **arguments}  # NULL is one left out
+            rows = self._rows(device, binding.calls[action].query, bound, LISTED_ROWS)
+            return {"rows": [dict(row) for row in rows]}
         row = self._first_row(device, binding.calls[action].query, arguments)
         if row is None:
             return None
@@ -95,12 +103,14 @@ class SqlDriver:
         """Nothing is kept open."""
 
     def _first_row(self, device: str, query: str, arguments: Mapping[str, Value]) -> sqlite3.Row | None:
+        return next(iter(self._rows(device, query, arguments, MAX_ROWS)), None)
+
+    def _rows(self, device: str, query: str, arguments: Mapping[str, Any], most: int) -> list[sqlite3.Row]:
         try:
             with self._opened() as database:
-                rows = database.execute(query, dict(arguments)).fetchmany(MAX_ROWS)
+                return database.execute(query, dict(arguments)).fetchmany(most)
         except (sqlite3.Error, sqlite3.Warning) as error:
             raise DeviceUnavailable(f"{device}: {self._settings.file}: {error}") from error
-        return rows[0] if rows else None
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from edge_agent.wire.function_text import with_lines
 from edge_agent.wire.messages import Message
-from finetune.data.formats.declared import with_lines
 from finetune.data.formats.errors import Unreadable, Unwritable
 from finetune.data.formats.reply_text import parse_reply_text, tagged
 from finetune.data.formats.turns import make_row, system_of

@@ -7,10 +7,10 @@ what can be said, and keeps how the type was written.
 from __future__ import annotations
 
 import ast
-import json
 from collections import Counter
 from typing import Any
 
+from edge_agent.wire.function_text import annotation
 from finetune.data.formats.errors import Unreadable
 
 Schema = dict[str, Any]
@@ -18,8 +18,6 @@ TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"
 TYPES |= {"List": "array", "Dict": "object", "string": "string", "number": "number"}
 TYPES |= {"integer": "integer", "boolean": "boolean", "array": "array", "object": "object", "None": "null"}
 LOOSE_ARRAYS = {"tuple", "Tuple", "set", "Set", "frozenset", "Sequence", "Iterable", "ndarray"}
-PYTHON_TYPES = {"string": "str", "integer": "int", "number": "float", "boolean": "bool"}
-PYTHON_TYPES |= {"array": "list", "object": "dict", "null": "None"}
 JSON_TYPES: dict[type, str] = {str: "string", int: "integer", float: "number", bool: "boolean"}
 NULL = {"type": "null"}
 
@@ -39,24 +37,6 @@ def loose_types(schemas: Any) -> Counter[str]:
     for part in parts:
         found.update(loose_types(part))
     return found
-
-
-def annotation(schema: Schema) -> str:
-    """Return a schema as a Python type."""
-    if isinstance(schema, Loose):
-        return schema.written
-    if "enum" in schema:
-        return f"Literal[{', '.join(literal(value) for value in schema['enum'])}]"
-    kind, items, values = schema.get("type"), schema.get("items"), schema.get("additionalProperties")
-    if isinstance(kind, list):
-        return " | ".join(annotation({**schema, "type": one}) for one in kind)
-    if some := schema.get("anyOf") or schema.get("oneOf"):
-        return " | ".join(map(annotation, some))
-    if kind == "array" and isinstance(items, dict):
-        return f"list[{annotation(items)}]"
-    if kind == "object" and isinstance(values, dict):
-        return f"dict[str, {annotation(values)}]"
-    return PYTHON_TYPES.get(kind, "Any") if isinstance(kind, str) else "Any"
 
 
 def parse_type(text: str) -> Schema:
@@ -117,14 +97,3 @@ def constant(node: ast.expr) -> Any:
         return ast.literal_eval(node)
     except ValueError as error:
         raise Unreadable(f"{ast.unparse(node)} is no constant") from error
-
-
-def literal(value: Any) -> str:
-    """Return a value as Python writes it, strings in double quotes."""
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, list):
-        return f"[{', '.join(map(literal, value))}]"
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{literal(key)}: {literal(item)}' for key, item in value.items())}}}"
-    return str(value)

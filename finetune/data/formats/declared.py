@@ -10,10 +10,10 @@ import json
 import re
 from collections.abc import Sequence
 
+from edge_agent.wire.function_text import PLACE
 from finetune.data.formats.calls import json_values
-from finetune.data.formats.schemas import Tool, parse_signature, read_tools, signature
+from finetune.data.formats.schemas import Tool, parse_signature, read_tools
 
-PLACE = "{tools}"
 HERMES = (  # Source: NousResearch, Hermes-Function-Calling, README, "Prompt Format for Function Calling"
     "You are a function calling AI model. You are provided with function signatures within <tools></tools> XML tags."
     " You may call one or more functions to assist with the user query. Don't make assumptions about what values to"
@@ -49,14 +49,6 @@ def take_tools(text: str) -> tuple[str, tuple[Tool, ...]]:
     return before + PLACE + ("\n" if block[0].endswith("\n") else "") + after, tools
 
 
-def with_lines(text: str, tools: Sequence[Tool]) -> str:
-    """Return a system text that declares tools in lines."""
-    lines = "\n".join(f"- {_with_description(tool)}" for tool in tools)
-    if PLACE in text:
-        return text.replace(PLACE, lines, 1)
-    return "\n".join(part for part in (text, f"Tools:\n{lines}" if tools else "") if part)
-
-
 def with_tags(text: str, tools: Sequence[Tool]) -> str:
     """Return a system text that declares tools as Hermes' do."""
     if not tools:
@@ -65,8 +57,3 @@ def with_tags(text: str, tools: Sequence[Tool]) -> str:
     if f"<tools> {PLACE} </tools>" in text:
         return text.replace(PLACE, written, 1)
     return "\n\n".join(part for part in (text.replace(PLACE, ""), HERMES.replace(PLACE, written)) if part)
-
-
-def _with_description(tool: Tool) -> str:
-    description = str(tool["function"].get("description", "")).replace("\n", " ")
-    return signature(tool) + (f": {description}" if description else "")

@@ -15,9 +15,9 @@ from dataclasses import replace
 from typing import Any
 
 from devices.site.tools import ToolCall
+from edge_agent.wire.function_text import literal
 from edge_agent.wire.markers import CALL, END_CALL, END_THINK, THINK
 from edge_agent.wire.messages import Message
-from finetune.data.formats.annotations import literal
 from finetune.data.formats.calls import call_of, json_values, parse_call, untagged_calls
 from finetune.data.formats.errors import Unreadable, Unwritable
 

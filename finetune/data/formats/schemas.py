@@ -11,7 +11,8 @@ import json
 import re
 from typing import Any
 
-from finetune.data.formats.annotations import NULL, annotation, constant, literal, parse_type, schema_of
+from edge_agent.wire.function_text import annotation
+from finetune.data.formats.annotations import NULL, constant, parse_type, schema_of
 from finetune.data.formats.errors import Unreadable
 from finetune.data.formats.nulls import without_nulls
 
@@ -75,17 +76,6 @@ def arguments_of(tool: Tool) -> dict[str, Any]:
         | {key: schema[key] for key in ("description", "default") if key in schema}
         for name, schema in parameters.get("properties", {}).items()
     }
-
-
-def signature(tool: Tool) -> str:
-    """Return a tool as `name(amount: float, note: str = "")`."""
-    parameters = tool["function"]["parameters"]
-    required = parameters.get("required", [])
-    words = [
-        f"{name}: {annotation(schema)}" + ("" if name in required else f" = {literal(schema.get('default'))}")
-        for name, schema in parameters.get("properties", {}).items()
-    ]
-    return f"{tool['function']['name']}({', '.join(words)})"
 
 
 def parse_signature(text: str) -> Tool:

@@ -9,8 +9,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from edge_agent.wire.function_text import with_lines
 from edge_agent.wire.messages import Message
-from finetune.data.formats.declared import with_lines, with_tags
+from finetune.data.formats.declared import with_tags
 from finetune.data.formats.errors import Unreadable
 from finetune.data.formats.reply_text import lined, tagged
 from finetune.data.formats.results import Turn, in_order, split_results

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from edge_agent.wire.function_text import with_lines
 from edge_agent.wire.messages import Message, Role
-from finetune.data.formats.declared import take_tools, with_lines
+from finetune.data.formats.declared import take_tools
 from finetune.data.formats.errors import Unreadable
 from finetune.data.formats.nulls import without_null_arguments
 from finetune.data.formats.reply_text import ids_in, joined, parse_reply_text, with_untagged_calls

@@ -23,7 +23,8 @@ from devices.exchange.imports.imported import NO_PLACE, Imported
 from devices.exchange.imports.thing_description import import_things
 from devices.exchange.imports.zigbee2mqtt import import_zigbee2mqtt
 from devices.simulated_peers import Stage
-from devices.site.site import Device, Site
+from devices.site.device import Device
+from devices.site.site import Site
 from devices.site.tools import Command
 from edgewright import main
 from finetune.data.generator import generate_rows

@@ -7,8 +7,8 @@ from pydantic import ValidationError
 
 from devices.driver import reading_of
 from devices.site.describe import value_text
+from devices.site.device import Device
 from devices.site.schema import DataSchema
-from devices.site.site import Device
 from edge_agent.wire.contract import argument_text
 from tests.den import den
 

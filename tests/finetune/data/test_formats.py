@@ -11,11 +11,12 @@ import pytest
 from devices.site.site import load_site
 from devices.site.tools import ToolCall
 from edge_agent.wire.chat_template import END_OF_TURN, load_template
+from edge_agent.wire.function_text import signature
 from edge_agent.wire.messages import Message
 from edgewright import main
 from finetune.data.formats.calls import parse_call
 from finetune.data.formats.errors import Unreadable, Unwritable
-from finetune.data.formats.schemas import make_tool, parse_signature, signature
+from finetune.data.formats.schemas import make_tool, parse_signature
 from finetune.data.formats.sources import READERS, WRITERS, format_of, read_row
 from finetune.data.formats.table import table
 from finetune.data.generator import generate_rows

@@ -7,9 +7,10 @@ from random import Random
 
 from devices.broker.runtime import simulated_runtime
 from devices.simulation.world import World
+from devices.site.device import Device
 from devices.site.phrasings import load_phrasings
 from devices.site.schema import DataSchema
-from devices.site.site import Device, load_models
+from devices.site.site import load_models
 from devices.site.tools import Command, commands_of
 from finetune.data.generator import Stage, carry_out, generate_cases, generate_rows, random_world
 from finetune.data.plan_kinds import MAKERS

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from edge_agent.wire.function_text import annotation, signature
 from edgewright import main
-from finetune.data.formats.annotations import annotation, loose_types
-from finetune.data.formats.schemas import parse_signature, read_tools, signature
+from finetune.data.formats.annotations import loose_types
+from finetune.data.formats.schemas import parse_signature, read_tools
 from finetune.data.formats.sources import WRITERS, read_row
 
 STRING, NULL = {"type": "string"}, {"type": "null"}

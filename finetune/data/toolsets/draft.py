@@ -1,0 +1,317 @@
+"""First drafts of toolsets: from conversations, MCP servers, an OpenAPI description, or a Python file's functions.
+
+What the source does not say is guessed, and every guess is marked in the file, for a person to judge.
+
+Source: OpenAPI 3.1, "Paths Object"; PEP 484 and 257.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.scalarstring import LiteralScalarString
+
+from devices.drivers.mcp.client import McpClient, servers_in
+from devices.errors import UsageError
+from devices.site.functions import FUNCTION_NAME
+from devices.yaml_file import plain_values, read_yaml
+from finetune.data.formats.annotations import schema_of
+from finetune.data.formats.sources import Rejected, read_source
+
+READING = re.compile(
+    r"^(get|find|list|search|check|look|lookup|query|read|show|fetch|is|count|describe)(?![a-z])", re.I
+)
+LISTING_S = 30.0  # for a server to list its tools
+BODY = "application/json"
+GUESS = "guessed"
+LINE_CHARACTERS = 110
+
+
+@dataclass
+class Draft:
+    """What is known of a toolset: its tools by name, as the file has them, and what was guessed of each."""
+
+    name: str
+    title: str
+    system: str
+    executors: dict[str, Any] = field(default_factory=dict)
+    tools: dict[str, dict[str, Any]] = field(default_factory=dict)
+    guesses: dict[str, dict[str, str]] = field(default_factory=dict)
+    url_guess: str = ""
+    left_out: list[str] = field(default_factory=list)
+
+    def add(self, name: str, tool: Mapping[str, Any], *, is_reading: bool, **guesses: str) -> None:
+        """Add a tool; what only reads is no risk, and all else needs a person's yes until one says otherwise."""
+        if not re.match(FUNCTION_NAME, name):
+            raise UsageError(
+                f"a tool cannot be called {name!r}", hint="rename it: a letter first, 64 characters at most"
+            )
+        why = "it seems only to read" if is_reading else "it may change something: every call needs a yes"
+        self.tools[name] = {**tool, "risk": "none" if is_reading else "confirm"}
+        self.guesses[name] = {"risk": why, **guesses}
+
+    @property
+    def guessed(self) -> int:
+        """How many guesses there are."""
+        return sum(map(len, self.guesses.values())) + bool(self.url_guess)
+
+    def to_yaml(self) -> str:
+        """Return the file, each guess with a comment."""
+        tools = CommentedMap()
+        for name, tool in self.tools.items():
+            tools[name] = marked = CommentedMap(tool)
+            for key, why in self.guesses[name].items():
+                marked.yaml_add_eol_comment(f"{GUESS}: {why}", key)
+        root: dict[str, Any] = {"schema": "toolset/v1", "name": self.name, "title": self.title}
+        root["system"] = LiteralScalarString(f"{self.system.strip()}\n") if self.system.strip() else ""
+        if self.executors:
+            root["executors"] = {name: CommentedMap(one) for name, one in self.executors.items()}
+            if self.url_guess:
+                root["executors"]["api"].yaml_add_eol_comment(f"{GUESS}: {self.url_guess}", "url")
+        writer = YAML(typ="rt", pure=True)
+        writer.width, writer.allow_unicode = LINE_CHARACTERS, True
+        text = io.StringIO()
+        writer.dump(CommentedMap(root | {"tools": tools}), text)
+        return text.getvalue()
+
+
+def draft_toolset(source: str) -> Draft:
+    """Return a draft made of a file: Python functions, MCP servers, an OpenAPI description, or else conversations.
+
+    Raises:
+        UsageError: it cannot be read, or there is no tool in it.
+    """
+    path = Path(source)
+    title = re.sub(r"\W+|_", " ", path.stem).strip() or "tools"
+    draft = Draft(re.sub(r"\W+", "_", title.lower()).strip("_"), title, "You are a helpful assistant. Use the tools.")
+    if not draft.name[:1].isalpha():
+        draft.name = f"tools_{draft.name}"
+    if path.suffix == ".py":
+        _add_functions(draft, path)
+    elif path.suffix == ".json" and isinstance(plain := _json_in(path), dict) and "mcpServers" in plain:
+        _add_of_servers(draft, path)
+    elif (described := _openapi_in(path)) is not None:
+        _add_operations(draft, described)
+    else:
+        _add_of_conversations(draft, source)
+    if not draft.tools:
+        raise UsageError(f"{source}: no tool is declared or called in it")
+    return draft
+
+
+def _add_of_conversations(draft: Draft, source: str) -> None:
+    """Add what most conversations have alike: their system text and the tools that they declare with it.
+
+    Tools that are declared beside others only are noted as left out. Where none are declared, those that are called are
+    added, with a schema that their calls fit.
+    """
+    forms: Counter[tuple[str, str]] = Counter()
+    called: dict[str, list[dict[str, Any]]] = {}
+    for _, _, row in read_source(source):
+        if isinstance(row, Rejected):
+            continue  # `train` tells of it
+        system = row.messages[0].text if row.messages[0].role == "system" else ""
+        forms[system, json.dumps([tool["function"] for tool in row.tools])] += 1
+        for call in (call for message in row.messages for call in message.calls):
+            called.setdefault(call.name, []).append(call.arguments)
+    declaring = Counter({form: count for form, count in forms.items() if form[1] != "[]"})
+    for system, written in [form for form, _ in (declaring or forms).most_common(1)]:
+        draft.system = system
+        for function in json.loads(written):
+            name = function["name"]
+            tool = {key: function[key] for key in ("description", "parameters") if function.get(key)}
+            draft.add(name, tool, is_reading=bool(READING.match(name)))
+    declared = {function["name"] for _, written in declaring for function in json.loads(written)}
+    draft.left_out = sorted(declared - draft.tools.keys())
+    for name, given in called.items():
+        if name not in declared:
+            schema = {"type": "object", **_schema_of_arguments(given)}
+            why = f"of {len(given)} calls, as it is nowhere declared"
+            draft.add(name, {"parameters": schema}, is_reading=bool(READING.match(name)), parameters=why)
+
+
+def _schema_of_arguments(given: list[dict[str, Any]]) -> dict[str, Any]:
+    names = list(dict.fromkeys(name for arguments in given for name in arguments))
+    required = [name for name in names if all(name in arguments for arguments in given)]
+    properties = {name: _schema_of_values([one[name] for one in given if name in one]) for name in names}
+    return {"properties": properties, "required": required}
+
+
+def _schema_of_values(values: list[Any]) -> dict[str, Any]:
+    kinds = {type(value) for value in values}
+    if kinds <= {int, float}:
+        return {"type": "integer" if kinds == {int} else "number"}
+    if len(kinds) > 1:
+        return {}
+    if kinds == {list}:
+        items = [item for value in values for item in value]
+        return {"type": "array", "items": _schema_of_values(items)} if items else {"type": "array"}
+    if kinds == {dict}:
+        return {"type": "object", **_schema_of_arguments(values)}
+    return {"type": {bool: "boolean", str: "string"}[kinds.pop()]} if kinds <= {bool, str} else {}
+
+
+def _add_functions(draft: Draft, path: Path) -> None:
+    """Add the public functions of a Python file, which is read and not run."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UsageError(f"cannot read the functions of {path}: {error}") from error
+    draft.executors["own"] = {"type": "python", "file": str(path)}
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            described = ast.get_docstring(node) or ""
+            tool: dict[str, Any] = {}
+            if described:
+                tool["description"] = described.partition("\n\n")[0].replace("\n", " ")
+            schema, untyped = _schema_of_function(node)
+            more = {"parameters": f"{', '.join(untyped)} may be anything: no type is given"} if untyped else {}
+            tool |= {"parameters": schema, "executor": "own", "at": {"function": node.name}}
+            draft.add(node.name, tool, is_reading=bool(READING.match(node.name)), **more)
+
+
+def _schema_of_function(node: ast.FunctionDef) -> tuple[dict[str, Any], list[str]]:
+    """Return the schema of a function's arguments, and those without a type; `key` is the controller's own."""
+    plain = [*node.args.posonlyargs, *node.args.args]
+    pairs = [*zip(plain[len(plain) - len(node.args.defaults) :], node.args.defaults, strict=True),
+             *zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)]  # fmt: skip
+    defaults = {one.arg: default for one, default in pairs if default is not None}
+    named = [one for one in (*plain, *node.args.kwonlyargs) if one.arg != "key"]
+    properties: dict[str, Any] = {}
+    for one in named:
+        schema = dict(schema_of(one.annotation)) if one.annotation else {}
+        value = defaults.get(one.arg)
+        told = {"default": value.value} if isinstance(value, ast.Constant) and value.value is not None else {}
+        properties[one.arg] = schema | told
+    required = [one.arg for one in named if one.arg not in defaults]
+    untyped = [one.arg for one in named if one.annotation is None]
+    return {"type": "object", "properties": properties, "required": required}, untyped
+
+
+def _add_of_servers(draft: Draft, path: Path) -> None:
+    """Add the tools of every server of an `mcpServers` file: each is started and asked for them."""
+    for name, server in servers_in(path).items():
+        executor = re.sub(r"\W+", "_", name.lower())
+        draft.executors[executor] = {"type": "mcp", "file": str(path), "server": name}
+        client = McpClient(server, LISTING_S)
+        try:
+            listed = client.tools()
+        finally:
+            client.close()
+        for one in listed:
+            taken = one["name"] in draft.tools
+            called = f"{executor}_{one['name']}" if taken else one["name"]
+            tool = {"description": one["description"]} if one["description"] else {}
+            tool |= {"parameters": one["parameters"], "executor": executor}
+            tool |= {"at": {"tool": one["name"]}} if taken else {}
+            draft.add(called, tool, is_reading=bool(READING.match(one["name"])))
+
+
+def _openapi_in(path: Path) -> dict[str, Any] | None:
+    """Return an OpenAPI description, or None if a file is none."""
+    if path.suffix not in {".yaml", ".yml", ".json"} or not path.is_file():
+        return None
+    root = plain_values(read_yaml(path, "description").root) if path.suffix != ".json" else _json_in(path)
+    return root if isinstance(root, dict) and "openapi" in root and "paths" in root else None
+
+
+def _json_in(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None  # JSON lines, or no JSON: whoever reads conversations tells
+
+
+def _add_operations(draft: Draft, described: dict[str, Any]) -> None:
+    """Add a tool for each operation of an OpenAPI description."""
+    info, servers = described.get("info") or {}, described.get("servers") or []
+    draft.title = _plain(str(info.get("title") or draft.title))
+    url = str(servers[0].get("url", "")) if servers else ""
+    is_whole = url.startswith(("http://", "https://"))
+    base = url if is_whole else "http://127.0.0.1:8000"
+    root = re.sub(r"^(https?://[^/]+).*$", r"\1", base)
+    prefix = base.removeprefix(root).rstrip("/")
+    draft.executors["api"] = {"type": "http", "url": root}
+    draft.url_guess = (
+        "" if is_whole else f"the description has no url but {url!r}" if url else "the description has no url"
+    )
+    for place, verb, operation in _operations(described):
+        name = str(operation.get("operationId") or f"{verb}_{re.sub(r'[^A-Za-z0-9]+', '_', place).strip('_')}")
+        schema = _schema_of_operation(described, operation)
+        words = str(operation.get("summary") or operation.get("description") or "").strip().replace("\n", " ")
+        at: dict[str, Any] = {"path": prefix + place, "verb": verb.upper()}
+        guesses = {}
+        if verb != "get":
+            at["is_unkeyed"] = True
+            guesses["at"] = "the server knows no key of a call; if it does, key_header: Idempotency-Key instead"
+        tool = ({"description": words} if words else {}) | {"parameters": schema, "executor": "api", "at": at}
+        draft.add(name, tool, is_reading=verb == "get", **guesses)
+
+
+def _operations(described: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for place, item in described["paths"].items():
+        shared = item.get("parameters", [])
+        for verb in ("get", "post", "put", "delete"):
+            if verb in item:
+                operation = item[verb]
+                yield place, verb, operation | {"parameters": [*shared, *operation.get("parameters", [])]}
+
+
+def _schema_of_operation(described: dict[str, Any], operation: dict[str, Any]) -> dict[str, Any]:
+    properties: dict[str, Any] = {}
+    required: list[str] = []
+    for parameter in (_resolved(described, one) for one in operation["parameters"]):
+        if parameter.get("in") in {"path", "query"}:
+            told = {"description": parameter["description"]} if parameter.get("description") else {}
+            properties[parameter["name"]] = _schema_in(described, parameter.get("schema") or {}) | told
+            required += [parameter["name"]] if parameter.get("required") or parameter["in"] == "path" else []
+    body = _resolved(described, operation.get("requestBody") or {})
+    sent = _schema_in(described, (body.get("content") or {}).get(BODY, {}).get("schema") or {})
+    properties |= sent.get("properties", {})
+    required += [name for name in sent.get("required", []) if name not in required]
+    return {"type": "object", "properties": properties, "required": required}
+
+
+def _resolved(described: dict[str, Any], node: Any) -> dict[str, Any]:
+    """Return what a reference within the description leads to. Raises UsageError if it leads nowhere."""
+    seen = 0
+    while isinstance(node, dict) and "$ref" in node:
+        reference, seen = str(node["$ref"]), seen + 1
+        node = described
+        for part in reference.removeprefix("#/").split("/"):
+            node = node.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(node, dict) else None
+        if not isinstance(node, dict) or seen > LINE_CHARACTERS:
+            raise UsageError(f"the OpenAPI description has {reference}, which leads nowhere")
+    return dict(node)
+
+
+def _schema_in(described: dict[str, Any], schema: Any, depth: int = 0) -> dict[str, Any]:
+    """Return a schema with its references in place; one that holds itself is anything from its eighth level on."""
+    if depth > 8 or not isinstance(schema, dict):
+        return {}
+    kept = {
+        key: value for key, value in _resolved(described, schema).items() if key not in {"example", "xml", "nullable"}
+    }
+    for key in ("items", "additionalProperties"):
+        if isinstance(kept.get(key), dict):
+            kept[key] = _schema_in(described, kept[key], depth + 1)
+    if isinstance(kept.get("properties"), dict):
+        kept["properties"] = {name: _schema_in(described, one, depth + 1) for name, one in kept["properties"].items()}
+    for key in ("anyOf", "oneOf", "allOf"):
+        if isinstance(kept.get(key), list):
+            kept[key] = [_schema_in(described, one, depth + 1) for one in kept[key]]
+    return kept
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^\w°%µ²³/ .,:;'’()&+#*=-]", " ", text)[:60].strip()

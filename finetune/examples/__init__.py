@@ -1,0 +1,1 @@
+"""Small datasets with their toolsets, and what carries these out."""
