@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from benchmarks.hostile_model import hostile_run
-from devices.broker import broker, policy
+from devices.broker import policy
 from devices.broker.readings import Readings
+from devices.site import action
 
 
 def test_ten_thousand_proposals_get_nothing_past_the_policy(tmp_path: Path) -> None:
@@ -32,7 +33,7 @@ def any_numbers(schemas: dict[str, Any], given: dict[str, Any]) -> str:
 @pytest.mark.parametrize(
     ("where", "name", "sabotage", "said"),
     [
-        (broker, "input_problem", any_numbers, "than the m"),  # "… is greater than the maximum of …"
+        (action, "input_problem", any_numbers, "than the m"),  # "… is greater than the maximum of …"
         (policy, "CONFIRMATION_S", 1e9, "nobody said yes"),
         (Readings, "interlock_problem", lambda *_: "", ".level_pct is "),
         (policy.Policy, "_wait_s", lambda *_: 0.0, "it must rest"),
