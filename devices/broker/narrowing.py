@@ -7,6 +7,7 @@ from typing import TypeVar
 from devices.errors import RefusedError
 from devices.site.action import Action, Risk
 from devices.site.device import Device
+from devices.site.functions import Function, Limit
 from devices.site.site import Site
 
 Item = TypeVar("Item")
@@ -14,7 +15,7 @@ RISKS: tuple[Risk, ...] = ("none", "low", "guarded", "confirm", "forbidden")
 
 
 def narrowed(own: Site, other: Site) -> Site:
-    """Return a box's own site with the other's interlocks, zones, waits and risks added; nothing becomes easier.
+    """Return a box's own site with the other's interlocks, zones, waits, limits and risks; nothing becomes easier.
 
     What is safe on the box (a stop) stays as it is, whatever the other says.
 
@@ -25,7 +26,29 @@ def narrowed(own: Site, other: Site) -> Site:
         name: _narrowed_device(own, device, other.devices[name]) if name in other.devices else device
         for name, device in own.devices.items()
     }
-    return own.model_copy(update={"devices": devices})
+    functions = {
+        name: _narrowed_function(function, other.functions[name]) if name in other.functions else function
+        for name, function in own.functions.items()
+    }
+    return own.model_copy(update={"devices": devices, "functions": functions})
+
+
+def _narrowed_function(function: Function, other: Function) -> Function:
+    limits = {name: _narrowed_limit(function.limits.get(name), other.limits.get(name))
+              for name in {**function.limits, **other.limits}}  # fmt: skip
+    return function.model_copy(
+        update={
+            "risk": max(function.risk, other.risk, key=RISKS.index),
+            "limits": limits,
+            "min_interval_s": max(function.min_interval_s, other.min_interval_s),
+        }
+    )
+
+
+def _narrowed_limit(*limits: Limit | None) -> Limit:
+    minima = [one.minimum for one in limits if one and one.minimum is not None]
+    maxima = [one.maximum for one in limits if one and one.maximum is not None]
+    return Limit(minimum=max(minima, default=None), maximum=min(maxima, default=None))
 
 
 def _narrowed_device(own: Site, device: Device, other: Device) -> Device:

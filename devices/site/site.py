@@ -7,7 +7,7 @@ Vocabulary: W3C Web of Things Thing Description 1.1 (properties, actions, data s
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,7 @@ class Site(Strict):
 
     @model_validator(mode="after")
     def _require_known_references(self) -> Site:
-        for device in (*self.devices.values(), *self._function_devices.values()):
+        for device in self.callees.values():
             if device.driver:
                 require_known(device.driver, self.drivers, f"{device.name} names the driver")
             for action_name, action in device.actions.items():
@@ -145,18 +145,14 @@ class Site(Strict):
         """Whether it has functions, and no devices whose state a request would have to be told with."""
         return bool(self.functions)
 
-    @cached_property
-    def _function_devices(self) -> dict[str, Device]:
-        return {name: function.as_device(name) for name, function in self.functions.items()}
-
     def device(self, name: str) -> Device | None:
         """Return the device of a name, or the one that stands for a function; None if there is neither."""
-        return self.devices.get(name) or self._function_devices.get(name)
+        return self.functions[name].as_device(name) if name in self.functions else self.devices.get(name)
 
     @property
     def callees(self) -> dict[str, Device]:
         """Everything that commands go to: the devices, and those that stand for functions."""
-        return self.devices | self._function_devices
+        return self.devices | {name: function.as_device(name) for name, function in self.functions.items()}
 
     @property
     def targets(self) -> dict[str, tuple[str, ...]]:

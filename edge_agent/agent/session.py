@@ -129,7 +129,7 @@ def open_session(
 
     Args:
         path: a bundle, or a box's root.
-        site: name or file of the site; the bundle's policy can only narrow its own.
+        site: name or file of the site or toolset; the bundle's policy can only narrow its own. "" is the bundle's.
         journal: where actions are recorded; a box has its own by default, a bundle the site's if live, else none.
         says_yes: whether the person has confirmed beforehand whatever needs confirmation.
         mode: what the broker carries out; see Broker.
@@ -144,11 +144,12 @@ def open_session(
         RefusedError: the bundle was changed, was trained for another contract, or may not work the site.
         UnavailableError: the journal cannot be written, or llama.cpp failed.
     """
-    own = load_site(site)
-    is_live = is_live or own.is_toolset  # there is no world in which functions could be tried
-    if is_live:
-        require_drivers(own)
+    own = load_site(site) if site else None
     with hold_bundle(path) as bundle:
+        own = own or bundle.site
+        is_live = is_live or own.is_toolset  # there is no world in which functions could be tried
+        if is_live:
+            require_drivers(own)
         is_known, here = bundle.require_site(own), narrowed(own, bundle.site)
         simulation = Simulation(here, bundle.template)
         state = state_folder(path, bundle)

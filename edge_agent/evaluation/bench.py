@@ -28,7 +28,7 @@ def bench(path: Path, site_name: str, *, is_tuning: bool, log: Callable[[Trial],
 
     Args:
         path: a bundle, or a box's root; only a box keeps settings.
-        site_name: name or file of the site.
+        site_name: name or file of the site; "" is the one that came with the bundle.
         is_tuning: whether settings are tried.
         log: takes each trial.
 
@@ -37,7 +37,7 @@ def bench(path: Path, site_name: str, *, is_tuning: bool, log: Callable[[Trial],
         UnavailableError: the engine failed.
     """
     bundle = open_bundle(path)
-    site = bundle.narrow(load_site(site_name))
+    site = bundle.narrow(load_site(site_name) if site_name else bundle.site)
     folder = state_folder(path, bundle)
     if is_tuning and folder is None:
         raise UsageError(f"{path} is no box, which keeps settings", hint="flash the bundle first, then give the box")

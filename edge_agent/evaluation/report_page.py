@@ -7,7 +7,7 @@ every outside resource, so that a mistake here still fetches and runs nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from edge_agent.evaluation.report_plots import latency_plot, percent_text, secon
 from edge_agent.wire.markers import CALL, END_CALL, END_THINK, THINK
 from edge_agent.wire.messages import compact_json
 
-TEMPLATE = "report.html.jinja"
+TEMPLATE, TURNS_TEMPLATE = "report.html.jinja", "turns.html.jinja"
 FAILURES_SHOWN = 40
 REPLY_CHARACTERS = 2000
 _PIECES = re.compile(
@@ -29,6 +29,39 @@ _PIECES = re.compile(
 
 def render_html(report: Mapping[str, Any]) -> str:
     """Return the page of a report: headline, plots, tables, failures, examples, provenance."""
+    engines = report["engines"]
+    shipped = engines[-1]
+    return (
+        _environment()
+        .get_template(TEMPLATE)
+        .render(
+            report=report,
+            engines=engines,
+            columns=len(engines),
+            shipped=shipped,
+            gain=_difference(report, "tuned", ("base",)),
+            loss=_difference(report, shipped["role"], ("tuned", "f16"), to=shipped["label"]),
+            base=next((engine for engine in engines if engine["role"] == "base"), None),
+            success_plot=success_plot(engines),
+            latency_plot=latency_plot(engines) if any(engine["latency"] for engine in engines) else "",
+            stage_plot=stage_plot(report["stage_times_s"]) if report["stage_times_s"] else "",
+            failures_shown=FAILURES_SHOWN,
+        )
+    )
+
+
+def render_turns(report: Mapping[str, Any], metrics: Sequence[tuple[str, str]]) -> str:
+    """Return the page of a strict evaluation. Args: metrics: names and titles, in the order of the table."""
+    last = report["models"][-1]["constrained"]["replies"]
+    failures = [one for one in last if not one["is_good"]]
+    return (
+        _environment()
+        .get_template(TURNS_TEMPLATE)
+        .render(report=report, metrics=metrics, columns=0, failures=failures[:FAILURES_SHOWN], shown=FAILURES_SHOWN)
+    )
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -46,20 +79,7 @@ def render_html(report: Mapping[str, Any]) -> str:
         "command": command_text,
         "heat": heat_class,
     }
-    engines = report["engines"]
-    shipped = engines[-1]
-    return environment.get_template(TEMPLATE).render(
-        report=report,
-        engines=engines,
-        shipped=shipped,
-        gain=_difference(report, "tuned", ("base",)),
-        loss=_difference(report, shipped["role"], ("tuned", "f16"), to=shipped["label"]),
-        base=next((engine for engine in engines if engine["role"] == "base"), None),
-        success_plot=success_plot(engines),
-        latency_plot=latency_plot(engines) if any(engine["latency"] for engine in engines) else "",
-        stage_plot=stage_plot(report["stage_times_s"]) if report["stage_times_s"] else "",
-        failures_shown=FAILURES_SHOWN,
-    )
+    return environment
 
 
 def _difference(

@@ -94,7 +94,7 @@ def to_plain(models: Sequence[tuple[str, Passes]]) -> list[dict[str, Any]]:
                     "metrics": {key: asdict(share) for key, share in metrics_of(scores).items()},
                     "by_tool": {key: asdict(share) for key, share in by_tool(scores).items()},
                     "by_argument": {key: asdict(share) for key, share in by_argument(scores).items()},
-                    "replies": [asdict(one) for one in scores],
+                    "replies": [asdict(one) | {"is_good": one.is_good} for one in scores],
                 }
                 for name, scores in zip(("free", "constrained"), passes, strict=True)
             },

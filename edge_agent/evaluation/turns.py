@@ -26,9 +26,11 @@ from edge_agent.engine.engine import Completion, Limits, Request
 from edge_agent.evaluation.evaluation import EvaluationEngine
 from edge_agent.grammar.grammar import Grammar
 from edge_agent.grammar.reply_grammar import reply_grammar
+from edge_agent.plugins import CASE_MAKERS, CONVERSATIONS, load_plugin
 from edge_agent.wire.chat_template import ChatTemplate
+from edge_agent.wire.contract import Contract
 from edge_agent.wire.markers import CALL, END_CALL
-from edge_agent.wire.messages import Message, messages_of
+from edge_agent.wire.messages import Message, body_of, messages_of
 from edge_agent.wire.parsing import Answer, ToolCalls, parse_reply
 
 REPLY_TOKENS = 240
@@ -57,6 +59,8 @@ class TurnScore:
     Attributes:
         id: of the case.
         kind: of the case.
+        asked: the last words before it that came from a person or a tool.
+        expected: the raw text of what it should be.
         is_decided: whether it calls where it should and answers where it should.
         is_json: whether what begins as a call is JSON; None if nothing does.
         is_usable: whether it can be parsed, and its calls fit their schemas.
@@ -74,6 +78,8 @@ class TurnScore:
 
     id: str
     kind: str
+    asked: str
+    expected: str
     is_decided: bool
     is_json: bool | None
     is_usable: bool
@@ -96,17 +102,30 @@ class TurnScore:
         return self.is_decided and self.is_usable and self.has_facts is not False and self.has_ended
 
 
-def read_turn_cases(path: Path) -> list[TurnCase]:
-    """Return a case for each reply of held-out conversations that is to be learned (RUN/held_out.jsonl).
+def read_turn_cases(path: Path, contract: Contract) -> list[TurnCase]:
+    """Return a case for each reply that is to be learned: of RUN/held_out.jsonl, or of conversations in any format.
 
     Raises:
         UsageError: the file cannot be read, or there is no reply in it; with file and line.
     """
-    cases = [case for number, (_, row) in enumerate(read_json_lines(path, _row_of, "conversation"), 1)
-             for case in cases_of(f"{path.stem}-{number}", *row)]  # fmt: skip
+    if _is_held_out(path):
+        read = read_json_lines(path, _row_of, "conversation")
+        rows = [(f"{path.stem}-{number}", *row) for number, (_, row) in enumerate(read, start=1)]
+    else:
+        rows = load_plugin(CASE_MAKERS, CONVERSATIONS)(str(path), contract)
+    cases = [case for row in rows for case in cases_of(*row)]
     if not cases:
         raise UsageError(f"{path}: there is no reply to make in it")
     return cases
+
+
+def _is_held_out(path: Path) -> bool:
+    """Return whether the first line of a file has its tools' schemas, as `write_held_out` writes them."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            return '"schemas": {' in file.readline()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the conversations {path}: {error}") from error
 
 
 def _row_of(plain: Any) -> tuple[list[Message], dict[str, Any]]:
@@ -200,6 +219,8 @@ def score_turn(case: TurnCase, tools: Sequence[Tool], completion: Completion) ->
     return TurnScore(
         id=case.id,
         kind=case.kind,
+        asked=case.before[-1].text if case.before else "",
+        expected=body_of(case.expected),
         is_decided=(CALL in text) == bool(expected),
         is_json=None if CALL not in text else raw is not None,
         is_usable=isinstance(reply, ToolCalls | Answer),

@@ -130,6 +130,16 @@ def unsayable(rows: Sequence[OwnRow]) -> list[str]:
     ]
 
 
+def conversations_in(source: str, contract: Contract) -> Iterator[tuple[str, tuple[Message, ...], Tools]]:
+    """Yield a file's conversations for evaluation: where each stands, its turns, and the tools it declares.
+
+    Raises:
+        UsageError: as read_own_rows.
+    """
+    for number, one in enumerate(read_own_rows(source, contract), start=1):
+        yield f"{Path(source).stem}-{number}", one.row.messages, one.tools
+
+
 def write_held_out(path: Path, rows: Sequence[OwnRow]) -> None:
     """Write held-out conversations with the tools that each declares, for evaluation."""
     lines = (json.dumps(one.row.to_dict() | {"schemas": one.tools}, ensure_ascii=False) + "\n" for one in rows)

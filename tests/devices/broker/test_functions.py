@@ -12,6 +12,7 @@ import pytest
 
 from devices.broker.broker import Broker
 from devices.broker.journal import Journal
+from devices.broker.narrowing import narrowed
 from devices.broker.output_action import ANSWER_CHARACTERS, bounded
 from devices.drivers.registry import open_driver
 from devices.site.functions import CALL
@@ -160,3 +161,14 @@ def test_a_program_gets_the_arguments_as_json(tmp_path: Path) -> None:
     site = load_site(path)
     result = Broker(site, open_driver(site), Journal()).execute(Command("shout", CALL, {"text": "a"})).result
     assert result["got"]["arguments"] == {"text": "a"} and result["got"]["key"]
+
+
+def test_a_bundles_policy_only_narrows(tmp_path: Path) -> None:
+    own = load_site(toolset_in(tmp_path))
+    text = (tmp_path / "tools.yaml").read_text(encoding="utf-8")
+    easier = tmp_path / "easier.yaml"
+    easier.write_text(text.replace("maximum: 100", "maximum: 500").replace("risk: confirm", "risk: none"))
+    for site in (narrowed(load_site(easier), own), narrowed(own, load_site(easier))):
+        assert site.functions["process_refund"].risk == "confirm"
+        outcome = Broker(site, open_driver(site), Journal(), confirm=lambda effect: True).execute(refund("T", 200))
+        assert outcome.report == "I did not do that, because amount 200 is above 100."

@@ -11,7 +11,8 @@ import pytest
 from devices.errors import UsageError
 from devices.site.tools import ToolCall
 from edge_agent.engine.engine import Completion, Request
-from edge_agent.evaluation.turn_report import by_argument, by_tool, metrics_of, to_plain, turns_table
+from edge_agent.evaluation.report_page import render_turns
+from edge_agent.evaluation.turn_report import METRICS, by_argument, by_tool, metrics_of, to_plain, turns_table
 from edge_agent.evaluation.turns import (
     TurnCase,
     cases_of,
@@ -23,6 +24,7 @@ from edge_agent.evaluation.turns import (
 )
 from edge_agent.grammar.grammar import Grammar
 from edge_agent.wire.chat_template import load_template
+from edge_agent.wire.contract import Contract
 from edge_agent.wire.messages import Message, body_of, message_to_dict
 
 SCHEMAS = {
@@ -38,6 +40,7 @@ CONVERSATION = (
     Message("tool", '{"id":"REF_7712","amount":5.0}'),
     Message("assistant", "Paid 5, reference REF_7712.", "t"),
 )
+CONTRACT = Contract(load_template("chatml"), "You pay.", (), None)
 CALLING, ANSWERING = cases_of("c", CONVERSATION, SCHEMAS)
 
 
@@ -135,17 +138,28 @@ def test_both_passes_and_the_table() -> None:
     assert by_tool(constrained)["pay"].count == 1 and list(by_argument(constrained)) == ["pay.amount", "pay.to"]
     table = turns_table([("Q8_0", (free, constrained))])
     assert "Q8_0, grammar" in table and "  pay.amount" in table and "0/1 (0-79 %)" in table
-    json.dumps(to_plain([("Q8_0", (free, constrained))]))
+    plain = {
+        "title": "t",
+        "command": "c",
+        "cases": "f",
+        "replies": 1,
+        "models": to_plain([("Q8_0", (free, constrained))]),
+    }
+    json.dumps(plain)
+    page = render_turns(plain, [(name, title) for name, title, _ in METRICS])
+    assert "arguments are right, normalised" in page and "every reply was good" in page
+    plain["models"] = to_plain([("Q8_0", (free, free))])
+    assert "&#34;send&#34;" in render_turns(plain, [])
 
 
 def test_cases_are_read_with_their_line(tmp_path: Path) -> None:
     path = tmp_path / "held_out.jsonl"
     row = {"messages": [message_to_dict(one) for one in CONVERSATION], "schemas": SCHEMAS}
     path.write_text(json.dumps(row) + "\n", encoding="utf-8")
-    cases = read_turn_cases(path)
+    cases = read_turn_cases(path, CONTRACT)
     assert [one.id for one in cases] == ["held_out-1-2", "held_out-1-4"] and context_tokens_for(
         cases, load_template("chatml")
     )
-    path.write_text('{"messages": []}\n', encoding="utf-8")
+    path.write_text('{"schemas": {}}\n', encoding="utf-8")
     with pytest.raises(UsageError, match=r"held_out\.jsonl:1"):
-        read_turn_cases(path)
+        read_turn_cases(path, CONTRACT)

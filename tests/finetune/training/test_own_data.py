@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from devices.site.site import load_site
 from edge_agent.evaluation.turns import read_turn_cases
+from edge_agent.wire.chat_template import load_template
+from edge_agent.wire.contract import contract_of
 from edgewright import main
 from tests.tiny_base import make_tiny_base
 from tests.toolset import conversation, conversations_in, toolset_in
@@ -34,7 +37,9 @@ def test_it_trains_on_a_json_array(folder: Path) -> None:
     assert train(folder) == 0
     run = folder / "run"
     facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    cases = read_turn_cases(run / "held_out.jsonl")
+    contract = contract_of(load_site(folder / "tools.yaml"), load_template("chatml"))
+    cases = read_turn_cases(run / "held_out.jsonl", contract)
+    assert len(read_turn_cases(folder / "conversations.json", contract)) == 80
     assert facts["data"]["rows"] + len(cases) // 2 == 40
     sample = json.loads((run / "sample.jsonl").read_text(encoding="utf-8").splitlines()[0])
     assert sample["messages"][0]["text"].startswith("You are the refund desk. Be brief.\nTools:\n- process_refund(")
