@@ -2,7 +2,7 @@
 
 What the source does not say is guessed, and every guess is marked in the file, for a person to judge.
 
-Source: OpenAPI 3.1, "Paths Object"; PEP 484 and 257.
+Source: PEP 257, PEP 484.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,13 @@ from devices.site.functions import FUNCTION_NAME
 from devices.yaml_file import plain_values, read_yaml
 from finetune.data.formats.annotations import schema_of
 from finetune.data.formats.sources import Rejected, read_source
+from finetune.data.toolsets.openapi import operations_in, server_in
 
 READING = re.compile(
     r"^(get|find|list|search|check|look|lookup|query|read|show|fetch|is|count|describe)(?![a-z])", re.I
 )
 LISTING_S = 30.0  # for a server to list its tools
-BODY = "application/json"
+UNKEYED = "the server knows no key of a call; if it does, key_header: Idempotency-Key instead"
 GUESS = "guessed"
 LINE_CHARACTERS = 110
 
@@ -234,83 +235,16 @@ def _json_in(path: Path) -> Any:
 
 def _add_operations(draft: Draft, described: dict[str, Any]) -> None:
     """Add a tool for each operation of an OpenAPI description."""
-    info, servers = described.get("info") or {}, described.get("servers") or []
-    draft.title = _plain(str(info.get("title") or draft.title))
-    url = str(servers[0].get("url", "")) if servers else ""
-    is_whole = url.startswith(("http://", "https://"))
-    base = url if is_whole else "http://127.0.0.1:8000"
-    root = re.sub(r"^(https?://[^/]+).*$", r"\1", base)
-    prefix = base.removeprefix(root).rstrip("/")
-    draft.executors["api"] = {"type": "http", "url": root}
-    draft.url_guess = (
-        "" if is_whole else f"the description has no url but {url!r}" if url else "the description has no url"
-    )
-    for place, verb, operation in _operations(described):
-        name = str(operation.get("operationId") or f"{verb}_{re.sub(r'[^A-Za-z0-9]+', '_', place).strip('_')}")
-        schema = _schema_of_operation(described, operation)
-        words = str(operation.get("summary") or operation.get("description") or "").strip().replace("\n", " ")
-        at: dict[str, Any] = {"path": prefix + place, "verb": verb.upper()}
-        guesses = {}
-        if verb != "get":
-            at["is_unkeyed"] = True
-            guesses["at"] = "the server knows no key of a call; if it does, key_header: Idempotency-Key instead"
-        tool = ({"description": words} if words else {}) | {"parameters": schema, "executor": "api", "at": at}
-        draft.add(name, tool, is_reading=verb == "get", **guesses)
-
-
-def _operations(described: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    for place, item in described["paths"].items():
-        shared = item.get("parameters", [])
-        for verb in ("get", "post", "put", "delete"):
-            if verb in item:
-                operation = item[verb]
-                yield place, verb, operation | {"parameters": [*shared, *operation.get("parameters", [])]}
-
-
-def _schema_of_operation(described: dict[str, Any], operation: dict[str, Any]) -> dict[str, Any]:
-    properties: dict[str, Any] = {}
-    required: list[str] = []
-    for parameter in (_resolved(described, one) for one in operation["parameters"]):
-        if parameter.get("in") in {"path", "query"}:
-            told = {"description": parameter["description"]} if parameter.get("description") else {}
-            properties[parameter["name"]] = _schema_in(described, parameter.get("schema") or {}) | told
-            required += [parameter["name"]] if parameter.get("required") or parameter["in"] == "path" else []
-    body = _resolved(described, operation.get("requestBody") or {})
-    sent = _schema_in(described, (body.get("content") or {}).get(BODY, {}).get("schema") or {})
-    properties |= sent.get("properties", {})
-    required += [name for name in sent.get("required", []) if name not in required]
-    return {"type": "object", "properties": properties, "required": required}
-
-
-def _resolved(described: dict[str, Any], node: Any) -> dict[str, Any]:
-    """Return what a reference within the description leads to. Raises UsageError if it leads nowhere."""
-    seen = 0
-    while isinstance(node, dict) and "$ref" in node:
-        reference, seen = str(node["$ref"]), seen + 1
-        node = described
-        for part in reference.removeprefix("#/").split("/"):
-            node = node.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(node, dict) else None
-        if not isinstance(node, dict) or seen > LINE_CHARACTERS:
-            raise UsageError(f"the OpenAPI description has {reference}, which leads nowhere")
-    return dict(node)
-
-
-def _schema_in(described: dict[str, Any], schema: Any, depth: int = 0) -> dict[str, Any]:
-    """Return a schema with its references in place; one that holds itself is anything from its eighth level on."""
-    if depth > 8 or not isinstance(schema, dict):
-        return {}
-    kept = {
-        key: value for key, value in _resolved(described, schema).items() if key not in {"example", "xml", "nullable"}
-    }
-    for key in ("items", "additionalProperties"):
-        if isinstance(kept.get(key), dict):
-            kept[key] = _schema_in(described, kept[key], depth + 1)
-    if isinstance(kept.get("properties"), dict):
-        kept["properties"] = {name: _schema_in(described, one, depth + 1) for name, one in kept["properties"].items()}
-    for key in ("anyOf", "oneOf", "allOf"):
-        if isinstance(kept.get(key), list):
-            kept[key] = [_schema_in(described, one, depth + 1) for one in kept[key]]
-    return kept
+    draft.title = _plain(str((described.get("info") or {}).get("title") or draft.title))
+    url, prefix, draft.url_guess = server_in(described)
+    draft.executors["api"] = {"type": "http", "url": url}
+    for one in operations_in(described):
+        is_reading = one.verb == "GET"
+        at = {"path": prefix + one.path, "verb": one.verb} | ({} if is_reading else {"is_unkeyed": True})
+        guesses = {} if is_reading else {"at": UNKEYED}
+        tool: dict[str, Any] = {"description": one.description} if one.description else {}
+        tool |= {"parameters": one.parameters, "executor": "api", "at": at}
+        draft.add(one.name, tool, is_reading=is_reading, **guesses)
 
 
 def _plain(text: str) -> str:
