@@ -214,11 +214,16 @@ def hold_bundle(path: Path, *, is_read: bool = True) -> Iterator[Bundle]:
         pass  # a flash cleaned it away just now: `current` leads to another one
     try:
         bundle = read_bundle(folder) if is_read else read_bundle(folder, trusted=_read_manifest(folder).files)
-        if folder.parent.name == BUNDLES and folder.name != bundle.manifest.id:  # on a box it is named after that
+        if is_on_box(folder) and folder.name != bundle.manifest.id:  # there it is named after that
             raise BundleTampered(f"{folder / MANIFEST}: belongs to {bundle.manifest.id}, the folder is {folder.name}")
         yield bundle
     finally:
         os.close(descriptor)
+
+
+def is_on_box(folder: Path) -> bool:
+    """Return whether a bundle's folder is one of a box's, and not in a folder that happens to be called so."""
+    return folder.parent.name == BUNDLES and (folder.parent.parent / CURRENT).is_symlink()
 
 
 def _hold(folder: Path) -> int | None:

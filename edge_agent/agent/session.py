@@ -21,7 +21,7 @@ from devices.simulation.world import World
 from devices.site.site import Site, load_site
 from edge_agent.agent.agent import ActionRecord, TurnResult
 from edge_agent.agent.simulation import Simulation
-from edge_agent.bundle import BUNDLES, Bundle, hold_bundle
+from edge_agent.bundle import Bundle, hold_bundle, is_on_box
 from edge_agent.engine.autotune import load_tuning
 from edge_agent.engine.machine import this_machine
 from edge_agent.engine.process import EngineProcess, EngineSettings
@@ -202,7 +202,7 @@ def engine_settings(
 
 def state_folder(path: Path, bundle: Bundle) -> Path | None:
     """Return where a box keeps what it knows: its journal and the engine's primed state; None for a mere bundle."""
-    return None if bundle.path.parent.name != BUNDLES or bundle.path == path.resolve() else _state_of(path)
+    return _state_of(path) if is_on_box(bundle.path) and bundle.path != path.resolve() else None
 
 
 def _state_of(box: Path) -> Path:

@@ -35,7 +35,14 @@ from finetune.data.tool_variety import Variety
 
 USUAL_SHARE = 0.7
 EXCHANGES_PER_ROW = (1, 4)
-RECITAL_WEIGHT, QUESTION_WEIGHT = 0.03, 0.06  # beside people's words: they ask otherwise, and their base can copy
+BESIDE_ASKS = {  # weights beside people's words: they ask otherwise, and their base can copy
+    "recital": 0.03,
+    "question": 0.06,
+    "unsupported": 0.01,  # `unable` has more, and doors that can be locked must not be taken for those that cannot
+    "confirmation": 0.08,
+    "bit": 0.0,  # `relative` has it
+    "small_talk": 0.0,  # `chitchat` has it
+}
 FOLLOW_UP_SHARE = 0.7  # of the exchanges after another, in people's words
 BRANCHES, LONG_ROWS = 48, 2  # of a site's rows: of one exchange each from one state, and after them of several
 DRAWS = 1000  # of a kind, before it is given up that the site offers one
@@ -135,8 +142,7 @@ class Stage:
         weights = usual_weights(site)
         if asks:
             weights |= {kind: weight for kind, (weight, _) in PEOPLE_MAKERS.items()}
-            weights |= {"recital": RECITAL_WEIGHT, "question": QUESTION_WEIGHT}
-            weights |= {"bit": 0.0, "small_talk": 0.0}  # `relative` has the one, `chitchat` the other
+            weights |= BESIDE_ASKS
         weights |= dict(kinds or {})
         return cls(site, contract.tools, contract.words, Message("system", contract.system_text), weights, asks)
 

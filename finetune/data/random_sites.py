@@ -30,7 +30,7 @@ RECORDS = 6
 NEAR_SHARE, NEAR_NAMES = 0.4, (1, 3)  # of sites have names that are hard to tell apart
 USUAL: dict[str, float] = {  # what homes have more of
     "light": 4, "dimmable_light": 5, "dimmable_light + color": 2, "dimmable_light + color_temp": 2, "switch": 3,
-    "thermostat": 5, "thermostat + mode": 2, "blinds": 3, "cover": 2, "lock": 4, "door": 3, "fan": 3, "valve": 2,
+    "thermostat": 5, "thermostat + mode": 2, "blinds": 3, "cover": 2, "lock": 6, "door": 5, "fan": 3, "valve": 2,
     "pump": 2, "motion_sensor": 2, "soil_sensor": 2, "level_sensor": 2,
 }  # fmt: skip
 STARTS = "b br c ch d dr f fl g gr h j k kl l m n p pl qu r s sh st t tr v w z".split()

@@ -49,6 +49,15 @@ def test_a_sound_bundle_opens(sound: Path) -> None:
     assert opened.require_site(load_site("home"))
 
 
+def test_a_folder_called_bundles_is_no_box(sound: Path, tmp_path: Path) -> None:
+    own = tmp_path / "bundles" / "mine"
+    shutil.copytree(sound, own)
+    assert open_bundle(own).path == own
+    (tmp_path / "current").symlink_to(own)
+    with pytest.raises(BundleTampered, match="the folder is mine"):
+        open_bundle(own)
+
+
 def test_the_manifest_has_the_documented_form(sound: Path) -> None:
     plain = json.loads((sound / layout.MANIFEST).read_text(encoding="utf-8"))
     assert list(plain) == ["schema", "name", "site", "quant", "contract", "files", "sha256"]
