@@ -124,7 +124,7 @@ def make_own_data(folder: Path) -> None:
     make_tiny_base(folder / "base")
     examples = folder / "finetune" / "examples"
     contract = contract_of(load_site(examples / "refunds.yaml"), load_template("chatml"))
-    write_held_out(folder / "few.jsonl", read_own_rows(str(examples / "refunds.json"), contract)[:2])
+    write_held_out(folder / "few.jsonl", read_own_rows(str(examples / "refunds.json"), contract)[:1])
 
 
 MAKERS: dict[str, Callable[[Path], None]] = {

@@ -19,6 +19,7 @@ from edgewright import build_app, main
 COMMANDS = [
     "base",
     "sim",
+    "tools",
     "log",
     "why",
     "devices",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from devices.driver import DeviceUnavailable, Driver
-from devices.drivers.command import driver as command
+from devices.drivers import programs
 from devices.drivers.registry import open_driver
 from devices.site.site import load_site
 
@@ -55,7 +55,7 @@ def test_a_program_that_does_not_end_is_ended_with_its_children(tmp_path: Path) 
     [("exit 3", "ended with 3"), ("yes", "wrote too much"), ("printf '\\377'", "showed no text")],
 )
 def test_what_goes_wrong_is_said(script: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "MAX_OUTPUT_BYTES", 1 << 16)
+    monkeypatch.setattr(programs, "MAX_OUTPUT_BYTES", 1 << 16)
     driver = driver_for(script, tmp_path)
     with pytest.raises(DeviceUnavailable, match=message):
         driver.read("plug")

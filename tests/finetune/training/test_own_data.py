@@ -21,7 +21,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("own")
     make_tiny_base(folder / "base")
     toolset_in(folder)
-    conversations_in(folder)
+    conversations_in(folder, 24)
     return folder
 
 
@@ -39,8 +39,8 @@ def test_it_trains_on_a_json_array(folder: Path) -> None:
     facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
     contract = contract_of(load_site(folder / "tools.yaml"), load_template("chatml"))
     cases = read_turn_cases(run / "held_out.jsonl", contract)
-    assert len(read_turn_cases(folder / "conversations.json", contract)) == 80
-    assert facts["data"]["rows"] + len(cases) // 2 == 40
+    assert len(read_turn_cases(folder / "conversations.json", contract)) == 48
+    assert facts["data"]["rows"] + len(cases) // 2 == 24
     sample = json.loads((run / "sample.jsonl").read_text(encoding="utf-8").splitlines()[0])
     assert sample["messages"][0]["text"].startswith("You are the refund desk. Be brief.\nTools:\n- process_refund(")
     assert (run / "site.yaml").read_text(encoding="utf-8").startswith("schema: toolset/v1")
