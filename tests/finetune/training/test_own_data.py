@@ -51,7 +51,10 @@ def test_its_replies_are_judged_before_and_after(folder: Path, capsys: pytest.Ca
         assert train(folder) == 0
     out = folder / "report"
     models = [str(folder / "base"), str(folder / "run")]
-    assert main(["eval", *models, "--tools", str(folder / "tools.yaml"), "--out", str(out)]) == 0
+    one = folder / "one.jsonl"  # random weights end no reply
+    one.write_text((folder / "run" / "held_out.jsonl").read_text(encoding="utf-8").splitlines()[0], encoding="utf-8")
+    given = ["--tools", str(folder / "tools.yaml"), "--cases", str(one)]
+    assert main(["eval", *models, *given, "--out", str(out)]) == 0
     table = capsys.readouterr().out
     assert "base, free" in table and "tuned, grammar" in table and "good, by what is due:" in table
     report = json.loads((out / "turns.json").read_text(encoding="utf-8"))
