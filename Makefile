@@ -21,7 +21,7 @@ demo: setup
 	@.venv/bin/edgewright demo $(if $(BASE),--base $(BASE))
 
 test: setup
-	@echo "test: the fast tests; about 10 minutes on 2 cores"
+	@echo "test: the fast tests; about 12 minutes on 2 cores"
 	@$(IN_VENV) pytest -n 2 --dist loadfile
 
 test-slow: setup
