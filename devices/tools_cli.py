@@ -107,6 +107,7 @@ def _limit_text(limit: Any) -> str:
 
 
 def _arguments_of(written: list[str], toolset: Site, name: str) -> dict[str, Any]:
+    from devices.broker.runtime import name_and_value
     from devices.yaml_file import parse_value
 
     if len(written) == 1 and written[0].lstrip().startswith("{"):
@@ -117,8 +118,6 @@ def _arguments_of(written: list[str], toolset: Site, name: str) -> dict[str, Any
     known = toolset.functions[name].parameters.get("properties", {})
     given: dict[str, Any] = {}
     for word in written:
-        key, equals, value = word.partition("=")
-        if not equals or not key:
-            raise UsageError(f"{word!r} is not name=value", hint=f"arguments: {', '.join(known) or 'none'}")
+        key, value = name_and_value(word, known)
         given[key] = value if known.get(key, {}).get("type") == "string" else parse_value(value, word)
     return given

@@ -122,13 +122,16 @@ def _evaluate_turns(
     from edge_agent.evaluation.report_page import render_turns
     from edge_agent.evaluation.turn_report import METRICS, to_plain, turns_table
     from edge_agent.evaluation.turns import read_turn_cases
+    from edge_agent.run_facts import HELD_OUT_FILE
     from edge_agent.wire.chat_template import load_template
     from edge_agent.wire.contract import contract_of
 
-    held_out = [Path(name) / "held_out.jsonl" for name in models]
+    held_out = [Path(name) / HELD_OUT_FILE for name in models]
     path = path or next((one for one in held_out if one.is_file()), None)
     if path is None:
-        raise UsageError("on which conversations?", hint="give --cases RUN/held_out.jsonl, or the run among the models")
+        raise UsageError(
+            "on which conversations?", hint=f"give --cases RUN/{HELD_OUT_FILE}, or the run among the models"
+        )
     found = find_models(models, toolset)
     cases = read_turn_cases(path, contract_of(toolset, load_template(found[0].template)))
     graded = [(model.label, grade_turns(model, cases, placement)) for model in found]

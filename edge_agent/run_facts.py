@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from devices.errors import UsageError
 
 RUN_FILE = "run.json"
+HELD_OUT_FILE = "held_out.jsonl"  # of a toolset's run
 
 
 @dataclass(frozen=True)

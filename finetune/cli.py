@@ -47,6 +47,7 @@ def init_tools(
     out: Annotated[Path, typer.Option("--out", help="The toolset's .yaml file to write.")],
 ) -> None:
     """Write a first toolset of what is there; what had to be guessed is marked in it."""
+    from devices.durable import write_file
     from devices.errors import UsageError
     from devices.site.site import load_site
     from finetune.data.toolsets.draft import draft_toolset
@@ -59,7 +60,7 @@ def init_tools(
         )
     draft = draft_toolset(source)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(draft.to_yaml(), encoding="utf-8")
+    write_file(out, draft.to_yaml().encode())
     load_site(out)
     print(f"{out}: {len(draft.tools)} tools; {draft.guessed} guesses are marked in it, judge them")
     if draft.left_out:

@@ -25,25 +25,40 @@ def ask(driver: Driver, device: Device, action: Action, command: Command, key: s
         status, the report for people, the result for the model, and the far side's own words if something went wrong.
         The result has only values that fit the action's output: free text stays with the people.
     """
+    if isinstance(action, FunctionAction):
+        return _ask_function(driver, device, action, command, key)
     try:
-        if not isinstance(driver, CallDriver):
-            raise CallRefused(f"the driver of {device.name} gives no answers")
-        answer = driver.call(device.name, command.action, command.input, key)
+        answer = _answer(driver, device, command, key)
     except CallRefused as error:
-        heard = plain_text(str(error))
-        if isinstance(action, FunctionAction):  # what refused is a tool of the owner's, and its reason is a result
-            return "failed", f"{device.title} refused: {heard}.", {"reason": heard}, heard
-        return "failed", f"The {device.title} refused.", {"reason": "refused"}, heard
+        return "failed", f"The {device.title} refused.", {"reason": "refused"}, plain_text(str(error))
     except DeviceUnavailable as error:
         return _no_answer(device, action, str(error))
-    if isinstance(action, FunctionAction):
-        return "done", f"{device.title}: done.", bounded(answer), ""
     if answer is None:
         return "failed", f"There is no such {device.title}.", {"reason": "not found"}, ""
     values = {name: answer[name] for name in action.output if name in answer}
     if problem := input_problem(action.output, values):
         return _no_answer(device, action, problem)
     return "done", answer_text(action, command.input, answer), values, ""
+
+
+def _ask_function(driver: Driver, device: Device, action: Action, command: Command, key: str) -> Answered:
+    """Carry a function out: its answer is the result as it is, and what it says against it is one, too."""
+    try:
+        return "done", f"{device.title}: done.", bounded(_answer(driver, device, command, key)), ""
+    except CallRefused as error:
+        heard = plain_text(str(error))
+        return "failed", f"{device.title} refused: {heard}.", {"reason": heard}, heard
+    except DeviceUnavailable as error:
+        heard = plain_text(str(error))
+        if action.risk == "none":
+            return "failed", f"{device.title} failed: {heard}.", {"reason": heard}, heard
+        return "unknown", f"I do not know whether {device.title} was done: {heard}.", {"reason": heard}, heard
+
+
+def _answer(driver: Driver, device: Device, command: Command, key: str) -> Any:
+    if not isinstance(driver, CallDriver):
+        raise CallRefused(f"the driver of {device.name} gives no answers")
+    return driver.call(device.name, command.action, command.input, key)
 
 
 def bounded(answer: Any) -> dict[str, Any]:
@@ -68,10 +83,6 @@ def _cut(value: Any) -> Any:
 
 def _no_answer(device: Device, action: Action, heard: str) -> Answered:
     heard = plain_text(heard)
-    if isinstance(action, FunctionAction):
-        if action.risk == "none":
-            return "failed", f"{device.title} failed: {heard}.", {"reason": heard}, heard
-        return "unknown", f"I do not know whether {device.title} was done: {heard}.", {"reason": heard}, heard
     if action.risk == "none":  # it only asks
         return "failed", f"The {device.title} gives no answer.", {"reason": "no answer"}, heard
     return "unknown", f"I do not know whether the {device.title} changed.", {"reason": "no answer"}, heard

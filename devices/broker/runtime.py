@@ -182,11 +182,17 @@ def parse_arguments(action: Action, written: Iterable[str]) -> dict[str, Value]:
     """
     arguments: dict[str, Value] = {}
     for word in written:
-        name, equals, value = word.partition("=")
-        if not equals or not name:
-            raise UsageError(f"{word!r} is not name=value", hint=f"arguments: {', '.join(action.input) or 'none'}")
+        name, value = name_and_value(word, action.input)
         name = find_name(name, action.input) or name
         given = parse_value(value, word)
         words = action.input[name].enum if name in action.input else None
         arguments[name] = find_name(given, words) or given if words and isinstance(given, str) else given
     return arguments
+
+
+def name_and_value(word: str, known: Iterable[str]) -> tuple[str, str]:
+    """Return what stands on both sides of `name=value`. Raises UsageError with the known names if it is none."""
+    name, equals, value = word.partition("=")
+    if not equals or not name:
+        raise UsageError(f"{word!r} is not name=value", hint=f"arguments: {', '.join(known) or 'none'}")
+    return name, value

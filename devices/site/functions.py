@@ -20,7 +20,7 @@ from devices.site.phrasings import SpokenAction
 from devices.yaml_file import Strict
 
 CALL = "call"
-FUNCTION_KIND = "function"
+FUNCTION_KIND: Literal["function"] = "function"
 FUNCTION_NAME = r"^[A-Za-z_][A-Za-z0-9_. -]{0,63}$"  # OpenAI's, and the blanks and dots that public datasets have
 FunctionName = Annotated[str, Field(pattern=FUNCTION_NAME)]
 
@@ -122,7 +122,7 @@ class FunctionDevice(Device):
     """A function in the place of a device."""
 
     name: FunctionName
-    kind: Literal["function"] = "function"
+    kind: Literal["function"] = FUNCTION_KIND
     title: FunctionName
     actions: dict[str, FunctionAction]  # type: ignore[assignment]  # each is a SpokenAction
 

@@ -203,5 +203,6 @@ def tool_of(command: Command, tools: Iterable[Tool]) -> Tool:
 
 def action_of(site: Site, command: Command) -> tuple[Device, SpokenAction]:
     """Return the device and action a command names; KeyError if it names none."""
-    device = site.callees[command.device]
+    if (device := site.device(command.device)) is None:
+        raise KeyError(command.device)
     return device, device.actions[command.action]

@@ -14,7 +14,7 @@ from devices.broker.broker import Broker, Outcome
 from devices.site.describe import reports_text
 from devices.site.schema import Value
 from devices.site.site import Site
-from devices.site.tools import Command, ToolCall, call_of, commands_of
+from devices.site.tools import Command, ToolCall, action_of, call_of, commands_of
 from edge_agent.agent.naming import Naming, Question, spelled
 from edge_agent.engine.engine import Completion, ContextFull, Engine, Limits, Request
 from edge_agent.grammar.grammar import Grammar
@@ -282,7 +282,7 @@ class _Turn:
 
     def result(self, site: Site) -> TurnResult:
         told = [one for one in self.outcomes if one.status != "done" or one.command.device in site.devices]
-        reports = reports_text([(site.callees[one.command.device].title, one.report) for one in told])
+        reports = reports_text([(action_of(site, one.command)[0].title, one.report) for one in told])
         if self.stop_reason == "question":
             answer = f"{reports} {self.question}".strip()
         elif self.stop_reason != "answer":

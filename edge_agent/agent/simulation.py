@@ -41,7 +41,7 @@ class Simulation:
         """The room that prompts of this site need, in any vocabulary: their tokens have two bytes and more."""
         state = user_message("", World(self.site).snapshot(), "00:00", self.contract.words).text
         needed = len(self.contract.system_text.encode()) // 2 + STATES * len(state.encode()) // 2 + ROOM_TOKENS
-        return max(CONTEXT_TOKENS, -(-needed // CONTEXT_STEP) * CONTEXT_STEP)
+        return max(CONTEXT_TOKENS, in_context_steps(needed))
 
     def agent(self, world: World, confirm: Confirm | None = None) -> Agent:
         """Return an agent that works the devices of a world through a broker of its own."""
@@ -52,3 +52,8 @@ class Simulation:
         return Agent(
             self.contract, runtime.broker, self.grammar, clock_text=lambda: runtime.clock_text, limits=self.limits
         )
+
+
+def in_context_steps(tokens: int) -> int:
+    """Return the room for so many tokens, in whole steps."""
+    return -(-tokens // CONTEXT_STEP) * CONTEXT_STEP

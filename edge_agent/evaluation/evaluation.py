@@ -109,17 +109,17 @@ def evaluate(
         UnavailableError: the engine failed.
     """
     start = time.perf_counter()
-    free = run_cases(engine, cases, start_turn, batch_size=batch_size, is_free=True, progress=_named("free", progress))
+    free = run_cases(engine, cases, start_turn, batch_size=batch_size, is_free=True, progress=named("free", progress))
     again = [index for index, outcome in enumerate(free) if not outcome.fits_grammar]
     rerun = run_cases(
         engine,
         [cases[index] for index in again],
         start_turn,
         batch_size=batch_size,
-        progress=_named("constrained", progress),
+        progress=named("constrained", progress),
     )
     constrained = dict(enumerate(free)) | dict(zip(again, rerun, strict=True))
-    latency = measure_latency(engine, spread(cases, latency_cases), start_turn, progress=_named("latency", progress))
+    latency = measure_latency(engine, spread(cases, latency_cases), start_turn, progress=named("latency", progress))
     return Evaluation(
         engine=engine.name,
         free=tuple(free),
@@ -131,7 +131,8 @@ def evaluate(
     )
 
 
-def _named(stage: str, progress: Progress | None) -> Callable[[int, int], None]:
+def named(stage: str, progress: Progress | None) -> Callable[[int, int], None]:
+    """Return what tells of one pass, for what counts cases only."""
     return lambda done, total: progress(stage, done, total) if progress else None
 
 
@@ -206,7 +207,7 @@ def run_cases(
             completions = engine.generate(requests)
             still_open = []
             for turn, completion in zip(open_turns, completions, strict=True):
-                if is_free and not _fits(engine, turn.request, completion):
+                if is_free and not fits(engine, turn.request, completion):
                     turn.fits_grammar = False
                 ended = _advance(turn, completion)
                 if ended is None:
@@ -239,7 +240,8 @@ def _advance(open_turn: _OpenTurn, completion: Completion) -> CaseOutcome | None
     return None
 
 
-def _fits(engine: EvaluationEngine, request: Request, completion: Completion) -> bool:
+def fits(engine: EvaluationEngine, request: Request, completion: Completion) -> bool:
+    """Return whether a free reply is what the request's grammar would have given."""
     # A reply that was cut (length, timeout) may be cut elsewhere under a grammar: run it again.
     if request.grammar is None:
         return True

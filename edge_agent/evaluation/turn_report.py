@@ -39,17 +39,18 @@ def _share(flags: Iterable[bool | None]) -> Share:
 
 def by_tool(scores: Iterable[TurnScore]) -> dict[str, Share]:
     """Return the share of good replies for each kind: the tools that should be called, or an answer."""
-    kinds: dict[str, list[bool]] = {}
-    for one in scores:
-        kinds.setdefault(one.kind, []).append(one.is_good)
-    return {kind: share_of(flags) for kind, flags in sorted(kinds.items())}
+    return _shares((one.kind, one.is_good) for one in scores)
 
 
 def by_argument(scores: Iterable[TurnScore]) -> dict[str, Share]:
     """Return the share of right values for each argument, where the tool is right."""
+    return _shares(pair for one in scores for pair in one.arguments)
+
+
+def _shares(pairs: Iterable[tuple[str, bool]]) -> dict[str, Share]:
     found: dict[str, list[bool]] = {}
-    for name, is_right in (pair for one in scores for pair in one.arguments):
-        found.setdefault(name, []).append(is_right)
+    for name, flag in pairs:
+        found.setdefault(name, []).append(flag)
     return {name: share_of(flags) for name, flags in sorted(found.items())}
 
 

@@ -22,8 +22,10 @@ from devices.json_lines import read_json_lines
 from devices.site.functions import CALL as CALL_ACTION
 from devices.site.functions import Function
 from devices.site.tools import Tool, ToolCall
+from edge_agent.agent.agent import TurnLimits
+from edge_agent.agent.simulation import in_context_steps
 from edge_agent.engine.engine import Completion, Limits, Request
-from edge_agent.evaluation.evaluation import EvaluationEngine
+from edge_agent.evaluation.evaluation import EvaluationEngine, Progress, fits, named
 from edge_agent.grammar.grammar import Grammar
 from edge_agent.grammar.reply_grammar import reply_grammar
 from edge_agent.plugins import CASE_MAKERS, CONVERSATIONS, load_plugin
@@ -33,7 +35,6 @@ from edge_agent.wire.markers import CALL, END_CALL
 from edge_agent.wire.messages import Message, body_of, messages_of
 from edge_agent.wire.parsing import Answer, ToolCalls, parse_reply
 
-REPLY_TOKENS = 240
 _FACT = re.compile(r"[^\W_][\w.:/-]*\d[\w.:/-]*|\d[\w.:/-]*")  # a number, or a code with a digit in it
 
 
@@ -147,28 +148,30 @@ def play_turns(
     template: ChatTemplate,
     *,
     batch_size: int,
-    progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
+    progress: Progress | None = None,
 ) -> tuple[list[TurnScore], list[TurnScore]]:
     """Return the scores of every reply, free and constrained, in the order of the cases.
 
     Raises:
         UnavailableError: the engine failed.
     """
-    grammars: dict[str, Grammar] = {}
-    tools = [tools_of_case(case) for case in cases]
-    requests = []
-    for case, some in zip(cases, tools, strict=True):
-        key = json.dumps(case.schemas)
-        grammars.setdefault(key, reply_grammar(some))
+    known: dict[str, tuple[list[Tool], Grammar]] = {}  # most cases have the same tools
+    tools, requests = [], []
+    for case in cases:
+        if (key := json.dumps(case.schemas)) not in known:
+            made = tools_of_case(case)
+            known[key] = made, reply_grammar(made)
+        some, grammar = known[key]
+        tools.append(some)
         prompt = template.render(case.before, add_generation_prompt=True)
-        requests.append(Request(prompt, grammars[key], Limits(REPLY_TOKENS)))
-    free = _generate(engine, [replace(one, grammar=None) for one in requests], batch_size, _named("free", progress))
+        requests.append(Request(prompt, grammar, Limits(TurnLimits.reply_tokens)))
+    free = _generate(engine, [replace(one, grammar=None) for one in requests], batch_size, named("free", progress))
     again = [
         number
         for number, (request, one) in enumerate(zip(requests, free, strict=True))
-        if one.stop_reason != "end_of_turn" or (request.grammar and not engine.accepts(request.grammar, one.token_ids))
+        if not fits(engine, request, one)
     ]
-    rerun = _generate(engine, [requests[number] for number in again], batch_size, _named("constrained", progress))
+    rerun = _generate(engine, [requests[number] for number in again], batch_size, named("constrained", progress))
     constrained = dict(enumerate(free)) | dict(zip(again, rerun, strict=True))
     return (
         [score_turn(*given) for given in zip(cases, tools, free, strict=True)],
@@ -177,10 +180,6 @@ def play_turns(
             for number, (case, some) in enumerate(zip(cases, tools, strict=True))
         ],
     )
-
-
-def _named(stage: str, progress: Callable[[str, int, int], None]) -> Callable[[int, int], None]:
-    return lambda done, total: progress(stage, done, total)
 
 
 def _generate(
@@ -201,10 +200,10 @@ def tools_of_case(case: TurnCase) -> list[Tool]:
     ]
 
 
-def context_tokens_for(cases: Sequence[TurnCase], template: ChatTemplate, step: int = 512) -> int:
+def context_tokens_for(cases: Sequence[TurnCase], template: ChatTemplate) -> int:
     """Return the room that the longest prompt and its reply need, in any vocabulary: tokens have two bytes and more."""
     longest = max(len(template.render(case.before, add_generation_prompt=True).encode()) for case in cases)
-    return -(-(longest // 2 + REPLY_TOKENS) // step) * step
+    return in_context_steps(longest // 2 + TurnLimits.reply_tokens)
 
 
 def score_turn(case: TurnCase, tools: Sequence[Tool], completion: Completion) -> TurnScore:

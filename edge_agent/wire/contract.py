@@ -12,7 +12,7 @@ from devices.site.schema import DataSchema
 from devices.site.site import Site, load_site
 from devices.site.tools import Tool, ToolCall, tools_of
 from edge_agent.wire.chat_template import ChatTemplate, ContractChanged
-from edge_agent.wire.function_text import with_lines
+from edge_agent.wire.function_text import TOOLS_HEADING, with_lines
 from edge_agent.wire.messages import Message, compact_json, result_message, user_message
 from edge_agent.wire.spelling import NO_WORDS, SiteWords, words_of
 
@@ -21,7 +21,6 @@ INTRODUCTION = """\
 You control {title}. Think first, then call tools or answer.
 Act only when asked to. Values outside a range, unknown devices and missing values are not called."""
 SPECIMEN = Path(__file__).parent / "specimen.yaml"
-TOOLS_HEADING = "Tools:"
 TARGETS_HEADING = "Floors and groups:"
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 PLACE = "{tools}"  # in a system text: where its tools are declared, if not at the end
-HEADING = "Tools:"
+TOOLS_HEADING = "Tools:"
 PYTHON_TYPES = {"string": "str", "integer": "int", "number": "float", "boolean": "bool"}
 PYTHON_TYPES |= {"array": "list", "object": "dict", "null": "None"}
 
@@ -20,7 +20,7 @@ def with_lines(text: str, tools: Sequence[Mapping[str, Any]]) -> str:
     lines = "\n".join(f"- {_with_description(tool)}" for tool in tools)
     if PLACE in text:
         return text.replace(PLACE, lines, 1)
-    return "\n".join(part for part in (text, f"{HEADING}\n{lines}" if tools else "") if part)
+    return "\n".join(part for part in (text, f"{TOOLS_HEADING}\n{lines}" if tools else "") if part)
 
 
 def signature(tool: Mapping[str, Any]) -> str:

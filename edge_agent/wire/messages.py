@@ -80,8 +80,8 @@ def request_of(text: str) -> str:
 
 
 def before_request(prompt: str) -> str:
-    """Return what stands in a prompt before the last request; "" if requests are not marked as such."""
-    return prompt[: max(prompt.rfind(f"\n{REQUEST}"), 0)]
+    """Return what stands in a prompt before the last request."""
+    return prompt[: prompt.rindex(f"\n{REQUEST}")]
 
 
 def facts_of(state: State, ages: Ages = MappingProxyType({})) -> list[tuple[str, str]]:

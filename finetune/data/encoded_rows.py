@@ -11,7 +11,8 @@ from typing import Any
 from devices.errors import UsageError
 from edge_agent.engine.engine import common_length
 from edge_agent.wire.chat_template import ChatTemplate
-from edge_agent.wire.contract import INTRODUCTION, TOOLS_HEADING, Contract, introduction_in
+from edge_agent.wire.contract import INTRODUCTION, Contract, introduction_in
+from edge_agent.wire.function_text import TOOLS_HEADING
 from edge_agent.wire.messages import Message, body_of
 from finetune.data.rows import IGNORED, encode, read_rows
 

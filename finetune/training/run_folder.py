@@ -26,12 +26,11 @@ from devices.durable import sha256_of, sync
 from devices.errors import UsageError
 from devices.site.site import site_path
 from edge_agent.engine.machine import installed_versions
-from edge_agent.run_facts import RUN_FILE, RunFacts
+from edge_agent.run_facts import HELD_OUT_FILE, RUN_FILE, RunFacts
 from finetune.data.toolsets.rows import OwnRow, write_held_out
 from finetune.recipe import Recipe, load_recipe
 
 METRICS, BEST, SAMPLE, BOARD = "metrics.jsonl", "best", "sample.jsonl", "tensorboard"
-HELD_OUT = "held_out.jsonl"
 SAMPLE_ROWS = 32  # the first of the data; held-out rows are its last
 PACKAGES = ("edgewright", "torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "tokenizers")
 
@@ -71,13 +70,13 @@ def open_run(
     (part / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
     shutil.copyfile(site_path(recipe.site), part / "site.yaml")
     if own:
-        (part / SAMPLE).write_text("".join(one.row.to_json() + "\n" for one in own[0][:SAMPLE_ROWS]), encoding="utf-8")
-        write_held_out(part / HELD_OUT, own[1])
-        (part / "data.sha256").write_text(_data_sha256(recipe), encoding="utf-8")
-        return
-    of_before = Path(recipe.preference.start_from) / SAMPLE if recipe.preference else None  # pairs are no rows
-    with (of_before or Path(recipe.data)).open(encoding="utf-8") as rows:
-        (part / SAMPLE).write_text("".join(islice(rows, SAMPLE_ROWS)), encoding="utf-8")
+        sample = "".join(one.row.to_json() + "\n" for one in own[0][:SAMPLE_ROWS])
+        write_held_out(part / HELD_OUT_FILE, own[1])
+    else:
+        of_before = Path(recipe.preference.start_from) / SAMPLE if recipe.preference else None  # pairs are no rows
+        with (of_before or Path(recipe.data)).open(encoding="utf-8") as rows:
+            sample = "".join(islice(rows, SAMPLE_ROWS))
+    (part / SAMPLE).write_text(sample, encoding="utf-8")
     (part / "data.sha256").write_text(_data_sha256(recipe), encoding="utf-8")
 
 

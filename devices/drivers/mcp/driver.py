@@ -15,8 +15,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from devices.driver import Binding, DeviceUnavailable, DriverType, Reading, secret_from
+from devices.driver import Binding, DeviceUnavailable, DriverType, secret_from
 from devices.drivers.mcp.client import McpClient, Server, servers_in
+from devices.drivers.only_calls import OnlyCalls
 from devices.errors import UsageError, did_you_mean
 from devices.site.action import Action
 from devices.yaml_file import Strict
@@ -61,22 +62,13 @@ class McpTool(Strict):
         return "is no function of a toolset" if action.output else ""
 
 
-class McpDriver:
+class McpDriver(OnlyCalls):
     """One server, which is started when its first tool is called."""
 
     def __init__(self, settings: McpSettings, bindings: Mapping[str, Binding], clock: Callable[[], float]) -> None:
         del clock
         self._settings, self._bindings = settings, bindings
         self._client: McpClient | None = None
-
-    def read(self, device: str) -> dict[str, Reading]:
-        """Tools have no properties."""
-        del device
-        return {}
-
-    def write(self, device: str, values: dict[str, Any]) -> None:
-        """Tools have no properties."""
-        raise DeviceUnavailable(f"{device} has nothing to write")
 
     def call(self, device: str, action: str, arguments: Mapping[str, Any], key: str) -> Any:
         """Call a tool. The protocol has no place for a key, and none for what an error has left done."""

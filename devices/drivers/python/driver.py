@@ -21,7 +21,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from devices.driver import Binding, CallRefused, DeviceUnavailable, DriverType, Reading, secret_from
+from devices.driver import Binding, CallRefused, DeviceUnavailable, DriverType, secret_from
+from devices.drivers.only_calls import OnlyCalls
 from devices.drivers.programs import ENVIRONMENT, run_program
 from devices.site.action import Action
 from devices.yaml_file import Strict
@@ -49,21 +50,12 @@ class PythonFunction(Strict):
         return ""
 
 
-class PythonDriver:
+class PythonDriver(OnlyCalls):
     """Calls functions, each in a process of its own. Safe to use from several threads."""
 
     def __init__(self, settings: PythonSettings, bindings: Mapping[str, Binding], clock: Callable[[], float]) -> None:
         del clock
         self._settings, self._bindings = settings, bindings
-
-    def read(self, device: str) -> dict[str, Reading]:
-        """Functions have no properties."""
-        del device
-        return {}
-
-    def write(self, device: str, values: dict[str, Any]) -> None:
-        """Functions have no properties."""
-        raise DeviceUnavailable(f"{device} has nothing to write")
 
     def call(self, device: str, action: str, arguments: Mapping[str, Any], key: str) -> Any:
         """Call a device's function; a ValueError of it is CallRefused."""

@@ -91,6 +91,7 @@ class Asks:
         self.kinds = [read_model(path, KindAsks, "asks") for path in sorted((folder / "kinds").glob("*.yaml"))
                       if path.stem != "chitchat"]  # fmt: skip
         self.chitchat = _lists_in(folder / "kinds" / "chitchat.yaml")
+        self.small_talk = {line: answer for answer, lines in self.chitchat.items() for line in lines}
         self.forms = {path.stem: _lists_in(path) for path in sorted(folder.glob("*.yaml"))}
         self.more_actions: Mapping[Of, AskedAction] = {}
         self.more_questions: Mapping[Of, AskedProperty] = {}

@@ -364,7 +364,7 @@ def _is_for_many(scene: Scene, tool: Tool) -> bool:
 
 def plan_chitchat(scene: Scene) -> Plan | None:
     """Talk that wants no action."""
-    answers = {line: answer for answer, lines in scene.corpus.chitchat.items() for line in lines}
+    answers = scene.corpus.small_talk
     template = scene.rng.choice(side(answers, scene.held_out))
     return Plan("small_talk", scene.typed(template), (template,), "Small talk.", answer=answers[template])
 

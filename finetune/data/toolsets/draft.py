@@ -8,6 +8,7 @@ Source: PEP 257, PEP 484.
 from __future__ import annotations
 
 import ast
+import contextlib
 import io
 import json
 import re
@@ -51,15 +52,31 @@ class Draft:
     url_guess: str = ""
     left_out: list[str] = field(default_factory=list)
 
-    def add(self, name: str, tool: Mapping[str, Any], *, is_reading: bool, **guesses: str) -> None:
-        """Add a tool; what only reads is no risk, and all else needs a person's yes until one says otherwise."""
+    def add(
+        self,
+        name: str,
+        tool: Mapping[str, Any],
+        guesses: Mapping[str, str] | None = None,
+        *,
+        is_reading: bool | None = None,
+    ) -> None:
+        """Add a tool; what only reads is no risk, and all else needs a person's yes until one says otherwise.
+
+        Args:
+            name: of the tool; it says whether it only reads, if `is_reading` does not.
+            tool: as the file has it; an empty description is left out.
+            guesses: more that was guessed, by key.
+            is_reading: whether it only reads.
+        """
         if not re.match(FUNCTION_NAME, name):
             raise UsageError(
                 f"a tool cannot be called {name!r}", hint="rename it: a letter first, 64 characters at most"
             )
+        is_reading = bool(READING.match(name)) if is_reading is None else is_reading
         why = "it seems only to read" if is_reading else "it may change something: every call needs a yes"
-        self.tools[name] = {**tool, "risk": "none" if is_reading else "confirm"}
-        self.guesses[name] = {"risk": why, **guesses}
+        told = {key: value for key, value in tool.items() if key != "description" or value}
+        self.tools[name] = told | {"risk": "none" if is_reading else "confirm"}
+        self.guesses[name] = {"risk": why, **(guesses or {})}
 
     @property
     def guessed(self) -> int:
@@ -97,12 +114,13 @@ def draft_toolset(source: str) -> Draft:
     draft = Draft(re.sub(r"\W+", "_", title.lower()).strip("_"), title, "You are a helpful assistant. Use the tools.")
     if not draft.name[:1].isalpha():
         draft.name = f"tools_{draft.name}"
+    plain = _mapping_in(path)
     if path.suffix == ".py":
         _add_functions(draft, path)
-    elif path.suffix == ".json" and isinstance(plain := _json_in(path), dict) and "mcpServers" in plain:
+    elif path.suffix == ".json" and "mcpServers" in plain:
         _add_of_servers(draft, path)
-    elif (described := _openapi_in(path)) is not None:
-        _add_operations(draft, described)
+    elif "openapi" in plain and "paths" in plain:
+        _add_operations(draft, plain)
     else:
         _add_of_conversations(draft, source)
     if not draft.tools:
@@ -129,16 +147,15 @@ def _add_of_conversations(draft: Draft, source: str) -> None:
     for system, written in [form for form, _ in (declaring or forms).most_common(1)]:
         draft.system = system
         for function in json.loads(written):
-            name = function["name"]
             tool = {key: function[key] for key in ("description", "parameters") if function.get(key)}
-            draft.add(name, tool, is_reading=bool(READING.match(name)))
+            draft.add(function["name"], tool)
     declared = {function["name"] for _, written in declaring for function in json.loads(written)}
     draft.left_out = sorted(declared - draft.tools.keys())
     for name, given in called.items():
         if name not in declared:
             schema = {"type": "object", **_schema_of_arguments(given)}
             why = f"of {len(given)} calls, as it is nowhere declared"
-            draft.add(name, {"parameters": schema}, is_reading=bool(READING.match(name)), parameters=why)
+            draft.add(name, {"parameters": schema}, {"parameters": why})
 
 
 def _schema_of_arguments(given: list[dict[str, Any]]) -> dict[str, Any]:
@@ -171,14 +188,12 @@ def _add_functions(draft: Draft, path: Path) -> None:
     draft.executors["own"] = {"type": "python", "file": str(path)}
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-            described = ast.get_docstring(node) or ""
-            tool: dict[str, Any] = {}
-            if described:
-                tool["description"] = described.partition("\n\n")[0].replace("\n", " ")
+            described = (ast.get_docstring(node) or "").partition("\n\n")[0].replace("\n", " ")
             schema, untyped = _schema_of_function(node)
             more = {"parameters": f"{', '.join(untyped)} may be anything: no type is given"} if untyped else {}
-            tool |= {"parameters": schema, "executor": "own", "at": {"function": node.name}}
-            draft.add(node.name, tool, is_reading=bool(READING.match(node.name)), **more)
+            at = {"function": node.name}
+            tool = {"description": described, "parameters": schema, "executor": "own", "at": at}
+            draft.add(node.name, tool, more)
 
 
 def _schema_of_function(node: ast.FunctionDef) -> tuple[dict[str, Any], list[str]]:
@@ -212,25 +227,20 @@ def _add_of_servers(draft: Draft, path: Path) -> None:
         for one in listed:
             taken = one["name"] in draft.tools
             called = f"{executor}_{one['name']}" if taken else one["name"]
-            tool = {"description": one["description"]} if one["description"] else {}
-            tool |= {"parameters": one["parameters"], "executor": executor}
+            tool = {"description": one["description"], "parameters": one["parameters"], "executor": executor}
             tool |= {"at": {"tool": one["name"]}} if taken else {}
             draft.add(called, tool, is_reading=bool(READING.match(one["name"])))
 
 
-def _openapi_in(path: Path) -> dict[str, Any] | None:
-    """Return an OpenAPI description, or None if a file is none."""
-    if path.suffix not in {".yaml", ".yml", ".json"} or not path.is_file():
-        return None
-    root = plain_values(read_yaml(path, "description").root) if path.suffix != ".json" else _json_in(path)
-    return root if isinstance(root, dict) and "openapi" in root and "paths" in root else None
-
-
-def _json_in(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None  # JSON lines, or no JSON: whoever reads conversations tells
+def _mapping_in(path: Path) -> dict[str, Any]:
+    """Return the mapping that a YAML or JSON file holds; empty if there is none: whoever reads conversations tells."""
+    root = None
+    if path.suffix in {".yaml", ".yml"} and path.is_file():
+        root = plain_values(read_yaml(path, "description").root)
+    elif path.suffix == ".json":
+        with contextlib.suppress(OSError, ValueError):
+            root = json.loads(path.read_text(encoding="utf-8"))
+    return root if isinstance(root, dict) else {}
 
 
 def _add_operations(draft: Draft, described: dict[str, Any]) -> None:
@@ -242,9 +252,8 @@ def _add_operations(draft: Draft, described: dict[str, Any]) -> None:
         is_reading = one.verb == "GET"
         at = {"path": prefix + one.path, "verb": one.verb} | ({} if is_reading else {"is_unkeyed": True})
         guesses = {} if is_reading else {"at": UNKEYED}
-        tool: dict[str, Any] = {"description": one.description} if one.description else {}
-        tool |= {"parameters": one.parameters, "executor": "api", "at": at}
-        draft.add(one.name, tool, is_reading=is_reading, **guesses)
+        tool = {"description": one.description, "parameters": one.parameters, "executor": "api", "at": at}
+        draft.add(one.name, tool, guesses, is_reading=is_reading)
 
 
 def _plain(text: str) -> str:

@@ -69,6 +69,7 @@ def read_own_rows(source: str, contract: Contract) -> list[OwnRow]:
 
 def _own_rows(source: str, contract: Contract) -> Iterator[OwnRow]:
     declared = {tool.name: tool.json_schema() for tool in contract.tools}
+    sound: set[str] = set()  # schemas that were checked: most rows have the same
     for where, _, row in read_source(source):
         if isinstance(row, Rejected):
             raise UsageError(f"{where}: {row.reason}", hint="`edgewright data convert` sets such rows aside")
@@ -80,6 +81,9 @@ def _own_rows(source: str, contract: Contract) -> Iterator[OwnRow]:
             plain = json.loads(json.dumps(row.tools))  # as a file has them
             text = with_lines(system, plain)
             tools = {one["function"]["name"]: one["function"]["parameters"] for one in plain}
+        if (written := json.dumps(tools)) not in sound:
+            _require_schemas(where, tools)
+            sound.add(written)
         _require_calls(where, rest, tools)
         messages = (Message("system", text), *map(_as_it_runs, rest))
         yield OwnRow(where, replace(row, messages=messages, tools=()), tools, text == contract.system_text)
@@ -89,24 +93,28 @@ def _as_it_runs(message: Message) -> Message:
     """Return a turn as the agent writes it: results as compact JSON, and no markers in words from outside."""
     if message.role == "assistant":
         return message
-    lines = [_compact(line) for line in message.text.split("\n")] if message.role == "tool" else [message.text]
-    whole = _compact(message.text) if message.role == "tool" else message.text
-    text = whole if whole != message.text else "\n".join(lines)
+    text = message.text
+    if message.role == "tool":
+        text = _compact(text) or "\n".join(_compact(line) or line for line in text.split("\n"))
     return replace(message, text=defuse(text))
 
 
 def _compact(text: str) -> str:
+    """Return an object or a list in JSON without blanks; "" if a text is neither."""
     try:
         found = json.loads(text)
     except ValueError:
-        return text
-    return compact_json(found) if isinstance(found, dict | list) else text
+        return ""
+    return compact_json(found) if isinstance(found, dict | list) else ""
 
 
-def _require_calls(where: str, messages: Sequence[Message], tools: Tools) -> None:
+def _require_schemas(where: str, tools: Tools) -> None:
     for name, schema in tools.items():
         if problem := schema_problem(schema):
             raise UsageError(f"{where}: the schema of {name}: {problem}")
+
+
+def _require_calls(where: str, messages: Sequence[Message], tools: Tools) -> None:
     for message in messages:
         for call in message.calls:
             if call.name not in tools:
