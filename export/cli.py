@@ -15,7 +15,9 @@ from edge_agent.plugins import CASE_MAKERS, GENERATOR, load_plugin
 from edge_agent.progress import byte_progress_bar
 
 if TYPE_CHECKING:
+    from devices.site.site import Site
     from edge_agent.evaluation.cases import Case
+    from edge_agent.evaluation.turns import TurnCase
     from export.gates.tasks import Tasks
     from export.quantize.plan import Plan
 
@@ -214,32 +216,51 @@ def _tasks(run: Path, count: int, cases: Path | None) -> Tasks | None:
         return None
     from devices.site.site import load_site
     from edge_agent.evaluation.cases import read_cases
+    from edge_agent.evaluation.evaluation import spread
     from edge_agent.evaluation.model_processes import Placement
-    from export.gates.tasks import Tasks
+    from export.gates.tasks import SiteTasks, TurnTasks
     from export.trained.reference import best_device
 
     site = load_site(run / "site.yaml")
     if site.is_toolset:
-        _log("tasks: made for sites; a toolset's held-out conversations are for `edgewright eval --tools`")
-        return None
+        turns = _turns(run, site, cases)
+        return TurnTasks(turns if cases else spread(turns, count), Placement(best_device())) if turns else None
     found = read_cases(cases) if cases else list(load_plugin(CASE_MAKERS, GENERATOR)(site, count, TASK_SEED))
-    return Tasks(site, found, Placement(best_device()))
+    return SiteTasks(site, found, Placement(best_device()))
 
 
-def _smoke(run: Path, own: Path | None, tasks: Tasks | None) -> list[Case]:
-    """Return the bundle's smoke cases: a person's own, and some that neither the run nor the last gate has seen."""
+def _turns(run: Path, toolset: Site, path: Path | None) -> list[TurnCase]:
+    """Return the replies to be made in a file of conversations; if None, in those that a run has held out, if any."""
+    from edge_agent.evaluation.turns import read_turn_cases
+    from edge_agent.run_facts import HELD_OUT_FILE, read_run_facts
+    from edge_agent.wire.chat_template import load_template
+    from edge_agent.wire.contract import contract_of
+
+    if path is None:
+        path = run / HELD_OUT_FILE
+        if not path.is_file() or not path.stat().st_size:
+            _log(f"{path}: nothing was held out, so nothing is asked here and on the box")
+            return []
+    return read_turn_cases(path, contract_of(toolset, load_template(read_run_facts(run).template)))
+
+
+def _smoke(run: Path, own: Path | None, tasks: Tasks | None) -> list[Case] | list[TurnCase]:
+    """Return the bundle's smoke cases: a person's own, and some that the run has not seen, of a site nor the gate."""
     from devices.site.site import load_site
-    from export.gates.smoke import DRAWN_CASES, SMOKE_SEED, asked_in, choose_cases, read_own_cases, rows_of, words_of
+    from export.gates import smoke
+    from export.gates.tasks import SiteTasks
 
     site = load_site(run / "site.yaml")
-    if site.is_toolset:
-        return []
     if own is None and (run / "smoke.jsonl").is_file():
         own = run / "smoke.jsonl"
-    cases = read_own_cases(own, site) if own else []
-    asked = [words_of(case.ask) for case in [*(tasks.cases if tasks else []), *cases]]
-    used = {*asked, *(words for rows in rows_of(run) for words in asked_in(rows))}
-    return [*cases, *choose_cases(load_plugin(CASE_MAKERS, GENERATOR)(site, DRAWN_CASES, SMOKE_SEED), used)]
+    if site.is_toolset:
+        return [*(_turns(run, site, own) if own else []), *smoke.of_each_kind(_turns(run, site, None))]
+    cases = smoke.read_own_cases(own, site) if own else []
+    asked = [*(tasks.cases if isinstance(tasks, SiteTasks) else []), *cases]
+    used = {smoke.words_of(case.ask) for case in asked}
+    used.update(words for rows in smoke.rows_of(run) for words in smoke.asked_in(rows))
+    drawn = load_plugin(CASE_MAKERS, GENERATOR)(site, smoke.DRAWN_CASES, smoke.SMOKE_SEED)
+    return [*cases, *smoke.choose_cases(drawn, used)]
 
 
 def _show_plans(plans: list[tuple[Plan, int]], as_json: bool) -> None:

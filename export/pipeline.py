@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from devices.durable import sha256_of
 from devices.errors import UsageError
@@ -14,6 +14,8 @@ from devices.site.site import load_site
 from edge_agent.evaluation.cases import Case
 from edge_agent.evaluation.gate_limits import GateLimits
 from edge_agent.evaluation.smoke import Smoke
+from edge_agent.evaluation.turn_smoke import TurnSmoke
+from edge_agent.evaluation.turns import TurnCase
 from edge_agent.progress import ByteProgressBar, no_progress_bar
 from export.architectures import Shape, read_shape
 from export.bundle.writer import Parts, require_writable, write_bundle
@@ -30,7 +32,7 @@ from export.gates.parity import (
     check_quantized,
     check_texts,
 )
-from export.gates.smoke import record_smoke
+from export.gates.smoke import record_smoke, record_turn_smoke
 from export.gates.tasks import Tasks, better_base, check_tasks
 from export.quantize.importance_matrix import mean_squares, measure_importance, write_importance
 from export.quantize.plan import IMPROVED, Plan, Quant, plan
@@ -74,7 +76,7 @@ def export_run(
     *,
     work: Path | None = None,
     base: Path | None = None,
-    smoke: Sequence[Case] = (),
+    smoke: Sequence[Case] | Sequence[TurnCase] = (),
     name: str | None = None,
     options: ExportOptions | None = None,
     log: Callable[[str], None] = lambda line: None,
@@ -324,10 +326,16 @@ def _check_tasks(source: _Source, tasks: Tasks, files: Mapping[str, Path], stage
     stages.done("tasks", f"of {found['cases']} tasks done: {summary}", tasks=found)
 
 
-def _record_smoke(source: _Source, cases: Sequence[Case], file: Path, stages: _Stages) -> Smoke:
+def _record_smoke(
+    source: _Source, cases: Sequence[Case] | Sequence[TurnCase], file: Path, stages: _Stages
+) -> Smoke | TurnSmoke:
     """Have the file that is bundled do the smoke cases, by the engine that a box has."""
-    site = load_site(source.run.site_path)
-    smoke, right = record_smoke(file, source.adapter_beside, site, source.run.template, cases)
+    site, adapter, template = load_site(source.run.site_path), source.adapter_beside, source.run.template
+    smoke: Smoke | TurnSmoke
+    if site.is_toolset:
+        smoke, right = record_turn_smoke(file, adapter, template, cast(Sequence[TurnCase], cases))
+    else:
+        smoke, right = record_smoke(file, adapter, site, template, cast(Sequence[Case], cases))
     line = f"{len(cases)} smoke cases recorded, {right} of them done right"
     stages.done("smoke", line, smoke={"cases": len(cases), "right": right})
     return smoke

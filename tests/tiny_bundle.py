@@ -14,6 +14,7 @@ from edge_agent import bundle
 from edge_agent.bundle import MANIFEST, FileEntry, Manifest
 from edge_agent.evaluation.gate_limits import GateLimits
 from edge_agent.evaluation.smoke import Smoke
+from edge_agent.evaluation.turn_smoke import TurnSmoke
 from edge_agent.wire.chat_template import ChatTemplate, load_template
 from edge_agent.wire.contract import Contract, contract_of
 from export.bundle.writer import Parts, write_bundle
@@ -64,14 +65,19 @@ TINY_EXPORT = {  # what an export says of itself
 
 
 def make_tiny_bundle(
-    folder: Path, fill: int = 0, smoke: Smoke | None = None, rows: int = 3, any_site: str = ""
+    folder: Path,
+    fill: int = 0,
+    smoke: Smoke | TurnSmoke | None = None,
+    rows: int = 3,
+    any_site: str = "",
+    site_path: Path = SITES_FOLDER / "home.yaml",
 ) -> Path:
-    """Write a bundle for the site `home` that opens; `fill` makes its model differ from another's, `rows` larger.
+    """Write a bundle that opens, for the site `home`; `fill` makes its model differ from another's, `rows` larger.
 
     `any_site` is the digest that the bundle of a model for any site has.
     """
-    template, site_path = load_template("chatml"), SITES_FOLDER / "home.yaml"
-    digest = contract_of(load_site("home"), template).digest
+    template = load_template("chatml")
+    digest = contract_of(load_site(site_path), template).digest
     folder.parent.mkdir(parents=True, exist_ok=True)
     model = make_tiny_gguf(
         folder.parent / f"{folder.name}.gguf",

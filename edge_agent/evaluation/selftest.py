@@ -19,6 +19,7 @@ from edge_agent.evaluation.case_simulation import CaseSimulation
 from edge_agent.evaluation.cases import Case
 from edge_agent.evaluation.evaluation import CaseOutcome, EvaluationEngine, run_cases
 from edge_agent.evaluation.smoke import SelfTest, SmokeReply, compare, read_smoke
+from edge_agent.evaluation.turn_smoke import read_turn_smoke, reply_to
 from edge_agent.wire.chat_template import ChatTemplate
 
 NOTHING_TESTED = "self-test: the bundle has no smoke cases with a record, so nothing was tested"
@@ -58,12 +59,17 @@ def run_selftest(bundle: Bundle, box: Path | None = None, progress: Progress | N
         UsageError, BundleTampered: cases or record cannot be read.
         UnavailableError: the engine failed.
     """
-    smoke = read_smoke(bundle)
-    if smoke is None:
-        return None
     simulation = CaseSimulation(bundle.site, bundle.template)
     settings = engine_settings(bundle, simulation, (box / JOURNAL_IN_BOX).parent if box else None)
-    with EngineProcess(replace(settings, cache=None)) as engine:
+    settings = replace(settings, cache=None)
+    if bundle.site.is_toolset:
+        if (turns := read_turn_smoke(bundle)) is None:
+            return None
+        made = reply_to(settings, turns.cases, bundle.template, progress)
+        return turns.compare(made, bundle.site.functions)
+    if (smoke := read_smoke(bundle)) is None:
+        return None
+    with EngineProcess(settings) as engine:
         outcomes = play(engine, bundle.site, bundle.template, smoke.cases, progress)
     return compare(smoke, [SmokeReply.of(outcome) for outcome in outcomes])
 

@@ -80,6 +80,12 @@ class Smoke:
     cases: tuple[Case, ...]
     record: tuple[SmokeReply, ...]
 
+    def write(self, folder: Path) -> None:
+        """Write smoke.jsonl and smoke_record.jsonl into a bundle's folder."""
+        write_cases(folder / SMOKE, self.cases)
+        lines = [json.dumps(asdict(reply)) + "\n" for reply in self.record]
+        (folder / SMOKE_RECORD).write_text("".join(lines), encoding="utf-8")
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -137,7 +143,12 @@ def compare(smoke: Smoke, replies: Sequence[SmokeReply]) -> SelfTest:
             differing.append(Difference(case.id, case.ask, str(recorded), f"{reply}{state}", bool(extra)))
         elif recorded.answer != reply.answer:
             other_words += 1
-    return SelfTest(len(smoke.cases), tuple(differing), int(DIFFERING_SHARE * len(smoke.cases)), other_words)
+    return self_test(len(smoke.cases), differing, other_words)
+
+
+def self_test(cases: int, differing: Sequence[Difference], other_words: int) -> SelfTest:
+    """Return what came of so many cases, with how many of them may differ."""
+    return SelfTest(cases, tuple(differing), int(DIFFERING_SHARE * cases), other_words)
 
 
 def _state_difference(recorded: SmokeReply, reply: SmokeReply) -> str:
@@ -146,13 +157,6 @@ def _state_difference(recorded: SmokeReply, reply: SmokeReply) -> str:
             if not is_same_value(value, got := reply.state_after.get(device, {}).get(name)):
                 return f" with {device}.{name} at {got} and not {value}"
     return ""
-
-
-def write_smoke(folder: Path, smoke: Smoke) -> None:
-    """Write smoke.jsonl and smoke_record.jsonl into a bundle's folder."""
-    write_cases(folder / SMOKE, smoke.cases)
-    lines = [json.dumps(asdict(reply)) + "\n" for reply in smoke.record]
-    (folder / SMOKE_RECORD).write_text("".join(lines), encoding="utf-8")
 
 
 def read_smoke(bundle: Bundle) -> Smoke | None:

@@ -24,7 +24,7 @@ from devices.site.functions import Function
 from devices.site.tools import Tool, ToolCall
 from edge_agent.agent.agent import TurnLimits
 from edge_agent.agent.simulation import in_context_steps
-from edge_agent.engine.engine import Completion, Limits, Request
+from edge_agent.engine.engine import Completion, Engine, Limits, Request
 from edge_agent.evaluation.evaluation import EvaluationEngine, Progress, fits, named
 from edge_agent.grammar.grammar import Grammar
 from edge_agent.grammar.reply_grammar import reply_grammar
@@ -52,6 +52,11 @@ class TurnCase:
         """The tools that should be called, or that none should."""
         return " + ".join(call.name for call in self.expected.calls) or "answer"
 
+    @property
+    def asked(self) -> str:
+        """The last words before it, of a person or a tool."""
+        return self.before[-1].text if self.before else ""
+
 
 @dataclass(frozen=True)
 class TurnScore:
@@ -60,7 +65,7 @@ class TurnScore:
     Attributes:
         id: of the case.
         kind: of the case.
-        asked: the last words before it that came from a person or a tool.
+        asked: of the case.
         expected: the raw text of what it should be.
         is_decided: whether it calls where it should and answers where it should.
         is_json: whether what begins as a call is JSON; None if nothing does.
@@ -155,36 +160,37 @@ def play_turns(
     Raises:
         UnavailableError: the engine failed.
     """
-    known: dict[str, tuple[list[Tool], Grammar]] = {}  # most cases have the same tools
-    tools, requests = [], []
-    for case in cases:
-        if (key := json.dumps(case.schemas)) not in known:
-            made = tools_of_case(case)
-            known[key] = made, reply_grammar(made)
-        some, grammar = known[key]
-        tools.append(some)
-        prompt = template.render(case.before, add_generation_prompt=True)
-        requests.append(Request(prompt, grammar, Limits(TurnLimits.reply_tokens)))
-    free = _generate(engine, [replace(one, grammar=None) for one in requests], batch_size, named("free", progress))
+    requests = requests_for(cases, template)
+    free = generate(engine, [replace(one, grammar=None) for one in requests], batch_size, named("free", progress))
     again = [
         number
         for number, (request, one) in enumerate(zip(requests, free, strict=True))
         if not fits(engine, request, one)
     ]
-    rerun = _generate(engine, [requests[number] for number in again], batch_size, named("constrained", progress))
+    rerun = generate(engine, [requests[number] for number in again], batch_size, named("constrained", progress))
     constrained = dict(enumerate(free)) | dict(zip(again, rerun, strict=True))
     return (
-        [score_turn(*given) for given in zip(cases, tools, free, strict=True)],
-        [
-            score_turn(case, some, constrained[number])
-            for number, (case, some) in enumerate(zip(cases, tools, strict=True))
-        ],
+        [score_turn(case, one) for case, one in zip(cases, free, strict=True)],
+        [score_turn(case, constrained[number]) for number, case in enumerate(cases)],
     )
 
 
-def _generate(
-    engine: EvaluationEngine, requests: Sequence[Request], batch_size: int, progress: Callable[[int, int], None]
+def requests_for(cases: Sequence[TurnCase], template: ChatTemplate) -> list[Request]:
+    """Return what an engine is asked for each case, with the grammar of the tools declared there."""
+    grammars: dict[str, Grammar] = {}  # most cases have the same tools
+    requests = []
+    for case in cases:
+        if (key := json.dumps(case.schemas)) not in grammars:
+            grammars[key] = reply_grammar(tools_of_case(case))
+        prompt = template.render(case.before, add_generation_prompt=True)
+        requests.append(Request(prompt, grammars[key], Limits(TurnLimits.reply_tokens)))
+    return requests
+
+
+def generate(
+    engine: Engine, requests: Sequence[Request], batch_size: int, progress: Callable[[int, int], None]
 ) -> list[Completion]:
+    """Return an engine's completions, so many at a time. Raises UnavailableError if it fails."""
     made: list[Completion] = []
     for start in range(0, len(requests), batch_size):
         made += engine.generate(requests[start : start + batch_size])
@@ -206,10 +212,10 @@ def context_tokens_for(cases: Sequence[TurnCase], template: ChatTemplate) -> int
     return in_context_steps(longest // 2 + TurnLimits.reply_tokens)
 
 
-def score_turn(case: TurnCase, tools: Sequence[Tool], completion: Completion) -> TurnScore:
+def score_turn(case: TurnCase, completion: Completion) -> TurnScore:
     """Return the verdict on one reply."""
     text = completion.text
-    reply, expected = parse_reply(text, tools), case.expected.calls
+    reply, expected = parse_reply(text, tools_of_case(case)), case.expected.calls
     raw = _raw_calls(text)
     got = reply.calls if isinstance(reply, ToolCalls) else ()
     names, wanted = [call.name for call in got], [call.name for call in expected]
@@ -218,7 +224,7 @@ def score_turn(case: TurnCase, tools: Sequence[Tool], completion: Completion) ->
     return TurnScore(
         id=case.id,
         kind=case.kind,
-        asked=case.before[-1].text if case.before else "",
+        asked=case.asked,
         expected=body_of(case.expected),
         is_decided=(CALL in text) == bool(expected),
         is_json=None if CALL not in text else raw is not None,

@@ -14,7 +14,8 @@ from devices.errors import UsageError
 from devices.site.site import load_site
 from edge_agent import bundle as layout
 from edge_agent.bundle import FileEntry, Manifest, Sampling
-from edge_agent.evaluation.smoke import Smoke, write_smoke
+from edge_agent.evaluation.smoke import Smoke
+from edge_agent.evaluation.turn_smoke import TurnSmoke
 from edge_agent.wire.chat_template import ChatTemplate
 from edge_agent.wire.contract import contract_of
 from export.bundle.model_card import CARD_KEY, EXPORT_KEY, card_of
@@ -34,7 +35,7 @@ class Parts:
     model: Path
     site: Path
     template: ChatTemplate
-    smoke: Smoke | None
+    smoke: Smoke | TurnSmoke | None
     export: dict[str, Any]
     adapter: Path | None = None
 
@@ -86,7 +87,7 @@ def _fill(folder: Path, parts: Parts) -> Manifest:
         copy_stamped(parts.model, folder / layout.MODEL, strings)
     shutil.copyfile(parts.site, folder / layout.SITE)
     if parts.smoke:
-        write_smoke(folder, parts.smoke)
+        parts.smoke.write(folder)
     texts = {
         layout.TEMPLATE: parts.template.source.encode(),
         layout.SYSTEM: contract.system_text.encode(),

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
+from typing import TypeVar
 
 from devices.errors import UsageError
 from devices.json_lines import read_json_lines
@@ -17,11 +18,14 @@ from edge_agent.evaluation.cases import Case, read_cases
 from edge_agent.evaluation.scoring import score_case
 from edge_agent.evaluation.selftest import play
 from edge_agent.evaluation.smoke import Smoke, SmokeReply
+from edge_agent.evaluation.turn_smoke import TurnSmoke, reply_to
+from edge_agent.evaluation.turns import TurnCase, score_turn
 from edge_agent.run_facts import read_run_facts
 from edge_agent.wire.chat_template import ChatTemplate
 from edge_agent.wire.messages import messages_of, request_of
 
 SMOKE_CASES = 28  # home has 14 kinds: two of each
+AnyCase = TypeVar("AnyCase", Case, TurnCase)
 DRAWN_CASES, SMOKE_SEED = 300, 5000  # to choose from; gates and evaluation have seeds of their own
 
 
@@ -37,12 +41,19 @@ def choose_cases(drawn: Iterable[Case], used: Collection[str]) -> list[Case]:
         drawn: held-out cases.
         used: `words_of` of requests that training or a gate has seen; no case has one of them, and none is there twice.
     """
-    by_kind: dict[str, list[Case]] = defaultdict(list)
-    seen = set(used)
+    unused, seen = [], set(used)
     for case in drawn:
         if (words := words_of(case.ask)) not in seen:
             seen.add(words)
-            by_kind[case.kind].append(case)
+            unused.append(case)
+    return of_each_kind(unused)
+
+
+def of_each_kind(cases: Iterable[AnyCase]) -> list[AnyCase]:
+    """Return up to SMOKE_CASES cases, of every kind as many as of any other, as far as there are."""
+    by_kind: dict[str, list[AnyCase]] = defaultdict(list)
+    for case in cases:
+        by_kind[case.kind].append(case)
     rounds = zip_longest(*by_kind.values())
     return [case for one_of_each in rounds for case in one_of_each if case][:SMOKE_CASES]
 
@@ -93,3 +104,12 @@ def record_smoke(
         outcomes = play(engine, site, template, cases)
     right = sum(score_case(outcome).is_success for outcome in outcomes)
     return Smoke(tuple(cases), tuple(map(SmokeReply.of, outcomes))), right
+
+
+def record_turn_smoke(
+    model: Path, adapter: Path | None, template: ChatTemplate, cases: Sequence[TurnCase]
+) -> tuple[TurnSmoke, int]:
+    """Return replies to be made with what a model makes of them, and how many are good; as record_smoke for a site."""
+    made = reply_to(EngineSettings(model, adapter=adapter), cases, template)
+    right = sum(score_turn(case, one).is_good for case, one in zip(cases, made, strict=True))
+    return TurnSmoke(tuple(cases), tuple(one.text for one in made)), right

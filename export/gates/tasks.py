@@ -5,27 +5,54 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from devices.errors import GateError
 from devices.site.site import Site
 from edge_agent.evaluation.cases import Case
 from edge_agent.evaluation.gate_limits import GateLimits
-from edge_agent.evaluation.metrics import EngineMetrics, compare, measure
-from edge_agent.evaluation.model_processes import Model, Placement, grade
+from edge_agent.evaluation.intervals import paired_difference, share_of
+from edge_agent.evaluation.model_processes import Model, Placement, grade, grade_turns
+from edge_agent.evaluation.scoring import score_case
+from edge_agent.evaluation.turns import TurnCase
 from edge_agent.plugins import HUGGINGFACE
 from edge_agent.wire.chat_template import ChatTemplate
 from export.gates.parity import F16Reference
 from export.trained.samples import Sample
 
 
+class Tasks(Protocol):
+    """Held-out tasks."""
+
+    def done_by(self, models: Sequence[Model]) -> list[list[bool]]:
+        """Return for each model which tasks it does. Raises UnavailableError if a model's process died."""
+        ...
+
+
 @dataclass(frozen=True)
-class Tasks:
-    """Cases to run, of a site, and where."""
+class SiteTasks:
+    """Requests of a site, and where they are put to models."""
 
     site: Site
     cases: Sequence[Case]
     placement: Placement
+
+    def done_by(self, models: Sequence[Model]) -> list[list[bool]]:
+        """Return for each model which requests it does, under the grammar."""
+        runs = grade(models, self.site, self.cases, self.placement, latency_cases=0)
+        return [[score_case(outcome).is_success for outcome in one.evaluation.constrained] for one in runs]
+
+
+@dataclass(frozen=True)
+class TurnTasks:
+    """Replies in held-out conversations of a toolset, and where models make them."""
+
+    cases: Sequence[TurnCase]
+    placement: Placement
+
+    def done_by(self, models: Sequence[Model]) -> list[list[bool]]:
+        """Return for each model which of its replies are good, under the grammar."""
+        return [[score.is_good for score in grade_turns(model, self.cases, self.placement)[1]] for model in models]
 
 
 def check_tasks(
@@ -56,24 +83,18 @@ def check_tasks(
         Model(name, "quant", str(path), template=template.name, adapter=str(adapter or ""))
         for name, path in files.items()
     ]
-    runs = grade([trained, *models], tasks.site, tasks.cases, tasks.placement, latency_cases=0)
-    first, *others = (measure(one.evaluation) for one in runs)
-    result: dict[str, Any] = {"cases": len(tasks.cases), "Hugging Face": _share(first)}
-    for name, metrics in zip(files, others, strict=True):
-        change = compare(first, metrics)["task_success"]
-        result[name] = _share(metrics) | {"change": asdict(change)}
+    first, *others = tasks.done_by([trained, *models])
+    result: dict[str, Any] = {"cases": len(first), "Hugging Face": asdict(share_of(first))}
+    for name, done in zip(files, others, strict=True):
+        change = paired_difference(first, done)
+        result[name] = asdict(share_of(done)) | {"change": asdict(change)}
         if change.high is not None and change.high < -limits.task_drop:
-            here, there = (one.shares["task_success"].count for one in (metrics, first))
             raise GateError(
-                f"gate tasks: {name} does {here} of {len(tasks.cases)}, the Hugging Face model {there} "
+                f"gate tasks: {name} does {sum(done)} of {len(first)}, the Hugging Face model {sum(first)} "
                 f"(95 % interval of the change: {change.low:+.3f} to {change.high:+.3f})",
                 hint="use a quantization with more bits",
             )
     return result
-
-
-def _share(metrics: EngineMetrics) -> dict[str, Any]:
-    return asdict(metrics.shares["task_success"])
 
 
 def better_base(
@@ -92,8 +113,7 @@ def better_base(
         measured[name] = {"loss": F16Reference(path, samples).loss()}
     if tasks:
         models = [Model(name, "f16", str(path), template=template.name) for name, path in files.items()]
-        runs = grade(models, tasks.site, tasks.cases, tasks.placement, latency_cases=0)
-        for name, run in zip(files, runs, strict=True):
-            measured[name]["tasks_done"] = measure(run.evaluation).shares["task_success"].count
+        for name, done in zip(files, tasks.done_by(models), strict=True):
+            measured[name]["tasks_done"] = sum(done)
     best = max(measured, key=lambda name: (measured[name].get("tasks_done", 0), -measured[name]["loss"]))
     return best, measured

@@ -28,7 +28,7 @@ from finetune.data.leakage import without_leaks
 from finetune.data.people.asks import Asks
 from finetune.data.people.follow_ups import Before, draw_follow_up
 from finetune.data.plan_kinds import ALL_MAKERS, PEOPLE_MAKERS, WISHES, usual_weights
-from finetune.data.random_sites import Sites, random_site, with_near_names
+from finetune.data.random_sites import FromOneState, Sites, random_site, with_near_names
 from finetune.data.rows import Row
 from finetune.data.scene import THEN, Plan, Scene
 from finetune.data.tool_variety import Variety
@@ -36,6 +36,7 @@ from finetune.data.tool_variety import Variety
 USUAL_SHARE = 0.7
 EXCHANGES_PER_ROW = (1, 4)
 BESIDE_ASKS = {  # weights beside people's words: they ask otherwise, and their base can copy
+    "call": 0.5,  # two requests in five are one plain wish; the rest shall not crowd it out
     "recital": 0.03,
     "question": 0.06,
     "unsupported": 0.01,  # `unable` has more, and doors that can be locked must not be taken for those that cannot
@@ -43,6 +44,7 @@ BESIDE_ASKS = {  # weights beside people's words: they ask otherwise, and their 
     "bit": 0.0,  # `relative` has it
     "small_talk": 0.0,  # `chitchat` has it
 }
+WITH_ASKS = FromOneState(long_rows=1, cut_share=0.7)  # of a site's rows in people's words
 FOLLOW_UP_SHARE = 0.7  # of the exchanges after another, in people's words
 BRANCHES, LONG_ROWS = 48, 2  # of a site's rows: of one exchange each from one state, and after them of several
 DRAWS = 1000  # of a kind, before it is given up that the site offers one
@@ -67,8 +69,8 @@ def generate_rows(
         seed: decides all.
         variety: how many start where the tools are others; none if left out.
         kinds: weights of kinds of exchanges (plan_kinds.py) that are not to be the usual ones.
-        asks: the corpus of requests in people's words, if they are to be among them; then one row in six is of several
-            exchanges, which refer to each other.
+        asks: the corpus of requests in people's words, if they are to be among them; then one row in sixteen is of
+            several exchanges, which refer to each other.
 
     Raises:
         UsageError: with these weights nothing can be drawn.
@@ -84,11 +86,13 @@ def _rows_without_end(
 ) -> Iterator[Row]:
     rng = Random(f"rows-{seed}")
     plain = Stage.of(site, kinds, asks)
-    branches, long_rows, exchanges = (40, 8, (2, 4)) if asks else (BRANCHES, LONG_ROWS, EXCHANGES_PER_ROW)
     while True:
         varied = variety.vary(site, rng) if variety else site
         stage = plain if varied is site else Stage.of(varied, kinds, asks)
-        rows = make_branches(stage, rng, branches) + [make_row(stage, rng, exchanges) for _ in range(long_rows)]
+        if asks:
+            rows = _from_one_state(stage, rng, random_world(varied, rng), WITH_ASKS)
+        else:
+            rows = make_branches(stage, rng, BRANCHES) + [make_row(stage, rng) for _ in range(LONG_ROWS)]
         yield from (replace(row, is_varied=stage is not plain) for row in rows)
 
 
@@ -107,15 +111,21 @@ def generate_any_site(rows: int, seed: int, wanted: Sites, asks: Asks | None = N
     while rows > 0:
         site = with_near_names(random_site(rng, wanted.devices, wanted.weights), rng, strange=False)
         stage, world = Stage.of(site, None, asks), random_world(site, rng)
-        found = [
-            _until_call(row) if rng.random() < wanted.cut_share else row
-            for row in _branches(stage, rng, world, wanted.rows - wanted.long_rows)
-        ]
-        for _ in range(wanted.long_rows):
-            start = World(site, world.snapshot(), world.time_s)
-            found.append(make_row(stage, rng, wanted.exchanges, start))
+        found = _from_one_state(stage, rng, world, wanted)
         yield from found[:rows]
         rows -= len(found)
+
+
+def _from_one_state(stage: Stage, rng: Random, world: World, wanted: FromOneState) -> list[Row]:
+    """Return conversations that start in one state: of one exchange each, then of several."""
+    found = [
+        _until_call(row) if rng.random() < wanted.cut_share else row
+        for row in _branches(stage, rng, world, wanted.rows - wanted.long_rows)
+    ]
+    for _ in range(wanted.long_rows):
+        start = World(stage.site, world.snapshot(), world.time_s)
+        found.append(make_row(stage, rng, wanted.exchanges, start))
+    return found
 
 
 def _until_call(row: Row) -> Row:

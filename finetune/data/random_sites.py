@@ -38,22 +38,30 @@ VOWELS = "a ai e ea ee i o oa oo ou u".split()
 ENDS = ["", "", "", *"ck d l ll m n nd ng nt r rd rt s ss st t x".split()]
 
 
-class Sites(Strict):
-    """Random sites to make conversations of. Ranges are from and to.
+class FromOneState(Strict):
+    """Conversations that start in one state, so that training evaluates it once. Ranges are from and to.
 
     Attributes:
-        devices: how many each has.
-        rows: conversations of each; of them `long_rows` with several exchanges.
+        rows: how many; of them `long_rows` with several exchanges.
         cut_share: of those with one exchange, how many end with their first call: what follows says little new.
         exchanges: how many a long conversation has.
-        weights: how often a model of devices is drawn against the others; 1 if it is left out.
     """
 
-    devices: tuple[int, int] = Field(default=(3, 10), strict=False)
     rows: int = Field(default=16, ge=1)
     long_rows: int = Field(default=2, ge=0)
     cut_share: float = Field(default=0.0, ge=0, le=1)
     exchanges: tuple[int, int] = Field(default=(2, 3), strict=False)
+
+
+class Sites(FromOneState):
+    """Random sites to make conversations of, each in one state.
+
+    Attributes:
+        devices: how many each has, from and to.
+        weights: how often a model of devices is drawn against the others; 1 if it is left out.
+    """
+
+    devices: tuple[int, int] = Field(default=(3, 10), strict=False)
     weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=lambda: dict(USUAL))
 
 

@@ -20,7 +20,6 @@ from edge_agent.evaluation.turns import (
     play_turns,
     read_turn_cases,
     score_turn,
-    tools_of_case,
 )
 from edge_agent.grammar.grammar import Grammar
 from edge_agent.wire.chat_template import load_template
@@ -53,7 +52,7 @@ def reply(*calls: ToolCall) -> str:
 
 
 def score(case: TurnCase, text: str, stop_reason: str = "end_of_turn"):  # type: ignore[no-untyped-def]
-    return score_turn(case, tools_of_case(case), done(text, stop_reason))
+    return score_turn(case, done(text, stop_reason))
 
 
 def test_each_trained_reply_is_a_case() -> None:

@@ -22,7 +22,7 @@ from export.bundle.model_card import card_in
 from export.bundle.stamp import copy_stamped
 from export.convert.gguf_writer import convert
 from export.gates.parity import F16Reference, check_beyond
-from export.gates.tasks import Tasks, check_tasks
+from export.gates.tasks import SiteTasks, check_tasks
 from export.llama_cpp_file import LlamaFile
 from export.pipeline import ExportOptions, export_run
 from export.rope import Rope
@@ -136,7 +136,7 @@ def test_a_file_that_does_fewer_tasks_is_stopped(tiny: Tiny, tmp_path: Path) -> 
         files[name] = tmp_path / f"{name}.gguf"
         convert(STARTER_FOLDER, adapter, files[name], template=tiny.template, name=name, metadata={})
     cases = list(generate_cases(load_site("home"), 6, 8))
-    tasks = Tasks(load_site("home"), cases, Placement())
+    tasks = SiteTasks(load_site("home"), cases, Placement())
     with pytest.raises(GateError, match="gate tasks") as caught:  # the right one, which comes first, has passed
         check_tasks(tasks, run, STARTER_FOLDER, files, None, tiny.template, GateLimits())
     found = re.search(r"broken does (\d) of 6, the Hugging Face model (\d) ", str(caught.value))
