@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from devices.errors import UnavailableError
+from devices.site.action import Action
 from devices.site.device import Device
 from devices.site.schema import DataSchema, Value
 from devices.yaml_file import Strict
@@ -136,6 +137,7 @@ class DriverType:
         open: takes settings, bindings by device name, and the clock of readings in seconds; connects when first used.
         problem_with: takes settings, an address, and whether an action writes there; returns why that cannot be, or "".
         call_address: the keys under an action's `at`; None if the driver has no actions with output.
+        call_problem_with: takes settings, such an address and the action; returns why that cannot be, or "".
     """
 
     settings: type[Strict]
@@ -143,3 +145,4 @@ class DriverType:
     open: Callable[[Any, Mapping[str, Binding], Callable[[], float]], Driver]
     problem_with: Callable[[Any, Any, bool], str] = lambda settings, address, is_written: ""
     call_address: type[Strict] | None = None
+    call_problem_with: Callable[[Any, Any, Action], str] = lambda settings, address, action: ""

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from random import Random
-from typing import Annotated, Any
+from typing import Annotated, Any, cast, get_args
 
 import typer
 
@@ -49,6 +49,14 @@ def evaluate(
         typer.Option("--renamed", help="Give tools and arguments other names, by this seed; new cases are made."),
     ] = None,
     load_in_4bit: Annotated[bool, typer.Option("--nf4", help="Load Hugging Face models as NF4.")] = False,
+    execution: Annotated[
+        str,
+        typer.Option(
+            "--execute",
+            metavar="recorded|live",
+            help="Of a toolset, also whole conversations: calls are answered as recorded, or carried out, confirmed.",
+        ),
+    ] = "",
     misses: Annotated[bool, typer.Option("--misses", help="Of a .yaml file, also print what went wrong.")] = False,
     stage_times: Annotated[Path | None, typer.Option(hidden=True)] = None,
     as_json: Json = False,
@@ -63,8 +71,10 @@ def evaluate(
         raise UsageError("--renamed makes its own cases: those of a file have the tools' own names")
     trained, placement = load_site(tools or site), Placement(device, gpu_layers, load_in_4bit)
     if trained.is_toolset:
-        _evaluate_turns(models, cases, trained, placement, out, as_json)
+        _evaluate_turns(models, cases, trained, placement, out, execution, as_json)
         return
+    if execution:
+        raise UsageError("--execute is of toolsets", hint="a site's cases are always carried out, in simulated worlds")
     if cases and cases.suffix in {".yaml", ".yml"}:
         _evaluate_own(models, cases, trained, placement, out, misses, as_json)
         return
@@ -114,18 +124,24 @@ def _evaluate_own(
 
 
 def _evaluate_turns(
-    models: list[str], path: Path | None, toolset: Any, placement: Any, out: Path, as_json: bool
+    models: list[str], path: Path | None, toolset: Any, placement: Any, out: Path, execution: str, as_json: bool
 ) -> None:
     """Grade models on the replies of held-out conversations; writes turns.html and turns.json."""
+    from devices.drivers.registry import require_drivers
     from devices.durable import write_file
-    from edge_agent.evaluation.model_processes import find_models, grade_turns
+    from edge_agent.evaluation.executed_conversations import Execution
+    from edge_agent.evaluation.model_processes import execute, find_models, grade_turns
     from edge_agent.evaluation.report_page import render_turns
-    from edge_agent.evaluation.turn_report import METRICS, to_plain, turns_table
-    from edge_agent.evaluation.turns import read_turn_cases
+    from edge_agent.evaluation.turn_report import METRICS, executed_line, to_plain, turns_table
+    from edge_agent.evaluation.turns import cases_of, read_conversations
     from edge_agent.run_facts import HELD_OUT_FILE
     from edge_agent.wire.chat_template import load_template
     from edge_agent.wire.contract import contract_of
 
+    if execution and execution not in get_args(Execution):
+        raise UsageError(f"--execute {execution}", hint=f"choose from {', '.join(get_args(Execution))}")
+    if execution == "live":
+        require_drivers(toolset)
     held_out = [Path(name) / HELD_OUT_FILE for name in models]
     path = path or next((one for one in held_out if one.is_file()), None)
     if path is None:
@@ -133,21 +149,26 @@ def _evaluate_turns(
             "on which conversations?", hint=f"give --cases RUN/{HELD_OUT_FILE}, or the run among the models"
         )
     found = find_models(models, toolset)
-    cases = read_turn_cases(path, contract_of(toolset, load_template(found[0].template)))
+    conversations = read_conversations(path, contract_of(toolset, load_template(found[0].template)))
+    cases = [case for one in conversations for case in cases_of(one)]
     graded = [(model.label, grade_turns(model, cases, placement)) for model in found]
+    how = cast(Execution, execution)
+    executed = [execute(model, toolset, conversations, placement, how) for model in found] if execution else []
     plain = {
         "title": f"{toolset.name}: replies in own conversations",
         "command": _command_line(),
         "cases": str(path),
         "replies": len(cases),
-        "models": to_plain(graded),
+        "models": to_plain(graded, executed),
     }
     out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(plain, ensure_ascii=False, indent=1)
     write_file(out / "turns.json", text.encode())
     page = render_turns(plain, [(name, title) for name, title, _ in METRICS])
     write_file(out / "turns.html", page.encode())
-    print(text if as_json else f"{len(cases)} replies of {path}\n{turns_table(graded)}\n{out / 'turns.html'}")
+    lines = [f"{len(cases)} replies of {path}", turns_table(graded)]
+    lines += [executed_line(model.label, done) for model, done in zip(found, executed, strict=False)]
+    print(text if as_json else "\n".join([*lines, str(out / "turns.html")]))
 
 
 def _command_line() -> str:

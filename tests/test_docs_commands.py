@@ -61,8 +61,8 @@ SHORTENED = {
     "edgewright train own_smollm2 tools=finetune/examples/refunds.yaml data=finetune/examples/refunds.json"
     " out=runs/refunds": "+ base=base training.steps=2 training.batch_rows=2 training.held_out_rows=4",
     "edgewright eval runs/refunds --tools finetune/examples/refunds.yaml --out reports/refunds": "+ --cases few.jsonl",
-    "edgewright export runs/refunds --quant Q8_0 --out bundles/refunds": "+ --tasks 2 --gate call_kl=1.0 --gate call_top1=0.25"
-    " --gate endings=0.0 --gate quant_kl=5.0",
+    "edgewright export runs/refunds --quant Q8_0 --out bundles/refunds": "+ --tasks 2 --gate call_kl=1.0"
+    " --gate call_top1=0.25 --gate endings=0.0 --gate quant_kl=5.0",
     "edgewright run bundles/refunds --tools finetune/examples/refunds.yaml": "+ --ask hello",
 }
 SLOW = {  # likewise, only with `make test-slow`

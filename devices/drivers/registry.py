@@ -28,6 +28,7 @@ from devices.site.site import Site, build_site, require_phrasings, site_path
 from devices.yaml_file import YamlFile, first_problem, read_yaml
 
 BUILT_IN = {
+    "caller": "devices.drivers.caller.driver:DRIVER",
     "command": "devices.drivers.command.driver:DRIVER",
     "gcode": "devices.drivers.gcode.driver:DRIVER",
     "gpio": "devices.drivers.gpio.driver:DRIVER",
@@ -37,6 +38,7 @@ BUILT_IN = {
     "modbus": "devices.drivers.modbus.driver:DRIVER",
     "mqtt": "devices.drivers.mqtt.driver:DRIVER",
     "python": "devices.drivers.python.driver:DRIVER",
+    "site": "devices.broker.site_functions:DRIVER",
     "sql": "devices.drivers.sql.driver:DRIVER",
 }
 ENTRY_POINTS = "edgewright.drivers"
@@ -155,9 +157,9 @@ class _Bindings:
             if problem := kind.problem_with(settings, address, name in written):
                 hint = f"{written[name]} writes it" if name in written else ""
                 raise self._fail((*keys, name), f"{device.name}.{name} {problem}", hint)
-        return Binding(device, at, self._bind_calls(device, kind))
+        return Binding(device, at, self._bind_calls(device, kind, settings))
 
-    def _bind_calls(self, device: Device, kind: DriverType) -> dict[str, Any]:
+    def _bind_calls(self, device: Device, kind: DriverType, settings: Any) -> dict[str, Any]:
         calls = {}
         for name, action in device.actions.items():
             is_function = device.name in self._functions
@@ -166,7 +168,7 @@ class _Bindings:
                 raise self._fail(keys, f"{device.name}.{name} writes nothing, and its driver can only write")
             if action.is_call:
                 calls[name] = self._parse(kind.call_address, action.at, keys)
-                if problem := calls[name].problem_with(action):
+                if problem := kind.call_problem_with(settings, calls[name], action):
                     raise self._fail(keys, f"{device.name}.{name} {problem}")
         return calls
 

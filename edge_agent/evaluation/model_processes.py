@@ -23,10 +23,11 @@ from edge_agent.engine.worker import end_with_parent
 from edge_agent.evaluation.case_simulation import CaseSimulation
 from edge_agent.evaluation.cases import Case, read_cases, write_cases
 from edge_agent.evaluation.evaluation import LATENCY_CASES, CaseOutcome, Evaluation, evaluate, measure_latency, spread
+from edge_agent.evaluation.executed_conversations import ExecutedConversation, Execution, execute_conversations
 from edge_agent.evaluation.own_cases import Graded, OwnCase, run_own_cases
 from edge_agent.evaluation.report import EngineRun, Provenance, Role, build_report
 from edge_agent.evaluation.turn_report import Passes
-from edge_agent.evaluation.turns import TurnCase, context_tokens_for, play_turns
+from edge_agent.evaluation.turns import Conversation, TurnCase, cases_of, context_tokens_for, play_turns
 from edge_agent.plugins import ENGINES, HUGGINGFACE, load_plugin
 from edge_agent.progress import ProgressBar
 from edge_agent.run_facts import RUN_FILE, read_run_facts
@@ -217,6 +218,37 @@ def _grade_turns(model: Model, cases: Sequence[TurnCase], placement: Placement) 
             template,
             batch_size=sequences if sequences > 1 else BATCH_SIZE,
             progress=lambda stage, done, total: bar.show(done, total, f"{model.label}: {stage} {done}/{total}"),
+        )
+
+
+def execute(
+    model: Model, toolset: Site, conversations: Sequence[Conversation], placement: Placement, execution: Execution
+) -> list[ExecutedConversation]:
+    """Return what an agent with a model does in whole conversations of a toolset; it runs in a fresh process.
+
+    Raises:
+        UsageError: as execute_conversations.
+        UnavailableError: the model's process died.
+    """
+    done: list[ExecutedConversation] = _alone(
+        model, _execute, model, toolset, tuple(conversations), placement, execution
+    )
+    return done
+
+
+def _execute(
+    model: Model, toolset: Site, conversations: Sequence[Conversation], placement: Placement, execution: Execution
+) -> list[ExecutedConversation]:
+    template, bar = load_template(model.template), ProgressBar()
+    room = context_tokens_for([case for one in conversations for case in cases_of(one)], template)
+    with closing(_open(model, placement, room)) as engine:
+        return execute_conversations(
+            engine,
+            toolset,
+            template,
+            conversations,
+            execution,
+            progress=lambda done, total: bar.show(done, total, f"{model.label}: whole conversations {done}/{total}"),
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from edge_agent.evaluation.executed_conversations import ExecutedConversation
 from edge_agent.evaluation.intervals import Share, share_of
 from edge_agent.evaluation.turns import TurnScore
 
@@ -85,11 +86,22 @@ def _text(share: Share) -> str:
     return f"{share.count}/{share.total} ({100 * share.low:.0f}-{100 * share.high:.0f} %)"
 
 
-def to_plain(models: Sequence[tuple[str, Passes]]) -> list[dict[str, Any]]:
-    """Return everything that was measured, as plain data."""
+def executed_line(label: str, done: Sequence[ExecutedConversation]) -> str:
+    """Return what a model came to in whole conversations, for the terminal."""
+    return f"{label}: whole conversations done {_text(share_of(one.is_done for one in done))}"
+
+
+def to_plain(
+    models: Sequence[tuple[str, Passes]], executed: Sequence[Sequence[ExecutedConversation]] = ()
+) -> list[dict[str, Any]]:
+    """Return everything that was measured, as plain data; `executed` has whole conversations of each model, if any."""
     return [
         {
             "label": label,
+            "executed": {
+                "done": asdict(share_of(one.is_done for one in whole)),
+                "conversations": [asdict(one) | {"is_done": one.is_done} for one in whole],
+            },
             **{
                 name: {
                     "metrics": {key: asdict(share) for key, share in metrics_of(scores).items()},
@@ -100,5 +112,5 @@ def to_plain(models: Sequence[tuple[str, Passes]]) -> list[dict[str, Any]]:
                 for name, scores in zip(("free", "constrained"), passes, strict=True)
             },
         }
-        for label, passes in models
+        for (label, passes), whole in zip(models, executed or [()] * len(models), strict=True)
     ]

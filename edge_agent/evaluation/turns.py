@@ -39,6 +39,15 @@ _FACT = re.compile(r"[^\W_][\w.:/-]*\d[\w.:/-]*|\d[\w.:/-]*")  # a number, or a 
 
 
 @dataclass(frozen=True)
+class Conversation:
+    """A conversation of an owner's: its name, its turns from the system text on, and the schemas of its tools."""
+
+    name: str
+    messages: tuple[Message, ...]
+    schemas: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
 class TurnCase:
     """A reply to be made: what stands before it, what it should be, and the schemas of the tools declared there."""
 
@@ -108,21 +117,25 @@ class TurnScore:
         return self.is_decided and self.is_usable and self.has_facts is not False and self.has_ended
 
 
-def read_turn_cases(path: Path, contract: Contract) -> list[TurnCase]:
-    """Return a case for each reply that is to be learned: of RUN/held_out.jsonl, or of conversations in any format.
+def read_conversations(path: Path, contract: Contract) -> list[Conversation]:
+    """Return the conversations of RUN/held_out.jsonl, or of a file in any format.
 
     Raises:
         UsageError: the file cannot be read, or there is no reply in it; with file and line.
     """
     if _is_held_out(path):
         read = read_json_lines(path, _row_of, "conversation")
-        rows = [(f"{path.stem}-{number}", *row) for number, (_, row) in enumerate(read, start=1)]
+        found = [Conversation(f"{path.stem}-{number}", *row) for number, (_, row) in enumerate(read, start=1)]
     else:
-        rows = load_plugin(CASE_MAKERS, CONVERSATIONS)(str(path), contract)
-    cases = [case for row in rows for case in cases_of(*row)]
-    if not cases:
+        found = [Conversation(*row) for row in load_plugin(CASE_MAKERS, CONVERSATIONS)(str(path), contract)]
+    if not any(map(cases_of, found)):
         raise UsageError(f"{path}: there is no reply to make in it")
-    return cases
+    return found
+
+
+def read_turn_cases(path: Path, contract: Contract) -> list[TurnCase]:
+    """Return a case for each reply that is to be learned; raises as read_conversations."""
+    return [case for one in read_conversations(path, contract) for case in cases_of(one)]
 
 
 def _is_held_out(path: Path) -> bool:
@@ -134,15 +147,15 @@ def _is_held_out(path: Path) -> bool:
         raise UsageError(f"cannot read the conversations {path}: {error}") from error
 
 
-def _row_of(plain: Any) -> tuple[list[Message], dict[str, Any]]:
-    return messages_of(plain), dict(plain["schemas"])
+def _row_of(plain: Any) -> tuple[tuple[Message, ...], dict[str, Any]]:
+    return tuple(messages_of(plain)), dict(plain["schemas"])
 
 
-def cases_of(name: str, messages: Sequence[Message], schemas: Mapping[str, Any]) -> list[TurnCase]:
+def cases_of(conversation: Conversation) -> list[TurnCase]:
     """Return a case for each reply of a conversation that is to be learned."""
     return [
-        TurnCase(f"{name}-{place}", tuple(messages[:place]), message, schemas)
-        for place, message in enumerate(messages)
+        TurnCase(f"{conversation.name}-{place}", conversation.messages[:place], message, conversation.schemas)
+        for place, message in enumerate(conversation.messages)
         if message.role == "assistant" and message.is_trained
     ]
 
@@ -240,7 +253,7 @@ def score_turn(case: TurnCase, completion: Completion) -> TurnScore:
             if name in case.schemas
             for argument in given
         ),
-        has_facts=_has_facts(case, reply.text if isinstance(reply, Answer) else ""),
+        has_facts=has_facts(case, reply.text if isinstance(reply, Answer) else ""),
         has_ended=completion.stop_reason == "end_of_turn",
         arguments=tuple(
             (f"{call.name}.{name}", name in other and _norm(value) == _norm(other[name]))
@@ -275,6 +288,11 @@ def _paired(expected: Sequence[ToolCall], got: Sequence[ToolCall]) -> list[tuple
     return pairs
 
 
+def is_same_call(first: ToolCall, second: ToolCall) -> bool:
+    """Return whether two calls ask for the same: 1 is 1.0, and spaces, capitals and forms of dates do not count."""
+    return first.name == second.name and _norm(first.arguments) == _norm(second.arguments)
+
+
 def _bytes(value: Any) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
@@ -303,7 +321,7 @@ def _date_of(text: str) -> str:
     return ""
 
 
-def _has_facts(case: TurnCase, answer: str) -> bool | None:
+def has_facts(case: TurnCase, answer: str) -> bool | None:
     """Return whether an answer has what the expected one takes from the results before it; None if it takes nothing."""
     results = ""
     for message in reversed(case.before):

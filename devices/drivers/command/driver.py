@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from devices.driver import Binding, CallRefused, DeviceUnavailable, DriverType, Reading, reading_of
+from devices.driver import Binding, DeviceUnavailable, DriverType, Reading, reading_of
 from devices.drivers.json_values import JsonValue
 from devices.drivers.programs import run_program
 from devices.site.action import Action
@@ -68,10 +68,6 @@ class CommandCall(Strict):
 
     run: tuple[str, ...] = Field(strict=False, min_length=1)
 
-    def problem_with(self, action: Action) -> str:
-        """Return why the program does not fit its action, or ""."""
-        return "has an output, which programs do not have" if action.output else ""
-
 
 class CommandDriver:
     """Runs programs, one at a time for each call. Safe to use from several threads."""
@@ -98,10 +94,8 @@ class CommandDriver:
             self._run(device, at[name].write_words(value))
 
     def call(self, device: str, action: str, arguments: Mapping[str, Any], key: str) -> Any:
-        """Run a function's program once, and return what it shows. Raises CallRefused: `allow` does not name it."""
+        """Run a function's program once, and return what it shows."""
         words = self._bindings[device].calls[action].run
-        if words[0] not in self._settings.allow:
-            raise CallRefused(f"`allow` does not name {words[0]}")
         return self._shown(device, words, json.dumps({"arguments": dict(arguments), "key": key}).encode())
 
     def close(self) -> None:
@@ -129,10 +123,17 @@ def _problem_with(settings: CommandSettings, place: CommandPlace, is_written: bo
     return "cannot be written without write" if is_written and not place.write else ""
 
 
+def _call_problem_with(settings: CommandSettings, call: CommandCall, action: Action) -> str:
+    if call.run[0] not in settings.allow:
+        return f"runs {call.run[0]}, which `allow` does not name"
+    return "has an output, which programs do not have" if action.output else ""
+
+
 DRIVER = DriverType(
     settings=CommandSettings,
     address=CommandPlace,
     open=CommandDriver,
     problem_with=_problem_with,
     call_address=CommandCall,
+    call_problem_with=_call_problem_with,
 )

@@ -391,5 +391,10 @@ def _problem_with(_: HttpSettings, place: JsonPlace, is_written: bool) -> str:
 
 
 DRIVER = DriverType(
-    settings=HttpSettings, address=JsonPlace, open=HttpDriver, problem_with=_problem_with, call_address=JsonCall
+    settings=HttpSettings,
+    address=JsonPlace,
+    open=HttpDriver,
+    problem_with=_problem_with,
+    call_address=JsonCall,
+    call_problem_with=lambda settings, call, action: call.problem_with(action),
 )

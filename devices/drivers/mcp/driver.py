@@ -57,10 +57,6 @@ class McpTool(Strict):
 
     tool: str = ""
 
-    def problem_with(self, action: Action) -> str:
-        """Every function fits: what a tool takes is the server's own matter."""
-        return "is no function of a toolset" if action.output else ""
-
 
 class McpDriver(OnlyCalls):
     """One server, which is started when its first tool is called."""
@@ -86,4 +82,15 @@ class McpDriver(OnlyCalls):
             self._client.close()
 
 
-DRIVER = DriverType(settings=McpSettings, address=McpTool, open=McpDriver, call_address=McpTool)
+def _call_problem_with(settings: McpSettings, tool: McpTool, action: Action) -> str:
+    """Every function fits: what a tool takes is the server's own matter."""
+    return "is no function of a toolset" if action.output else ""
+
+
+DRIVER = DriverType(
+    settings=McpSettings,
+    address=McpTool,
+    open=McpDriver,
+    call_address=McpTool,
+    call_problem_with=_call_problem_with,
+)

@@ -24,7 +24,6 @@ from pydantic import Field
 from devices.driver import Binding, CallRefused, DeviceUnavailable, DriverType, secret_from
 from devices.drivers.only_calls import OnlyCalls
 from devices.drivers.programs import ENVIRONMENT, run_program
-from devices.site.action import Action
 from devices.yaml_file import Strict
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -43,11 +42,6 @@ class PythonFunction(Strict):
     """Which function; "" is the one of the tool's own name."""
 
     function: str = Field(default="", pattern=r"^([A-Za-z_]\w*)?$")
-
-    def problem_with(self, action: Action) -> str:
-        """Every action fits: what a function takes is its own matter."""
-        del action
-        return ""
 
 
 class PythonDriver(OnlyCalls):

@@ -159,4 +159,5 @@ DRIVER = DriverType(
     open=SqlDriver,
     problem_with=lambda settings, place, is_written: "cannot be written: a database is only read" if is_written else "",
     call_address=Query,
+    call_problem_with=lambda settings, query, action: query.problem_with(action),
 )

@@ -14,7 +14,7 @@ from edge_agent.bundle import SMOKE_RECORD, BundleTampered, open_bundle
 from edge_agent.evaluation.selftest import NOTHING_TESTED, selftest_for
 from edge_agent.evaluation.smoke import SelfTest
 from edge_agent.evaluation.turn_smoke import TurnSmoke, read_turn_smoke
-from edge_agent.evaluation.turns import TurnCase, cases_of
+from edge_agent.evaluation.turns import Conversation, TurnCase, cases_of
 from edge_agent.wire.messages import Message, body_of
 from tests.edge_agent.evaluation.test_turns import done
 from tests.tiny_bundle import make_tiny_bundle, rewrite_manifest
@@ -36,7 +36,11 @@ def cases(tmp_path: Path) -> list[TurnCase]:
         (Message("system", "You are."), Message("user", f"pay {number}"), Message("assistant", "", "t", (PAY,)))
         for number in range(20)
     ]
-    return [case for number, messages in enumerate(turns) for case in cases_of(f"c{number}", messages, schemas)]
+    return [
+        case
+        for number, messages in enumerate(turns)
+        for case in cases_of(Conversation(f"c{number}", messages, schemas))
+    ]
 
 
 def compared(cases: list[TurnCase], tmp_path: Path, recorded: str, *others: str) -> SelfTest:

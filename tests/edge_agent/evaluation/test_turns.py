@@ -14,6 +14,7 @@ from edge_agent.engine.engine import Completion, Request
 from edge_agent.evaluation.report_page import render_turns
 from edge_agent.evaluation.turn_report import METRICS, by_argument, by_tool, metrics_of, to_plain, turns_table
 from edge_agent.evaluation.turns import (
+    Conversation,
     TurnCase,
     cases_of,
     context_tokens_for,
@@ -40,7 +41,7 @@ CONVERSATION = (
     Message("assistant", "Paid 5, reference REF_7712.", "t"),
 )
 CONTRACT = Contract(load_template("chatml"), "You pay.", (), None)
-CALLING, ANSWERING = cases_of("c", CONVERSATION, SCHEMAS)
+CALLING, ANSWERING = cases_of(Conversation("c", CONVERSATION, SCHEMAS))
 
 
 def done(text: str, stop_reason: str = "end_of_turn") -> Completion:
@@ -58,7 +59,7 @@ def score(case: TurnCase, text: str, stop_reason: str = "end_of_turn"):  # type:
 def test_each_trained_reply_is_a_case() -> None:
     assert (CALLING.kind, ANSWERING.kind) == ("pay", "answer") and len(ANSWERING.before) == 4
     untrained = (*CONVERSATION[:2], Message("assistant", "Wrong.", is_trained=False), *CONVERSATION[1:])
-    assert [len(one.before) for one in cases_of("c", untrained, SCHEMAS)] == [4, 6]
+    assert [len(one.before) for one in cases_of(Conversation("c", untrained, SCHEMAS))] == [4, 6]
 
 
 @pytest.mark.parametrize(
@@ -78,8 +79,8 @@ def test_arguments_exact_and_normalised(arguments: dict[str, object], is_exact: 
 
 @pytest.mark.parametrize("day", ["2026-03-02", "02.03.2026", "2 March 2026", "March 2, 2026"])
 def test_a_day_is_a_day(day: str) -> None:
-    (case,) = cases_of("c", (CONVERSATION[0], Message("user", "?"), Message(
-        "assistant", "", "t", (ToolCall("find", {"day": "2026-03-02"}),))), SCHEMAS)  # fmt: skip
+    (case,) = cases_of(Conversation("c", (CONVERSATION[0], Message("user", "?"), Message(
+        "assistant", "", "t", (ToolCall("find", {"day": "2026-03-02"}),))), SCHEMAS))  # fmt: skip
     assert score(case, reply(ToolCall("find", {"day": day}))).is_right
     assert not score(case, reply(ToolCall("find", {"day": "2026-03-03"}))).is_right
 
@@ -106,12 +107,16 @@ def test_an_answer_has_the_results_facts() -> None:
 
 def test_parallel_calls_and_their_order() -> None:
     two = (PAY, ToolCall("pay", {"to": "Bob", "amount": 1}))
-    (case,) = cases_of("c", (CONVERSATION[0], Message("user", "?"), Message("assistant", "", "t", two)), SCHEMAS)
+    (case,) = cases_of(
+        Conversation("c", (CONVERSATION[0], Message("user", "?"), Message("assistant", "", "t", two)), SCHEMAS)
+    )
     assert score(case, reply(*two)).is_ordered is True
     turned = score(case, reply(two[1], two[0]))
     assert turned.is_right and turned.is_ordered is True  # the same tools, whoever is first
     mixed = (PAY, ToolCall("find", {"day": "x"}))
-    (case,) = cases_of("c", (CONVERSATION[0], Message("user", "?"), Message("assistant", "", "t", mixed)), SCHEMAS)
+    (case,) = cases_of(
+        Conversation("c", (CONVERSATION[0], Message("user", "?"), Message("assistant", "", "t", mixed)), SCHEMAS)
+    )
     assert score(case, reply(*mixed[::-1])).is_ordered is False
     assert score(case, reply(PAY)).is_tool_right is False
 

@@ -1,0 +1,1 @@
+"""Functions that the program on the other side of standard input and output carries out."""
