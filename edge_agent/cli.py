@@ -46,7 +46,7 @@ def evaluate(
     gpu_layers: _GpuLayers = 0,
     names_seed: Annotated[
         int | None,
-        typer.Option("--renamed", help="Give tools and arguments other names, by this seed; new cases are made."),
+        typer.Option("--renamed", help="Give tools and arguments other names, by this seed; a site's cases are new."),
     ] = None,
     load_in_4bit: Annotated[bool, typer.Option("--nf4", help="Load Hugging Face models as NF4.")] = False,
     execution: Annotated[
@@ -67,14 +67,14 @@ def evaluate(
     from edge_agent.evaluation.model_processes import Placement, evaluate_models, load_or_make_cases
     from edge_agent.evaluation.report import terminal_table, write_report
 
-    if names_seed is not None and cases:
-        raise UsageError("--renamed makes its own cases: those of a file have the tools' own names")
     trained, placement = load_site(tools or site), Placement(device, gpu_layers, load_in_4bit)
     if trained.is_toolset:
-        _evaluate_turns(models, cases, trained, placement, out, execution, as_json)
+        _evaluate_turns(models, cases, trained, placement, out, execution, names_seed, as_json)
         return
     if execution:
         raise UsageError("--execute is of toolsets", hint="a site's cases are always carried out, in simulated worlds")
+    if names_seed is not None and cases:
+        raise UsageError("--renamed makes its own cases: those of a file have the tools' own names")
     if cases and cases.suffix in {".yaml", ".yml"}:
         _evaluate_own(models, cases, trained, placement, out, misses, as_json)
         return
@@ -124,7 +124,14 @@ def _evaluate_own(
 
 
 def _evaluate_turns(
-    models: list[str], path: Path | None, toolset: Any, placement: Any, out: Path, execution: str, as_json: bool
+    models: list[str],
+    path: Path | None,
+    toolset: Any,
+    placement: Any,
+    out: Path,
+    execution: str,
+    names_seed: int | None,
+    as_json: bool,
 ) -> None:
     """Grade models on the replies of held-out conversations; writes turns.html and turns.json."""
     from devices.drivers.registry import require_drivers
@@ -133,11 +140,15 @@ def _evaluate_turns(
     from edge_agent.evaluation.model_processes import execute, find_models, grade_turns
     from edge_agent.evaluation.report_page import render_turns
     from edge_agent.evaluation.turn_report import METRICS, executed_line, to_plain, turns_table
-    from edge_agent.evaluation.turns import cases_of, read_conversations
+    from edge_agent.evaluation.turns import cases_of, read_conversations, renamed_conversations
     from edge_agent.run_facts import HELD_OUT_FILE
     from edge_agent.wire.chat_template import load_template
     from edge_agent.wire.contract import contract_of
 
+    if execution and names_seed is not None:
+        raise UsageError(
+            "--execute and --renamed", hint="executors know the tools by their own names: give one of them"
+        )
     if execution and execution not in get_args(Execution):
         raise UsageError(f"--execute {execution}", hint=f"choose from {', '.join(get_args(Execution))}")
     if execution == "live":
@@ -150,12 +161,14 @@ def _evaluate_turns(
         )
     found = find_models(models, toolset)
     conversations = read_conversations(path, contract_of(toolset, load_template(found[0].template)))
+    if names_seed is not None:
+        conversations = renamed_conversations(conversations, toolset, names_seed)
     cases = [case for one in conversations for case in cases_of(one)]
     graded = [(model.label, grade_turns(model, cases, placement)) for model in found]
     how = cast(Execution, execution)
     executed = [execute(model, toolset, conversations, placement, how) for model in found] if execution else []
     plain = {
-        "title": f"{toolset.name}: replies in own conversations",
+        "title": f"{toolset.name}{'' if names_seed is None else ', tools renamed'}: replies in own conversations",
         "command": _command_line(),
         "cases": str(path),
         "replies": len(cases),

@@ -109,14 +109,16 @@ class General(Strict):
 
 
 class Generate(Strict):
-    """How `edgewright data generate --recipe` makes the data.
+    """How `edgewright data generate --recipe` makes the data; of a toolset, which copies training adds.
 
     Attributes:
         rows: conversations.
         seed: decides all.
-        renamed: share of the states they start from in which tools and arguments have other names.
-        distractors: share in which there are other devices beside the site's.
+        renamed: share of the states they start from in which tools and arguments have other names. Of a toolset, here
+            and below, how many such copies are added for each conversation that has its system text.
+        distractors: share in which there are other devices, or tools, beside its own.
         shuffled: share in which devices and tools stand in another order.
+        irrelevance: of a toolset, copies in which the tools that are called are not there, and the answer says so.
         kinds: how often each kind of exchange is drawn, against the usual weight of the others; 0 leaves it out.
         asks: whether requests in people's words (finetune/asks) are among them, in conversations that go on.
         intents: a language whose sentences of Home Assistant's community join those requests; needs `asks`.
@@ -129,6 +131,7 @@ class Generate(Strict):
     renamed: float = Field(default=0.0, ge=0, le=1)
     distractors: float = Field(default=0.0, ge=0, le=1)
     shuffled: float = Field(default=0.0, ge=0, le=1)
+    irrelevance: float = Field(default=0.0, ge=0, le=1)
     kinds: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     asks: bool = False
     intents: str | None = Field(default=None, min_length=1)

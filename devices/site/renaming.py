@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from random import Random
+from types import MappingProxyType
 from typing import Any
 
 from devices.site.device import Device
@@ -30,16 +31,18 @@ def renamed(site: Site, rng: Random) -> Site:
     words = load_phrasings()
     kind_names = {kind: found.names for kind, found in words.kinds.items()}
     argument_names = {argument: found.names for argument, found in words.arguments.items()}
-    kinds = _other_names({device.kind for device in site.devices.values()}, kind_names, rng)
+    kinds = other_names({device.kind for device in site.devices.values()}, rng, kind_names)
     every = [action for device in site.devices.values() for action in device.actions.items()]
-    actions = _other_names({name for name, _ in every}, words.actions, rng)
-    arguments = _other_names({name for _, action in every for name in action.input}, argument_names, rng)
+    actions = other_names({name for name, _ in every}, rng, words.actions)
+    arguments = other_names({name for _, action in every for name in action.input}, rng, argument_names)
     devices = {name: _renamed_device(device, kinds, actions, arguments) for name, device in site.devices.items()}
     return site.model_copy(update={"devices": devices})
 
 
-def _other_names(names: set[str], choices: Mapping[str, Iterable[str]], rng: Random) -> dict[str, str]:
-    """Return another name for each, no two the same."""
+def other_names(
+    names: set[str], rng: Random, choices: Mapping[str, Iterable[str]] = MappingProxyType({})
+) -> dict[str, str]:
+    """Return another name for each, no two the same: one of its choices, or words that mean nothing."""
     given: dict[str, str] = {}
     for name in sorted(names):
         free = [other for other in choices.get(name, []) if other not in {name, *names, *given.values()}]

@@ -15,13 +15,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from devices.errors import UsageError
 from devices.json_lines import read_json_lines
 from devices.site.functions import CALL as CALL_ACTION
 from devices.site.functions import Function
-from devices.site.tools import Tool, ToolCall
+from devices.site.site import Site
+from devices.site.tools import Tool, ToolCall, tools_of
 from edge_agent.agent.agent import TurnLimits
 from edge_agent.agent.simulation import in_context_steps
 from edge_agent.engine.engine import Completion, Engine, Limits, Request
@@ -30,10 +32,11 @@ from edge_agent.grammar.grammar import Grammar
 from edge_agent.grammar.reply_grammar import reply_grammar
 from edge_agent.plugins import CASE_MAKERS, CONVERSATIONS, load_plugin
 from edge_agent.wire.chat_template import ChatTemplate
-from edge_agent.wire.contract import Contract
+from edge_agent.wire.contract import Contract, system_text
 from edge_agent.wire.markers import CALL, END_CALL
 from edge_agent.wire.messages import Message, body_of, messages_of
 from edge_agent.wire.parsing import Answer, ToolCalls, parse_reply
+from edge_agent.wire.renamed_functions import with_other_names
 
 _FACT = re.compile(r"[^\W_][\w.:/-]*\d[\w.:/-]*|\d[\w.:/-]*")  # a number, or a code with a digit in it
 
@@ -130,6 +133,23 @@ def read_conversations(path: Path, contract: Contract) -> list[Conversation]:
         found = [Conversation(*row) for row in load_plugin(CASE_MAKERS, CONVERSATIONS)(str(path), contract)]
     if not any(map(cases_of, found)):
         raise UsageError(f"{path}: there is no reply to make in it")
+    return found
+
+
+def renamed_conversations(conversations: Sequence[Conversation], toolset: Site, seed: int) -> list[Conversation]:
+    """Return the conversations that have a toolset's own system text, each with other names of tools and arguments.
+
+    Raises:
+        UsageError: none has it.
+    """
+    own = system_text(toolset, tools_of(toolset))
+    found = [
+        Conversation(one.name, *with_other_names(one.messages, toolset, Random(f"{seed}-{one.name}")))
+        for one in conversations
+        if one.messages[0].text == own
+    ]
+    if not found:
+        raise UsageError(f"no conversation has the system text of {toolset.name}, whose tools are to be renamed")
     return found
 
 

@@ -21,6 +21,7 @@ from finetune.data.preference_pairs import encode_pairs, read_pairs
 from finetune.data.rows import Row, read_rows
 from finetune.data.toolsets.rows import OwnRow, read_own_rows, unsayable
 from finetune.data.toolsets.split import HELD_OUT_SHARE, split_rows
+from finetune.data.toolsets.variety import varied_rows
 from finetune.recipe import Recipe
 from finetune.training.general import GeneralRows, encode_general
 from finetune.training.run_folder import base_sha256
@@ -50,7 +51,9 @@ def load_own(recipe: Recipe, contract: Contract, tokenizer: Any, progress: Progr
         _require_same_adapter(recipe, recipe.first_run)
     rows = read_own_rows(recipe.data, contract)
     wanted = recipe.training.held_out_rows or round(HELD_OUT_SHARE * len(rows))
-    own = split_rows(rows, wanted)
+    trained, left_out = split_rows(rows, wanted)
+    copies = varied_rows(trained, load_site(recipe.site), recipe.generate, recipe.seed)
+    own = [*trained, *copies], left_out
     encoder = RowEncoder(contract.template, tokenizer, recipe.training.max_tokens)
     site, held_out = (_encoded(encoder, some) for some in own)
     if not site.token_ids:
@@ -58,7 +61,8 @@ def load_own(recipe: Recipe, contract: Contract, tokenizer: Any, progress: Progr
         raise UsageError(f"{recipe.data}: no row to train on: all are over training.max_tokens", hint=needed)
     as_it_is = sum(one.is_own for one in rows)
     progress.note(
-        f"{len(own[0])} conversations, {len(own[1])} more held out; {as_it_is} of all have the toolset's system text"
+        f"{len(trained)} conversations, {len(left_out)} more held out; {as_it_is} of all have the toolset's system text"
+        + (f"; {len(copies)} copies with other tools" if copies else "")
     )
     if cut := unsayable(rows):
         progress.note(f"{len(cut)} answers are longer than a reply may be, or have < or >: {', '.join(cut[:3])}")

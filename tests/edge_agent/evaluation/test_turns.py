@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from devices.errors import UsageError
+from devices.site.site import load_site
 from devices.site.tools import ToolCall
 from edge_agent.engine.engine import Completion, Request
 from edge_agent.evaluation.report_page import render_turns
@@ -20,12 +21,14 @@ from edge_agent.evaluation.turns import (
     context_tokens_for,
     play_turns,
     read_turn_cases,
+    renamed_conversations,
     score_turn,
 )
 from edge_agent.grammar.grammar import Grammar
 from edge_agent.wire.chat_template import load_template
-from edge_agent.wire.contract import Contract
+from edge_agent.wire.contract import Contract, contract_of
 from edge_agent.wire.messages import Message, body_of, message_to_dict
+from tests.toolset import toolset_in
 
 SCHEMAS = {
     "pay": {"type": "object", "properties": {"to": {"type": "string"}, "amount": {"type": "number"}},
@@ -167,3 +170,20 @@ def test_cases_are_read_with_their_line(tmp_path: Path) -> None:
     path.write_text('{"schemas": {}}\n', encoding="utf-8")
     with pytest.raises(UsageError, match=r"held_out\.jsonl:1"):
         read_turn_cases(path, CONTRACT)
+
+
+def test_renamed_conversations_are_the_same_under_other_names(tmp_path: Path) -> None:
+    toolset = load_site(toolset_in(tmp_path))
+    text = contract_of(toolset, load_template("chatml")).system_text
+    pay = ToolCall("process_refund", {"transaction_id": "TXN1", "amount": 5})
+    own = Conversation(
+        "a", (Message("system", text), Message("user", "?"), Message("assistant", "", "so process_refund.", (pay,))), {}
+    )
+    (one,) = renamed_conversations([own, Conversation("b", CONVERSATION, SCHEMAS)], toolset, 1)
+    (call,) = one.messages[2].calls
+    assert call.name in one.schemas and f"so {call.name}." == one.messages[2].thought
+    assert list(call.arguments.values()) == ["TXN1", 5] and "transaction_id" not in call.arguments
+    assert f"- {call.name}(" in one.messages[0].text and "process_refund" not in one.messages[0].text
+    assert one == renamed_conversations([own], toolset, 1)[0] != renamed_conversations([own], toolset, 2)[0]
+    with pytest.raises(UsageError, match="no conversation has the system text of refunds"):
+        renamed_conversations([Conversation("b", CONVERSATION, SCHEMAS)], toolset, 1)

@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 
 from devices.errors import UsageError
+from devices.site.functions import arguments_problem
 from devices.site.site import load_site
 from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.contract import Contract, contract_of
 from edgewright import main
 from finetune.data.toolsets.draft import draft_toolset
-from finetune.data.toolsets.rows import read_own_rows, unsayable
+from finetune.data.toolsets.rows import OwnRow, read_own_rows, unsayable
 from finetune.data.toolsets.split import phrasing_of, split_rows
+from finetune.data.toolsets.variety import CANNOT, varied_rows
+from finetune.recipe import Generate
 from tests.toolset import conversation, conversations_in, toolset_in
 
 EXAMPLES = Path(__file__).parents[3] / "finetune" / "examples"
@@ -202,3 +205,26 @@ def test_init_overwrites_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "2 tools; 2 guesses are marked in it" in capsys.readouterr().out
     assert main(["tools", "init", str(conversations_in(tmp_path)), "--out", str(out)]) == 2
     assert main(["tools", "init", str(tmp_path / "nothing.json"), "--out", str(tmp_path / "other.yaml")]) == 2
+
+
+def test_copies_have_other_tools_and_calls_that_fit_them(tmp_path: Path, contract: Contract) -> None:
+    rows = read_own_rows(str(conversations_in(tmp_path, 20)), contract)
+    toolset = load_site(tmp_path / "tools.yaml")
+    wanted = Generate(renamed=0.5, distractors=0.5, shuffled=0.5, irrelevance=0.5)
+    copies = varied_rows(rows, toolset, wanted, 1)
+    assert copies == varied_rows(rows, toolset, wanted, 1) and len(copies) == 40
+    kinds: dict[str, list[OwnRow]] = {}
+    for one in copies:
+        kinds.setdefault(one.where.rsplit(", ", 1)[1], []).append(one)
+        assert not one.is_own and one.row.messages[1] in {row.row.messages[1] for row in rows}
+        assert all(f"- {name}(" in one.row.messages[0].text for name in one.tools)
+        for call in (call for message in one.row.messages for call in message.calls):
+            assert arguments_problem(one.tools[call.name], call.arguments) == ""
+    assert {kind: len(some) for kind, some in kinds.items()} == dict.fromkeys(
+        ("renamed", "distractors", "shuffled", "irrelevance"), 10
+    )
+    assert not any({"process_refund", "find_transaction"} & one.tools.keys() for one in kinds["renamed"])
+    assert all(len(one.tools) > 3 for one in kinds["distractors"])
+    for one in kinds["irrelevance"]:
+        assert one.row.messages[-1] == CANNOT and len(one.row.messages) == 3 and "process_refund" not in one.tools
+    assert varied_rows(rows, toolset, Generate(), 1) == []
