@@ -64,6 +64,11 @@ SHORTENED = {
     "edgewright export runs/refunds --quant Q8_0 --out bundles/refunds": "+ --tasks 2 --gate call_kl=1.0"
     " --gate call_top1=0.25 --gate endings=0.0 --gate quant_kl=5.0",
     "edgewright run bundles/refunds --tools finetune/examples/refunds.yaml": "+ --ask hello",
+    "edgewright train own_smollm2 tools=travel-tools.yaml data=finetune/examples/travel_mcp.jsonl out=runs/travel": "+"
+    " base=base training.steps=2 training.batch_rows=2 training.held_out_rows=2",
+    "edgewright export runs/travel --quant Q8_0 --out bundles/travel": "+ --tasks 2 --gate call_kl=1.0"
+    " --gate call_top1=0.25 --gate endings=0.0 --gate quant_kl=5.0",
+    "edgewright run bundles/travel --tools travel-tools.yaml": "+ --ask hello",
 }
 SLOW = {  # likewise, only with `make test-slow`
     "edgewright demo --site my.yaml --out runs/my": "+ --rows 300 --cases 6 --set training.steps=3",
@@ -194,6 +199,7 @@ def run_page(page: Path, folder: Path, instead: dict[str, str]) -> None:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("PATH", os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])))  # `python`
     return tmp_path
 
 
