@@ -160,11 +160,16 @@ class Bundle:
 
         Raises:
             ContractChanged: it is not for that site. A model for any site is if sites are written down as in its
-                training; another if the site has only tools, not devices, that its own site has too.
+                training; another if the site has only tools, not devices, that its own site has too; that of a toolset
+                is for what this one tells it, to the byte.
         """
         name, any_site = f"bundle {self.manifest.name}", self.manifest.any_site
         if contract_of(site, self.template).digest == self.contract:
             return True
+        if self.site.is_toolset or site.is_toolset:
+            raise ContractChanged(f"{name} was not trained for {site.name}: {_change(self.site, site)}",
+                                  hint="take the toolset that came with it, with other risks, limits and executors; "
+                                  "or train for this one")  # fmt: skip
         if any_site:
             require_contract(any_site, format_digest(self.template), name)
             return False
@@ -355,6 +360,20 @@ def _without_devices(tool: Tool) -> str:
     """Return what a model has learned of a tool, whichever devices take it."""
     targets = "by area" if tool.targets else "by device"
     return f"{tool.name} {targets} {', '.join(argument_text(name, schema) for name, schema in tool.input.items())}"
+
+
+def _change(trained: Site, other: Site) -> str:
+    """Return the first thing that another toolset tells a model otherwise than the one it was trained for."""
+    if trained.is_toolset != other.is_toolset:
+        return "one is a site and the other a toolset"
+    for name, function in trained.functions.items():
+        if name not in other.functions:
+            return f"there is no {name}"
+        if function.openai(name) != other.functions[name].openai(name):
+            return f"description or parameters of {name} have changed"
+    if strangers := [name for name in other.functions if name not in trained.functions]:
+        return f"{strangers[0]} is new"
+    return "the order of the tools has changed" if trained.system == other.system else "the system text has changed"
 
 
 def _require_agreement(bundle: Bundle) -> None:

@@ -20,6 +20,7 @@ from edge_agent.wire.chat_template import ContractChanged, load_template
 from edge_agent.wire.contract import format_digest
 from tests.home_with_areas import home_with_areas
 from tests.tiny_bundle import make_tiny_bundle, make_tiny_gguf, rewrite_manifest
+from tests.toolset import toolset_in
 
 FILES = (*layout.REQUIRED_FILES, layout.MANIFEST)
 
@@ -200,6 +201,28 @@ def test_a_model_of_one_site_may_be_tried_where_devices_are_others_and_tools_are
     assert "any site" in error.value.hint
     with pytest.raises(ContractChanged, match="there is no light_on"):  # with areas, tools are written in another way
         opened.require_site(home_with_areas())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("Be brief.", "Be kind.", "the system text has changed"),
+        ("Pays a customer back.", "Pays.", "description or parameters of process_refund have changed"),
+        ("  find_transaction:", "  find:", "there is no find_transaction"),
+        ("tools:\n", "tools:\n  more: {parameters: {type: object}}\n", "more is new"),
+    ],
+)
+def test_a_toolset_that_says_something_else_is_another(tmp_path: Path, old: str, new: str, says: str) -> None:
+    path = toolset_in(tmp_path)
+    opened = open_bundle(make_tiny_bundle(tmp_path / "desk", site_path=path))
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("risk: confirm", "risk: forbidden"), encoding="utf-8")
+    assert opened.require_site(load_site(path))
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    with pytest.raises(ContractChanged, match=f"desk was not trained for refunds: {says}"):
+        opened.require_site(load_site(path))
+    with pytest.raises(ContractChanged, match="one is a site and the other a toolset"):
+        opened.require_site(load_site("home"))
 
 
 def test_a_model_of_any_site_may_be_tried_on_all(tmp_path: Path) -> None:

@@ -155,6 +155,7 @@ class JsonCall(Strict):
         path: with arguments in braces, which are required ones.
         verb: how.
         body: what goes along.
+        query: arguments that go into the query under their own names, whatever the verb.
         send: the key in the body for an argument; "" for one that is the whole body.
         keys: where in the answer a value of the output is, unless it is under its own name.
         key_header: takes the command's own key, so that the server knows a repetition.
@@ -165,6 +166,7 @@ class JsonCall(Strict):
     path: str = Field(pattern=r"^/\S*$")
     verb: Literal["GET", "POST", "PUT", "DELETE"] = "GET"
     body: dict[str, Scalar] = Field(default_factory=dict)
+    query: tuple[str, ...] = Field(default=(), strict=False)
     send: dict[str, str] = Field(default_factory=dict)
     keys: dict[str, JsonValue] = Field(default_factory=dict)
     key_header: str = Field(default="", pattern=r"^[A-Za-z0-9-]*$")
@@ -178,7 +180,7 @@ class JsonCall(Strict):
                 return f"has {{{optional[0]}}} in its path, which is not required of every call"
             if self.keys:
                 return "has keys, which go with an output: a function answers with the whole of the JSON"
-        elif unsent := [name for name in action.input if name not in self.send and f"{{{name}}}" not in self.path]:
+        elif unsent := [name for name in action.input if name not in self.send and not self._is_in_url(name)]:
             return f"sends {unsent[0]} neither in its path nor in its body"
         known = {*action.output, *action.words}
         if strange := [name for name in self.keys if name not in known]:
@@ -198,12 +200,19 @@ class JsonCall(Strict):
         """
         named = {name: sent for name, sent in self.send.items() if name in arguments}
         if sends_rest:
-            named |= {name: name for name in arguments if name not in self.send and f"{{{name}}}" not in self.path}
+            named |= {name: name for name in arguments if name not in self.send and not self._is_in_url(name)}
         body: dict[str, Any] = self.body | {sent: arguments[name] for name, sent in named.items()}
+        query = {name: arguments[name] for name in self.query if name in arguments}
+        if sends_rest and self.verb == "GET":
+            query |= body
         path = self.url_path(arguments)
-        if sends_rest and self.verb == "GET" and body:
-            path += ("&" if "?" in path else "?") + urllib.parse.urlencode(body, doseq=True)
+        if query:
+            plain = {name: json.dumps(one) if isinstance(one, bool) else one for name, one in query.items()}
+            path += ("&" if "?" in path else "?") + urllib.parse.urlencode(plain, doseq=True)
         return path, body.get("", body)
+
+    def _is_in_url(self, name: str) -> bool:
+        return name in self.query or f"{{{name}}}" in self.path
 
     def url_path(self, arguments: Mapping[str, Value]) -> str:
         """Return the path for arguments, which cannot become parts of it."""

@@ -250,7 +250,9 @@ def _add_operations(draft: Draft, described: dict[str, Any]) -> None:
     draft.executors["api"] = {"type": "http", "url": url}
     for one in operations_in(described):
         is_reading = one.verb == "GET"
-        at = {"path": prefix + one.path, "verb": one.verb} | ({} if is_reading else {"is_unkeyed": True})
+        at: dict[str, Any] = {"path": prefix + one.path, "verb": one.verb}
+        if not is_reading:
+            at |= ({"query": list(one.query)} if one.query else {}) | {"is_unkeyed": True}
         guesses = {} if is_reading else {"at": UNKEYED}
         tool = {"description": one.description, "parameters": one.parameters, "executor": "api", "at": at}
         draft.add(one.name, tool, guesses, is_reading=is_reading)

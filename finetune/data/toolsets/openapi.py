@@ -20,13 +20,14 @@ MOST_REFERENCES, DEEPEST = 100, 8
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation: its name, what it is for, the JSON Schema of its arguments, its path and its verb."""
+    """One operation: name, what it is for, JSON Schema of its arguments, path, verb, and which go into the query."""
 
     name: str
     description: str
     parameters: dict[str, Any]
     path: str
     verb: str
+    query: tuple[str, ...]
 
 
 def server_in(described: dict[str, Any]) -> tuple[str, str, str]:
@@ -45,7 +46,9 @@ def operations_in(described: dict[str, Any]) -> Iterator[Operation]:
     for path, verb, operation in _operations(described):
         name = str(operation.get("operationId") or f"{verb}_{re.sub(r'[^A-Za-z0-9]+', '_', path).strip('_')}")
         words = str(operation.get("summary") or operation.get("description") or "").strip().replace("\n", " ")
-        yield Operation(name, words, _schema_of_operation(described, operation), path, verb.upper())
+        told = [_resolved(described, one) for one in operation["parameters"]]
+        query = tuple(str(one["name"]) for one in told if one.get("in") == "query")
+        yield Operation(name, words, _schema_of_operation(described, operation), path, verb.upper(), query)
 
 
 def _operations(described: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:

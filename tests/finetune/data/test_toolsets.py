@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from devices.drivers.http.driver import JsonCall
 from devices.errors import UsageError
 from devices.site.functions import arguments_problem
 from devices.site.site import load_site
@@ -180,6 +181,7 @@ paths:
       summary: Shows an order.
       parameters: [{name: full, in: query, schema: {type: boolean}}]
     post:
+      parameters: [{name: dry, in: query, schema: {type: boolean}}]
       requestBody: {content: {application/json: {schema: {$ref: "#/components/schemas/Pay"}}}}
 components:
   schemas:
@@ -191,9 +193,12 @@ components:
     post = draft.tools["post_orders_id"]
     assert post["parameters"] == {
         "type": "object",
-        "properties": {"id": {"type": "integer"}, "amount": {"type": "number"}},
+        "properties": {"id": {"type": "integer"}, "dry": {"type": "boolean"}, "amount": {"type": "number"}},
         "required": ["id", "amount"],
     }
+    call = JsonCall(**post["at"])
+    sent = call.request({"id": 7, "dry": True, "amount": 3}, sends_rest=True)
+    assert sent == ("/api/v1/orders/7?dry=true", {"amount": 3})
     path = tmp_path / "tools.yaml"
     path.write_text(draft.to_yaml(), encoding="utf-8")
     assert main(["tools", "check", str(path)]) == 0
