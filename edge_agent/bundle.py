@@ -366,12 +366,13 @@ def _change(trained: Site, other: Site) -> str:
     """Return the first thing that another toolset tells a model otherwise than the one it was trained for."""
     if trained.is_toolset != other.is_toolset:
         return "one is a site and the other a toolset"
-    for name, function in trained.functions.items():
-        if name not in other.functions:
-            return f"there is no {name}"
-        if function.openai(name) != other.functions[name].openai(name):
+    known, told = ({tool.name: tool.openai() for tool in tools_of(site)} for site in (trained, other))
+    for name, tool in known.items():
+        if name not in told:
+            return f"{name} is forbidden there" if name in other.functions else f"there is no {name}"
+        if tool != told[name]:
             return f"description or parameters of {name} have changed"
-    if strangers := [name for name in other.functions if name not in trained.functions]:
+    if strangers := [name for name in told if name not in known]:
         return f"{strangers[0]} is new"
     return "the order of the tools has changed" if trained.system == other.system else "the system text has changed"
 

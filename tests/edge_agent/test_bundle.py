@@ -209,6 +209,7 @@ def test_a_model_of_one_site_may_be_tried_where_devices_are_others_and_tools_are
         ("Be brief.", "Be kind.", "the system text has changed"),
         ("Pays a customer back.", "Pays.", "description or parameters of process_refund have changed"),
         ("  find_transaction:", "  find:", "there is no find_transaction"),
+        ("risk: confirm", "risk: forbidden", "process_refund is forbidden there"),
         ("tools:\n", "tools:\n  more: {parameters: {type: object}}\n", "more is new"),
     ],
 )
@@ -216,7 +217,7 @@ def test_a_toolset_that_says_something_else_is_another(tmp_path: Path, old: str,
     path = toolset_in(tmp_path)
     opened = open_bundle(make_tiny_bundle(tmp_path / "desk", site_path=path))
     text = path.read_text(encoding="utf-8")
-    path.write_text(text.replace("risk: confirm", "risk: forbidden"), encoding="utf-8")
+    path.write_text(text.replace("risk: confirm", "risk: low"), encoding="utf-8")
     assert opened.require_site(load_site(path))
     path.write_text(text.replace(old, new), encoding="utf-8")
     with pytest.raises(ContractChanged, match=f"desk was not trained for refunds: {says}"):
