@@ -32,8 +32,9 @@ def written(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize("name", shipped_names(RECIPES_FOLDER))
 def test_shipped_recipes_load(name):
     recipe = load_recipe(name)
-    own = "finetune/examples/refunds.yaml"  # a toolset of the checkout
-    assert recipe.site == ("home" if recipe.any_site else own if name == "own_smollm2" else name.partition("_")[0])
+    refunds = "finetune/examples/refunds.yaml"  # toolsets of the checkout
+    own = {"own_smollm2": refunds, "support_own": refunds, "database_own": "finetune/examples/shop_database.yaml"}
+    assert recipe.site == ("home" if recipe.any_site else own.get(name, name.partition("_")[0]))
     assert recipe.any_site == name.startswith("any_") == (recipe.generate.sites is not None)
     assert recipe.out == f"runs/{name}"
 
