@@ -20,6 +20,7 @@ from edge_agent.engine.engine import Completion, ContextFull, Engine, Limits, Re
 from edge_agent.grammar.grammar import Grammar
 from edge_agent.wire.contract import Contract
 from edge_agent.wire.messages import Message, before_request, facts_of, result_message, result_of, user_message
+from edge_agent.wire.number_arguments import number_arguments
 from edge_agent.wire.parsing import Answer, Reply, ToolCalls, Unusable, parse_reply
 
 NO_ANSWER = "I could not work that out, so I stopped."
@@ -128,7 +129,8 @@ class Agent:
         """
         deadline_s, (state, ages) = time.monotonic() + self._limits.timeout_s, self.broker.state_with_ages()
         messages = [*self._remembered(), user_message(ask, state, self._clock_text(), self.contract.words, ages)]
-        turn = _Turn(ask, messages, self._grammar.with_facts(facts_of(state, ages)), deadline_s)
+        numbers = number_arguments(self.broker.site, self.contract.tools, state)
+        turn = _Turn(ask, messages, self._grammar.with_facts(facts_of(state, ages), numbers), deadline_s)
         asked, self._asked = self._asked, None
         stop_reason = self._take_up(turn, asked) if asked else None
         for _ in range(self._limits.model_replies):

@@ -10,7 +10,8 @@ one with the lowest id), and it is overruled
 
 - where the grammar leaves a choice: if the grammar forbids that token, the end of the turn included;
 - where the grammar forces text: if that token is other text than what is forced from there on, up to the next choice.
-  The same text in other pieces is no other text; a marker or an end-of-turn token is no text but itself.
+  The same text in other pieces is no other text; a marker or an end-of-turn token is no text but itself. Facts and
+  numbers that thoughts cite (grammar.Grammar) are given to the model, and overrule nothing.
 
 Not asked, so never counted: what is forced after the last choice, with which a reply ends or is cut. How many tokens
 are evaluated at once, where a prompt was resumed and what was drafted change no count.
@@ -75,6 +76,7 @@ class DecodingLoop:
         self._deadline_s = None if limit_s is None else self._started_s + limit_s
         self.stop_reason: StopReason | None = None
         self._reply: list[int] = []
+        self._cited: set[int] = set()  # places in the reply
         self._forced = self._overruled = self._steps = 0
         self._first_logits_s: float | None = None
         self._ended_s = 0.0
@@ -107,7 +109,7 @@ class DecodingLoop:
             UnavailableError: the grammar failed.
         """
         for index in range(self.first_wanted, min(count, len(self.pending) - 1)):
-            self._compare(likeliest(index, None), self.pending[index + 1 :])
+            self._compare(likeliest(index, None), self.pending[index + 1 :], index + 1 - len(self.pending))
         if count < len(self.pending):
             self.pending, self.first_wanted = self.pending[count:], max(0, self.first_wanted - count)
             return count
@@ -129,7 +131,7 @@ class DecodingLoop:
             if self.stop_reason is not None:  # what was forced after the last choice is not asked about, drafted or not
                 return at + 1 + same
             for index in range(1, min(same + 1, len(said))):
-                self._compare(likeliest(at + index, None), said[index:])
+                self._compare(likeliest(at + index, None), said[index:], index - len(said))
             at += same
             if same < len(said):
                 self.pending, self.first_wanted = said[same:], 0
@@ -161,6 +163,7 @@ class DecodingLoop:
         elif len(forced) >= room:
             self.end("length")
         self._forced += len(forced[:room])
+        self._cited.update(range(len(self._reply), len(self._reply) + self._matcher.cited_tokens))
         self._reply += forced[:room]
         return forced[:room]
 
@@ -175,9 +178,10 @@ class DecodingLoop:
             raise UnavailableError("the grammar allows no token here")
         return likeliest(at, allowed)
 
-    def _compare(self, wanted: int, forced: list[int]) -> None:
-        """Count what the model wanted where a stretch is forced, if it is other text."""
-        self._overruled += self._matcher.vocabulary.spells_other(wanted, forced)
+    def _compare(self, wanted: int, forced: list[int], from_end: int) -> None:
+        """Count what the model wanted where a stretch is forced, if it is other text; `from_end` tells its place."""
+        if len(self._reply) + from_end not in self._cited:
+            self._overruled += self._matcher.vocabulary.spells_other(wanted, forced)
 
     def _propose(self) -> list[int]:
         return self._drafter.draft(self._reply) if self._drafter and self.stop_reason is None else []

@@ -6,7 +6,7 @@ Started by process.py with the number of an open socket. A message is one line o
      "context_tokens", "gpu_layers": number, "memory_bytes": number or null, "tuning": {...}}
     {"do": "prime", "prefix": TEXT}
     {"do": "prefill_idle", "prompt": TEXT}    evaluate how the next prompt begins, until SIGUSR1
-    {"do": "generate", "requests": [{"prompt": TEXT, "grammar": {"lark", "facts"} or null, "limits": {...}}]}
+    {"do": "generate", "requests": [{"prompt": TEXT, "grammar": {"lark", "facts", "numbers"} or null, "limits": {...}}]}
     {"do": "state"}    what was evaluated last, for the cache
     {"do": "words"}    the table of tokens, for the cache
     {"do": "memory"}
@@ -109,14 +109,16 @@ class _Worker:
 
     def _generate(self, message: dict[str, Any]) -> list[dict[str, Any]]:
         from edge_agent.engine.engine import Limits, Request
-        from edge_agent.grammar.grammar import Grammar
+        from edge_agent.grammar.grammar import Grammar, NumberArgument
 
         requests = []
         for one in message["requests"]:
-            grammar = one["grammar"]
-            facts = tuple(map(tuple, grammar["facts"])) if grammar else ()
+            plain, grammar = one["grammar"], None
+            if plain:
+                numbers = tuple(NumberArgument.of(*number) for number in plain["numbers"])
+                grammar = Grammar(plain["lark"], tuple(map(tuple, plain["facts"])), numbers)
             limits = Limits(one["limits"]["reply_tokens"], one["limits"]["timeout_s"])
-            requests.append(Request(one["prompt"], Grammar(grammar["lark"], facts) if grammar else None, limits))
+            requests.append(Request(one["prompt"], grammar, limits))
         return [asdict(completion) for completion in self.engine.generate(requests)]
 
 

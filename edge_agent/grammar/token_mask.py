@@ -12,8 +12,9 @@ from llguidance import LLMatcher, LLTokenizer
 from numpy.typing import NDArray
 
 from devices.errors import UnavailableError
+from devices.site.nearest import nearest
 from edge_agent.grammar.grammar import THOUGHT_CHARACTERS, Grammar
-from edge_agent.wire.markers import END_THINK, MARKERS
+from edge_agent.wire.markers import END_THINK, MARKERS, THINK
 
 # Classes of plain text whose masks llguidance computes once a vocabulary; thoughts and answers fall into them.
 # Source: llguidance 1.9, docs/optimizations.md, "Slicer optimization".
@@ -21,6 +22,9 @@ from edge_agent.wire.markers import END_THINK, MARKERS
 TEXT_SLICES = [r"[^<>\x00-\x1f\x7f]{1,10}", r"[^<>\x00-\x1f\x7f]{1,30}", r"[^<>\x00-\x1f\x7f]+"]
 COMPILED_GRAMMARS = 8
 _LAST_NAME = re.compile(r"(\w*):")
+_WISHED = re.compile(rf"{THINK} ([^:]+): .*\bis (\w+):.*, (\w+) (\w+)=$")
+_BY = re.compile(r"(\d+(?:\.\d+)?) (more|less)")
+_GIVEN = re.compile(r"\b(\w+)=(-?\d+(?:\.\d+)?), \1:$")
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,8 @@ class Matcher:
         self.mask: NDArray[np.int32] = np.full((tokens + 31) // 32, -1, dtype=np.int32)
         self.is_over = False
         self._facts = dict(grammar.facts) if grammar is not None else {}
+        self._numbers = grammar.numbers if grammar is not None else ()
+        self.cited_tokens = 0  # of the stretch that was taken last, how many at its start are cited
         self._thought = ""
         self._cited: list[int] = []  # tokens of a fact that must come next
 
@@ -126,6 +132,7 @@ class Matcher:
         if self._matcher is None:
             return []
         taken: list[int] = []
+        self.cited_tokens = len(self._cited)
         while not self.is_over:
             forced, self._cited = self._cited or self._matcher.compute_ff_tokens(), []
             if not forced:
@@ -154,20 +161,50 @@ class Matcher:
         if self._matcher is not None:
             self._matcher.consume_token(token)
             _require_no_error(self._matcher)
-        if self._facts:
+        if self._facts or self._numbers:
             self._cite(token)
         self.is_over = token == self.vocabulary.tokenizer.eos_token
         return not self.is_over
 
     def _cite(self, token: int) -> None:
-        """Follow the thought; where it has named a device and put a colon, its fact must come next."""
+        """Follow the thought; where it has come to a fact or a number of the state, that must come next."""
         self._thought += self.vocabulary.text_of([token])
         if END_THINK in self._thought:
-            self._facts = {}
-        elif self._thought.endswith(":"):
-            fact = self._facts.get(_LAST_NAME.findall(self._thought)[-1], "")
-            if len(self._thought) + len(fact) <= THOUGHT_CHARACTERS:
-                self._cited = list(self.vocabulary.tokenizer.tokenize_str(fact)) if fact else []
+            self._facts, self._numbers = {}, ()
+            return
+        text = ""
+        if self._thought.endswith(":"):
+            text = self._facts.get(_LAST_NAME.findall(self._thought)[-1], "") or self._bounds()
+        elif self._thought.endswith("="):
+            text = self._wished_value()
+        if text and len(self._thought) + len(text) <= THOUGHT_CHARACTERS:
+            self._cited = list(self.vocabulary.tokenizer.tokenize_str(text))
+
+    def _bounds(self) -> str:
+        """Return the bounds of the argument that a thought has just given a value, and whether it is outside."""
+        if (given := _GIVEN.search(self._thought)) is None:
+            return ""
+        named = re.findall(r"\w+", self._thought[: given.start()])[-1:]
+        for one in self._numbers:
+            if one.argument == given[1] and [one.tool] == named:
+                value = float(given[2])
+                return one.bounds + (", above." if value > one.maximum else ", below." if value < one.minimum else "")
+        return ""
+
+    def _wished_value(self) -> str:
+        """Return the value of the argument that a thought comes to, if it is named by what is so now."""
+        if (wish := _WISHED.search(self._thought)) is None:
+            return ""
+        words, device, tool, argument = wish.groups()
+        one = next(
+            (one for one in self._numbers if (one.device, one.tool, one.argument) == (device, tool, argument)), None
+        )
+        if one is None or one.now is None:
+            return ""
+        if by := _BY.fullmatch(words):
+            wanted = one.now + float(by[1]) * (1 if by[2] == "more" else -1)
+            return f"{nearest(wanted, one.minimum, one.maximum, one.step):g}"
+        return dict(one.wished).get(words, "")
 
     def _fill_mask(self) -> None:
         assert self._matcher is not None

@@ -17,6 +17,7 @@ from devices.site.schema import Value
 from devices.site.tools import ToolCall
 from edge_agent.wire.markers import CALL, END_CALL, END_THINK, THINK
 from edge_agent.wire.spelling import NO_WORDS, SiteWords, usual_spelling
+from edge_agent.wire.spoken_numbers import with_digits
 
 REQUEST = "Request: "
 State = Mapping[str, Mapping[str, Value]]
@@ -47,7 +48,8 @@ def user_message(
     from or to, as tokenizers have a blank as a part of the word after it.
 
     Args:
-        text: what the person said, in any capitals; it is spelled as usual, and markers in it are defused.
+        text: what the person said, in any capitals; it is spelled as usual, numbers in digits, and markers in it are
+            defused.
         state: property values by device.
         clock: local time as HH:MM.
         words: of the site, as the contract has them; None for a toolset, where nothing stands before a request.
@@ -55,7 +57,8 @@ def user_message(
     """
     if words is None:
         return Message("user", defuse(text))
-    lines = [*_state_lines(state, words, ages), f"clock {clock}", REQUEST + defuse(usual_spelling(text, words))]
+    spelled = defuse(with_digits(usual_spelling(text, words), words))
+    lines = [*_state_lines(state, words, ages), f"clock {clock}", REQUEST + spelled]
     return Message("user", "\n".join(["State:", *lines]))
 
 

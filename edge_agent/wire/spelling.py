@@ -89,6 +89,12 @@ def usual_spelling(text: str, words: SiteWords = NO_WORDS) -> str:
     return respelled[:first] + text[first] + respelled[first + 1 :] if is_capital else respelled
 
 
+def protected_parts(text: str, words: SiteWords = NO_WORDS) -> list[tuple[int, int]]:
+    """Return where in a request names of the site, quoted words and codes stand: from, and up to."""
+    found = _parts(words.names)[0].finditer(text)
+    return [match.span() for match in found if match.lastgroup in {"quoted", "name", "code"}]
+
+
 def _style_of(parts: Sequence[re.Match[str]]) -> Literal["shouted", "title", "usual"]:
     """Return how a text is written, by its words beside names: those may have any letters."""
     words = [part.group() for part in parts if part.lastgroup == "word"]

@@ -36,7 +36,8 @@ from finetune.data.tool_variety import Variety
 USUAL_SHARE = 0.7
 EXCHANGES_PER_ROW = (1, 4)
 BESIDE_ASKS = {  # weights beside people's words: they ask otherwise, and their base can copy
-    "call": 0.5,  # two requests in five are one plain wish; the rest shall not crowd it out
+    "call": 0.4,  # one request in three is one plain wish; the rest shall not crowd it out
+    "several": 0.2,
     "recital": 0.03,
     "question": 0.06,
     "unsupported": 0.01,  # `unable` has more, and doors that can be locked must not be taken for those that cannot
@@ -44,7 +45,7 @@ BESIDE_ASKS = {  # weights beside people's words: they ask otherwise, and their 
     "bit": 0.0,  # `relative` has it
     "small_talk": 0.0,  # `chitchat` has it
 }
-WITH_ASKS = FromOneState(long_rows=1, cut_share=0.7)  # of a site's rows in people's words
+WITH_ASKS = FromOneState(long_rows=2, cut_share=0.7)  # of a site's rows in people's words
 FOLLOW_UP_SHARE = 0.7  # of the exchanges after another, in people's words
 BRANCHES, LONG_ROWS = 48, 2  # of a site's rows: of one exchange each from one state, and after them of several
 DRAWS = 1000  # of a kind, before it is given up that the site offers one
@@ -69,7 +70,7 @@ def generate_rows(
         seed: decides all.
         variety: how many start where the tools are others; none if left out.
         kinds: weights of kinds of exchanges (plan_kinds.py) that are not to be the usual ones.
-        asks: the corpus of requests in people's words, if they are to be among them; then one row in sixteen is of
+        asks: the corpus of requests in people's words, if they are to be among them; then one row in eight is of
             several exchanges, which refer to each other.
 
     Raises:

@@ -236,10 +236,11 @@ class Scene:
         if self.site.areas:
             is_alone = device.area and not any(one.area == device.area for one in others)
             return self.site.areas[device.area].title if is_alone else ""
-        first = device.title.split()[0]
-        if first not in load_phrasings().places or any(one.title.startswith(first) for one in others):
-            return ""
-        return ROOMS.get(first, first)
+        firsts = {name.split()[0]: None for name in device.names}
+        taken = {name.split()[0] for one in others for name in one.names}
+        found = [first for first in firsts if first in load_phrasings().places and first not in taken]
+        places = [place for first in found if (place := ROOMS.get(first, first))]
+        return self.rng.choice(places) if places else ""
 
     def worded(self, template: str) -> str:
         """Return a template as it is said: in training sometimes with fillers, which no held-out case has."""

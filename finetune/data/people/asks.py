@@ -23,8 +23,8 @@ class AskedAction(Strict):
     """How people ask for one action of a device; keys without lines are left out.
 
     `ask` says it plainly, `without` leaves the value out, `hints` ask without a request, `negated` wants that it is not
-    done, `report` says that it was. The others are ways to name a value: by the range (`max` to `three_quarters`) or
-    by what it is now.
+    done, `report` says that it was, `off` wants the value that stands for off. The others are ways to name a value: by
+    the range (`max` to `three_quarters`) or by what it is now.
     """
 
     ask: Words = ()
@@ -32,6 +32,7 @@ class AskedAction(Strict):
     hints: Words = ()
     negated: Words = ()
     report: Words = ()
+    off: Words = ()
     max: Words = ()
     min: Words = ()
     half: Words = ()

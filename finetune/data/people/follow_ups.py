@@ -18,9 +18,10 @@ from edge_agent.wire.contract import devices_text
 from edge_agent.wire.messages import facts_text
 from finetune.data.people.spoken_values import spoken_value
 from finetune.data.people.state_questions import MOST_OF_A_KIND, words_for
-from finetune.data.people.wishes import relative_plan, settable, starts_with_verb
+from finetune.data.people.wishes import relative_plan, relative_ways, settable, starts_with_verb
 from finetune.data.scene import Plan, Said, Scene, call_text, is_plain, resolved_text, wanted_text
 
+SHORT_SHARE = 0.5  # of relative wishes after a value was set are one of a few words
 NOTHING_SHARE = 0.85  # of the exchanges in which nothing was done are not spoken of again
 
 
@@ -114,13 +115,19 @@ def follow_relative(scene: Scene, before: Before) -> Plan | None:
     """More or less of what was just set."""
     if (only := _only(scene, before)) is None:
         return None
-    items = [item for item in settable(scene) if item[0].name == only[0].name and item[1] == only[1].action]
-    way = scene.rng.choice(("more", "less", "a_bit_more", "a_bit_less"))
-    line = scene.line("follow_ups", way)
-    if not items or not line:
+    items = [item for item in settable(scene) if item[0].name == only[0].name]
+    if not items:
         return None
-    plan = relative_plan(scene, scene.rng.choice(items), way, Said(line[0], line[1], "it"))
-    return plan and replace(plan, kind="follow_relative", ask=scene.typed(line[0]), templates=(line[1],))
+    item = scene.rng.choice(items)
+    if item[1] == only[1].action and scene.rng.random() < SHORT_SHARE:  # "a bit more" is of what was said
+        way = scene.rng.choice(("more", "less", "a_bit_more", "a_bit_less"))
+        if (line := scene.line("follow_ups", way)) is None:
+            return None
+        plan = relative_plan(scene, item, way, Said(line[0], line[1], "it"), is_it=True)
+    else:
+        ways = [way for way in relative_ways(scene, item[0], item[1]) if not way.startswith("hints")]
+        plan = relative_plan(scene, item, scene.rng.choice(ways), is_it=True) if ways else None
+    return plan and replace(plan, kind="follow_relative")
 
 
 def follow_other_device(scene: Scene, before: Before) -> Plan | None:

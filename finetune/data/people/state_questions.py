@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from devices.site.describe import describe, number_text, sentence, value_text
 from devices.site.device import Device
 from devices.site.phrasings import group_words
+from devices.site.relative_values import allowed, usual_step
 from devices.site.schema import Value
 from edge_agent.wire.messages import facts_text
 from finetune.data.held_out import side
 from finetune.data.people.asks import AskedProperty
 from finetune.data.people.spoken_values import spoken_value
-from finetune.data.people.wishes import NOTED, allowed, usual_step
+from finetune.data.people.wishes import NOTED
 from finetune.data.scene import Plan, Scene, resolved_text
 
 REMARKS_SHARE = 0.2

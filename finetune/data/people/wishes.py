@@ -6,83 +6,28 @@ what is wanted decides how it goes on.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from devices.site.action import UNLESS_0, Action
+from devices.site.action import Action
 from devices.site.describe import describe, number_text, property_title, sentence, value_text
 from devices.site.device import Device
 from devices.site.phrasings import SpokenAction, group_words, load_phrasings
+from devices.site.relative_values import WAYS, allowed, usual_step, written_property
 from devices.site.schema import DataSchema, Value
 from devices.site.tools import Command, Tool, tool_of
 from edge_agent.wire.contract import devices_text
 from edge_agent.wire.messages import facts_text
 from finetune.data.held_out import side
+from finetune.data.people.asks import AskedAction
 from finetune.data.people.spoken_values import spoken_value
-from finetune.data.scene import Plan, Said, Scene, call_text, is_plain, resolved_text, wanted_text
+from finetune.data.scene import Plan, Said, Scene, call_text, is_by_name, is_plain, resolved_text, wanted_text
 
 LATER = "I cannot do things later. Ask me again when it is time."
 NOTED = "All right."
-A_BIT, SOME, MUCH = 1, 2, 4  # in usual steps; half as many where there are only a few
-FEW = 5
+PLACE_SHARE = 0.3  # of the devices among several are called by their place alone
 MANY = 6  # devices that are called one by one
-NICE = (1, 2, 5)
 Settable = tuple[Device, str, SpokenAction, str, DataSchema, float]
-
-
-@dataclass(frozen=True)
-class _Way:
-    """A way to name a value: its name in a thought, and the value from what it is now and its schema."""
-
-    words: str
-    value: Callable[[float, DataSchema], float]
-
-
-def usual_step(schema: DataSchema) -> float:
-    """Return by how much "a bit" changes a value: a tenth of its range, rounded to 1, 2 or 5 of a power of ten."""
-    assert schema.minimum is not None and schema.maximum is not None
-    tenth = (schema.maximum - schema.minimum) / 10
-    power = 10.0 ** math.floor(math.log10(tenth)) if tenth > 0 else 1.0
-    nice = max((one * power for one in (*NICE, 10) if one * power <= tenth * 1.01), default=tenth)
-    least = schema.step or (1.0 if schema.type == "integer" else 0.1)
-    return max(least, round(nice / least) * least)
-
-
-def _ends(share: float) -> Callable[[float, DataSchema], float]:
-    return lambda now, schema: (schema.minimum or 0) + share * ((schema.maximum or 0) - (schema.minimum or 0))
-
-
-def _by_steps(steps: int) -> Callable[[float, DataSchema], float]:
-    def moved(now: float, schema: DataSchema) -> float:
-        if schema.levels and abs(steps) == A_BIT:
-            level = schema.next_value(now, up=steps > 0)
-            return now if level is None else level
-        step = usual_step(schema)
-        is_short = ((schema.maximum or 0) - (schema.minimum or 0)) / step <= FEW
-        return now + (math.ceil(abs(steps) / 2) if is_short else abs(steps)) * math.copysign(step, steps)
-
-    return moved
-
-
-WAYS = {
-    "max": _Way("the most", _ends(1)),
-    "min": _Way("the least", _ends(0)),
-    "half": _Way("half", _ends(0.5)),
-    "quarter": _Way("a quarter", _ends(0.25)),
-    "three_quarters": _Way("three quarters", _ends(0.75)),
-    "more": _Way("more", _by_steps(SOME)),
-    "less": _Way("less", _by_steps(-SOME)),
-    "hints_more": _Way("more", _by_steps(SOME)),
-    "hints_less": _Way("less", _by_steps(-SOME)),
-    "a_bit_more": _Way("a bit more", _by_steps(A_BIT)),
-    "a_bit_less": _Way("a bit less", _by_steps(-A_BIT)),
-    "much_more": _Way("much more", _by_steps(MUCH)),
-    "much_less": _Way("much less", _by_steps(-MUCH)),
-    "double": _Way("twice", lambda now, schema: 2 * now),
-    "halve": _Way("half of it", lambda now, schema: now / 2),
-}
 
 
 OPPOSITE = {
@@ -100,33 +45,28 @@ def settable(scene: Scene) -> list[Settable]:
         if len(action.input) != 1 or not is_plain(device, action) or action.ends:
             continue
         key, schema = next(iter(action.input.items()))
-        written = [one for one, value in action.writes.items() if value in (f"${key}", f"${key} {UNLESS_0}")]
-        now = scene.state[device.name].get(written[0]) if written else None
+        now = scene.state[device.name].get(written_property(action, key))
         if schema.minimum is not None and isinstance(now, int | float) and not isinstance(now, bool):
             found.append((device, name, action, key, schema, float(now)))
     return found
 
 
-def allowed(schema: DataSchema, value: float) -> Value:
-    """Return the nearest value that a schema allows."""
-    step = schema.step or (1.0 if schema.type == "integer" else 0.1)
-    assert schema.minimum is not None and schema.maximum is not None
-    low, high = math.ceil(schema.minimum / step - 1e-9), math.floor(schema.maximum / step + 1e-9)
-    nearest = round(min(max(math.floor(value / step + 0.5), low), high) * step, 6)
-    return int(nearest) if schema.type == "integer" or nearest.is_integer() else nearest
-
-
 def plan_relative(scene: Scene) -> Plan | None:
     """A value named by what it is now, or by the range: "a bit warmer", "half open", "all the way up"."""
-    choices = [(item, way) for item in settable(scene) for way in _ways(scene, item[0], item[1])]
+    choices = [(item, way) for item in settable(scene) for way in relative_ways(scene, item[0], item[1])]
     if not choices:
         return None
     item, way = scene.rng.choice(choices)
     return relative_plan(scene, item, way)
 
 
-def relative_plan(scene: Scene, item: Settable, way: str, said: Said | None = None) -> Plan | None:
-    """One request for a value named in a way of WAYS, or `more_by` and `less_by`."""
+def relative_plan(
+    scene: Scene, item: Settable, way: str, said: Said | None = None, *, is_it: bool = False
+) -> Plan | None:
+    """One request for a value named in a way of WAYS, or `more_by` and `less_by`.
+
+    `is_it` says that the device was spoken of before, and is called so.
+    """
     device, name, _, key, schema, now = item
     asked = way
     if schema.unit == "mired":  # the more mired, the warmer; the corpus means kelvin
@@ -140,13 +80,17 @@ def relative_plan(scene: Scene, item: Settable, way: str, said: Said | None = No
     else:
         wanted, words = WAYS[way].value(now, schema), WAYS[way].words
     value = allowed(schema, wanted)
-    said = said or scene.fill(getattr(scene.corpus.action(device, name), asked), device, **holes)
+    if said is None:
+        lines = _lines(scene.corpus.action(device, name), asked)
+        if is_it:
+            lines = tuple(one.replace("{device}", "it") for one in side(lines, scene.held_out) if is_by_name(one))
+        said = scene.fill(lines, device, **holes)
     if said is None:
         return None
     command = Command(device.name, name, {key: value})
     facts = facts_text(scene.state[device.name])
     call = call_text(scene.site, scene.tools, command)
-    thought = f"{words}: {resolved_text(said.name, device)}:{facts}, {call}."
+    thought = f"{words}: {resolved_text('it' if is_it else said.name, device)}:{facts}, {call}."
     ask, templates = scene.finish(said.request, said.template)
     return Plan("relative", ask, templates, thought, ((command,),))
 
@@ -156,9 +100,22 @@ def value_json(value: Value) -> str:
     return number_text(value) if isinstance(value, int | float) else str(value)
 
 
-def _ways(scene: Scene, device: Device, name: str) -> list[str]:
+def relative_ways(scene: Scene, device: Device, name: str) -> list[str]:
+    """Return the ways for which there are lines about an action's value."""
     asked = scene.corpus.action(device, name)
-    return [way for way in (*WAYS, "more_by", "less_by") if side(getattr(asked, way), scene.held_out)]
+    return [way for way in (*WAYS, "more_by", "less_by") if side(_lines(asked, way), scene.held_out)]
+
+
+def _lines(asked: AskedAction, way: str) -> tuple[str, ...]:
+    """Return how people name a value in a way; thirds are named as quarters are."""
+    for thirds, quarters, words, instead in (
+        ("third", "quarter", "a quarter", "a third"),
+        ("two_thirds", "three_quarters", "three quarters", "two thirds"),
+    ):
+        if way == thirds:
+            return tuple(one.replace(words, instead) for one in getattr(asked, quarters) if words in one)
+    found: tuple[str, ...] = getattr(asked, way)
+    return found
 
 
 def _pick(scene: Scene, key: str, keep: Callable[[Device, Action], bool]) -> tuple[Device, str, SpokenAction] | None:
@@ -334,6 +291,8 @@ def plan_many(scene: Scene) -> Plan | None:
     form = scene.rng.choice(["all", "list", *(["both"] if len(devices) == 2 else ["except", "except"])])
     first, second = scene.rng.sample(devices, 2)
     names = [scene.name_for(one) for one in (first, second)]
+    if (place := scene.place_of(first)) and scene.rng.random() < PLACE_SHARE:  # "all but the porch"
+        names[0] = place
     holes = {"verb": group.verbs[tool.action], "singular": group.singular, "plural": group.plural}
     if form in ("except", "list"):
         holes["device"] = scene.with_article(names[0])

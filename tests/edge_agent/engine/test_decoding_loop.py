@@ -142,7 +142,7 @@ CASES = {
         FREE, (("kit",), (":",), ("on",), ("_",), (END,)), "kit:on_door", 0, 3, facts=FACTS
     ),
     "forced: another fact": Case(
-        FREE, (("kit",), (":",), ("no",), ("_",), (END,)), "kit:on_door", 1, 3, facts=FACTS
+        FREE, (("kit",), (":",), ("no",), ("_",), (END,)), "kit:on_door", 0, 3, facts=FACTS
     ),
     "end: forced after the last choice": Case(TAIL, (("yes",), None, None, None, None), "yes kitchen on_door", 0, 1),
     "end: all forced": Case('start: "kitchen on_door"', (None,) * 4, "kitchen on_door", 0, 0),

@@ -24,6 +24,7 @@ from edge_agent.grammar.reply_grammar import reply_grammar
 from edge_agent.grammar.token_mask import TEXT_SLICES, Matcher, Vocabulary
 from edge_agent.wire.markers import MARKERS
 from edge_agent.wire.messages import Message, body_of, facts_of
+from edge_agent.wire.number_arguments import number_arguments
 from edge_agent.wire.parsing import Answer, ToolCalls, parse_reply
 from finetune.pretraining.starter_model import train_tokenizer
 from tests.den import den
@@ -309,6 +310,32 @@ def test_a_thought_that_names_a_device_goes_on_as_the_state_has_it(
     grammar = reply_grammar(TOOLS).with_facts(facts_of(STATE))
     assert after(starter, "<think>" + thought, grammar) == forced
     assert after(starter, "<think>" + thought, reply_grammar(TOOLS)) == ""
+
+
+DIM = " a bit more: lamp is kitchen_light: on=true brightness=40, light_brightness brightness="
+
+
+@pytest.mark.parametrize(
+    ("thought", "forced"),
+    [
+        (DIM, "50"),
+        (DIM.replace("a bit more", "7 less"), "33"),
+        (DIM.replace("a bit more", "90 more"), "100"),
+        (DIM.replace("a bit more", "a third"), "33"),
+        (DIM.replace("a bit more", "half of it"), "20"),
+        (DIM.replace("a bit more", "a question"), ""),
+        (DIM.replace("is kitchen_light", "is other_light"), ""),
+        (" lamp is kitchen_light, light_brightness brightness=50, brightness:", " 0..100 percent"),
+        (" lamp is kitchen_light, light_brightness brightness=140, brightness:", " 0..100 percent, above."),
+        (" lamp is kitchen_light, light_brightness brightness=-4, brightness:", " 0..100 percent, below."),
+        (" lamp is kitchen_light, light_brightness brightness=140, target_c:", ""),
+        (" lamp is kitchen_light, climate_set brightness=140, brightness:", ""),
+    ],
+)
+def test_numbers_of_the_state_are_reckoned_for_a_thought(starter: Vocabulary, thought: str, forced: str) -> None:
+    site = home_with_areas()
+    numbers = number_arguments(site, tools_of(site), STATE)
+    assert after(starter, "<think>" + thought, reply_grammar(TOOLS).with_facts((), numbers)) == forced
 
 
 def test_after_the_thought_nothing_is_forced_by_the_state(starter: Vocabulary) -> None:

@@ -1,0 +1,34 @@
+"""What a thought may say of numbers in a state: each argument's bounds, and the values that people name by it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from devices.site.relative_values import least_step, wished_values, written_property
+from devices.site.site import Site
+from devices.site.tools import Tool
+from edge_agent.grammar.grammar import NumberArgument
+from edge_agent.wire.contract import argument_text
+from edge_agent.wire.messages import State, json_value
+
+
+def number_arguments(site: Site, tools: Iterable[Tool], state: State) -> Iterator[NumberArgument]:
+    """Yield each numeric argument of a device's tools with its bounds, and what "more", "half" and such are now.
+
+    Args:
+        site: whose actions they are.
+        tools: of the site.
+        state: property values by device.
+    """
+    for tool in tools:
+        for name, schema in tool.input.items():
+            if schema.minimum is None or schema.maximum is None:
+                continue
+            bounds, step = argument_text(name, schema).removeprefix(f"{name}:"), least_step(schema)
+            for device in tool.devices:
+                action = site.devices[device].actions[tool.action]
+                value = state.get(device, {}).get(written_property(action, name))
+                now = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+                wished = {} if now is None else wished_values(now, schema)
+                texts = tuple((words, json_value(one)) for words, one in wished.items())
+                yield NumberArgument(device, tool.name, name, bounds, schema.minimum, schema.maximum, step, now, texts)
