@@ -49,7 +49,7 @@ SETTINGS = {
     ),
     "smollm2": Setting(
         recipe="home_smollm2",
-        rows=480,
+        rows=640,
         cases=60,
         quants="Q8_0",
         asks=(

@@ -81,7 +81,7 @@ LEFT_OUT = {
     "python finetune/examples/refund_server.py &": "real calls of it: tests/devices/broker/test_functions.py",
     "edgewright export runs/any_smollm2 --quant Q8_0 --out bundle": "hours; a few steps: tests/test_path.py",
     "edgewright run bundle --site my.yaml": "as the one before",
-    "edgewright train home_smollm2 start_from=any_smollm2": "the base; tests/finetune/training/test_train.py",
+    "edgewright train home_smollm2": "the base; tests/finetune/training/test_train.py",
     "accelerate launch --num_processes 4 -m edgewright train home_llama31_8b": "GPUs and the hub; two CPU processes: "
     "tests/finetune/training/test_processes.py",
     "accelerate launch --config_file finetune/fsdp.yaml -m edgewright train home_llama31_8b"
