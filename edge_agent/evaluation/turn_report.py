@@ -19,6 +19,7 @@ METRICS: tuple[tuple[str, str, Callable[[TurnScore], bool | None]], ...] = (
     ("tool", "tools are right", lambda one: one.is_tool_right),
     ("exact", "arguments are right, byte for byte", lambda one: one.is_exact),
     ("arguments", "arguments are right, normalised", lambda one: one.is_right),
+    ("would_do", "right but for composed text", lambda one: one.would_do),
     ("order", "several calls in order", lambda one: one.is_ordered),
     ("no_invented_tool", "no tool is invented", lambda one: not one.invents_tool),
     ("no_invented_argument", "no argument is invented", lambda one: not one.invents_argument),

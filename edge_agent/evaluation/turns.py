@@ -85,6 +85,7 @@ class TurnScore:
         is_tool_right: whether the tools are those expected, each as often.
         is_exact: whether the arguments are too, byte for byte.
         is_right: whether they are when 1 is 1.0, and spaces, capitals and forms of dates do not count.
+        would_do: whether they are right where text that had to be composed need only have the same numbers and codes.
         is_ordered: whether several calls are in the order expected.
         invents_tool: whether it calls a tool that is not declared.
         invents_argument: whether it gives an argument that the tool does not have.
@@ -104,6 +105,7 @@ class TurnScore:
     is_tool_right: bool | None
     is_exact: bool | None
     is_right: bool | None
+    would_do: bool | None
     is_ordered: bool | None
     invents_tool: bool
     invents_argument: bool
@@ -114,9 +116,9 @@ class TurnScore:
 
     @property
     def is_good(self) -> bool:
-        """Whether it would do: the calls that were expected and no others, or an answer with its facts."""
+        """Whether it is good enough: the calls that were expected and no others, or an answer with its facts."""
         if self.is_tool_right is not None:
-            return bool(self.is_right) and self.has_ended
+            return bool(self.would_do) and self.has_ended
         return self.is_decided and self.is_usable and self.has_facts is not False and self.has_ended
 
 
@@ -265,6 +267,9 @@ def score_turn(case: TurnCase, completion: Completion) -> TurnScore:
         is_tool_right=is_tool_right,
         is_exact=all(_bytes(one) == _bytes(other) for one, other in pairs) if is_tool_right else is_tool_right,
         is_right=all(_norm(one) == _norm(other) for one, other in pairs) if is_tool_right else is_tool_right,
+        would_do=all(_would_do(case, call, got) for call, (_, got) in zip(expected, pairs, strict=False))
+        if is_tool_right
+        else is_tool_right,
         is_ordered=names == wanted if is_tool_right and len(wanted) > 1 else None,
         invents_tool=any(name not in case.schemas for name, _ in raw or ()),
         invents_argument=any(
@@ -306,6 +311,22 @@ def _paired(expected: Sequence[ToolCall], got: Sequence[ToolCall]) -> list[tuple
         left.remove(best)
         pairs.append((call.arguments, best.arguments))
     return pairs
+
+
+def _would_do(case: TurnCase, expected: ToolCall, got: Mapping[str, Any]) -> bool:
+    """Return whether a call has the arguments expected; composed text need only have the same numbers and codes."""
+    if expected.arguments.keys() != got.keys():
+        return False
+    properties = case.schemas.get(expected.name, {}).get("properties", {})
+    said = _norm(" ".join(message.text for message in case.before))
+    for name, value in expected.arguments.items():
+        is_composed = isinstance(value, str) and " " in value and "enum" not in properties.get(name, {})
+        if is_composed and _norm(value) not in said:
+            if not isinstance(got[name], str) or not got[name].strip() or _facts_in(got[name]) != _facts_in(value):
+                return False
+        elif _norm(value) != _norm(got[name]):
+            return False
+    return True
 
 
 def is_same_call(first: ToolCall, second: ToolCall) -> bool:

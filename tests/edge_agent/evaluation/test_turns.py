@@ -187,3 +187,24 @@ def test_renamed_conversations_are_the_same_under_other_names(tmp_path: Path) ->
     assert one == renamed_conversations([own], toolset, 1)[0] != renamed_conversations([own], toolset, 2)[0]
     with pytest.raises(UsageError, match="no conversation has the system text of refunds"):
         renamed_conversations([Conversation("b", CONVERSATION, SCHEMAS)], toolset, 1)
+
+
+@pytest.mark.parametrize(
+    ("reason", "would_do"),
+    [
+        ("the parcel 7 was late", True),
+        ("late, parcel 7", True),
+        ("late", False),  # without its code
+        ("", False),
+        (None, False),
+    ],
+)
+def test_composed_text_need_only_have_the_same_codes(reason: str | None, would_do: bool) -> None:
+    schema = {"type": "object", "properties": {"to": {"type": "string"}, "reason": {"type": "string"}}}
+    expected = ToolCall("pay", {"to": "Ann Lee", "reason": "parcel 7 came late"})
+    talk = (CONVERSATION[0], Message("user", "pay Ann Lee"), Message("assistant", "", "t", (expected,)))
+    (case,) = cases_of(Conversation("c", talk, {"pay": schema}))
+    given = {"to": "ann lee"} | ({} if reason is None else {"reason": reason})
+    found = score(case, reply(ToolCall("pay", given)))
+    assert found.would_do is would_do and found.is_good is would_do and found.is_right is False
+    assert not score(case, reply(ToolCall("pay", given | {"to": "Ann Li"}))).would_do  # it was said, and is no text
