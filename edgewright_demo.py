@@ -117,7 +117,9 @@ def demo(
     where = ["--cases", f"{out}/cases.jsonl", "--out", str(out), "--stage-times", f"{out}/stages.json"]
     times["evaluate"] = _stage("evaluate", ["eval", *models, *here, *where])
     if base != "starter" and site == "home":  # a model of people's words is also asked in another person's
-        times["words"] = _stage("words", ["eval", exported[-1], *here, "--cases", str(WORDS), "--out", f"{out}/words"])
+        times["words"] = _stage(
+            "words", ["eval", exported[-1], *here, "--cases", str(WORDS), "-n", "120", "--out", f"{out}/words"]
+        )
     print("\n" + "\n".join(f"{name:<10} {seconds:7.1f} s" for name, seconds in times.items()))
     print(f"{'total':<10} {sum(times.values()):7.1f} s")
     print(f"\nreport  {out}/report.html\nbundle  {out}/bundle\nbox     {out}/box")

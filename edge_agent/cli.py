@@ -40,7 +40,12 @@ def evaluate(
     cases: Annotated[
         Path | None, typer.Option(help="A file of cases, or a .yaml file of your own; default: made anew, held out.")
     ] = None,
-    count: Annotated[int, typer.Option("-n", "--count", min=1, help="Cases to make.")] = CASES,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            "-n", "--count", min=1, help=f"Cases to make, or to take from a .yaml file; default: {CASES}, or all."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the cases to make.")] = CASES_SEED,
     device: TorchDevice = "cpu",
     gpu_layers: _GpuLayers = 0,
@@ -76,11 +81,11 @@ def evaluate(
     if names_seed is not None and cases:
         raise UsageError("--renamed makes its own cases: those of a file have the tools' own names")
     if cases and cases.suffix in {".yaml", ".yml"}:
-        _evaluate_own(models, cases, trained, placement, out, misses, as_json)
+        _evaluate_own(models, cases, count, trained, placement, out, misses, as_json)
         return
     other = None if names_seed is None else renamed(trained, Random(names_seed))
     loaded = load_or_make_cases(
-        cases, lambda: load_plugin(CASE_MAKERS, GENERATOR), other or trained, count, seed, out / "cases.jsonl"
+        cases, lambda: load_plugin(CASE_MAKERS, GENERATOR), other or trained, count or CASES, seed, out / "cases.jsonl"
     )
     times = json.loads(stage_times.read_text(encoding="utf-8")) if stage_times else {}
     report = evaluate_models(
@@ -97,16 +102,25 @@ def evaluate(
 
 
 def _evaluate_own(
-    models: list[str], path: Path, site: Any, placement: Any, out: Path, misses: bool, as_json: bool
+    models: list[str],
+    path: Path,
+    count: int | None,
+    site: Any,
+    placement: Any,
+    out: Path,
+    misses: bool,
+    as_json: bool,
 ) -> None:
-    """Grade models on cases that a person wrote; writes own_cases.json."""
+    """Grade models on cases that a person wrote, all or some at even distances; writes own_cases.json."""
     from dataclasses import asdict
 
     from devices.durable import write_file
+    from edge_agent.evaluation.evaluation import spread
     from edge_agent.evaluation.model_processes import find_model, grade_own_cases
     from edge_agent.evaluation.own_cases import read_own_cases, table_of
 
     cases = read_own_cases(path, site)
+    cases = spread(cases, count) if count else cases
     found = [find_model(name, site) for name in models]
     graded = [(model.label, grade_own_cases(model, site, cases, placement)) for model in found]
     plain = {
