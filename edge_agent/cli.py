@@ -150,11 +150,11 @@ def _evaluate_turns(
     """Grade models on the replies of held-out conversations; writes turns.html and turns.json."""
     from devices.drivers.registry import require_drivers
     from devices.durable import write_file
-    from edge_agent.evaluation.executed_conversations import Execution
+    from edge_agent.evaluation.conversations.executed import Execution
+    from edge_agent.evaluation.conversations.turn_report import METRICS, executed_line, to_plain, turns_table
+    from edge_agent.evaluation.conversations.turns import cases_of, read_conversations, renamed_conversations
     from edge_agent.evaluation.model_processes import execute, find_models, grade_turns
     from edge_agent.evaluation.report_page import render_turns
-    from edge_agent.evaluation.turn_report import METRICS, executed_line, to_plain, turns_table
-    from edge_agent.evaluation.turns import cases_of, read_conversations, renamed_conversations
     from edge_agent.run_facts import HELD_OUT_FILE
     from edge_agent.wire.chat_template import load_template
     from edge_agent.wire.contract import contract_of

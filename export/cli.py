@@ -17,7 +17,7 @@ from edge_agent.progress import byte_progress_bar
 if TYPE_CHECKING:
     from devices.site.site import Site
     from edge_agent.evaluation.cases import Case
-    from edge_agent.evaluation.turns import TurnCase
+    from edge_agent.evaluation.conversations.turns import TurnCase
     from export.gates.tasks import Tasks
     from export.quantize.plan import Plan
 
@@ -231,7 +231,7 @@ def _tasks(run: Path, count: int, cases: Path | None) -> Tasks | None:
 
 def _turns(run: Path, toolset: Site, path: Path | None) -> list[TurnCase]:
     """Return the replies to be made in a file of conversations; if None, in those that a run has held out, if any."""
-    from edge_agent.evaluation.turns import read_turn_cases
+    from edge_agent.evaluation.conversations.turns import read_turn_cases
     from edge_agent.run_facts import HELD_OUT_FILE, read_run_facts
     from edge_agent.wire.chat_template import load_template
     from edge_agent.wire.contract import contract_of

@@ -12,10 +12,10 @@ from devices.durable import sha256_of
 from devices.errors import UsageError
 from devices.site.site import load_site
 from edge_agent.evaluation.cases import Case
+from edge_agent.evaluation.conversations.turn_smoke import TurnSmoke
+from edge_agent.evaluation.conversations.turns import TurnCase
 from edge_agent.evaluation.gate_limits import GateLimits
 from edge_agent.evaluation.smoke import Smoke
-from edge_agent.evaluation.turn_smoke import TurnSmoke
-from edge_agent.evaluation.turns import TurnCase
 from edge_agent.progress import ByteProgressBar, no_progress_bar
 from export.architectures import Shape, read_shape
 from export.bundle.writer import Parts, require_writable, write_bundle

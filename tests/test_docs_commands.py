@@ -59,13 +59,13 @@ SHORTENED = {
     " water minutes=1 --site greenhouse.yaml --live &",
     "edgewright devices stop --site greenhouse": "+.yaml",
     "edgewright train own_smollm2 tools=finetune/examples/refunds.yaml data=finetune/examples/refunds.json"
-    " out=runs/refunds": "+ base=base training.steps=2 training.batch_rows=2 training.held_out_rows=4",
+    " out=runs/refunds": "+ base=base start_from=null training.steps=2 training.batch_rows=2 training.held_out_rows=4",
     "edgewright eval runs/refunds --tools finetune/examples/refunds.yaml --out reports/refunds": "+ --cases few.jsonl",
     "edgewright export runs/refunds --quant Q8_0 --out bundles/refunds": "+ --tasks 2 --gate call_kl=1.0"
     " --gate call_top1=0.25 --gate endings=0.0 --gate quant_kl=5.0",
     "edgewright run bundles/refunds --tools finetune/examples/refunds.yaml": "+ --ask hello",
     "edgewright train own_smollm2 tools=travel-tools.yaml data=finetune/examples/travel_mcp.jsonl out=runs/travel": "+"
-    " base=base training.steps=2 training.batch_rows=2 training.held_out_rows=2",
+    " base=base start_from=null training.steps=2 training.batch_rows=2 training.held_out_rows=2",
     "edgewright export runs/travel --quant Q8_0 --out bundles/travel": "+ --tasks 2 --gate call_kl=1.0"
     " --gate call_top1=0.25 --gate endings=0.0 --gate quant_kl=5.0",
     "edgewright run bundles/travel --tools travel-tools.yaml": "+ --ask hello",

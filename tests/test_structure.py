@@ -176,7 +176,7 @@ def test_every_import_is_a_declared_dependency() -> None:
     """What a package imports is the standard library, ours, or in pyproject.toml."""
     imported = set().union(*(imported_roots(path.read_text(encoding="utf-8")) for path in FILES))
     renamed = {"llama-cpp-python": "llama_cpp", "ruamel.yaml": "ruamel", "paho-mqtt": "paho", "pyserial": "serial",
-               "tensorboardx": "tensorboardX"}  # fmt: skip
+               "tensorboardx": "tensorboardX", "text2num": "text_to_num"}  # fmt: skip
     module_names = {renamed.get(name, name.replace("-", "_")) for name in dependencies()}
     assert imported - module_names - MAY_IMPORT.keys() - sys.stdlib_module_names == set()
 

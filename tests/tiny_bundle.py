@@ -12,9 +12,9 @@ from devices.durable import sha256_of
 from devices.site.site import SITES_FOLDER, Site, load_site
 from edge_agent import bundle
 from edge_agent.bundle import MANIFEST, FileEntry, Manifest
+from edge_agent.evaluation.conversations.turn_smoke import TurnSmoke
 from edge_agent.evaluation.gate_limits import GateLimits
 from edge_agent.evaluation.smoke import Smoke
-from edge_agent.evaluation.turn_smoke import TurnSmoke
 from edge_agent.wire.chat_template import ChatTemplate, load_template
 from edge_agent.wire.contract import Contract, contract_of
 from export.bundle.writer import Parts, write_bundle

@@ -16,11 +16,11 @@ from devices.site.schema import Value
 from devices.site.site import Site
 from devices.site.tools import Command, ToolCall, action_of, call_of, commands_of
 from edge_agent.agent.naming import Naming, Question, spelled
+from edge_agent.agent.number_arguments import number_arguments
 from edge_agent.engine.engine import Completion, ContextFull, Engine, Limits, Request
 from edge_agent.grammar.grammar import Grammar
 from edge_agent.wire.contract import Contract
 from edge_agent.wire.messages import Message, before_request, facts_of, result_message, result_of, user_message
-from edge_agent.wire.number_arguments import number_arguments
 from edge_agent.wire.parsing import Answer, Reply, ToolCalls, Unusable, parse_reply
 
 NO_ANSWER = "I could not work that out, so I stopped."

@@ -22,12 +22,12 @@ from edge_agent.engine.machine import installed_versions, this_machine
 from edge_agent.engine.worker import end_with_parent
 from edge_agent.evaluation.case_simulation import CaseSimulation
 from edge_agent.evaluation.cases import Case, read_cases, write_cases
+from edge_agent.evaluation.conversations.executed import ExecutedConversation, Execution, execute_conversations
+from edge_agent.evaluation.conversations.turn_report import Passes
+from edge_agent.evaluation.conversations.turns import Conversation, TurnCase, cases_of, context_tokens_for, play_turns
 from edge_agent.evaluation.evaluation import LATENCY_CASES, CaseOutcome, Evaluation, evaluate, measure_latency, spread
-from edge_agent.evaluation.executed_conversations import ExecutedConversation, Execution, execute_conversations
 from edge_agent.evaluation.own_cases import Graded, OwnCase, run_own_cases
 from edge_agent.evaluation.report import EngineRun, Provenance, Role, build_report
-from edge_agent.evaluation.turn_report import Passes
-from edge_agent.evaluation.turns import Conversation, TurnCase, cases_of, context_tokens_for, play_turns
 from edge_agent.plugins import ENGINES, HUGGINGFACE, load_plugin
 from edge_agent.progress import ProgressBar
 from edge_agent.run_facts import RUN_FILE, read_run_facts

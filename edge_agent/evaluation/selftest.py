@@ -17,9 +17,9 @@ from edge_agent.engine.engine import Engine
 from edge_agent.engine.process import EngineProcess
 from edge_agent.evaluation.case_simulation import CaseSimulation
 from edge_agent.evaluation.cases import Case
+from edge_agent.evaluation.conversations.turn_smoke import read_turn_smoke, reply_to
 from edge_agent.evaluation.evaluation import CaseOutcome, EvaluationEngine, run_cases
 from edge_agent.evaluation.smoke import SelfTest, SmokeReply, compare, read_smoke
-from edge_agent.evaluation.turn_smoke import read_turn_smoke, reply_to
 from edge_agent.wire.chat_template import ChatTemplate
 
 NOTHING_TESTED = "self-test: the bundle has no smoke cases with a record, so nothing was tested"

@@ -14,8 +14,8 @@ from devices.errors import UsageError
 from devices.site.site import load_site
 from edge_agent import bundle as layout
 from edge_agent.bundle import FileEntry, Manifest, Sampling
+from edge_agent.evaluation.conversations.turn_smoke import TurnSmoke
 from edge_agent.evaluation.smoke import Smoke
-from edge_agent.evaluation.turn_smoke import TurnSmoke
 from edge_agent.wire.chat_template import ChatTemplate
 from edge_agent.wire.contract import contract_of
 from export.bundle.model_card import CARD_KEY, EXPORT_KEY, card_of

@@ -15,11 +15,11 @@ from devices.site.site import Site
 from edge_agent.engine.process import EngineProcess, EngineSettings
 from edge_agent.evaluation.case_simulation import CaseSimulation
 from edge_agent.evaluation.cases import Case, read_cases
+from edge_agent.evaluation.conversations.turn_smoke import TurnSmoke, reply_to
+from edge_agent.evaluation.conversations.turns import TurnCase, score_turn
 from edge_agent.evaluation.scoring import score_case
 from edge_agent.evaluation.selftest import play
 from edge_agent.evaluation.smoke import Smoke, SmokeReply
-from edge_agent.evaluation.turn_smoke import TurnSmoke, reply_to
-from edge_agent.evaluation.turns import TurnCase, score_turn
 from edge_agent.run_facts import read_run_facts
 from edge_agent.wire.chat_template import ChatTemplate
 from edge_agent.wire.messages import messages_of, request_of

@@ -33,6 +33,7 @@ ROOMS = {  # first words of devices' names that are not a place by themselves; "
     **{word: f"{word} room" for word in ("living", "dining", "guest", "meeting", "boiler", "storage", "server")},
     **dict.fromkeys("north south east west upper lower main side front back stair loading".split(), ""),
 }
+ALIAS_PLACES = ("lawn",)  # no device of a random site is named after these
 LEVEL_SHARE = 0.6  # of values that have levels are one, and of those so many are said by its name
 LOOSE_SHARE = 0.45  # of the templates of a training conversation
 THEN = "; then "  # in a thought, between commands of which one waits for the other
@@ -236,11 +237,12 @@ class Scene:
         if self.site.areas:
             is_alone = device.area and not any(one.area == device.area for one in others)
             return self.site.areas[device.area].title if is_alone else ""
+        places = {*load_phrasings().places, *ALIAS_PLACES}
         firsts = {name.split()[0]: None for name in device.names}
         taken = {name.split()[0] for one in others for name in one.names}
-        found = [first for first in firsts if first in load_phrasings().places and first not in taken]
-        places = [place for first in found if (place := ROOMS.get(first, first))]
-        return self.rng.choice(places) if places else ""
+        found = [first for first in firsts if first in places and first not in taken]
+        named = [place for first in found if (place := ROOMS.get(first, first))]
+        return self.rng.choice(named) if named else ""
 
     def worded(self, template: str) -> str:
         """Return a template as it is said: in training sometimes with fillers, which no held-out case has."""

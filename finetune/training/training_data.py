@@ -21,7 +21,7 @@ from finetune.data.preference_pairs import encode_pairs, read_pairs
 from finetune.data.rows import Row, read_rows
 from finetune.data.toolsets.rows import OwnRow, read_own_rows, unsayable
 from finetune.data.toolsets.split import HELD_OUT_SHARE, split_rows
-from finetune.data.toolsets.variety import varied_rows
+from finetune.data.toolsets.variety import MAKERS, varied_rows
 from finetune.recipe import Recipe
 from finetune.training.general import GeneralRows, encode_general
 from finetune.training.run_folder import base_sha256
@@ -52,7 +52,7 @@ def load_own(recipe: Recipe, contract: Contract, tokenizer: Any, progress: Progr
     rows = read_own_rows(recipe.data, contract)
     wanted = recipe.training.held_out_rows or round(HELD_OUT_SHARE * len(rows))
     trained, left_out = split_rows(rows, wanted)
-    copies = varied_rows(trained, load_site(recipe.site), recipe.generate, recipe.seed)
+    copies = varied_rows(trained, load_site(recipe.site), recipe.generate.model_dump(include=set(MAKERS)), recipe.seed)
     own = [*trained, *copies], left_out
     encoder = RowEncoder(contract.template, tokenizer, recipe.training.max_tokens)
     site, held_out = (_encoded(encoder, some) for some in own)

@@ -5,7 +5,7 @@ Does not guard against: a system text that speaks of a tool which a copy has not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -19,33 +19,26 @@ from edge_agent.wire.messages import Message
 from edge_agent.wire.renamed_functions import with_other_names
 from finetune.data.rows import Row
 from finetune.data.toolsets.rows import OwnRow, Tools
-from finetune.recipe import Generate
 
 DISTRACTORS = (2, 4)
 CANNOT = Message("assistant", "I have no tool for that.", "no tool here does that.")
 
 
-def varied_rows(rows: Sequence[OwnRow], toolset: Site, wanted: Generate, seed: int) -> list[OwnRow]:
+def varied_rows(rows: Sequence[OwnRow], toolset: Site, shares: Mapping[str, float], seed: int) -> list[OwnRow]:
     """Return copies of conversations with the toolset's own system text, the same for the same rows and seed.
 
     Args:
         rows: those that are trained.
         toolset: theirs.
-        wanted: of each kind of copy, how many for each such row.
+        shares: of each kind of copy (MAKERS), how many for each such row.
         seed: decides all.
     """
-    makers: dict[str, tuple[float, Callable[[OwnRow, Site, Random], OwnRow]]] = {
-        "renamed": (wanted.renamed, _renamed),
-        "distractors": (wanted.distractors, _with_distractors),
-        "shuffled": (wanted.shuffled, _shuffled),
-        "irrelevance": (wanted.irrelevance, _without_its_tool),
-    }
     own = [one for one in rows if one.is_own]
     found = []
-    for kind, (share, make) in makers.items():
+    for kind, make in MAKERS.items():
         rng = Random(f"{kind}-{seed}")
         usable = [one for one in own if kind != "irrelevance" or _calls_first(one)]
-        chosen = rng.sample(usable, min(round(share * len(own)), len(usable)))
+        chosen = rng.sample(usable, min(round(shares.get(kind, 0) * len(own)), len(usable)))
         found += [replace(make(one, toolset, rng), where=f"{one.where}, {kind}", is_own=False) for one in chosen]
     return found
 
@@ -74,6 +67,14 @@ def _without_its_tool(one: OwnRow, toolset: Site, rng: Random) -> OwnRow:
     rng.shuffle(tools)
     start = replace(one, row=_with(one.row, (*one.row.messages[:2], CANNOT)))
     return _declaring(start, toolset, tools)
+
+
+MAKERS: dict[str, Callable[[OwnRow, Site, Random], OwnRow]] = {
+    "renamed": _renamed,
+    "distractors": _with_distractors,
+    "shuffled": _shuffled,
+    "irrelevance": _without_its_tool,
+}
 
 
 def _calls_first(one: OwnRow) -> bool:

@@ -8,13 +8,13 @@ import pytest
 
 from devices.site.site import Site, load_site
 from devices.site.tools import ToolCall
-from edge_agent.evaluation.executed_conversations import (
+from edge_agent.evaluation.conversations.executed import (
     ExecutedConversation,
     Execution,
     execute_conversations,
     recorded_answers,
 )
-from edge_agent.evaluation.turns import Conversation
+from edge_agent.evaluation.conversations.turns import Conversation
 from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.contract import contract_of
 from edge_agent.wire.messages import Message

@@ -11,10 +11,10 @@ from devices.errors import UnavailableError
 from devices.site.site import load_site
 from devices.site.tools import ToolCall
 from edge_agent.bundle import SMOKE_RECORD, BundleTampered, open_bundle
+from edge_agent.evaluation.conversations.turn_smoke import TurnSmoke, read_turn_smoke
+from edge_agent.evaluation.conversations.turns import Conversation, TurnCase, cases_of
 from edge_agent.evaluation.selftest import NOTHING_TESTED, selftest_for
 from edge_agent.evaluation.smoke import SelfTest
-from edge_agent.evaluation.turn_smoke import TurnSmoke, read_turn_smoke
-from edge_agent.evaluation.turns import Conversation, TurnCase, cases_of
 from edge_agent.wire.messages import Message, body_of
 from tests.edge_agent.evaluation.test_turns import done
 from tests.tiny_bundle import make_tiny_bundle, rewrite_manifest

@@ -12,9 +12,15 @@ from devices.errors import UsageError
 from devices.site.site import load_site
 from devices.site.tools import ToolCall
 from edge_agent.engine.engine import Completion, Request
-from edge_agent.evaluation.report_page import render_turns
-from edge_agent.evaluation.turn_report import METRICS, by_argument, by_tool, metrics_of, to_plain, turns_table
-from edge_agent.evaluation.turns import (
+from edge_agent.evaluation.conversations.turn_report import (
+    METRICS,
+    by_argument,
+    by_tool,
+    metrics_of,
+    to_plain,
+    turns_table,
+)
+from edge_agent.evaluation.conversations.turns import (
     Conversation,
     TurnCase,
     cases_of,
@@ -24,6 +30,7 @@ from edge_agent.evaluation.turns import (
     renamed_conversations,
     score_turn,
 )
+from edge_agent.evaluation.report_page import render_turns
 from edge_agent.grammar.grammar import Grammar
 from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.contract import Contract, contract_of

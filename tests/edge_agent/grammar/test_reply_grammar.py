@@ -18,13 +18,13 @@ from devices.errors import UnavailableError, UsageError
 from devices.simulation.world import World
 from devices.site.schema import DataSchema
 from devices.site.tools import Command, Tool, ToolCall, call_of, commands_of, tools_of
+from edge_agent.agent.number_arguments import number_arguments
 from edge_agent.engine.llama_cpp_vocabulary import GrammarVocabulary, TokenTable
 from edge_agent.grammar.grammar import Grammar
 from edge_agent.grammar.reply_grammar import reply_grammar
 from edge_agent.grammar.token_mask import TEXT_SLICES, Matcher, Vocabulary
 from edge_agent.wire.markers import MARKERS
 from edge_agent.wire.messages import Message, body_of, facts_of
-from edge_agent.wire.number_arguments import number_arguments
 from edge_agent.wire.parsing import Answer, ToolCalls, parse_reply
 from finetune.pretraining.starter_model import train_tokenizer
 from tests.den import den

@@ -19,8 +19,7 @@ from edgewright import main
 from finetune.data.toolsets.draft import draft_toolset
 from finetune.data.toolsets.rows import OwnRow, read_own_rows, unsayable
 from finetune.data.toolsets.split import phrasing_of, split_rows
-from finetune.data.toolsets.variety import CANNOT, varied_rows
-from finetune.recipe import Generate
+from finetune.data.toolsets.variety import CANNOT, MAKERS, varied_rows
 from tests.toolset import conversation, conversations_in, toolset_in
 
 EXAMPLES = Path(__file__).parents[3] / "finetune" / "examples"
@@ -215,7 +214,7 @@ def test_init_overwrites_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_copies_have_other_tools_and_calls_that_fit_them(tmp_path: Path, contract: Contract) -> None:
     rows = read_own_rows(str(conversations_in(tmp_path, 20)), contract)
     toolset = load_site(tmp_path / "tools.yaml")
-    wanted = Generate(renamed=0.5, distractors=0.5, shuffled=0.5, irrelevance=0.5)
+    wanted = dict.fromkeys(MAKERS, 0.5)
     copies = varied_rows(rows, toolset, wanted, 1)
     assert copies == varied_rows(rows, toolset, wanted, 1) and len(copies) == 40
     kinds: dict[str, list[OwnRow]] = {}
@@ -232,4 +231,4 @@ def test_copies_have_other_tools_and_calls_that_fit_them(tmp_path: Path, contrac
     assert all(len(one.tools) > 3 for one in kinds["distractors"])
     for one in kinds["irrelevance"]:
         assert one.row.messages[-1] == CANNOT and len(one.row.messages) == 3 and "process_refund" not in one.tools
-    assert varied_rows(rows, toolset, Generate(), 1) == []
+    assert varied_rows(rows, toolset, {}, 1) == []

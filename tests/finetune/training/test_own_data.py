@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from devices.site.site import load_site
-from edge_agent.evaluation.turns import read_turn_cases
+from edge_agent.evaluation.conversations.turns import read_turn_cases
 from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.contract import contract_of
 from edgewright import main

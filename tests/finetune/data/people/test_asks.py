@@ -104,7 +104,7 @@ def test_a_relative_wish_is_what_its_words_say() -> None:
             found[way] = plan.steps[0][0].input["brightness"]  # type: ignore[union-attr]
     wanted = {"max": 100, "min": 0, "half": 50, "quarter": 25, "three_quarters": 75, "more": 60, "less": 20,
               "a_bit_more": 50, "a_bit_less": 30, "much_more": 80, "much_less": 0, "double": 80, "halve": 20,
-              "hints_more": 60, "hints_less": 20}  # fmt: skip
+              "hints_more": 60, "hints_less": 20, "third": 33, "two_thirds": 67}  # fmt: skip
     assert found.items() <= wanted.items() and len(found) >= 12
 
 
@@ -148,7 +148,7 @@ def test_rows_in_peoples_words_are_the_same_for_the_same_seed() -> None:
     rows = list(generate_rows(HOME, 100, 1, asks=ASKS))
     assert rows == list(generate_rows(HOME, 100, 1, asks=ASKS))
     kinds = {kind for row in rows for kind in row.kinds}
-    assert {"relative", "negated"} <= kinds and any(kind.startswith("follow_") for kind in kinds)
+    assert {"relative", "hint"} <= kinds and any(kind.startswith("follow_") for kind in kinds)
     said = [request_of(message.text) for row in rows for message in row.messages if message.role == "user"]
     assert len(set(said)) > 0.95 * len(said)
 

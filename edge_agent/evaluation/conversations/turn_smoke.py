@@ -19,8 +19,14 @@ from devices.site.tools import ToolCall
 from edge_agent.bundle import SMOKE, SMOKE_RECORD, Bundle, BundleTampered
 from edge_agent.engine.engine import Completion
 from edge_agent.engine.process import EngineProcess, EngineSettings
+from edge_agent.evaluation.conversations.turns import (
+    TurnCase,
+    context_tokens_for,
+    generate,
+    requests_for,
+    tools_of_case,
+)
 from edge_agent.evaluation.smoke import Difference, SelfTest, self_test
-from edge_agent.evaluation.turns import TurnCase, context_tokens_for, generate, requests_for, tools_of_case
 from edge_agent.wire.chat_template import ChatTemplate
 from edge_agent.wire.messages import Message, message_to_dict, messages_of
 from edge_agent.wire.parsing import ToolCalls, parse_reply

@@ -24,7 +24,7 @@ from devices.site.tools import ToolCall
 from edge_agent.agent.agent import Agent, TurnLimits, TurnResult
 from edge_agent.agent.simulation import Simulation
 from edge_agent.engine.engine import Engine
-from edge_agent.evaluation.turns import Conversation, TurnCase, has_facts, is_same_call
+from edge_agent.evaluation.conversations.turns import Conversation, TurnCase, has_facts, is_same_call
 from edge_agent.wire.chat_template import ChatTemplate
 
 Execution = Literal["recorded", "live"]

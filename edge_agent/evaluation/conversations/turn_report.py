@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from edge_agent.evaluation.executed_conversations import ExecutedConversation
+from edge_agent.evaluation.conversations.executed import ExecutedConversation
+from edge_agent.evaluation.conversations.turns import TurnScore
 from edge_agent.evaluation.intervals import Share, share_of
-from edge_agent.evaluation.turns import TurnScore
 
 Passes = tuple[Sequence[TurnScore], Sequence[TurnScore]]  # free, constrained
 METRICS: tuple[tuple[str, str, Callable[[TurnScore], bool | None]], ...] = (

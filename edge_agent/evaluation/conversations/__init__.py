@@ -1,0 +1,1 @@
+"""Evaluation on a person's own conversations: replies made anew, whole conversations carried out, smoke cases."""
