@@ -22,7 +22,7 @@ from devices.driver import DeviceUnavailable
 from devices.errors import UsageError
 
 START_S = 30.0  # a server may have to load a lot
-CLOSE_S = 5.0
+CLOSE_S = 10.0  # the SDK ends a program that does not end by itself within a few seconds
 
 
 @dataclass(frozen=True)
