@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 from pydantic import Field
@@ -40,6 +41,11 @@ class SiteSettings(Strict):
     type: Literal["site"]
     site: str
     is_simulated: bool = False
+
+    @cached_property
+    def loaded(self) -> Site:
+        """The site, read once for all tools. Raises UsageError if there is none."""
+        return load_site(self.site)
 
 
 class SiteCall(Strict):
@@ -78,11 +84,13 @@ class SiteFunctionsDriver(OnlyCalls):
         call: SiteCall = self._bindings[device].calls[action]
         runtime = self._opened()
         name = call.device.format(**{one: arguments.get(one, "") for one in _HOLE.findall(call.device)})
-        if name not in {one.name for one in call.possible(runtime.broker.site)}:
-            known = ", ".join(one.name for one in call.possible(runtime.broker.site))
-            raise CallRefused(f"there is no {name}; there is {known}")
+        known = [one.name for one in call.possible(runtime.broker.site)]
+        if name not in known:
+            raise CallRefused(f"there is no {name}; there is {', '.join(known)}")
         if not call.action:
-            return runtime.state().get(name) or _unavailable(name)
+            if values := runtime.state().get(name):
+                return values
+            raise DeviceUnavailable(f"{name} does not answer")
         outcome = runtime.broker.execute(Command(name, call.action, call.input_of(arguments)))
         if outcome.status in {"refused", "needs_confirmation"}:
             raise CallRefused(outcome.report.rstrip("."))
@@ -93,7 +101,7 @@ class SiteFunctionsDriver(OnlyCalls):
     def _opened(self) -> SiteRuntime:
         with self._opening:
             if self._runtime is None:
-                site = load_site(self._settings.site)
+                site = self._settings.loaded
                 if self._settings.is_simulated:
                     self._runtime = simulated_runtime(World(site), confirm=lambda effect: True)
                 else:
@@ -107,15 +115,11 @@ class SiteFunctionsDriver(OnlyCalls):
             self._runtime.close()
 
 
-def _unavailable(name: str) -> Any:
-    raise DeviceUnavailable(f"{name} does not answer")
-
-
 def _call_problem_with(settings: SiteSettings, call: SiteCall, action: Action) -> str:
     """Return why a tool cannot be carried out by the site, or "". Raises UsageError if there is no such site."""
     if not isinstance(action, FunctionAction):
         return "is no function of a toolset"
-    site = load_site(settings.site)
+    site = settings.loaded
     possible = list(call.possible(site))
     taken = action.parameters.get("properties", {})
     if strange := [name for name in (*_HOLE.findall(call.device), *call.send) if name not in taken]:

@@ -5,6 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from devices.driver import DeviceUnavailable, Reading
+from devices.site.action import Action
+
+
+def only_functions(settings: Any, address: Any, action: Action) -> str:
+    """Return why an action is none for a driver that takes any function, or "": DriverType.call_problem_with."""
+    del settings, address
+    return "is no function of a toolset" if action.output else ""
 
 
 class OnlyCalls:

@@ -20,8 +20,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from devices.driver import Binding, CallRefused, DeviceUnavailable, DriverType
-from devices.drivers.only_calls import OnlyCalls
-from devices.site.action import Action
+from devices.drivers.only_calls import OnlyCalls, only_functions
 from devices.yaml_file import Strict
 
 _lines = threading.Lock()  # standard input and output are one, however many callers a toolset has
@@ -89,14 +88,10 @@ def _result_of(device: str, line: str) -> Any:
     return answer["result"]
 
 
-def _call_problem_with(settings: CallerSettings, tool: CallerTool, action: Action) -> str:
-    return "is no function of a toolset" if action.output else ""
-
-
 DRIVER = DriverType(
     settings=CallerSettings,
     address=CallerTool,
     open=CallerDriver,
     call_address=CallerTool,
-    call_problem_with=_call_problem_with,
+    call_problem_with=only_functions,
 )

@@ -17,9 +17,8 @@ from pydantic import Field, model_validator
 
 from devices.driver import Binding, DeviceUnavailable, DriverType, secret_from
 from devices.drivers.mcp.client import McpClient, Server, servers_in
-from devices.drivers.only_calls import OnlyCalls
+from devices.drivers.only_calls import OnlyCalls, only_functions
 from devices.errors import UsageError, did_you_mean
-from devices.site.action import Action
 from devices.yaml_file import Strict
 
 
@@ -82,15 +81,10 @@ class McpDriver(OnlyCalls):
             self._client.close()
 
 
-def _call_problem_with(settings: McpSettings, tool: McpTool, action: Action) -> str:
-    """Every function fits: what a tool takes is the server's own matter."""
-    return "is no function of a toolset" if action.output else ""
-
-
 DRIVER = DriverType(
     settings=McpSettings,
     address=McpTool,
     open=McpDriver,
     call_address=McpTool,
-    call_problem_with=_call_problem_with,
+    call_problem_with=only_functions,
 )

@@ -16,12 +16,12 @@ from typing import Any, Literal
 
 from devices.broker.broker import Broker
 from devices.broker.journal import Journal
-from devices.broker.runtime import live_runtime
+from devices.broker.runtime import SiteRuntime, live_runtime
 from devices.driver import CallRefused
 from devices.drivers.only_calls import OnlyCalls
 from devices.site.site import Site
 from devices.site.tools import ToolCall
-from edge_agent.agent.agent import Agent, TurnLimits, TurnResult
+from edge_agent.agent.agent import TurnLimits, TurnResult
 from edge_agent.agent.simulation import Simulation
 from edge_agent.engine.engine import Engine
 from edge_agent.evaluation.conversations.turns import Conversation, TurnCase, has_facts, is_same_call
@@ -121,20 +121,16 @@ def _execute(
     engine: Engine, simulation: Simulation, conversation: Conversation, execution: Execution
 ) -> ExecutedConversation:
     toolset, journal = simulation.site, Journal()
-    asks = [message.text for message in conversation.messages if message.role == "user"]
     if execution == "live":
         runtime = live_runtime(toolset, journal, lambda effect: True)
-        try:
-            agent = simulation.agent_in(runtime)
-            results = [agent.ask(engine, ask) for ask in asks]
-        finally:
-            runtime.close()
     else:
-        broker = Broker(toolset, RecordedDriver(conversation), journal, confirm=lambda effect: True)
-        agent = Agent(
-            simulation.contract, broker, simulation.grammar, clock_text=lambda: "00:00", limits=simulation.limits
-        )
-        results = [agent.ask(engine, ask) for ask in asks]
+        driver = RecordedDriver(conversation)
+        runtime = SiteRuntime(Broker(toolset, driver, journal, confirm=lambda effect: True), driver, None)
+    try:
+        agent = simulation.agent_in(runtime)
+        results = [agent.ask(engine, message.text) for message in conversation.messages if message.role == "user"]
+    finally:
+        runtime.close()
     return grade(conversation, results, toolset)
 
 

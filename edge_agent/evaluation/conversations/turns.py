@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
+from functools import lru_cache
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -233,12 +234,18 @@ def generate(
     return made
 
 
-def tools_of_case(case: TurnCase) -> list[Tool]:
+def tools_of_case(case: TurnCase) -> tuple[Tool, ...]:
     """Return the tools that are declared where a reply is to be made."""
-    return [
-        Tool(name, CALL_ACTION, (), {}, function=Function(parameters=dict(schema)))
-        for name, schema in case.schemas.items()
-    ]
+    return _declared(json.dumps(case.schemas))
+
+
+@lru_cache(maxsize=64)
+def _declared(schemas: str) -> tuple[Tool, ...]:
+    """Return tools by the JSON of their schemas: most cases have the same, and each schema is checked."""
+    return tuple(
+        Tool(name, CALL_ACTION, (), {}, function=Function(parameters=schema))
+        for name, schema in json.loads(schemas).items()
+    )
 
 
 def context_tokens_for(cases: Sequence[TurnCase], template: ChatTemplate) -> int:
