@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
@@ -94,6 +94,49 @@ def read_model(path: Path, model: type[Model], what: str = "file") -> Model:
     try:
         return model.model_validate(plain_values(source.root))
     except ValidationError as error:
+        raise source.explain((), error, model) from error
+
+
+@dataclass(frozen=True)
+class Override:
+    """A `key=value` of the command line: nested keys, the value as YAML types it, and how it was written."""
+
+    keys: tuple[str, ...]
+    value: Any
+    text: str
+
+    def set_in(self, root: dict[str, Any]) -> None:
+        """Set the nested value. Raises UsageError if a key on the way holds a value."""
+        node = root
+        for key in self.keys[:-1]:
+            node = node.setdefault(key, {})
+            if not isinstance(node, dict):
+                raise UsageError(f"override {self.text}: {key} holds a value and no keys")
+        node[self.keys[-1]] = self.value
+
+
+def parse_override(text: str, example: str) -> Override:
+    """Return what a word `key=value` says. Raises UsageError if it is none; `example` is then shown."""
+    dotted, equals, written = text.partition("=")
+    if not equals or not all(dotted.split(".")):
+        raise UsageError(f"override {text!r} is not key=value", hint=f"for example {example}")
+    return Override(tuple(dotted.split(".")), parse_value(written, f"override {text}"), text)
+
+
+def overridden_model(source: YamlFile, root: Any, model: type[Model], overrides: Iterable[Override]) -> Model:
+    """Return the model of a file's values, over which overrides were laid.
+
+    Raises:
+        UsageError: a wrong key or value; the message has the override it comes from, or file and line.
+    """
+    try:
+        return model.model_validate(root)
+    except ValidationError as error:
+        location, message, hint = first_problem(error, model)
+        for one in overrides:
+            shared = min(len(one.keys), len(location))
+            if shared and location[:shared] == one.keys[:shared]:
+                raise UsageError(f"override {one.text}: {message}", hint=hint) from error
         raise source.explain((), error, model) from error
 
 

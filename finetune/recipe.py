@@ -7,11 +7,19 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from ruamel.yaml import YAML
 
 from devices.errors import UsageError
-from devices.yaml_file import Strict, first_problem, parse_value, plain_values, read_yaml, shipped_path
+from devices.yaml_file import (
+    Override,
+    Strict,
+    overridden_model,
+    parse_override,
+    plain_values,
+    read_yaml,
+    shipped_path,
+)
 from edge_agent.base_models import base_path
 from edge_agent.evaluation.gate_limits import GateLimits
 from finetune.data.people.intents import CREDIT
@@ -256,37 +264,17 @@ def load_recipe(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Reci
     if not isinstance(source.root, dict):
         raise UsageError(f"{source.path}: a recipe is a mapping with schema, base, site, data, out and training")
     root = plain_values(source.root)
-    given = [_parse_override(text) for text in overrides]
-    for keys, value, text in given:
-        _override(root, keys, value, text)
-    try:
-        return Recipe.model_validate(root)
-    except ValidationError as error:
-        location, message, hint = first_problem(error, Recipe)
-        for keys, _, text in given:
-            shared = min(len(keys), len(location))
-            if shared and location[:shared] == keys[:shared]:
-                raise UsageError(f"override {text}: {message}", hint=hint) from error
-        raise source.explain((), error, Recipe) from error
+    given = [parse_override(text, "training.steps=20") for text in overrides]
+    for one in given:
+        _override(root, one)
+    return overridden_model(source, root, Recipe, given)
 
 
-def _parse_override(text: str) -> tuple[tuple[str, ...], Any, str]:
-    dotted, equals, written = text.partition("=")
-    if not equals or not all(dotted.split(".")):
-        raise UsageError(f"override {text!r} is not key=value", hint="for example training.steps=20")
-    return tuple(dotted.split(".")), parse_value(written, f"override {text}"), text
-
-
-def _override(root: dict[str, Any], keys: tuple[str, ...], value: Any, text: str) -> None:
+def _override(root: dict[str, Any], override: Override) -> None:
     """Set a nested value; epochs and steps replace each other, as only one of them may be given."""
-    node = root
-    for key in keys[:-1]:
-        node = node.setdefault(key, {})
-        if not isinstance(node, dict):
-            raise UsageError(f"override {text}: {key} holds a value and no keys")
-    node[keys[-1]] = value
-    if keys[:-1] == ("training",):
-        node.pop({"steps": "epochs", "epochs": "steps"}.get(keys[-1], ""), None)
+    override.set_in(root)
+    if override.keys[:-1] == ("training",):
+        root["training"].pop({"steps": "epochs", "epochs": "steps"}.get(override.keys[-1], ""), None)
 
 
 def _plain_tuples(value: Any) -> Any:

@@ -125,11 +125,16 @@ class Broker:
         """Return how old a reading is, in seconds; infinite if nobody knows."""
         return self._readings.age_s(reading)
 
-    def execute(self, command: Command) -> Outcome:
-        """Carry out one command at most once, or say why not."""
+    def execute(self, command: Command, confirm: Callable[[str], bool] | None = None) -> Outcome:
+        """Carry out one command at most once, or say why not.
+
+        Args:
+            command: what to do.
+            confirm: asks the person whom this command is of, in the place of the broker's own.
+        """
         stops = self._safe_state.stops
         body = {"device": command.device, "action": command.action, "input": command.input}
-        work = Work(command, self._ledger.note("PROPOSED", body), stops)
+        work = Work(command, self._ledger.note("PROPOSED", body), stops, confirm or self._confirm)
         status, report, result = self._decide_and_act(work)
         if command.device not in self.site.functions:
             result = {"status": status, "device": command.device, **result}
@@ -240,7 +245,7 @@ class Broker:
     def _is_granted(self, device: Device, action: Action, work: Work) -> bool:
         """Ask the person, with nothing reserved: how long that takes is nobody else's concern."""
         asked_s = self._clock()
-        is_yes = self._confirm is not None and self._confirm(goal_text(device, action, work.command.input))
+        is_yes = work.confirm is not None and work.confirm(goal_text(device, action, work.command.input))
         work.asked_s = asked_s if is_yes else None
         return is_yes
 

@@ -15,8 +15,8 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +59,15 @@ class Journal:
     Args:
         path: the database file; None keeps it in memory (simulation, evaluation).
 
+    Attributes:
+        listeners: each is called with every event once it is written, in the thread that wrote it; they must not block.
+
     Raises:
         UnavailableError: it cannot be opened, or another process writes it.
     """
 
     def __init__(self, path: Path | None = None) -> None:
+        self.listeners: list[Callable[[Event], None]] = []
         self._lock = _lock(path) if path else None
         self._using = threading.Lock()  # SQLite does not survive a database that is closed in the middle of a write
         try:
@@ -100,12 +104,20 @@ class Journal:
             except sqlite3.Error as error:
                 raise UnavailableError(f"cannot write the journal: {error}") from error
             self._last_id, self._last_digest = entry.id, digest
-            return entry.id
+        for listener in self.listeners:
+            listener(replace(entry, digest=digest))
+        return entry.id
 
     def events(self, command: int | None = None) -> list[Event]:
         """Return events in order, all or those of one command (its proposal included)."""
         with self._using:
             return list(_events(self._database, command))
+
+    def latest(self, count: int) -> list[Event]:
+        """Return the last events, the latest last."""
+        with self._using:
+            rows = self._database.execute(_SELECT + " ORDER BY id DESC LIMIT ?", (count,)).fetchall()
+        return [_event(row) for row in reversed(rows)]
 
     def stream(self) -> Iterator[Event]:
         """Yield all events in order, one at a time: a journal of years need not fit into memory."""
@@ -138,10 +150,12 @@ def _lock(path: Path) -> int:
 
 def _events(database: sqlite3.Connection, command: int | None = None) -> Iterator[Event]:
     where = "" if command is None else " WHERE id = :of OR command = :of"
-    for number, owner, time_s, name, body, digest in database.execute(
-        _SELECT + where + " ORDER BY id", {"of": command}
-    ):
-        yield Event(number, owner, time_s, name, json.loads(body), digest)
+    yield from map(_event, database.execute(_SELECT + where + " ORDER BY id", {"of": command}))
+
+
+def _event(row: tuple[int, int | None, float, str, str, str]) -> Event:
+    number, owner, time_s, name, body, digest = row
+    return Event(number, owner, time_s, name, json.loads(body), digest)
 
 
 def journal_path(box_or_file: Path) -> Path:

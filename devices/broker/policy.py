@@ -54,11 +54,12 @@ class Trace:
 
 @dataclass
 class Work:
-    """A command on its way: its number in the journal, how many stops there were before it, and what was found."""
+    """A command on its way: its number in the journal, stops before it, who can be asked, and what was found."""
 
     command: Command
     number: int
     stops: int
+    confirm: Callable[[str], bool] | None = None
     asked_s: float | None = None  # when the person was asked who said yes
     trace: Trace = field(default_factory=Trace)
 

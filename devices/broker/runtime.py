@@ -6,15 +6,16 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from devices.broker.broker import Broker
 from devices.broker.journal import Journal
 from devices.broker.policy import Mode
 from devices.broker.safe_state import in_parallel
 from devices.broker.timed_outputs import Ending
-from devices.driver import Driver
+from devices.driver import Driver, Reading
 from devices.errors import UnavailableError, UsageError
 from devices.simulation.world import SimulatedDriver, World
 from devices.site.action import Action
@@ -35,9 +36,11 @@ class SiteRuntime:
         world: the simulated devices; None where they are real.
     """
 
-    def __init__(self, broker: Broker, driver: Driver, world: World | None) -> None:
+    def __init__(
+        self, broker: Broker, driver: Driver, world: World | None, pass_time: Callable[[float], None] | None = None
+    ) -> None:
         self.broker, self.world = broker, world
-        self._driver = driver
+        self._driver, self._pass_time = driver, pass_time
         self._closing = threading.Event()
         self._ticker: threading.Thread | None = None
         self._reported: dict[int, str] = {}  # problems by command, each told once
@@ -60,8 +63,12 @@ class SiteRuntime:
 
     def _tick(self, tell: Callable[[str], None]) -> None:
         """End what is over, each in a thread of its own: a device that does not answer keeps no other on."""
-        threads: list[threading.Thread] = []
+        threads, seen_s = list[threading.Thread](), time.monotonic()
         while not self._closing.wait(TICK_S):
+            if self._pass_time:
+                now_s = time.monotonic()
+                self._pass_time(now_s - seen_s)
+                seen_s = now_s
             threads = [thread for thread in threads if thread.is_alive()]
             for ending in self.broker.claim_due():
                 threads.append(threading.Thread(target=self._end, args=(ending, tell), name=f"end {ending.device}"))
@@ -139,6 +146,44 @@ def simulated_runtime(
     )
     runtime = SiteRuntime(broker, driver, world)
     return runtime
+
+
+def real_time_runtime(world: World, journal: Journal, mode: Mode = "auto") -> SiteRuntime:
+    """Return the runtime of a simulated world whose time passes as a wall clock's does, for several threads at once.
+
+    `keep_time` must be called, or its time stands still.
+    """
+    lock = threading.Lock()
+
+    def pass_time(seconds: float) -> None:
+        with lock:
+            world.advance(seconds)
+
+    driver = _OneAtATime(SimulatedDriver(world), lock)
+    broker = Broker(world.site, driver, journal, clock=lambda: world.time_s, mode=mode)
+    return SiteRuntime(broker, driver, world, pass_time)
+
+
+class _OneAtATime:
+    """A driver whose devices are touched by one thread at a time, and not while their time passes."""
+
+    def __init__(self, driver: SimulatedDriver, lock: threading.Lock) -> None:
+        self._driver, self._lock = driver, lock
+
+    def read(self, device: str) -> dict[str, Reading]:
+        with self._lock:
+            return self._driver.read(device)
+
+    def write(self, device: str, values: dict[str, Value]) -> None:
+        with self._lock:
+            self._driver.write(device, values)
+
+    def call(self, device: str, action: str, arguments: Mapping[str, Value], key: str) -> dict[str, Any] | None:
+        with self._lock:
+            return self._driver.call(device, action, arguments, key)
+
+    def close(self) -> None:
+        self._driver.close()
 
 
 def live_runtime(site: Site, journal: Journal, confirm: Confirm | None = None, mode: Mode = "auto") -> SiteRuntime:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
-from devices.broker.broker import Broker, Outcome
+from devices.broker.broker import Outcome
 from devices.site.describe import reports_text
 from devices.site.schema import Value
 from devices.site.site import Site
@@ -74,6 +75,23 @@ class TurnLimits:
     remembered_messages: int = 16
 
 
+class Controls(Protocol):
+    """What an agent needs of a broker."""
+
+    @property
+    def site(self) -> Site:
+        """The devices."""
+        ...
+
+    def state_with_ages(self) -> tuple[dict[str, dict[str, Value]], dict[str, dict[str, str]]]:
+        """Return what Broker's returns."""
+        ...
+
+    def execute(self, command: Command) -> Outcome:
+        """Carry out one command at most once, or say why not."""
+        ...
+
+
 class Agent:
     """Works one site through its broker, and remembers the conversation.
 
@@ -88,7 +106,7 @@ class Agent:
     def __init__(
         self,
         contract: Contract,
-        broker: Broker,
+        broker: Controls,
         grammar: Grammar,
         *,
         clock_text: Callable[[], str],

@@ -46,6 +46,7 @@ class AgentSession:
     says_yes: bool
     mode: Mode
     is_live: bool
+    name: str  # of the bundle
 
     def answers(self, conversations: Iterable[Sequence[str]]) -> Iterator[dict[str, Any]]:
         """Yield what came of each request. A conversation has one or more, and they may refer to each other.
@@ -123,6 +124,7 @@ def open_session(
     is_live: bool = False,
     gpu_layers: int = 0,
     threads: int | None = None,
+    sequences: int = 1,
     admit: Admit = refuse_new_site,
 ) -> Iterator[AgentSession]:
     """Open a bundle or a box, verify it, check that it knows the site, load and prime the model.
@@ -136,6 +138,7 @@ def open_session(
         is_live: real devices through the site's drivers, and not a simulated world; a toolset's functions always are.
         gpu_layers: layers on the GPU; -1 for all of them.
         threads: of the engine; None lets it choose.
+        sequences: how many conversations keep what the engine evaluated of them.
         admit: called with the engine, the bundle, a simulation of the site and the box's state folder, if there is one,
             before a model works a site that it was not trained for; raises if it may not.
 
@@ -153,14 +156,14 @@ def open_session(
         is_known, here = bundle.require_site(own), narrowed(own, bundle.site)
         simulation = Simulation(here, bundle.template)
         state = state_folder(path, bundle)
-        with EngineProcess(engine_settings(bundle, simulation, state, gpu_layers, threads), warn) as engine:
+        with EngineProcess(engine_settings(bundle, simulation, state, gpu_layers, threads, sequences), warn) as engine:
             if not is_known:
                 admit(engine, bundle, simulation, state)
             engine.prime(simulation.agent(World(here)).prefix)
             in_box = state / JOURNAL_IN_BOX.name if state else None
             events = Journal(journal or in_box or (default_journal(here) if is_live else None))
             try:
-                yield AgentSession(here, simulation, engine, events, says_yes, mode, is_live)
+                yield AgentSession(here, simulation, engine, events, says_yes, mode, is_live, bundle.manifest.name)
             finally:
                 events.close()
 
@@ -184,7 +187,12 @@ def prime_box(box: Path) -> bool:
 
 
 def engine_settings(
-    bundle: Bundle, simulation: Simulation, state: Path | None, gpu_layers: int = 0, threads: int | None = None
+    bundle: Bundle,
+    simulation: Simulation,
+    state: Path | None,
+    gpu_layers: int = 0,
+    threads: int | None = None,
+    sequences: int = 1,
 ) -> EngineSettings:
     """Return how an engine runs a bundle here; a box's state folder has its measured settings and cache."""
     tuning = load_tuning(state, measured_for(bundle))
@@ -196,6 +204,7 @@ def engine_settings(
         context_tokens=simulation.context_tokens,
         gpu_layers=gpu_layers,
         tuning=replace(tuning, threads=threads or tuning.threads),
+        sequences=sequences,
         memory_bytes=None if gpu_layers else 3 * bundle.model_path.stat().st_size + ROOM_BYTES,
     )
 

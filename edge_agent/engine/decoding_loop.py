@@ -138,6 +138,10 @@ class DecodingLoop:
                 self.draft = self._propose()
                 return at + 1
 
+    def text(self, text_of: Callable[[list[int]], str]) -> str:
+        """Return the reply so far; `text_of` gives the text of tokens."""
+        return text_of(self._reply)
+
     def completion(self, text_of: Callable[[list[int]], str]) -> Completion:
         """Return what came of it; `text_of` gives the text of tokens."""
         assert self.stop_reason is not None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -38,6 +38,7 @@ from edge_agent.engine.llama_cpp_vocabulary import GrammarVocabulary, TokenTable
 from edge_agent.grammar.grammar import Grammar
 from edge_agent.grammar.token_mask import Matcher
 
+MOST_DROPPED_TOKENS = 32  # of a conversation that goes on: how a reply was said, and how it is put again
 IDLE_PREFILL_TOKENS = 16  # evaluated at once while nobody waits, so that who comes then waits for no more
 
 
@@ -47,6 +48,7 @@ class _Sequence:
 
     number: int
     evaluated: list[int]
+    used: int = 0  # the larger, the later
 
 
 class LlamaEngine:
@@ -83,7 +85,7 @@ class LlamaEngine:
         """
         require_gguf(model_path)
         self._model, self._grammar_vocabulary = LlamaModel(), GrammarVocabulary()
-        self._is_cancelled, self._tuning, self._ngram_cache = False, tuning, NgramCache()
+        self._is_cancelled, self._tuning, self._ngram_cache, self._uses = False, tuning, NgramCache(), 0
         try:
             with ThreadPoolExecutor(1) as beside:  # llguidance holds Python's lock all the while, llama.cpp does not
                 loading = beside.submit(self._load, model_path, gpu_layers)
@@ -173,8 +175,14 @@ class LlamaEngine:
             self._home.evaluated = np.frombuffer(state[4:start], np.int32).tolist()
         return is_taken
 
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+    def generate(
+        self, requests: Sequence[Request], on_text: Callable[[str], None] | None = None
+    ) -> list[Completion]:
         """Return one greedy completion for each request, in order; as many as there are sequences are made at once.
+
+        Args:
+            requests: what to complete.
+            on_text: of a single request, takes the text of its reply so far after each step of the model.
 
         Raises:
             UsageError: a prompt and its reply do not fit the context.
@@ -200,6 +208,9 @@ class LlamaEngine:
                     free.append(sequence)
                     del going[index]
             self._step(list(going.values()))
+            if on_text:
+                for loop, _ in going.values():
+                    on_text(loop.text(self._vocabulary.text_of))
         return [completions[index] for index in range(len(requests))]
 
     def accepts(self, grammar: Grammar, token_ids: Sequence[int]) -> bool:
@@ -207,16 +218,24 @@ class LlamaEngine:
         return self._vocabulary.would_give(grammar, token_ids)
 
     def _begin(self, request: Request, prompt: list[int], free: list[_Sequence]) -> tuple[DecodingLoop, _Sequence]:
-        """Take the free sequence that has most of a prompt, or give it the prefix's states; begin the reply in it."""
+        """Begin a reply in a free sequence, with what any sequence has of its prompt.
+
+        A sequence whose conversation goes on is taken as it is; else the one that was used longest ago is given up.
+        """
         matcher = Matcher(self._vocabulary, request.grammar)
-        # the last token is evaluated again, for its logits, if the whole prompt is known
-        sequence = max(free, key=lambda one: common_length(one.evaluated, prompt[:-1]))
+        whole = prompt[:-1]  # the last token is evaluated again, for its logits, if the whole prompt is known
+        sequence = max(free, key=lambda one: common_length(one.evaluated, whole))
+        if len(sequence.evaluated) - common_length(sequence.evaluated, whole) > MOST_DROPPED_TOKENS:
+            sequence = min(free, key=lambda one: one.used)
         free.remove(sequence)
-        if (shared := common_length(self._home.evaluated, prompt[:-1])) > common_length(sequence.evaluated, prompt):
+        self._uses += 1
+        sequence.used = self._uses
+        source = max((*self._sequences, self._home), key=lambda one: common_length(one.evaluated, whole))
+        if (shared := common_length(source.evaluated, whole)) > common_length(sequence.evaluated, whole):
             self._forget(sequence, 0)
-            self._model.copy(self._home.number, sequence.number, shared)
+            self._model.copy(source.number, sequence.number, shared)
             sequence.evaluated = prompt[:shared]
-        self._forget(sequence, common_length(sequence.evaluated, prompt[:-1]))
+        self._forget(sequence, common_length(sequence.evaluated, whole))
         known = len(sequence.evaluated)
         return DecodingLoop(request, prompt, known, matcher, self._tuning.draft_tokens, self._ngram_cache), sequence
 

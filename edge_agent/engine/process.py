@@ -51,6 +51,7 @@ class EngineSettings:
         context_tokens: room for prompt and reply, as LlamaEngine takes it.
         gpu_layers: on a GPU; -1 for all.
         tuning: how it computes.
+        sequences: how many conversations keep what was evaluated of them.
         memory_bytes: what the process may use at most, files it maps included; None sets no limit.
     """
 
@@ -61,6 +62,7 @@ class EngineSettings:
     context_tokens: int | None = None
     gpu_layers: int = 0
     tuning: Tuning = USUAL
+    sequences: int = 1
     memory_bytes: int | None = None
 
 
@@ -113,6 +115,7 @@ class EngineProcess:
         """
         self._settings, self._log = settings, log
         self._prefix: str | None = None
+        self._on_text: Callable[[str], None] | None = None
         self._has_new_state = self._is_prefilling = False
         self._process: subprocess.Popen[bytes] | None = None
         self._start()
@@ -162,8 +165,14 @@ class EngineProcess:
             send(self._pipe, {"do": "prefill_idle", "prompt": prompt})
             self._is_prefilling = True
 
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+    def generate(
+        self, requests: Sequence[Request], on_text: Callable[[str], None] | None = None
+    ) -> list[Completion]:
         """Return one greedy completion for each request, in order.
+
+        Args:
+            requests: what to complete.
+            on_text: of a single request, takes the text of its reply so far whenever there is more of it.
 
         Raises:
             ContextFull: a prompt and its reply do not fit the context.
@@ -171,9 +180,9 @@ class EngineProcess:
         """
         times = [one.limits.timeout_s for one in requests]
         limit_s = sum(math.inf if one is None else one for one in times) + GRACE_S
-        plain = [_plain_request(one) for one in requests]
-        self._has_new_state = True
-        answered = self._twice({"do": "generate", "requests": plain}, None if limit_s == math.inf else limit_s)
+        message = {"do": "generate", "requests": [_plain_request(one) for one in requests], "parts": on_text is not None}
+        self._has_new_state, self._on_text = True, on_text
+        answered = self._twice(message, None if limit_s == math.inf else limit_s)
         return [Completion(**one | {"token_ids": tuple(one["token_ids"])}) for one in answered]
 
     def cancel(self) -> None:
@@ -252,7 +261,9 @@ class EngineProcess:
     def _receive(self, limit_s: float | None) -> Any:
         self._pipe.settimeout(limit_s)
         try:
-            answer = receive(self._lines)
+            while "part" in (answer := receive(self._lines)):
+                if self._on_text:
+                    self._on_text(answer["part"])
         except TimeoutError as error:
             raise _Stopped(f"hung (no answer for {limit_s:.0f} s)") from error
         except (EOFError, OSError, ValueError) as error:

@@ -3,16 +3,17 @@
 Started by process.py with the number of an open socket. A message is one line of JSON:
 
     {"do": "open", "model": PATH, "adapter": PATH or null, "cache": FOLDER or null, "key": TEXT,
-     "context_tokens", "gpu_layers": number, "memory_bytes": number or null, "tuning": {...}}
+     "context_tokens", "gpu_layers", "sequences": number, "memory_bytes": number or null, "tuning": {...}}
     {"do": "prime", "prefix": TEXT}
     {"do": "prefill_idle", "prompt": TEXT}    evaluate how the next prompt begins, until SIGUSR1
-    {"do": "generate", "requests": [{"prompt": TEXT, "grammar": {"lark", "facts", "numbers"} or null, "limits": {...}}]}
+    {"do": "generate", "parts": BOOLEAN,
+     "requests": [{"prompt": TEXT, "grammar": {"lark", "facts", "numbers"} or null, "limits": {...}}]}
     {"do": "state"}    what was evaluated last, for the cache
     {"do": "words"}    the table of tokens, for the cache
     {"do": "memory"}
 
 Each is answered by {"ok": VALUE} or by {"error": CLASS, "message", "hint"}; `state` and `words` by {"bytes": COUNT} and
-that many bytes. Never pickle: a hostile model may have taken this process over, and its parent is not confined.
+that many bytes. With `parts`, {"part": TEXT} comes before that for what there is of the reply so far. Never pickle: a hostile model may have taken this process over, and its parent is not confined.
 SIGUSR1 ends a reply or a prefill while idle at the next step of the model. The process ends with its socket. Once the
 model is loaded it can open no socket and write no file (sandbox.py): what is to be cached it gives to its parent, and
 reads again at the next start.
@@ -66,8 +67,9 @@ def receive(lines: IO[bytes]) -> dict[str, Any]:
 
 
 class _Worker:
-    def __init__(self) -> None:
+    def __init__(self, pipe: socket.socket) -> None:
         self.engine: Any = None
+        self._pipe = pipe
 
     def answer(self, message: dict[str, Any]) -> Any:
         handlers: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -98,6 +100,7 @@ class _Worker:
             context_tokens=message["context_tokens"],
             gpu_layers=message["gpu_layers"],
             tuning=Tuning(**message["tuning"]),
+            sequences=message["sequences"],
             token_table=TokenTable.unpack(words) if words else None,
         )
         state = read_cache(folder / STATE_FILE, message["key"]) if folder else None
@@ -119,7 +122,8 @@ class _Worker:
                 grammar = Grammar(plain["lark"], tuple(map(tuple, plain["facts"])), numbers)
             limits = Limits(one["limits"]["reply_tokens"], one["limits"]["timeout_s"])
             requests.append(Request(one["prompt"], grammar, limits))
-        return [asdict(completion) for completion in self.engine.generate(requests)]
+        on_text = (lambda text: send(self._pipe, {"part": text})) if message["parts"] else None
+        return [asdict(completion) for completion in self.engine.generate(requests, on_text)]
 
 
 def end_with_parent() -> None:
@@ -134,7 +138,8 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's; the parent decides
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    pipe, worker = socket.socket(fileno=int(sys.argv[1])), _Worker()
+    pipe = socket.socket(fileno=int(sys.argv[1]))
+    worker = _Worker(pipe)
     lines = pipe.makefile("rb")
     import edge_agent.engine.llama_cpp_engine  # noqa: F401  # now, while whoever started this reads the site and checks the bundle
 
