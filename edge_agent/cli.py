@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
     """Add this package's commands."""
     app.command("eval")(evaluate)
     app.command("run")(run)
+    app.command("serve")(serve)
     app.command("bench")(bench)
     app.command("selftest")(selftest)
 
@@ -253,6 +254,72 @@ def run(
                 return
             for result in runner.answers(conversations):
                 print(json.dumps(result, ensure_ascii=False) if as_json else _plain(result), flush=True)
+
+
+def serve(
+    path: Annotated[
+        Path | None, typer.Argument(metavar="BUNDLE|BOX", help="A bundle, or a box that was flashed.")
+    ] = None,
+    site: _OwnSite = "",
+    tools: Toolset = "",
+    configuration: Annotated[
+        Path | None, typer.Option("--config", help="serve.yaml: which doors to open, and where; default: HTTP here.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Over the file, such as http.port=9000.")
+    ] = None,
+    mode: Mode = "auto",
+    live: Live = False,
+    journal: Annotated[Path | None, typer.Option(help="The journal's file; a box has its own.")] = None,
+    gpu_layers: _GpuLayers = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the engine.")] = None,
+    accept: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of generated cases to be done on a site new to the model.")
+    ] = 0.8,
+    over_stdio: Annotated[
+        bool, typer.Option("--mcp-stdio", help="MCP on standard input and output instead, for a client that starts it.")
+    ] = False,
+    is_check: Annotated[
+        bool, typer.Option("--check", help="Check the configuration, say what it opens, stop.")
+    ] = False,
+    new_token: Annotated[
+        Path | None,
+        typer.Option("--new-token", metavar="FILE", help="Make a token file for http.token_file, and stop."),
+    ] = None,
+) -> None:
+    """Serve a box day and night: OpenAI's API, a web page, MCP, MQTT with Home Assistant, Wyoming."""
+    try:
+        from edge_agent.serving.check import check_doors, new_token_file
+        from edge_agent.serving.configuration import load_configuration
+    except ImportError as error:
+        raise UsageError(f"serving needs the package {error.name}", hint="pip install edgewright[serve]") from error
+
+    if new_token:
+        print(new_token_file(new_token))
+        return
+    wanted = load_configuration(configuration, overrides or ())
+    if is_check:
+        print("\n".join(check_doors(wanted)))
+        return
+    if path is None:
+        raise UsageError("which box?", hint="edgewright serve BUNDLE|BOX")
+    from edge_agent.engine.process import started_early
+
+    with started_early():
+        from edge_agent.serving.serve import serve as serve_box
+
+        serve_box(
+            path,
+            tools or site,
+            wanted,
+            is_live=live,
+            mode=mode,
+            journal=journal,
+            gpu_layers=gpu_layers,
+            threads=threads,
+            over_stdio=over_stdio,
+            admit=lambda *given: _admit(accept, *given),
+        )
 
 
 def _admit(accept: float, *given: Any) -> None:

@@ -175,9 +175,7 @@ class LlamaEngine:
             self._home.evaluated = np.frombuffer(state[4:start], np.int32).tolist()
         return is_taken
 
-    def generate(
-        self, requests: Sequence[Request], on_text: Callable[[str], None] | None = None
-    ) -> list[Completion]:
+    def generate(self, requests: Sequence[Request], on_text: Callable[[str], None] | None = None) -> list[Completion]:
         """Return one greedy completion for each request, in order; as many as there are sequences are made at once.
 
         Args:

@@ -165,9 +165,7 @@ class EngineProcess:
             send(self._pipe, {"do": "prefill_idle", "prompt": prompt})
             self._is_prefilling = True
 
-    def generate(
-        self, requests: Sequence[Request], on_text: Callable[[str], None] | None = None
-    ) -> list[Completion]:
+    def generate(self, requests: Sequence[Request], on_text: Callable[[str], None] | None = None) -> list[Completion]:
         """Return one greedy completion for each request, in order.
 
         Args:
@@ -180,7 +178,11 @@ class EngineProcess:
         """
         times = [one.limits.timeout_s for one in requests]
         limit_s = sum(math.inf if one is None else one for one in times) + GRACE_S
-        message = {"do": "generate", "requests": [_plain_request(one) for one in requests], "parts": on_text is not None}
+        message = {
+            "do": "generate",
+            "requests": [_plain_request(one) for one in requests],
+            "parts": on_text is not None,
+        }
         self._has_new_state, self._on_text = True, on_text
         answered = self._twice(message, None if limit_s == math.inf else limit_s)
         return [Completion(**one | {"token_ids": tuple(one["token_ids"])}) for one in answered]

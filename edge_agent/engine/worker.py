@@ -13,7 +13,8 @@ Started by process.py with the number of an open socket. A message is one line o
     {"do": "memory"}
 
 Each is answered by {"ok": VALUE} or by {"error": CLASS, "message", "hint"}; `state` and `words` by {"bytes": COUNT} and
-that many bytes. With `parts`, {"part": TEXT} comes before that for what there is of the reply so far. Never pickle: a hostile model may have taken this process over, and its parent is not confined.
+that many bytes. With `parts`, {"part": TEXT} comes before that for what there is of the reply so far. Never pickle: a
+hostile model may have taken this process over, and its parent is not confined.
 SIGUSR1 ends a reply or a prefill while idle at the next step of the model. The process ends with its socket. Once the
 model is loaded it can open no socket and write no file (sandbox.py): what is to be cached it gives to its parent, and
 reads again at the next start.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from math import lcm
 from typing import Any
@@ -34,44 +35,67 @@ ENFORCED = {
 }
 
 
-def reply_grammar(tools: Sequence[Tool]) -> Grammar:
+@dataclass(frozen=True)
+class ReplyForm:
+    """What a reply may be, beside what its tools say.
+
+    Attributes:
+        is_call_required: whether it must be a call.
+        most_calls: how many there may be; 0 is none.
+        answer_schema: JSON Schema that an answer must fit, as enforced_schema.enforced returns it; None leaves it free.
+    """
+
+    is_call_required: bool = False
+    most_calls: int = MAX_CALLS
+    answer_schema: Mapping[str, Any] | None = None
+
+
+def reply_grammar(tools: Sequence[Tool], form: ReplyForm = ReplyForm()) -> Grammar:
     """Return the grammar of one assistant turn, without its end-of-turn token, its markers as single tokens.
 
     That is how the starter's vocabulary has them; an engine sets it right for its own (`Grammar.for_vocabulary`).
 
     Args:
         tools: the tools that may be called; with none, only an answer is possible.
+        form: what else is asked of the reply.
 
     Raises:
         UsageError: a schema has something that cannot be enforced; the message names tool, argument and feature.
     """
     _require_distinct_names(tools)
     has_lines = any(tool.function for tool in tools)  # answers of a site are read aloud, and have one
-    return schema_grammar({tool.name: _enforced_schema(tool) for tool in tools}, has_lines=has_lines)
+    return schema_grammar({tool.name: _enforced_schema(tool) for tool in tools}, form, has_lines=has_lines)
 
 
-def schema_grammar(functions: Mapping[str, Mapping[str, Any]], *, has_lines: bool = False) -> Grammar:
+def schema_grammar(
+    functions: Mapping[str, Mapping[str, Any]], form: ReplyForm = ReplyForm(), *, has_lines: bool = False
+) -> Grammar:
     """Return the grammar of one assistant turn that may call any of some functions.
 
     Args:
         functions: JSON Schema of the arguments by name, as enforced_schema.enforced returns it.
+        form: what else is asked of the reply.
         has_lines: whether an answer may have several lines.
 
     Raises:
         UsageError: llguidance cannot compile it.
     """
     line = r"([^<>\x00-\x1f\x7f]|\n)" if has_lines else r"[^<>\x00-\x1f\x7f]"
-    calls = f"call{{1,{MAX_CALLS}}} | " if functions else ""
+    answer = "ANSWER" if form.answer_schema is None else "json_answer"
+    has_calls, has_answer = bool(functions and form.most_calls), not (functions and form.is_call_required)
+    ends = [f"call{{1,{form.most_calls}}}"] * has_calls + [answer] * has_answer
     rules = [
-        f"start: think THOUGHT end_think ({calls}ANSWER)",
+        f"start: think THOUGHT end_think ({' | '.join(ends)})",
         *(marker_rule(marker, is_token=True).strip("\n") for marker in MARKERS),
         rf"THOUGHT: /[^<>\x00-\x1f\x7f]{{0,{THOUGHT_CHARACTERS}}}/",
         # the first character is not blank: wire.parse_reply takes a blank answer for none
         rf"ANSWER: /[^<>\s\x00-\x1f\x7f]{line}{{0,{ANSWER_CHARACTERS - 1}}}/",
     ]
-    if functions:
+    if form.answer_schema is not None and has_answer:
+        rules.append(f"json_answer: %json {json.dumps(dict(form.answer_schema or {}) | {'x-guidance': NO_BLANKS})}")
+    if has_calls:
         rules.append(f"call: open_call ({' | '.join(f'call_{number}' for number in range(len(functions)))}) end_call")
-    for number, (name, schema) in enumerate(functions.items()):
+    for number, (name, schema) in enumerate(functions.items() if has_calls else ()):
         head = _literal(f'{{"name":{json.dumps(name, ensure_ascii=False)},"arguments":')
         rules.append(f'call_{number}: {head} arguments_{number} "}}"')
         spaced = dict(schema) | {"x-guidance": NO_BLANKS}

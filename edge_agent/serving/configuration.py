@@ -103,7 +103,7 @@ class Configuration(Strict):
 
     schema_: Literal["serve/v1"] = Field(default="serve/v1", alias="schema")
     conversations: int = Field(default=4, ge=1, le=64)
-    http: HttpDoor | None = HttpDoor()
+    http: HttpDoor | None = Field(default_factory=HttpDoor)
     mqtt: MqttDoor | None = None
     wyoming: WyomingDoor | None = None
 

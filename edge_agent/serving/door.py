@@ -1,11 +1,11 @@
-"""A door: one protocol through which a box is spoken to. Each runs until it is cancelled; one that fails shuts no other."""
+"""A door: one protocol through which a box is spoken to. Each runs until it is cancelled; a failure shuts no other."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from devices.errors import EdgeError
 from edge_agent.serving.engine_queue import Cancellation
@@ -15,6 +15,7 @@ Result = TypeVar("Result")
 OPEN = "open"
 MOST_THREADS = 160  # of requests that wait for the engine or a device; engine_queue.MOST_WAITING fit in
 _threads = ThreadPoolExecutor(MOST_THREADS, "request")
+_stoppers = ThreadPoolExecutor(8, "stop")
 
 
 class Door(Protocol):
@@ -54,6 +55,11 @@ async def for_client(work: Callable[[Cancellation], Result]) -> Result:
         raise
 
 
+async def stop_now(hub: Hub) -> list[str]:
+    """Stop everything, in a thread that no request can hold; return what is not known to have stopped."""
+    return await asyncio.get_running_loop().run_in_executor(_stoppers, hub.stop)
+
+
 async def serve_doors(hub: Hub, doors: Sequence[Door], tell: Callable[[str], None], stop: asyncio.Event) -> None:
     """Serve through all doors until `stop` is set. A door that cannot be opened, or fails, leaves the others open.
 
@@ -61,12 +67,12 @@ async def serve_doors(hub: Hub, doors: Sequence[Door], tell: Callable[[str], Non
         EdgeError: none is open (any more); the last one's reason.
     """
     tasks = {asyncio.create_task(_serve(hub, door, tell), name=door.name): door for door in doors}
-    waiting = asyncio.create_task(stop.wait(), name="stop")
+    waiting: asyncio.Task[Any] = asyncio.create_task(stop.wait(), name="stop")
     reason: EdgeError | None = None
     try:
         while tasks and not stop.is_set():
             done, _ = await asyncio.wait([*tasks, waiting], return_when=asyncio.FIRST_COMPLETED)
-            for task in done - {waiting}:
+            for task in [one for one in tasks if one in done]:
                 reason = task.result() or reason
                 del tasks[task]
         if reason and not tasks:

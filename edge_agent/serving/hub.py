@@ -1,10 +1,11 @@
 """What all doors of a served box share: its devices and broker, its engine, its conversations, and news of them.
 
-Does not guard against: who may come in (access.py does, for HTTP); a door asks for nothing that its client may not have.
+Does not guard against: who may come in (access.py does, for HTTP).
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -65,7 +66,7 @@ class Hub:
         return self.simulation.contract.tools
 
     def open_session(self, client: str) -> Session:
-        """Return a new conversation of a client's; the one that was used longest ago is dropped where there are many."""
+        """Return a new conversation of a client's; where there are many, the one not used for longest is dropped."""
         with self._lock:
             now_s = time.monotonic()
             idle = [one for one in self._sessions.values() if not one.is_busy]
@@ -74,9 +75,7 @@ class Hub:
             for number, one in enumerate(idle):
                 if number < over or now_s - one.used_s > SESSION_IDLE_S:
                     del self._sessions[one.id]
-            session = Session(
-                self.simulation, self.runtime.broker, self.queue, client, lambda: self.runtime.clock_text
-            )
+            session = Session(self.simulation, self.runtime.broker, self.queue, client, lambda: self.runtime.clock_text)
             self._sessions[session.id] = session
             return session
 
@@ -130,6 +129,18 @@ class Hub:
             "doors": dict(self.doors),
             "problems": self.problems[-5:],
         }
+
+    def listen(self, listener: Callable[[Event], None]) -> None:
+        """Have every journal entry given to `listener` from now on, in the thread that wrote it; it must not block."""
+        self._journal.listeners.append(listener)
+
+    def is_engine_alive(self) -> bool:
+        """Return whether the engine's process is there; one that died is started again with the next request."""
+        try:
+            os.kill(self.queue.engine.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
 
     def tell(self, problem: str) -> None:
         """Note a problem for people, and log it."""

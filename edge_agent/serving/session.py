@@ -1,7 +1,7 @@
 """One client's conversation with a served box: requests in words, commands, and what waits for a yes.
 
-A confirmation belongs to the session that asked, to one command with its arguments, once, for CONFIRMATION_S. The yes is
-given by its id, or in words as the next request ("yes, please"); any other request drops what waits.
+A confirmation belongs to the session that asked, to one command with its arguments, once, for CONFIRMATION_S. The yes
+is given by its id, or in words as the next request ("yes, please"); any other request drops what waits.
 
 Does not guard against: a client that gives another its session's id.
 """

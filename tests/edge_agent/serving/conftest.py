@@ -1,4 +1,4 @@
-"""A hub over the simulated home with an engine that says what a test gives it; real broker, journal, agent and grammar."""
+"""A hub over the simulated home, with real broker, journal, agent and grammar; its engine says what a test gives it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from devices.site.site import load_site
 from edge_agent.agent.session import AgentSession
 from edge_agent.agent.simulation import Simulation
 from edge_agent.engine.engine import Completion, Request
+from edge_agent.grammar.grammar import Grammar
 from edge_agent.serving.hub import Hub, open_hub
 from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.markers import CALL, END_CALL, END_THINK, THINK
@@ -36,6 +37,7 @@ class ScriptedEngine:
             "garage": call("cover_open", device="garage_door"),
         }
         self.prompts: list[str] = []
+        self.grammars: list[Grammar | None] = []
         self.hold = threading.Event()
         self.hold.set()
         self._is_cancelled = threading.Event()
@@ -48,6 +50,7 @@ class ScriptedEngine:
                 return [completion("", "timeout") for _ in requests]
         texts = [self._reply(one.prompt) for one in requests]
         self.prompts += [one.prompt for one in requests]
+        self.grammars += [one.grammar for one in requests]
         if on_text:
             for end in range(8, len(texts[0]), 8):
                 on_text(texts[0][:end])

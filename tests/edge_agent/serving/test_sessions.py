@@ -75,7 +75,7 @@ def test_a_confirmation_belongs_to_its_session_and_its_minute(hub: Hub, monkeypa
     mine.command(Command("front_door", "lock", {}))
     late = mine.command(UNLOCK).confirmations[0]
     later_s = time.monotonic() + 61
-    monkeypatch.setattr(sessions.time, "monotonic", lambda: later_s)
+    monkeypatch.setattr("edge_agent.serving.session.time.monotonic", lambda: later_s)
     with pytest.raises(RefusedError):
         mine.confirm(late.id, is_yes=True)
     assert is_locked(hub)
