@@ -132,6 +132,11 @@ class EngineProcess:
         assert self._process
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the process is there; one that died is started again for the next request."""
+        return self._process is not None and self._process.poll() is None
+
     def close(self) -> None:
         """Cache what was evaluated last, for the next start, and end the process. Closing twice is fine."""
         if self._process is not None:

@@ -5,7 +5,6 @@ Does not guard against: who may come in (access.py does, for HTTP).
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -135,12 +134,8 @@ class Hub:
         self._journal.listeners.append(listener)
 
     def is_engine_alive(self) -> bool:
-        """Return whether the engine's process is there; one that died is started again with the next request."""
-        try:
-            os.kill(self.queue.engine.pid, 0)
-        except ProcessLookupError:
-            return False
-        return True
+        """Return whether the engine's process is there; one that died is started again for the next request."""
+        return self.queue.engine.is_running
 
     def tell(self, problem: str) -> None:
         """Note a problem for people, and log it."""

@@ -41,7 +41,7 @@ class ScriptedEngine:
         self.hold = threading.Event()
         self.hold.set()
         self._is_cancelled = threading.Event()
-        self.pid = 1
+        self.is_running = True
 
     def generate(self, requests: Sequence[Request], on_text: Callable[[str], None] | None = None) -> list[Completion]:
         self._is_cancelled.clear()
