@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from devices.site.action import Risk
 from devices.site.device import Device
 from devices.site.phrasings import SpokenAction
+from devices.site.schema import LARGEST
 from devices.yaml_file import Strict
 
 CALL = "call"
@@ -41,6 +42,8 @@ class Limit(Strict):
         """Return why a value is not allowed, or ""; what is no number has no place to be compared."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             return f"{json.dumps(value)} is no number, and has a limit"
+        if not abs(value) <= LARGEST:
+            return f"{str(value)[:20]} is not a finite number"
         if self.maximum is not None and not value <= self.maximum:
             return f"{value:.12g} is above {self.maximum:.12g}"
         if self.minimum is not None and not value >= self.minimum:

@@ -22,6 +22,7 @@ def _require_plain(text: str) -> str:
     return text
 
 
+LARGEST = 1e300  # of what is a quantity
 Plain = Annotated[str, AfterValidator(_require_plain)]
 """Text of a site file that the model may see: no quotes, brackets or line breaks, with which it could say more."""
 
@@ -79,8 +80,8 @@ class DataSchema(Strict):
             return "" if value in (self.enum or ()) else f"{value!r} is not one of {', '.join(self.enum or ())}"
         if isinstance(value, bool) or not isinstance(value, int | float):
             return f"{value!r} is not a number"
-        if not math.isfinite(value):
-            return f"{value} is not a finite number"
+        if not abs(value) <= LARGEST:  # neither for NaN; JSON has whole numbers of any length
+            return f"{str(value)[:20]} is not a finite number"
         if self.type == "integer" and int(value) != value:
             return f"{value} is not a whole number"
         assert self.minimum is not None and self.maximum is not None

@@ -114,7 +114,7 @@ def http_app(hub: Hub, configuration: HttpDoor, token: str) -> ASGIApp:
         from edge_agent.serving.mcp_door import streamable_http_app
 
         mcp, mcp_lifespan = streamable_http_app(hub)
-        routes.append(Mount("/mcp", mcp))
+        routes.append(Route("/mcp", endpoint=mcp))
         lifespans.append(mcp_lifespan)
 
     @asynccontextmanager
@@ -141,7 +141,8 @@ async def _explain(request: Request, error: Exception) -> Response:
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol named, asyncio sets TCP_NODELAY on connections: an answer else waits 40 ms for an acknowledgement.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))

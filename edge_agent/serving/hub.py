@@ -84,6 +84,11 @@ class Hub:
             return found
         raise UsageError("there is no such session", hint="open a new one: idle ones are dropped after an hour")
 
+    def close_session(self, id_: str) -> None:
+        """Forget a conversation that nobody goes on with."""
+        with self._lock:
+            self._sessions.pop(id_, None)
+
     @property
     def sessions(self) -> int:
         """How many conversations there are."""

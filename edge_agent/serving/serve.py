@@ -6,8 +6,10 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from devices.broker.policy import Mode
 from edge_agent.agent.session import Admit, open_session, refuse_new_site
@@ -15,6 +17,7 @@ from edge_agent.serving.configuration import Configuration
 from edge_agent.serving.door import Door, serve_doors
 from edge_agent.serving.hub import Hub, open_hub
 
+ENDINGS = (signal.SIGTERM, signal.SIGINT)
 SIMULATED = "these devices are simulated; --live works the real ones"
 
 
@@ -68,17 +71,26 @@ def serve(
             if over_stdio:
                 from edge_agent.serving.mcp_door import serve_stdio
 
-                asyncio.run(serve_stdio(hub))
+                asyncio.run(_until_told(serve_stdio(hub)))
             else:
                 asyncio.run(_serve_until_told(hub, doors_of(configuration), log))
         log("stopped")
+
+
+async def _until_told(work: Coroutine[Any, Any, None]) -> None:
+    """Do it to its end, or to SIGTERM or SIGINT."""
+    task, loop = asyncio.ensure_future(work), asyncio.get_running_loop()
+    for number in ENDINGS:
+        loop.add_signal_handler(number, task.cancel)
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 async def _serve_until_told(hub: Hub, doors: list[Door], log: Callable[[str], None]) -> None:
     from edge_agent.serving.operations import keep_watchdog, notify_systemd
 
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in ENDINGS:
         loop.add_signal_handler(number, stop.set)
     watchdog = asyncio.create_task(keep_watchdog(hub))
     is_ready = False

@@ -172,6 +172,11 @@ class Session:
         """Whether a request is being worked."""
         return self._lock.locked()
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something waits for a yes."""
+        return bool(self._waiting)
+
     def ask(self, text: str, cancellation: Cancellation | None = None) -> Turn:
         """Work one request in words.
 
