@@ -95,8 +95,6 @@ async def _serve(hub: Hub, door: Door, tell: Callable[[str], None]) -> EdgeError
         await door.serve(hub, opened)
     except EdgeError as error:
         hub.doors[door.name] = str(error)
-        problem = f"{door.name}: {error}{f'; hint: {error.hint}' if error.hint else ''}"
-        hub.tell(problem)
-        tell(problem)
+        hub.tell(f"{door.name}: {error}{f'; hint: {error.hint}' if error.hint else ''}")
         return error
     return None

@@ -111,7 +111,7 @@ def http_app(hub: Hub, configuration: HttpDoor, token: str) -> ASGIApp:
     ]
     lifespans = []
     if configuration.mcp:
-        from edge_agent.serving.mcp_door import streamable_http_app
+        from edge_agent.serving.mcp.mcp_door import streamable_http_app
 
         mcp, mcp_lifespan = streamable_http_app(hub)
         routes.append(Route("/mcp", endpoint=mcp))
@@ -141,7 +141,7 @@ async def _explain(request: Request, error: Exception) -> Response:
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With the protocol named, asyncio sets TCP_NODELAY on connections: an answer else waits 40 ms for an acknowledgement.
+    # With the protocol named, asyncio sets TCP_NODELAY: an answer else waits 40 ms for an acknowledgement.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

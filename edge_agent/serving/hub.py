@@ -40,7 +40,8 @@ class Hub:
         is_live: whether the devices are real.
     """
 
-    def __init__(self, runner: AgentSession, runtime: SiteRuntime) -> None:
+    def __init__(self, runner: AgentSession, runtime: SiteRuntime, log: Callable[[str], None]) -> None:
+        self.log = log
         self.site: Site = runner.site
         self.name = runner.name
         self.is_live = runner.is_live
@@ -144,6 +145,7 @@ class Hub:
 
     def tell(self, problem: str) -> None:
         """Note a problem for people, and log it."""
+        self.log(problem)
         self.problems = [*self.problems[-19:], problem]
         self.feed.publish("problem", {"text": problem})
 
@@ -176,12 +178,12 @@ def plain_event(event: Event) -> dict[str, Any]:
 
 
 @contextmanager
-def open_hub(runner: AgentSession, tell: Callable[[str], None], clock_s: float | None = None) -> Iterator[Hub]:
+def open_hub(runner: AgentSession, log: Callable[[str], None], clock_s: float | None = None) -> Iterator[Hub]:
     """Open a box for its doors: recover what an earlier process left, keep time, and close everything afterwards.
 
     Args:
         runner: the engine is loaded and primed, the journal is open.
-        tell: hears of problems, a line each.
+        log: takes problems, a line each.
         clock_s: where a simulated clock starts, in seconds since midnight; None is now.
     """
     if runner.is_live:
@@ -190,16 +192,11 @@ def open_hub(runner: AgentSession, tell: Callable[[str], None], clock_s: float |
         now = time.localtime()
         start_s = now.tm_hour * 3600 + now.tm_min * 60 + now.tm_sec if clock_s is None else clock_s
         runtime = real_time_runtime(World(runner.site, time_s=start_s), runner.journal, runner.mode)
-    hub = Hub(runner, runtime)
-
-    def note(problem: str) -> None:
-        hub.tell(problem)
-        tell(problem)
-
+    hub = Hub(runner, runtime, log)
     try:
-        runtime.keep_time(note)
+        runtime.keep_time(hub.tell)
         yield hub
     finally:
         hub.close()
         for problem in runtime.close():
-            tell(problem)
+            log(problem)

@@ -69,7 +69,7 @@ def serve(
             if not hub.is_live:
                 log(SIMULATED)
             if over_stdio:
-                from edge_agent.serving.mcp_door import serve_stdio
+                from edge_agent.serving.mcp.mcp_door import serve_stdio
 
                 asyncio.run(_until_told(serve_stdio(hub)))
             else:
@@ -117,11 +117,11 @@ def doors_of(configuration: Configuration) -> list[Door]:
 
         doors.append(HttpServer(configuration.http))
     if configuration.mqtt:
-        from edge_agent.serving.mqtt_door import MqttServer
+        from edge_agent.serving.mqtt.mqtt_door import MqttServer
 
         doors.append(MqttServer(configuration.mqtt))
     if configuration.wyoming:
-        from edge_agent.serving.wyoming_door import WyomingServer
+        from edge_agent.serving.wyoming.wyoming_door import WyomingServer
 
         doors.append(WyomingServer(configuration.wyoming))
     return doors

@@ -16,9 +16,9 @@ from devices.simulation.world import World
 from devices.site.schema import DataSchema
 from devices.site.site import Site, load_models, load_site
 from devices.site.tools import Command
-from edge_agent.serving.home_assistant_components import durations
-from edge_agent.serving.home_assistant_discovery import announced_filter, announcements
-from edge_agent.serving.mqtt_requests import Topics, parse_command
+from edge_agent.serving.mqtt.home_assistant_components import durations
+from edge_agent.serving.mqtt.home_assistant_discovery import announced_filter, announcements
+from edge_agent.serving.mqtt.requests import Topics, parse_command
 
 PREFIX = "homeassistant"
 SITES = ["home", "greenhouse", "bench_arm"]

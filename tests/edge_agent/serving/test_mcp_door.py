@@ -25,8 +25,8 @@ from starlette.routing import Route
 from devices.site.site import load_site
 from devices.site.tools import Command, tools_of
 from edge_agent.serving.hub import Hub
-from edge_agent.serving.mcp_door import make_server, streamable_http_app
-from edge_agent.serving.tool_description import describe_tool
+from edge_agent.serving.mcp.mcp_door import make_server, streamable_http_app
+from edge_agent.serving.mcp.tool_description import describe_tool
 from tests.edge_agent.serving.conftest import ScriptedEngine
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
@@ -453,7 +453,7 @@ SERVER = """
 import asyncio
 from contextlib import contextmanager
 from tests.edge_agent.serving import conftest
-from edge_agent.serving.mcp_door import serve_stdio
+from edge_agent.serving.mcp.mcp_door import serve_stdio
 
 make = contextmanager(conftest.hub.__wrapped__)
 with make(conftest.ScriptedEngine()) as hub:

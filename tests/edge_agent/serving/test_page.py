@@ -68,7 +68,9 @@ VISIBLE_CONTROLS = """
 return [...document.querySelectorAll("button, a, input, select, summary, [tabindex]")].filter(
   (one) => one.checkVisibility({visibilityProperty: true}) && one.id !== "skip")
 """
-IS_LOADING = "return [...document.querySelectorAll('.pane p')].some((one) => one.textContent === 'Loading…')"
+IS_LOADING = """
+return [...document.querySelectorAll(".pane p")].some((one) => one.checkVisibility() && one.textContent === "Loading…")
+"""
 TOO_SMALL = """
 return [...document.querySelectorAll("button, a, input, select, summary")]
   .filter((one) => one.checkVisibility() && one.id !== "skip")

@@ -1,4 +1,4 @@
-"""`edgewright serve` as a process, with a real engine: start, requests, death of the engine and of itself, clean end."""
+"""`edgewright serve` as a process, with a real engine: start, requests, deaths of the engine and its own, clean end."""
 
 from __future__ import annotations
 
@@ -38,7 +38,14 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     template = load_template("chatml")
     digest = contract_of(load_site("home"), template).digest
     model = folder / "starter.gguf"
-    convert(STARTER_FOLDER, None, model, template=template, name="starter", metadata={"contract": digest, "template": "chatml"})
+    convert(
+        STARTER_FOLDER,
+        None,
+        model,
+        template=template,
+        name="starter",
+        metadata={"contract": digest, "template": "chatml"},
+    )
     export = TINY_EXPORT | {"name": "homebox", "contract": digest}
     write_bundle(Parts("homebox", "F16", model, SITES_FOLDER / "home.yaml", template, None, export), folder / "bundle")
     return folder / "bundle"
@@ -96,7 +103,9 @@ def url_of(box: Served) -> str:
 
 def ask(url: str, text: str) -> str:
     body = {"model": "homebox:agent", "messages": [{"role": "user", "content": text}]}
-    return str(httpx.post(f"{url}v1/chat/completions", json=body, timeout=60).json()["choices"][0]["message"]["content"])
+    return str(
+        httpx.post(f"{url}v1/chat/completions", json=body, timeout=60).json()["choices"][0]["message"]["content"]
+    )
 
 
 def test_it_answers_survives_its_engine_and_ends_cleanly(bundle: Path, tmp_path: Path) -> None:

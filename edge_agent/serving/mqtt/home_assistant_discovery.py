@@ -19,8 +19,8 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from devices.site.site import Site
-from edge_agent.serving.home_assistant_components import components
-from edge_agent.serving.mqtt_requests import PRESS, Topics
+from edge_agent.serving.mqtt.home_assistant_components import components
+from edge_agent.serving.mqtt.requests import PRESS, Topics
 
 Config = dict[str, Any]
 LONGEST_STATE = 255  # letters of any entity's state in Home Assistant

@@ -41,9 +41,9 @@ from edge_agent.serving.conversations import Conversation, Conversations
 from edge_agent.serving.door import for_client, in_thread, stop_now
 from edge_agent.serving.engine_queue import Cancellation
 from edge_agent.serving.hub import Hub
+from edge_agent.serving.mcp.standard_input import read_lines
+from edge_agent.serving.mcp.tool_description import MOST_TEXT, ToolDescription, ask_tool, describe_tool, stop_tool
 from edge_agent.serving.session import Confirmation, Session, Turn
-from edge_agent.serving.standard_input import read_lines
-from edge_agent.serving.tool_description import MOST_TEXT, ToolDescription, ask_tool, describe_tool, stop_tool
 
 STATE, JOURNAL = "edgewright://state", "edgewright://journal"
 MOST_ENTRIES = 50  # of the journal

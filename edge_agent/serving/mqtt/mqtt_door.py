@@ -26,12 +26,12 @@ from devices.site.tools import Command
 from edge_agent.serving.configuration import MqttDoor
 from edge_agent.serving.door import for_client, in_thread, stop_now
 from edge_agent.serving.feed import Listener
-from edge_agent.serving.home_assistant_discovery import announced_filter, announcements
 from edge_agent.serving.hub import Hub
-from edge_agent.serving.mqtt_connection import Connection, Filter, Heard
-from edge_agent.serving.mqtt_requests import Ask, Confirm, Topics, parse_ask, parse_command, parse_confirm
-from edge_agent.serving.mqtt_sessions import Conversations, Seen
-from edge_agent.serving.mqtt_telling import OFFLINE, Telling, as_json
+from edge_agent.serving.mqtt.connection import Connection, Filter, Heard
+from edge_agent.serving.mqtt.home_assistant_discovery import announced_filter, announcements
+from edge_agent.serving.mqtt.requests import Ask, Confirm, Topics, parse_ask, parse_command, parse_confirm
+from edge_agent.serving.mqtt.retained_messages import OFFLINE, Telling, as_json
+from edge_agent.serving.mqtt.sessions import Conversations, Seen
 from edge_agent.serving.session import Session
 
 HEALTH_S = 60.0

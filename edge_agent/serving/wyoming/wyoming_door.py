@@ -33,7 +33,7 @@ from edge_agent.serving.configuration import WyomingDoor
 from edge_agent.serving.conversations import Conversation, Conversations
 from edge_agent.serving.door import for_client
 from edge_agent.serving.hub import Hub
-from edge_agent.serving.zeroconf_service import announced
+from edge_agent.serving.wyoming.zeroconf_service import announced
 
 MOST_LINE_BYTES, MOST_PAYLOAD_BYTES = 64 * 1024, 1024 * 1024
 MOST_CONNECTIONS, MOST_CONVERSATIONS = 32, 128

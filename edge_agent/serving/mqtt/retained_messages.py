@@ -11,7 +11,7 @@ from typing import Any
 from devices.errors import EdgeError
 from edge_agent.serving.door import in_thread
 from edge_agent.serving.hub import Hub, plain_event
-from edge_agent.serving.mqtt_requests import Topics
+from edge_agent.serving.mqtt.requests import Topics
 
 ONLINE, OFFLINE = "online", "offline"
 LAST_EVENTS = 64  # of the journal, in which the last action is looked for

@@ -13,8 +13,8 @@ from devices.site.describe import property_title
 from devices.site.device import Device
 from devices.site.phrasings import SpokenAction
 from devices.site.schema import DataSchema, Value
-from edge_agent.serving.home_assistant_units import sensor_facts, truth_facts, unit_symbol
-from edge_agent.serving.mqtt_requests import Topics
+from edge_agent.serving.mqtt.home_assistant_units import sensor_facts, truth_facts, unit_symbol
+from edge_agent.serving.mqtt.requests import Topics
 
 Config = dict[str, Any]
 CLIMATE_MODES = {"auto", "off", "cool", "heat", "dry", "fan_only", "heat_cool"}

@@ -1,0 +1,1 @@
+"""The MCP door. mcp_door.py alone knows the SDK."""
