@@ -46,7 +46,7 @@ class TurnResult:
     `answer` is what the person sees: made from read-backs where something was proposed, or a question of
     which device is meant, else the model's. What a function answered is told by the model, what was not done never.
     `model_answer` is the model's own last words ("" if it had none). `has_forgotten` says that the context was full and
-    the oldest turns of the conversation were dropped.
+    the older turns of the conversation were dropped.
     """
 
     ask: str
@@ -72,7 +72,7 @@ class TurnLimits:
     model_replies: int = 6
     reply_tokens: int = 240
     timeout_s: float = 60.0
-    remembered_messages: int = 16
+    remembered_messages: int = 16  # when there are more, half of the turns are forgotten
 
 
 class Controls(Protocol):
@@ -143,7 +143,7 @@ class Agent:
         """Work one request: yields what the engine must complete, is sent the completion, returns the result.
 
         An answer to the question which device is meant is carried out without asking the model again.
-        Thrown ContextFull, it forgets its oldest turns, whole ones, and asks again.
+        Thrown ContextFull, it forgets the older half of its turns, and asks again.
         """
         deadline_s, (state, ages) = time.monotonic() + self._limits.timeout_s, self.broker.state_with_ages()
         messages = [*self._remembered(), user_message(ask, state, self._clock_text(), self.contract.words, ages)]
@@ -220,7 +220,7 @@ class Agent:
             try:
                 return (yield Request(prompt, turn.grammar, Limits(self._limits.reply_tokens, left_s)))
             except ContextFull:
-                if len(shorter := without_oldest_turn(turn.messages)) == len(turn.messages):
+                if len(shorter := without_oldest_half(turn.messages)) == len(turn.messages):
                     raise
                 turn.messages, turn.has_forgotten = shorter, True
 
@@ -248,10 +248,13 @@ class Agent:
             return result
 
     def _remembered(self) -> list[Message]:
-        """Return the last messages, whole turns only."""
-        kept = self._history[-self._limits.remembered_messages :]
-        first = next((number for number, message in enumerate(kept) if message.role == "user"), len(kept))
-        return kept[first:]
+        """Return the last turns, whole ones; of too many, half are forgotten at once.
+
+        One forgotten turn has the engine evaluate all others anew: that must not come with every request.
+        """
+        while len(self._history) > self._limits.remembered_messages:
+            self._history = without_oldest_half(self._history)
+        return list(self._history)
 
     def _result_of(self, turn: _Turn, call: ToolCall) -> dict[str, Value]:
         """Carry out what a call stands for; return its result for the model."""
@@ -271,10 +274,10 @@ class Agent:
         return outcome
 
 
-def without_oldest_turn(messages: list[Message]) -> list[Message]:
-    """Return messages from the second user's message on; all of them if there is only one."""
+def without_oldest_half(messages: list[Message]) -> list[Message]:
+    """Return messages from the middle one of the user's on; all of them if there is only one."""
     starts = [number for number, message in enumerate(messages) if message.role == "user"]
-    return messages[starts[1] :] if len(starts) > 1 else messages
+    return messages[starts[len(starts) // 2] :]
 
 
 class _Turn:

@@ -196,6 +196,9 @@ def engine_settings(
 ) -> EngineSettings:
     """Return how an engine runs a bundle here; a box's state folder has its measured settings and cache."""
     tuning = load_tuning(state, measured_for(bundle))
+    attention = tuning.flash_attention
+    if sequences > 1 and attention is None and not gpu_layers:  # several conversations, one reply at a time
+        attention = tuning.kv_type != "f16"
     return EngineSettings(
         bundle.model_path,
         adapter=bundle.adapter_path,
@@ -203,7 +206,7 @@ def engine_settings(
         identity=bundle.model_identity,
         context_tokens=simulation.context_tokens,
         gpu_layers=gpu_layers,
-        tuning=replace(tuning, threads=threads or tuning.threads),
+        tuning=replace(tuning, threads=threads or tuning.threads, flash_attention=attention),
         sequences=sequences,
         memory_bytes=None if gpu_layers else 3 * bundle.model_path.stat().st_size + ROOM_BYTES,
     )

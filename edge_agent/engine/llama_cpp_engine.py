@@ -38,7 +38,7 @@ from edge_agent.engine.llama_cpp_vocabulary import GrammarVocabulary, TokenTable
 from edge_agent.grammar.grammar import Grammar
 from edge_agent.grammar.token_mask import Matcher
 
-MOST_DROPPED_TOKENS = 32  # of a conversation that goes on: how a reply was said, and how it is put again
+MOST_DROPPED_TOKENS = 8  # of a conversation that goes on: how a reply was said, and how it is put again
 IDLE_PREFILL_TOKENS = 16  # evaluated at once while nobody waits, so that who comes then waits for no more
 
 
@@ -153,7 +153,7 @@ class LlamaEngine:
         """Evaluate how the next prompt begins, a few tokens at a time, until `cancel`; nothing if it does not fit."""
         tokens, home = self._tokenize(prompt), self._home
         if len(tokens) < self.context_tokens:
-            self._forget(home, common_length(home.evaluated, tokens))
+            self._share(home, tokens)
             while (missing := tokens[len(home.evaluated) :]) and not self._is_cancelled:
                 self._evaluate([(home, missing[:IDLE_PREFILL_TOKENS], [])])
         self._is_cancelled = False
@@ -228,14 +228,18 @@ class LlamaEngine:
         free.remove(sequence)
         self._uses += 1
         sequence.used = self._uses
-        source = max((*self._sequences, self._home), key=lambda one: common_length(one.evaluated, whole))
-        if (shared := common_length(source.evaluated, whole)) > common_length(sequence.evaluated, whole):
-            self._forget(sequence, 0)
-            self._model.copy(source.number, sequence.number, shared)
-            sequence.evaluated = prompt[:shared]
-        self._forget(sequence, common_length(sequence.evaluated, whole))
+        self._share(sequence, whole)
         known = len(sequence.evaluated)
         return DecodingLoop(request, prompt, known, matcher, self._tuning.draft_tokens, self._ngram_cache), sequence
+
+    def _share(self, sequence: _Sequence, tokens: list[int]) -> None:
+        """Have a sequence hold as much of how tokens begin as it or any other has, and nothing else."""
+        source = max((*self._sequences, self._home), key=lambda one: common_length(one.evaluated, tokens))
+        if (shared := common_length(source.evaluated, tokens)) > common_length(sequence.evaluated, tokens):
+            self._forget(sequence, 0)
+            self._model.copy(source.number, sequence.number, shared)
+            sequence.evaluated = tokens[:shared]
+        self._forget(sequence, common_length(sequence.evaluated, tokens))
 
     def _step(self, going: Sequence[tuple[DecodingLoop, _Sequence]]) -> None:
         """Evaluate what replies wait for, together as far as a batch goes, and let the model decide for each."""

@@ -9,6 +9,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -94,6 +95,7 @@ class EngineQueue:
         self._is_busy = False
         self._count = 0
         self._served: dict[str, int] = {}  # by client, the larger the later
+        self._idle = ThreadPoolExecutor(1, "prefill")
 
     def generate(
         self,
@@ -119,6 +121,27 @@ class EngineQueue:
             self.figures.cancelled += 1
         cancellation.require()
         return completion
+
+    def prefill_idle(self, prompt_start: Callable[[], str]) -> None:
+        """Have the engine evaluate how a client's next prompt begins, unless somebody waits for it; does not wait."""
+        self._idle.submit(self._prefill, prompt_start)
+
+    def close(self) -> None:
+        """Begin nothing more while idle."""
+        self._idle.shutdown(cancel_futures=True)
+
+    def _prefill(self, prompt_start: Callable[[], str]) -> None:
+        if self._waiting or self._is_busy:
+            return
+        prompt = prompt_start()  # it reads the devices
+        with self._condition:
+            if self._waiting or self._is_busy:
+                return
+            self._is_busy = True
+        try:
+            self.engine.prefill_idle(prompt)
+        finally:
+            self._release()
 
     def _note(self, completion: Completion, seconds: float) -> None:
         figures = self.figures
@@ -154,9 +177,12 @@ class EngineQueue:
         try:
             yield
         finally:
-            with self._condition:
-                self._is_busy = False
-                self._condition.notify_all()
+            self._release()
+
+    def _release(self) -> None:
+        with self._condition:
+            self._is_busy = False
+            self._condition.notify_all()
 
     def _wake(self) -> None:
         threading.Thread(target=self._notify, daemon=True).start()  # whoever cancels must not wait for this lock

@@ -153,6 +153,7 @@ class Hub:
         """Stop watching."""
         self._closing.set()
         self._watcher.join()
+        self.queue.close()
 
     def _note(self, event: Event) -> None:
         self.feed.publish("journal", plain_event(event))

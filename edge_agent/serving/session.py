@@ -197,6 +197,7 @@ class Session:
             given_up = cancellation or Cancellation()
             self._begin(given_up)
             result = self._agent.ask(self._queue.seat(self.client, given_up), text.strip())
+            self._queue.prefill_idle(self._agent.next_prompt_start)
             return self._turn(
                 result.answer,
                 result.thought,

@@ -36,7 +36,7 @@ export function keepToken(value) {
   sessionStorage.setItem(TOKEN, value);
 }
 
-// Give up every request on its way. A browser opens few connections to one server, and Stop needs one now.
+// Give up every request on its way.
 export function giveUpAll() {
   for (const one of inFlight) one.abort();
 }
@@ -50,7 +50,7 @@ export function post(path, body, controller = new AbortController()) {
 }
 
 async function call(method, path, body, controller) {
-  inFlight.add(controller);
+  if (path !== "stop") inFlight.add(controller); // a stop is never given up
   try {
     const response = await open(method, path, body, controller.signal);
     return await response.json();
@@ -135,7 +135,7 @@ export class News {
     this.#wake?.();
   }
 
-  // Give the connection to something more urgent; it comes back by itself.
+  // Let go of the connection; it comes back by itself.
   drop() {
     this.#controller?.abort();
   }

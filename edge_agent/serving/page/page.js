@@ -12,12 +12,12 @@ import { titled } from "./words.js";
 
 const LOST_AFTER_MS = 1000; // a connection that comes back at once is no news
 const STOP_TRIES_MS = [0, 500, 1500];
-const STOP_ALONE_MS = 2000; // until the news make room for a stop that got no answer
 const SAID_MS = 8000;
 const VIEWS = ["talk", "devices", "journal", "health"];
 const BEFORE = new Set(["PROPOSED", "STARTED"]); // entries before anything has changed
 const MODES = { assist: "Asks before every action", dry_run: "Dry run: nothing moves", locked: "Locked" };
 
+const windows = new BroadcastChannel("edgewright"); // of this browser, on this box
 let news = null;
 let lostTimer = 0;
 let isRefreshing = false;
@@ -58,7 +58,7 @@ async function refresh() {
     await Promise.all([refreshState(), loadJournal()]);
     if (document.body.dataset.view === "health") await loadHealth();
   } catch (error) {
-    say(error.message, "failed");
+    if (error.kind === "answer") say(error.message, "failed"); // a lost connection has its own banner
   } finally {
     isRefreshing = false;
   }
@@ -102,11 +102,17 @@ function say(text, kind) {
   return item;
 }
 
+// Let go of every connection: all windows of a browser share six to a server, and Stop must have one at once.
+function makeRoom() {
+  giveUpAll();
+  news.drop();
+}
+
 // Stop, before everything else: what is on its way is given up, and a question is answered with no.
 async function stop() {
   byId("stop").setAttribute("aria-busy", "true");
-  giveUpAll();
-  const alone = setTimeout(() => news.drop(), STOP_ALONE_MS);
+  makeRoom();
+  windows.postMessage("make room");
   const answer = stopped();
   closeQuestions();
   try {
@@ -116,7 +122,6 @@ async function stop() {
   } catch (error) {
     say(`Stop did not reach the box: ${error.message} Use the switch at the device.`, "failed");
   } finally {
-    clearTimeout(alone);
     byId("stop").removeAttribute("aria-busy");
     refreshState().catch(() => {});
   }
@@ -138,6 +143,7 @@ startTalk();
 startHealth();
 onState(() => (byId("clock").textContent = store.clock));
 byId("stop").addEventListener("click", stop);
+windows.addEventListener("message", makeRoom);
 byId("retry").addEventListener("click", () => news.again());
 byId("skip").addEventListener("click", (event) => {
   event.preventDefault();

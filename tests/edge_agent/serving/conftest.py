@@ -37,6 +37,7 @@ class ScriptedEngine:
             "garage": call("cover_open", device="garage_door"),
         }
         self.prompts: list[str] = []
+        self.prefilled: list[str] = []
         self.grammars: list[Grammar | None] = []
         self.hold = threading.Event()
         self.hold.set()
@@ -62,6 +63,9 @@ class ScriptedEngine:
             return ANSWER
         asked = last.rpartition("Request: ")[2]
         return next((reply for key, reply in self.replies.items() if key in asked), ANSWER)
+
+    def prefill_idle(self, prompt: str) -> None:
+        self.prefilled.append(prompt)
 
     def cancel(self) -> None:
         self._is_cancelled.set()

@@ -493,6 +493,24 @@ def test_every_control_does_what_it_says(driver: Any, every_control: Hub) -> Non
 
 
 @pytest.mark.slow
+def test_stop_has_a_connection_however_many_windows_are_open(page: Page, hub: Hub) -> None:
+    first = page.driver.current_window_handle
+    hub.open_session("another").command(Command("garden_sprinkler", "water", {"minutes": 5}))
+    for _ in range(5):  # with the first as many as Chromium opens connections to a server, each with its news
+        page.driver.switch_to.new_window("window")
+        page.driver.get(page.url)
+        page.find(".views a[aria-current]")
+    page.find("#stop").click()
+    page.until(lambda: "Stopped." in page.text("#said"))
+    assert hub.state()["garden_sprinkler"]["open"] is False
+    for window in page.driver.window_handles:
+        if window != first:
+            page.driver.switch_to.window(window)
+            page.driver.close()
+    page.driver.switch_to.window(first)
+
+
+@pytest.mark.slow
 def test_a_lost_connection_is_told_and_comes_back(driver: Any, hub: Hub) -> None:
     configuration = HttpDoor(port=free_port(), mcp=False)
     with served(hub, configuration) as url:

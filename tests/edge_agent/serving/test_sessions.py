@@ -169,6 +169,15 @@ def test_a_request_whose_time_is_over_in_the_queue_is_an_error(engine: ScriptedE
     assert queue.figures.waiting == 0
 
 
+def test_the_next_prompt_is_begun_while_nobody_waits(hub: Hub, engine: ScriptedEngine) -> None:
+    mine = hub.open_session("a")
+    mine.ask("kitchen light on")
+    wait_until(lambda: engine.prefilled)
+    mine.ask("hello")
+    assert "kitchen_light: on=true" in engine.prefilled[0]
+    assert engine.prompts[-1].startswith(engine.prefilled[0])
+
+
 def test_old_sessions_make_room(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge_agent.serving.hub.MOST_SESSIONS", 3)
     first = hub.open_session("a")
