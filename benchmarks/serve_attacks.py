@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.runs import save
 from devices.broker.journal import read_events
 from edge_agent.engine.machine import installed_versions, this_machine
-from edge_agent.serving.access import make_token, read_token
+from edge_agent.serving.http.access import make_token, read_token
 
 UNLOCK = {"device": "front_door", "action": "unlock", "input": {}}  # needs a yes that nobody gives
 SHARES = {"http body": 4, "http head": 2, "mcp": 2, "wyoming": 2}

@@ -30,8 +30,8 @@ while components:
 print("\n".join(sorted(requirements)))
 END
     constraints=$(echo "$folder"/lib/python3.*/site-packages/homeassistant/package_constraints.txt)
-    # hass-nabucasa 0.78.0 brings an acme that breaks with josepy 2.
-    pip install -c "$constraints" -r "$folder/requirements.txt" "homeassistant==$version" "josepy<2"
+    # hass-nabucasa 0.78.0 brings an acme that breaks with josepy 2; MQTT loads camera, which imports numpy.
+    pip install -c "$constraints" -r "$folder/requirements.txt" "homeassistant==$version" "josepy<2" numpy
     echo "$version" >"$folder/installed"
 fi
 echo "$folder"

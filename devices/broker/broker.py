@@ -204,6 +204,11 @@ class Broker:
         """Write the values that end an action; return what people should know of it, or ""."""
         return self._safe_state.end(ending)
 
+    @property
+    def stops(self) -> int:
+        """How often everything was stopped: who asked before the last time wants nothing to move any more."""
+        return self._safe_state.stops
+
     def stop(self) -> list[str]:
         """Carry out every safe action of every device, whatever else is so; return what is not known to have stopped.
 

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from devices.errors import UsageError
-from edge_agent.serving.access import make_token, read_token
 from edge_agent.serving.configuration import Configuration, HttpDoor, MqttDoor, WyomingDoor, is_loopback
+from edge_agent.serving.http.access import make_token, read_token
 
 
 def new_token_file(path: Path) -> str:
@@ -29,7 +29,7 @@ def check_doors(wanted: Configuration) -> list[str]:
 
 
 def _http(wanted: HttpDoor) -> str:
-    from edge_agent.serving.http_door import require_certificate
+    from edge_agent.serving.http.http_door import require_certificate
 
     if wanted.token_file:
         read_token(Path(wanted.token_file))

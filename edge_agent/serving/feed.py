@@ -43,11 +43,24 @@ class Listener:
         self._is_there.set()
 
     async def __aiter__(self) -> AsyncIterator[News]:
-        while True:
-            await self._is_there.wait()
-            while self._news:
-                yield self._news.popleft()
-            self._is_there.clear()
+        async for news in self.until(asyncio.Event()):
+            yield news
+
+    async def until(self, end: asyncio.Event) -> AsyncIterator[News]:
+        """Yield what there is, and what comes, until `end` is set."""
+        ending = asyncio.create_task(end.wait())
+        try:
+            while not end.is_set():
+                coming = asyncio.create_task(self._is_there.wait())
+                try:
+                    await asyncio.wait((coming, ending), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    coming.cancel()
+                while self._news:
+                    yield self._news.popleft()
+                self._is_there.clear()
+        finally:
+            ending.cancel()
 
 
 class Feed:

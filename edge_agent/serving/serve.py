@@ -87,7 +87,7 @@ async def _until_told(work: Coroutine[Any, Any, None]) -> None:
 
 
 async def _serve_until_told(hub: Hub, doors: list[Door], log: Callable[[str], None]) -> None:
-    from edge_agent.serving.operations import keep_watchdog, notify_systemd
+    from edge_agent.serving.http.operations import keep_watchdog, notify_systemd
 
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in ENDINGS:
@@ -113,7 +113,7 @@ def doors_of(configuration: Configuration) -> list[Door]:
     """Return the doors that a configuration names; what each needs is imported here, and not before."""
     doors: list[Door] = []
     if configuration.http:
-        from edge_agent.serving.http_door import HttpServer
+        from edge_agent.serving.http.http_door import HttpServer
 
         doors.append(HttpServer(configuration.http))
     if configuration.mqtt:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from devices.broker.broker import Broker, Outcome
-from devices.broker.policy import CONFIRMATION_S
+from devices.broker.policy import CONFIRMATION_S, STOPPED
 from devices.errors import RefusedError, UsageError
 from devices.site.describe import reports_text
 from devices.site.schema import Value
@@ -26,7 +26,7 @@ from devices.site.tools import Command, ToolCall, action_of, commands_of
 from edge_agent.agent.agent import Agent
 from edge_agent.agent.simulation import Simulation
 from edge_agent.engine.engine import Completion
-from edge_agent.serving.engine_queue import Cancellation, EngineQueue
+from edge_agent.serving.engine_queue import Cancellation, Cancelled, EngineQueue
 
 _YES = re.compile(
     r"\W*(?:(?:yes|yeah|yep|sure|ok|okay|confirmed|confirm|go ahead|do it|yes do it|please do|i confirm)\b\W*)+"
@@ -115,6 +115,7 @@ class _SessionBroker:
     """The broker as one session's agent sees it: what needs a yes is noted, and nothing is begun for who went away."""
 
     broker: Broker
+    stops: int = 0  # when the request came
     cancellation: Cancellation = field(default_factory=Cancellation)
     outcomes: list[Outcome] = field(default_factory=list)
     wanted: list[Confirmation] = field(default_factory=list)
@@ -128,6 +129,8 @@ class _SessionBroker:
 
     def execute(self, command: Command) -> Outcome:
         self.cancellation.require()
+        if self.broker.stops != self.stops:
+            raise Cancelled(f"I did nothing more, because {STOPPED}")
         effects: list[str] = []
 
         def note(effect: str) -> bool:
@@ -181,7 +184,7 @@ class Session:
         """Work one request in words.
 
         Raises:
-            Cancelled: who asked went away; what was not begun is not done.
+            Cancelled: who asked went away, or everything was stopped; what was not begun is not done.
             Busy, UnavailableError: the engine.
             UsageError: it is empty.
         """
@@ -256,7 +259,8 @@ class Session:
         return Turn(self._reports(outcomes), tuple(outcomes), self._waiting)
 
     def _begin(self, cancellation: Cancellation) -> None:
-        self._broker.cancellation, self._broker.outcomes, self._broker.wanted = cancellation, [], []
+        self._broker.cancellation, self._broker.stops = cancellation, self._broker.broker.stops
+        self._broker.outcomes, self._broker.wanted = [], []
 
     def _turn(
         self,

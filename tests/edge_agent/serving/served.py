@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from devices.errors import EdgeError
 from edge_agent.serving.configuration import HttpDoor
 from edge_agent.serving.door import Door, serve_doors
-from edge_agent.serving.http_door import HttpServer
+from edge_agent.serving.http.http_door import HttpServer
 from edge_agent.serving.hub import Hub
 
 START_S = 20.0

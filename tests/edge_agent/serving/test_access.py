@@ -14,10 +14,10 @@ import httpx2 as httpx
 import pytest
 
 from devices.errors import UnavailableError, UsageError
-from edge_agent.serving import access
-from edge_agent.serving.access import make_token, read_token
 from edge_agent.serving.check import check_doors
 from edge_agent.serving.configuration import load_configuration
+from edge_agent.serving.http import access
+from edge_agent.serving.http.access import make_token, read_token
 from edge_agent.serving.hub import Hub
 from tests.edge_agent.serving.conftest import ScriptedEngine
 from tests.edge_agent.serving.served import serving_http
@@ -114,6 +114,7 @@ def test_large_slow_and_too_many(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> N
             assert slow.recv(100).startswith(b"HTTP/1.1 408")
         statuses = [httpx.get(f"{url}api/site").status_code for _ in range(40)]
         assert statuses[0] == 200 and statuses[-1] == 429
+        assert httpx.post(f"{url}api/stop").status_code == 200
 
 
 def test_mutated_requests_crash_nothing_and_move_nothing(hub: Hub, engine: ScriptedEngine) -> None:

@@ -20,8 +20,8 @@ from devices.site.tools import Command
 from edge_agent.agent.session import AgentSession
 from edge_agent.agent.simulation import Simulation
 from edge_agent.serving import session as sessions
-from edge_agent.serving.access import make_token, read_token
 from edge_agent.serving.configuration import HttpDoor
+from edge_agent.serving.http.access import make_token, read_token
 from edge_agent.serving.hub import Hub, open_hub
 from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.markers import END_THINK, THINK
@@ -39,7 +39,7 @@ from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.remote.webelement import WebElement  # noqa: E402
 from selenium.webdriver.support.select import Select  # noqa: E402
 
-from edge_agent.serving.http_door import HttpServer  # noqa: E402
+from edge_agent.serving.http.http_door import HttpServer  # noqa: E402
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1", "::1"])
 LIMIT_S = 20.0

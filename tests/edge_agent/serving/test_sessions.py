@@ -129,6 +129,27 @@ def test_who_goes_away_gets_nothing_done(hub: Hub, engine: ScriptedEngine) -> No
     assert mine.ask("kitchen light on").answer == "The kitchen light is on."
 
 
+def test_a_stop_ends_what_was_asked_before_it(hub: Hub, engine: ScriptedEngine) -> None:
+    engine.hold.clear()
+    mine, failed = hub.open_session("a"), list[str]()
+
+    def ask() -> None:
+        try:
+            mine.ask("kitchen light on")
+        except Cancelled as error:
+            failed.append(str(error))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    wait_until(lambda: hub.queue._is_busy)
+    hub.stop()
+    engine.hold.set()
+    thread.join(5)
+    assert failed == ["I did nothing more, because everything was stopped meanwhile"]
+    assert hub.state()["kitchen_light"]["on"] is False
+    assert mine.ask("kitchen light on").answer == "The kitchen light is on."
+
+
 def test_clients_take_turns_at_the_engine(engine: ScriptedEngine) -> None:
     engine.hold.clear()
     queue = EngineQueue(engine)  # type: ignore[arg-type]

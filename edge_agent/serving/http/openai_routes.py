@@ -25,11 +25,11 @@ from starlette.routing import Route
 
 from devices.errors import EdgeError, RefusedError, UsageError
 from edge_agent.engine.engine import Completion, ContextFull
-from edge_agent.serving.chat_reply import ChatReply, usage_of
-from edge_agent.serving.chat_request import BadRequest, ChatBody, ChatRequest, chat_request, read_body
-from edge_agent.serving.connected import or_gone, while_connected
 from edge_agent.serving.door import for_client
 from edge_agent.serving.engine_queue import Busy, Cancelled
+from edge_agent.serving.http.chat_reply import ChatReply, usage_of
+from edge_agent.serving.http.chat_request import BadRequest, ChatBody, ChatRequest, chat_request, read_body
+from edge_agent.serving.http.connected import or_gone, while_connected
 from edge_agent.serving.hub import Hub
 from edge_agent.serving.session import Session, Turn
 

@@ -20,12 +20,12 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from devices.errors import UnavailableError, UsageError
-from edge_agent.serving.access import MOST_CONNECTIONS, Access, own_names, read_token
-from edge_agent.serving.agent_routes import AgentRoutes
 from edge_agent.serving.configuration import HttpDoor
+from edge_agent.serving.http.access import MOST_CONNECTIONS, Access, own_names, read_token
+from edge_agent.serving.http.agent_routes import AgentRoutes
+from edge_agent.serving.http.openai_routes import OpenAiRoutes
+from edge_agent.serving.http.operations import operations_routes
 from edge_agent.serving.hub import Hub
-from edge_agent.serving.openai_routes import OpenAiRoutes
-from edge_agent.serving.operations import operations_routes
 
 PAGE_FOLDER = Path(__file__).parent / "page"
 MOST_HEADER_BYTES = 32 * 1024
@@ -54,7 +54,8 @@ class HttpServer:
             require_certificate(wanted)
         listener = _listen(wanted.host, wanted.port)
         with listener:
-            app = http_app(hub, wanted, token)
+            closing = asyncio.Event()
+            app = http_app(hub, wanted, token, closing)
             server = _Server(
                 uvicorn.Config(
                     app,
@@ -78,6 +79,7 @@ class HttpServer:
             try:
                 await asyncio.shield(serving)
             finally:
+                closing.set()
                 server.should_exit = True
                 with suppress(asyncio.CancelledError):
                     await asyncio.wait_for(serving, LAST_WORDS_S + 2)
@@ -100,13 +102,13 @@ class _Server(uvicorn.Server):
             self.on_started()
 
 
-def http_app(hub: Hub, configuration: HttpDoor, token: str) -> ASGIApp:
-    """Return the application that the door serves, with its access control in front."""
+def http_app(hub: Hub, configuration: HttpDoor, token: str, closing: asyncio.Event) -> ASGIApp:
+    """Return the application that the door serves, with its access control in front; news end when it is closing."""
     routes: list[BaseRoute] = [
         Route("/", _page),
         Mount("/page", StaticFiles(directory=PAGE_FOLDER)),
         *OpenAiRoutes(hub).routes,
-        *AgentRoutes(hub).routes,
+        *AgentRoutes(hub, closing).routes,
         *operations_routes(hub),
     ]
     lifespans = []

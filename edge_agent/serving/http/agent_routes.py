@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
@@ -16,12 +17,12 @@ from starlette.routing import Route
 from devices.errors import EdgeError, UsageError
 from devices.site.tools import Command
 from devices.yaml_file import first_problem
-from edge_agent.serving.connected import while_connected
 from edge_agent.serving.door import in_thread, stop_now
+from edge_agent.serving.http.connected import while_connected
+from edge_agent.serving.http.openai_routes import client_of, failure
+from edge_agent.serving.http.site_description import describe_site
 from edge_agent.serving.hub import Hub, plain_event
-from edge_agent.serving.openai_routes import client_of, failure
 from edge_agent.serving.session import Session, Turn
-from edge_agent.serving.site_description import describe_site
 
 MOST_TEXT, MOST_EVENTS, MOST_LISTENERS = 4000, 500, 64
 
@@ -50,10 +51,10 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class AgentRoutes:
-    """The routes of one box."""
+    """The routes of one box; news end when the door is closing."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(self, hub: Hub, closing: asyncio.Event) -> None:
+        self._hub, self._closing = hub, closing
 
     @property
     def routes(self) -> list[Route]:
@@ -118,7 +119,7 @@ class AgentRoutes:
         with self._hub.feed.listening() as listener:
             state = {"state": await in_thread(self._hub.state), "clock": self._hub.runtime.clock_text}
             yield {"event": "state", "data": json.dumps(state)}
-            async for news in listener:
+            async for news in listener.until(self._closing):
                 yield {"event": news.kind, "data": json.dumps(news.body)}
 
     async def journal(self, request: Request) -> Response:

@@ -34,6 +34,7 @@ BODY_S = 10.0  # for all of a body
 MOST_CONNECTIONS = 256
 MOST_CLIENTS = 1024  # whose rate is remembered
 OPEN_PATHS = ("/", "/healthz", "/page/")  # without a token: nothing of the site stands in them
+STOP = "/api/stop"  # has no limit: it must not be kept out by what went before
 TOKEN_BYTES = 32
 SECURITY_HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -127,7 +128,7 @@ class Access:
             return _error(403, f"requests of other pages are refused ({_shown(origin)})", "permission_error", "origin")
         if headers.get("sec-fetch-site", "none") not in {"none", "same-origin"} and path != "/":
             return _error(403, "requests of other pages are refused", "permission_error", "origin")
-        if not self._has_room(scope["client"][0] if scope.get("client") else ""):
+        if path != STOP and not self._has_room(scope["client"][0] if scope.get("client") else ""):
             return _error(429, "too many requests in a minute", "rate_limit_error", headers={"retry-after": "5"})
         is_open = path in OPEN_PATHS or path.startswith("/page/")
         if self.token and not is_open and not self._is_known(headers):

@@ -14,7 +14,7 @@ from typing import Any
 from devices.errors import UnavailableError
 from devices.site.tools import ToolCall
 from edge_agent.engine.engine import Completion
-from edge_agent.serving.chat_request import ChatRequest
+from edge_agent.serving.http.chat_request import ChatRequest
 from edge_agent.wire.markers import CALL, END_THINK, THINK
 from edge_agent.wire.parsing import Answer, ToolCalls, parse_reply
 
