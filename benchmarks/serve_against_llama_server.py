@@ -78,7 +78,8 @@ def body_for(side: str, model: str, ask: str) -> dict[str, Any]:
 def call(client: httpx.Client, url: str, body: dict[str, Any]) -> tuple[float, float, bool]:
     """Return seconds to the first piece and to the end, and whether a call of a tool came that is JSON."""
     started_s, first_s, text, names = time.perf_counter(), 0.0, "", ""
-    with client.stream("POST", f"{url}/v1/chat/completions", json=body) as stream:
+    headers = {"Connection": "close"}  # llama.cpp's server ends a connection after a few requests
+    with client.stream("POST", f"{url}/v1/chat/completions", json=body, headers=headers) as stream:
         for line in stream.iter_lines():
             if not line.startswith("data: ") or line == "data: [DONE]":
                 continue

@@ -280,7 +280,7 @@ def serve(
         bool, typer.Option("--mcp-stdio", help="MCP on standard input and output instead, for a client that starts it.")
     ] = False,
     is_check: Annotated[
-        bool, typer.Option("--check", help="Check the configuration, say what it opens, stop.")
+        bool, typer.Option("--check", help="Check box and configuration, say what would be opened, stop.")
     ] = False,
     new_token: Annotated[
         Path | None,
@@ -289,7 +289,7 @@ def serve(
 ) -> None:
     """Serve a box day and night: OpenAI's API, a web page, MCP, MQTT with Home Assistant, Wyoming."""
     try:
-        from edge_agent.serving.check import check_doors, new_token_file
+        from edge_agent.serving.check import check_box, check_doors, new_token_file
         from edge_agent.serving.configuration import load_configuration
     except ImportError as error:
         raise UsageError(f"serving needs the package {error.name}", hint="pip install edgewright[serve]") from error
@@ -299,7 +299,8 @@ def serve(
         return
     wanted = load_configuration(configuration, overrides or ())
     if is_check:
-        print("\n".join(check_doors(wanted)))
+        box = [check_box(path, tools or site, is_live=live)] if path else []
+        print("\n".join([*box, *check_doors(wanted)]))
         return
     if path is None:
         raise UsageError("which box?", hint="edgewright serve BUNDLE|BOX")

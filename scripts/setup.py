@@ -1,4 +1,4 @@
-"""Set up .venv for this checkout: the pinned packages, and llama.cpp compiled for this CPU.
+"""Set up .venv for this checkout: the pinned packages, llama.cpp compiled for this CPU, and a base model.
 
 Runs before anything is installed, so it uses the standard library only and says clearly what the machine lacks.
 The compiled llama-cpp-python is cached in ~/.cache/edgewright/wheels (XDG_CACHE_HOME moves it) under a key of its
@@ -38,6 +38,7 @@ VENV_PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "edgewright-stamp"
 LOG = ROOT / "build" / "setup.log"
 CONSTRAINTS = ROOT / "constraints.txt"
+BASE = "smollm2"  # edge_agent/base_models.py says where it is from
 DEFAULT_CMAKE_ARGS = "-DLLAVA_BUILD=OFF"
 # llama.cpp 0c1e57098 dies of its AMX code at the first evaluation; without it, weights are repacked for AVX-512.
 WITHOUT_AMX = "-mno-amx-int8"
@@ -86,7 +87,20 @@ def set_up() -> None:
         run_step("installing llama.cpp", [*pip, "install", "--no-deps", "--force-reinstall", str(wheel)])
     run_step("installing packages", [*install, "--no-build-isolation", "--editable", f"{ROOT}[all,dev]"])
     STAMP.write_text(stamp, encoding="utf-8")
+    import_base()
     say(f"ready in {seconds_since(started)}: .venv/bin/edgewright")
+
+
+def import_base() -> None:
+    """Fetch the base that recipes call smollm2 (92 MB, Apache-2.0), unless it is here; only what wants it needs it."""
+    if (cache_folder() / "bases" / BASE / "config.json").is_file():
+        return
+    say(f"fetching the base {BASE} ...")
+    command = [str(VENV_PYTHON), "-m", "edgewright", "base", "import", BASE]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, stdin=subprocess.DEVNULL)
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        say(f"the base {BASE} is not here ({reason}); later: edgewright base import {BASE}")
 
 
 def default_cmake_args() -> str:

@@ -42,6 +42,7 @@ MQTT_PORT = "MQTT_PORT"
 SHORTENED = {
     "make demo": "make -n demo",  # `edgewright demo` itself: the page about your own site
     "make test": "make -n test",  # this
+    "edgewright serve bundle --check": "edgewright serve --check",
     "edgewright serve bundle": "edgewright serve --check",  # tests/edge_agent/serving/test_serve_process.py serves one
     "edgewright train home_llama31_8b --dry-run": "+ base=starter template=chatml data=train.jsonl"  # no hub
     " training.held_out_rows=2 quantization=none",

@@ -18,8 +18,6 @@ from edge_agent.serving.http.chat_request import ChatRequest
 from edge_agent.wire.markers import CALL, END_THINK, THINK
 from edge_agent.wire.parsing import Answer, ToolCalls, parse_reply
 
-HELD_BACK = 16  # characters at the end of what there is so far: they may be the start of a marker
-
 
 class ChatReply:
     """One reply. Feed it the text so far with `more`, and the completion with `end`; both give OpenAI's deltas.
@@ -37,8 +35,10 @@ class ChatReply:
 
     def more(self, text: str) -> Iterator[dict[str, Any]]:
         """Yield what is new in the text so far."""
+        if len(text) < len(THINK):
+            return
         thought, ended, answer = text.removeprefix(THINK).partition(END_THINK)
-        yield from self._new("reasoning_content", (thought if ended else thought[:-HELD_BACK]).strip())
+        yield from self._new("reasoning_content", thought.partition("<")[0].strip())  # what begins so is a marker
         if ended and not answer.startswith(CALL[: len(answer)] if len(answer) < len(CALL) else CALL):
             answer = self._cut(answer)
             yield from self._new("content", answer if self.has_stopped else answer[: -self._longest_stop or None])

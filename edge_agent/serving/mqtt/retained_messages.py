@@ -44,9 +44,9 @@ class Telling:
         self._told.clear()
 
     async def all(self) -> None:
-        """Tell everything that may have changed unheard."""
-        self._put(self._topics.availability(), ONLINE)
+        """Tell everything that may have changed unheard; states first, or old ones would count while these are read."""
         self.states(await in_thread(self._hub.state))
+        self._put(self._topics.availability(), ONLINE)
         self.actions([plain_event(one) for one in await in_thread(lambda: self._hub.events(LAST_EVENTS))])
         await self.health()
 

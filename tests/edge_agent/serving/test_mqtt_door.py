@@ -597,6 +597,13 @@ def test_states_health_and_the_last_action_are_kept_at_the_broker(
     late.close()
 
 
+def test_states_are_told_before_the_box_is_said_to_be_there(hub: Hub, broker: Mosquitto, listener: Listener) -> None:
+    served = Served(hub, broker.port)
+    listener.next(f"{SITE}/availability", lambda body: body == "online")
+    assert all(listener.all(f"{SITE}/state/{name}") for name in hub.site.devices)
+    served.close()
+
+
 def test_what_is_no_more_disappears_and_home_assistants_birth_has_all_said_again(
     hub: Hub, broker: Mosquitto, listener: Listener
 ) -> None:

@@ -22,6 +22,7 @@ from devices.broker.journal import Journal
 from devices.site.site import SITES_FOLDER, load_site
 from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.contract import contract_of
+from edgewright import main
 from export.bundle.writer import Parts, write_bundle
 from export.convert.gguf_writer import convert
 from finetune.recipe import STARTER_FOLDER
@@ -144,6 +145,23 @@ def test_what_a_dead_process_left_open_is_settled_at_the_next_start(bundle: Path
     with served(bundle, "--journal", str(path)) as box:
         assert len(httpx.get(f"{url_of(box)}api/journal").json()["events"]) == 3
         assert box.end(signal.SIGINT) == 0
+
+
+def test_a_check_opens_nothing(bundle: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["serve", str(bundle), "--check"]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0] == "box: homebox for home" and lines[1].startswith("http: http://127.0.0.1:8377/")
+    assert main(["serve", str(tmp_path), "--check"]) == 2
+    assert main(["serve", str(bundle), "--check", "--live"]) == 2
+    assert main(["serve", str(bundle), "--check", "--site", "greenhouse"]) == 0
+    assert "box: homebox for greenhouse, which is new to the model" in capfd.readouterr().out
+    assert main(["serve"]) == 2
+    assert "which box?" in capfd.readouterr().err
+    assert main(["serve", "--new-token", str(tmp_path / "token")]) == 0
+    assert (
+        main(["serve", "--check", "--set", "http.host=0.0.0.0", "--set", f"http.token_file={tmp_path / 'token'}"]) == 0
+    )
+    assert "without TLS others can read along" in capfd.readouterr().out
 
 
 def test_systemd_hears_of_it(bundle: Path, tmp_path: Path) -> None:
