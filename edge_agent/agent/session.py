@@ -126,6 +126,7 @@ def open_session(
     threads: int | None = None,
     sequences: int = 1,
     admit: Admit = refuse_new_site,
+    tell: Callable[[str], None] = warn,
 ) -> Iterator[AgentSession]:
     """Open a bundle or a box, verify it, check that it knows the site, load and prime the model.
 
@@ -141,6 +142,7 @@ def open_session(
         sequences: how many conversations keep what the engine evaluated of them.
         admit: called with the engine, the bundle, a simulation of the site and the box's state folder, if there is one,
             before a model works a site that it was not trained for; raises if it may not.
+        tell: hears when the engine had to be started again.
 
     Raises:
         UsageError: no such site or bundle, or a device without a driver.
@@ -156,7 +158,7 @@ def open_session(
         is_known, here = bundle.require_site(own), narrowed(own, bundle.site)
         simulation = Simulation(here, bundle.template)
         state = state_folder(path, bundle)
-        with EngineProcess(engine_settings(bundle, simulation, state, gpu_layers, threads, sequences), warn) as engine:
+        with EngineProcess(engine_settings(bundle, simulation, state, gpu_layers, threads, sequences), tell) as engine:
             if not is_known:
                 admit(engine, bundle, simulation, state)
             engine.prime(simulation.agent(World(here)).prefix)

@@ -63,6 +63,7 @@ def serve(
         threads=threads,
         sequences=configuration.conversations,
         admit=admit,
+        tell=log,
     ) as runner:
         with open_hub(runner, log) as hub:
             log(f"{hub.site.title}, model {hub.name}, mode {mode}")
