@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs Home Assistant 2024.3.3, the last that runs on Python 3.11, for tests/edge_agent/serving/test_real_home_assistant.py,
-# in a virtual environment of its own (about 500 MB), and prints where. What is there already is left as it is.
+# Installs Home Assistant 2024.3.3, the last that runs on Python 3.11, in a virtual environment of its own (700 MB), and
+# prints where: tests/edge_agent/serving/test_real_home_assistant.py needs it. What is there already is left as it is.
 # Usage: home_assistant.sh [FOLDER]; $PYTHON is a Python 3.11 or 3.12.
 set -eu
 version=2024.3.3

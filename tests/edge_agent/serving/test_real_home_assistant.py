@@ -72,7 +72,7 @@ class HomeAssistant:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         with (self.folder / "output").open("ab") as output:
-            command = [INSTALLED / "bin" / "hass", "--config", self.folder, "--skip-pip"]
+            command = [str(INSTALLED / "bin" / "hass"), "--config", str(self.folder), "--skip-pip"]
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         wait_until(self._answers, lambda: (self.folder / "output").read_text(), START_S)
 
@@ -285,7 +285,9 @@ def test_an_interlock_refuses_and_it_is_said_why(home_assistant: HomeAssistant, 
     hub.runtime.world.set("rain_tank", {"level_pct": 5})
     home_assistant.shows("sensor.rain_tank_level", "5")
     home_assistant.call("button.press", "button.well_pump_run_45_seconds")
-    wait_until(lambda: home_assistant.state(f"sensor.{BOX}_last_action")[1].get("status") == "refused", proposed)
+    wait_until(
+        lambda: home_assistant.state(f"sensor.{BOX}_last_action")[1].get("status") == "refused", lambda: hub.events(9)
+    )
     assert "the rain tank level is 5 percent" in home_assistant.state(f"sensor.{BOX}_last_action")[0]
     assert not hub.state()["well_pump"]["running"]
 
