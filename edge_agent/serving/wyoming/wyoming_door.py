@@ -128,7 +128,7 @@ class _Clients:
     async def _work(self, events: asyncio.Queue[Event], writer: asyncio.StreamWriter) -> None:
         """Answer one event after the other; unknown ones are none of ours."""
         address = writer.get_extra_info("peername") or ("nobody",)
-        own = self._conversations.of("", f"wyoming {address[0]}")
+        own = self._conversations.of("", f"wyoming {address[0]}:{address[1]}")
         while True:
             event, answer = await events.get(), None
             if Describe.is_type(event.type):
@@ -145,7 +145,7 @@ class _Clients:
         given = data.get("context")
         named = _text(given.get("conversation_id")) if isinstance(given, dict) else ""
         context = {"conversation_id": named} if named else None
-        conversation = self._conversations.of(f"{address} {named}", f"wyoming {address}") if named else own
+        conversation = self._conversations.of(f"{address} {named}", f"wyoming {address} {named}") if named else own
         async with conversation.turn() as session:
             try:
                 turn = await for_client(partial(session.ask, _text(data.get("text"))))
