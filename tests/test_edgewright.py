@@ -23,6 +23,7 @@ COMMANDS = [
     "log",
     "why",
     "devices",
+    "serve",
     "card",
     "data",
     "pretrain",
