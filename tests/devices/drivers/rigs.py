@@ -167,7 +167,7 @@ devices:
   motion: {model: motion_sensor, driver: it, at: {motion: {query: SELECT value FROM state WHERE name = 'motion'}}}
 """,
     "command": """
-drivers: {it: {type: command, allow: [FOLDER/relay, FOLDER/sensors], timeout_s: 2}}
+drivers: {it: {type: command, allow: [FOLDER/relay, FOLDER/sensors], timeout_s: 0.5}}
 devices:
   lamp:
     model: dimmable_light
