@@ -127,7 +127,7 @@ class _Clients:
 
     async def _work(self, events: asyncio.Queue[Event], writer: asyncio.StreamWriter) -> None:
         """Answer one event after the other; unknown ones are none of ours."""
-        address = writer.get_extra_info("peername") or ("nobody",)
+        address = writer.get_extra_info("peername") or ("nobody", 0)
         own = self._conversations.of("", f"wyoming {address[0]}:{address[1]}")
         while True:
             event, answer = await events.get(), None
