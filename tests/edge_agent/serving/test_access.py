@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import socket
 import ssl
 import stat
@@ -148,6 +149,7 @@ def test_a_port_that_is_taken_is_said(hub: Hub) -> None:
         pass
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl, which makes certificates, is not installed")
 def test_tls_and_certificates_that_do_not_fit(hub: Hub, tmp_path: Path) -> None:
     for name in ("one", "other"):
         subprocess.run(
