@@ -21,6 +21,11 @@ _Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE|BOX", help="A bundle, o
 _OwnSite = Annotated[
     str, typer.Option("--site", help="A site that ships with Edgewright, or a .yaml file; default: the bundle's own.")
 ]
+_JournalFile = Annotated[Path | None, typer.Option(help="The journal's file; a box has its own.")]
+_Threads = Annotated[int | None, typer.Option(min=1, help="Of the engine.")]
+_Accept = Annotated[
+    float, typer.Option(min=0, max=1, help="Share of generated cases to be done on a site new to the model.")
+]
 _GpuLayers = Annotated[int, typer.Option("--gpu-layers", help="llama.cpp layers on the GPU; -1 for all.")]
 
 
@@ -218,12 +223,10 @@ def run(
     yes: Yes = False,
     mode: Mode = "auto",
     live: Live = False,
-    journal: Annotated[Path | None, typer.Option(help="The journal's file; a box has its own.")] = None,
+    journal: _JournalFile = None,
     gpu_layers: _GpuLayers = 0,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of the engine.")] = None,
-    accept: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of generated cases to be done on a site new to the model.")
-    ] = 0.8,
+    threads: _Threads = None,
+    accept: _Accept = 0.8,
     as_json: Json = False,
 ) -> None:
     """Work a site: talk at the terminal, or answer --ask or each line of --ask-file."""
@@ -270,12 +273,10 @@ def serve(
     ] = None,
     mode: Mode = "auto",
     live: Live = False,
-    journal: Annotated[Path | None, typer.Option(help="The journal's file; a box has its own.")] = None,
+    journal: _JournalFile = None,
     gpu_layers: _GpuLayers = 0,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of the engine.")] = None,
-    accept: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of generated cases to be done on a site new to the model.")
-    ] = 0.8,
+    threads: _Threads = None,
+    accept: _Accept = 0.8,
     over_stdio: Annotated[
         bool, typer.Option("--mcp-stdio", help="MCP on standard input and output instead, for a client that starts it.")
     ] = False,

@@ -104,8 +104,9 @@ class Journal:
             except sqlite3.Error as error:
                 raise UnavailableError(f"cannot write the journal: {error}") from error
             self._last_id, self._last_digest = entry.id, digest
+        written = replace(entry, digest=digest)
         for listener in self.listeners:
-            listener(replace(entry, digest=digest))
+            listener(written)
         return entry.id
 
     def events(self, command: int | None = None) -> list[Event]:

@@ -151,11 +151,8 @@ def open_session(
     """
     own = load_site(site) if site else None
     with hold_bundle(path) as bundle:
-        own = own or bundle.site
-        is_live = is_live or own.is_toolset  # there is no world in which functions could be tried
-        if is_live:
-            require_drivers(own)
-        is_known, here = bundle.require_site(own), narrowed(own, bundle.site)
+        own, is_live, is_known = fitting_site(bundle, own, is_live=is_live)
+        here = narrowed(own, bundle.site)
         simulation = Simulation(here, bundle.template)
         state = state_folder(path, bundle)
         with EngineProcess(engine_settings(bundle, simulation, state, gpu_layers, threads, sequences), tell) as engine:
@@ -168,6 +165,20 @@ def open_session(
                 yield AgentSession(here, simulation, engine, events, says_yes, mode, is_live, bundle.manifest.name)
             finally:
                 events.close()
+
+
+def fitting_site(bundle: Bundle, own: Site | None, *, is_live: bool) -> tuple[Site, bool, bool]:
+    """Return the site that a bundle works (None: its own), whether it is live, and whether the model knows it.
+
+    Raises:
+        UsageError: a device without a driver.
+        RefusedError: the bundle was trained for another contract.
+    """
+    own = own or bundle.site
+    is_live = is_live or own.is_toolset  # there is no world in which functions could be tried
+    if is_live:
+        require_drivers(own)
+    return own, is_live, bundle.require_site(own)
 
 
 def prime_box(box: Path) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from devices.drivers.registry import require_drivers
 from devices.errors import UsageError
 from devices.site.site import load_site
+from edge_agent.agent.session import fitting_site
 from edge_agent.bundle import hold_bundle
 from edge_agent.serving.configuration import Configuration, HttpDoor, MqttDoor, WyomingDoor, is_loopback
 from edge_agent.serving.http.access import make_token, read_token
@@ -35,10 +35,7 @@ def check_box(path: Path, site: str, *, is_live: bool) -> str:
     """Return a line about a box. Raises as open_session does before it loads the model."""
     own = load_site(site) if site else None
     with hold_bundle(path) as bundle:
-        own = own or bundle.site
-        if is_live or own.is_toolset:
-            require_drivers(own)
-        is_known = bundle.require_site(own)
+        own, _, is_known = fitting_site(bundle, own, is_live=is_live)
         trial = "" if is_known else ", which is new to the model: it will be tried first"
         return f"box: {bundle.manifest.name} for {own.name}{trial}"
 

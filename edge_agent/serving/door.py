@@ -9,10 +9,9 @@ from typing import Any, Protocol, TypeVar
 
 from devices.errors import EdgeError
 from edge_agent.serving.engine_queue import Cancellation
-from edge_agent.serving.hub import Hub
+from edge_agent.serving.hub import OPEN, Hub
 
 Result = TypeVar("Result")
-OPEN = "open"
 MOST_THREADS = 160  # of requests that wait for the engine or a device; engine_queue.MOST_WAITING fit in
 _threads = ThreadPoolExecutor(MOST_THREADS, "request")
 _stoppers = ThreadPoolExecutor(8, "stop")

@@ -18,7 +18,7 @@ MOST_NEWS = 256
 
 @dataclass(frozen=True)
 class News:
-    """One piece: `kind` is journal, state, turn or health; `body` is plain data as JSON has it."""
+    """One piece: `kind` is journal, state or problem; `body` is plain data as JSON has it."""
 
     kind: str
     body: dict[str, Any]

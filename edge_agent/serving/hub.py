@@ -23,6 +23,7 @@ from edge_agent.serving.engine_queue import EngineQueue
 from edge_agent.serving.feed import Feed
 from edge_agent.serving.session import Session
 
+OPEN = "open"  # how a door is that can be used
 MOST_SESSIONS = 256
 SESSION_IDLE_S = 3600.0
 WATCH_S, WATCH_LIVE_S = 0.5, 2.0  # between two looks at the devices, while somebody listens
@@ -36,7 +37,7 @@ class Hub:
         name: of the bundle; the model's id.
         runtime: broker and devices.
         queue: the engine, in turns.
-        feed: journal entries (`journal`), states (`state`), and what sessions led to (`turn`).
+        feed: journal entries (`journal`), states (`state`), and what people should know (`problem`).
         is_live: whether the devices are real.
     """
 
@@ -51,7 +52,7 @@ class Hub:
         self.feed = Feed()
         self.started_s = time.time()
         self.problems: list[str] = []  # of doors and endings, the latest last
-        self.doors: dict[str, str] = {}  # how each is: "open", or what keeps it shut
+        self.doors: dict[str, str] = {}  # how each is: OPEN, or what keeps it shut
         self._journal = runner.journal
         self._journal.listeners.append(self._note)
         self._sessions: dict[str, Session] = {}
@@ -75,9 +76,13 @@ class Hub:
             for number, one in enumerate(idle):
                 if number < over or now_s - one.used_s > SESSION_IDLE_S:
                     del self._sessions[one.id]
-            session = Session(self.simulation, self.runtime.broker, self.queue, client, lambda: self.runtime.clock_text)
+            session = self.make_session(client)
             self._sessions[session.id] = session
             return session
+
+    def make_session(self, client: str) -> Session:
+        """Return a new conversation that only its maker knows."""
+        return Session(self.simulation, self.runtime.broker, self.queue, client, lambda: self.runtime.clock_text)
 
     def session(self, id_: str) -> Session:
         """Return a conversation by its id. Raises UsageError if there is none (any more)."""
@@ -119,7 +124,7 @@ class Hub:
         state = self.state()
         silent = [name for name, device in self.site.devices.items() if device.properties and not state.get(name)]
         return {
-            "status": "ok" if not silent and all(one == "open" for one in self.doors.values()) else "degraded",
+            "status": "ok" if not silent and all(one == OPEN for one in self.doors.values()) else "degraded",
             "site": self.site.name,
             "title": self.site.title,
             "model": self.name,

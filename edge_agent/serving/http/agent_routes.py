@@ -19,7 +19,7 @@ from devices.site.tools import Command
 from devices.yaml_file import first_problem
 from edge_agent.serving.door import in_thread, stop_now
 from edge_agent.serving.http.connected import while_connected
-from edge_agent.serving.http.openai_routes import client_of, failure
+from edge_agent.serving.http.openai_routes import client_of, failure, json_body
 from edge_agent.serving.http.site_description import describe_site
 from edge_agent.serving.hub import Hub, plain_event
 from edge_agent.serving.session import Session, Turn
@@ -143,13 +143,12 @@ class AgentRoutes:
 
 
 async def _read(request: Request, model: type[Body]) -> Body:
+    plain = await json_body(request)
     try:
-        return model.model_validate(json.loads(await request.body()))
+        return model.model_validate(plain)
     except ValidationError as error:
         location, message, hint = first_problem(error, model)
         raise UsageError(f"{'.'.join(map(str, location))}: {message}", hint=hint) from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError("the body is not JSON") from error
 
 
 def _told(turn: Turn) -> Response:

@@ -24,7 +24,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from devices.errors import EdgeError, RefusedError, UsageError
-from edge_agent.engine.engine import Completion, ContextFull
+from edge_agent.engine.engine import ContextFull
 from edge_agent.serving.door import for_client
 from edge_agent.serving.engine_queue import Busy, Cancelled
 from edge_agent.serving.http.chat_reply import ChatReply, usage_of
@@ -66,7 +66,7 @@ class OpenAiRoutes:
     async def complete(self, request: Request) -> Response:
         """Answer a conversation."""
         try:
-            body = read_body(await _json(request))
+            body = read_body(await json_body(request))
             if body.model not in self._names:
                 return self._no_model(body.model)
             client = client_of(request)
@@ -89,10 +89,8 @@ class OpenAiRoutes:
             if reply.has_stopped:
                 self._hub.queue.engine.cancel()
 
-        async def work() -> Completion:
-            return await for_client(lambda gone: self._hub.queue.generate(asked.request, client, gone, on_text))
-
-        task = asyncio.create_task(work())
+        generate = partial(self._hub.queue.generate, asked.request, client, on_text=on_text)
+        task = asyncio.create_task(for_client(generate))
         task.add_done_callback(lambda _: events.put_nowait(None))
         try:
             first = await or_gone(request, events.get())
@@ -148,10 +146,10 @@ class OpenAiRoutes:
             if session.client != client:
                 raise RefusedError("this session is another client's")
             return session, said
-        known = self._conversations.pop((client, *said[:-1]), None) if len(said) > 1 else None
+        known = self._conversations.pop((client, *said[:-1]), "") if len(said) > 1 else ""
         try:
-            return (self._hub.session(known) if known else self._hub.open_session(client)), said
-        except UsageError:  # it was dropped meanwhile
+            return self._hub.session(known), said
+        except UsageError:  # a new one, or it was dropped meanwhile
             return self._hub.open_session(client), said
 
     def _remember(self, session: Session, key: tuple[str, ...]) -> None:
@@ -199,7 +197,8 @@ def client_of(request: Request) -> str:
     return f"{request.client.host if request.client else ''} {request.headers.get('user-agent', '')[:80]}"
 
 
-async def _json(request: Request) -> Any:
+async def json_body(request: Request) -> Any:
+    """Return a request's body, read as JSON. Raises BadRequest if it is none."""
     try:
         return json.loads(await request.body())
     except (ValueError, RecursionError) as error:

@@ -21,8 +21,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from devices.broker.journal import Event
-from edge_agent.serving.door import OPEN, in_thread
-from edge_agent.serving.hub import Hub
+from edge_agent.serving.door import in_thread
+from edge_agent.serving.hub import OPEN, Hub
 
 
 class _BoxCollector(Collector):

@@ -32,7 +32,6 @@ from edge_agent.serving.mqtt.home_assistant_discovery import announced_filter, a
 from edge_agent.serving.mqtt.requests import Ask, Confirm, Topics, parse_ask, parse_command, parse_confirm
 from edge_agent.serving.mqtt.retained_messages import OFFLINE, Telling, as_json
 from edge_agent.serving.mqtt.sessions import Conversations, Seen
-from edge_agent.serving.session import Session
 
 HEALTH_S = 60.0
 SWEEP_S = 1.0  # in which the broker has sent what it keeps of earlier announcements
@@ -77,7 +76,7 @@ class _Visit:
         self.connection = Connection(settings, f"edgewright-{hub.site.name}", will, self._filters(), self)
         self._telling = Telling(hub, self._topics, partial(self.connection.publish, retain=True))
         self._announced = announcements(hub.site, self._topics, settings.discovery_prefix, settings.discovery, hub.name)
-        self._conversations, self._seen = Conversations(self._make_session), Seen()
+        self._conversations, self._seen = Conversations(hub.make_session), Seen()
         self._said: set[str] = set()  # since the connection was lost
         self._is_swept, self._stops = False, 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -91,11 +90,6 @@ class _Visit:
             *(Filter(one, shows_retained=True) for one in asked),
             *(Filter(one, with_kept=True) for one in (self._birth, *self._swept)),
         ]
-
-    def _make_session(self, client: str) -> Session:
-        """Return a session that is the door's own: strangers at a broker push no other door's out of the hub."""
-        hub = self._hub
-        return Session(hub.simulation, hub.runtime.broker, hub.queue, client, lambda: hub.runtime.clock_text)
 
     async def follow(self, listener: Listener) -> None:
         """Tell the broker what happens, until cancelled."""
