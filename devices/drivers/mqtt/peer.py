@@ -57,11 +57,11 @@ class MqttPeer:
             self._client.loop_stop()
             self._client = None
         if self._server is not None:
-            self._server.stop()
-            self._server = None
-            with warnings.catch_warnings():  # amqtt 0.12 leaves connections for the garbage collector to close
+            with warnings.catch_warnings():  # amqtt 0.12 leaves connections open, until its tasks or the collector end
                 warnings.simplefilter("ignore", ResourceWarning)
+                self._server.stop()
                 gc.collect()
+            self._server = None
 
     @asynccontextmanager
     async def _serving(self) -> AsyncIterator[None]:
