@@ -65,6 +65,8 @@ class Training(Strict):
 
     The last `held_out_rows` of the data are not trained on: every `held_out_every` steps their loss is measured, the
     adapter that did best is the one that is kept, and after `patience` measurements without a better one training ends.
+
+    `is_compiled` has torch compile the layers at the first step, which pays from about 40 steps on.
     """
 
     epochs: float | None = Field(default=None, gt=0)
@@ -82,6 +84,7 @@ class Training(Strict):
     share_prefix: bool = True
     packing: bool = False
     gradient_checkpointing: bool = False
+    is_compiled: bool = False
     checkpoint_every: int = Field(default=100, ge=1)
     keep_checkpoints: int = Field(default=2, ge=1)
     held_out_rows: int = Field(default=0, ge=0)

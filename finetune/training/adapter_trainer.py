@@ -266,7 +266,8 @@ class AdapterTrainer(RunTrainer, SFTTrainer):
         plain = [{"input_ids": ids, "labels": labels} for ids, labels in zip(rows.token_ids, rows.labels, strict=True)]
         share, size = self.recipe.training.share_prefix, self.args.train_batch_size
         found = []
-        with torch.no_grad(), self.accelerator.autocast():
+        eager = torch.compiler.set_stance("force_eager")  # compiled anew for this, it would take longer than it saves
+        with torch.no_grad(), self.accelerator.autocast(), eager:
             for start in range(0, len(plain), size):
                 batch = self._prepare_inputs(self.pad(plain[start : start + size]))
                 for part in self._parts(batch):

@@ -21,6 +21,7 @@ from edge_agent.wire.contract import Contract, contract_of, format_digest
 from finetune.data.encoded_rows import spans
 from finetune.data.preference_pairs import both_replies
 from finetune.recipe import General, Recipe
+from finetune.training.compiled_layers import compile_layers, require_compiler
 from finetune.training.free_memory import is_out_of_memory
 from finetune.training.general import GeneralRows
 from finetune.training.metrics import HELD_OUT_LOSS, Metrics
@@ -137,8 +138,12 @@ def _prepare(recipe: Recipe, progress: ProgressBar) -> _Prepared:
             "with FSDP the layers run once a step, for share_prefix and preference they would twice",
             hint="training.share_prefix=false, or launch without FSDP",
         )
+    if is_sharded() and recipe.training.is_compiled:
+        raise UsageError("with FSDP layers are not compiled", hint="set training.is_compiled=false")
     if machine.device == "cpu":
         prepare_processor()
+        if recipe.training.is_compiled:
+            require_compiler()
     processes = PartialState(cpu=machine.device == "cpu")
     inputs = _load_inputs(recipe, machine, progress)
     fitted = inputs.planner.fit(recipe, inputs.free)
@@ -170,6 +175,9 @@ def _fit(run: _Prepared, checkpoint: Path | None, progress: ProgressBar) -> _Fit
     trainer = None
     try:
         trainer = _build_trainer(run, progress)
+        if run.recipe.training.is_compiled:
+            compile_layers(trainer.model.get_base_model())
+            progress.note("the first step takes a minute more: the layers are compiled")
         trained, total = count_parameters(trainer.model)
         progress.note(f"trained parameters {trained:,} of {total:,} ({trained / total:.2%})")
         general_before = _measure_general(trainer, run.inputs.data.general)  # of a fresh adapter: the base
