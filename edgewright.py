@@ -12,6 +12,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Annotated
 
 import typer
@@ -28,10 +29,9 @@ def build_app() -> typer.Typer:
     import devices.cli
     import devices.tools_cli
     import edge_agent.cli
-    import edgewright_demo
     import export.cli
-    import finetune.cli
 
+    has_training = find_spec("finetune") is not None  # a box's kit leaves it out
     app = typer.Typer(
         name="edgewright",
         help="Fine-tune a small model to work real devices, prove it, flash it to a box, run it offline.",
@@ -41,14 +41,25 @@ def build_app() -> typer.Typer:
     )
     app.callback()(_global_options)
     tools = typer.Typer(no_args_is_help=True, help="Toolsets: tools of your own that belong to no device.")
-    finetune.cli.register_tools(tools)
+    box = typer.Typer(no_args_is_help=True, help="The machine that a model runs on.")
+    if has_training:
+        import finetune.cli
+
+        finetune.cli.register_tools(tools)
     devices.tools_cli.register_tools(tools)
     app.add_typer(tools, name="tools")
     devices.cli.register(app)
-    finetune.cli.register(app)
+    if has_training:
+        finetune.cli.register(app)
     export.cli.register(app)
+    export.cli.register_box(box)
+    edge_agent.cli.register_box(box)
+    app.add_typer(box, name="box")
     edge_agent.cli.register(app)
-    edgewright_demo.register(app)
+    if has_training:
+        import edgewright_demo
+
+        edgewright_demo.register(app)
     return app
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
+from urllib.parse import urlsplit
 
-from devices.errors import UnavailableError
+from devices.errors import UnavailableError, UsageError
 from devices.site.action import Action
 from devices.site.device import Device
 from devices.site.schema import DataSchema, Value
@@ -128,6 +129,48 @@ class Binding:
 
 
 @dataclass(frozen=True)
+class Needs:
+    """What a driver needs of the machine that it runs on, as its settings tell; nothing is touched to say so.
+
+    Attributes:
+        modules: Python modules it imports, with the package that each comes in.
+        devices: device files that it reads and writes; in a pattern such as /dev/gpiochip[04] whichever is there.
+        reads: files that it reads.
+        runs: programs that it starts, by path or by a name on the PATH.
+        peers: hosts and ports that it connects to.
+    """
+
+    modules: Mapping[str, str] = field(default_factory=dict)
+    devices: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
+    peers: tuple[tuple[str, int], ...] = ()
+
+    @classmethod
+    def of_all(cls, several: Iterable[Needs]) -> Needs:
+        """Return what several need together."""
+        modules: dict[str, str] = {}
+        lists: dict[str, dict[Any, None]] = {"devices": {}, "reads": {}, "runs": {}, "peers": {}}
+        for one in several:
+            modules |= one.modules
+            for name, found in lists.items():
+                found |= dict.fromkeys(getattr(one, name))
+        return cls(modules, **{name: tuple(found) for name, found in lists.items()})
+
+
+def peer_of(url: str) -> tuple[str, int]:
+    """Return the host and port behind an http or https URL. Raises UsageError if it has none."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError as error:
+        raise UsageError(f"{url}: {error}") from error
+    if not host:
+        raise UsageError(f"{url} names no host")
+    return host, port
+
+
+@dataclass(frozen=True)
 class DriverType:
     """What a driver's file offers as DRIVER, and a plug-in behind its entry point in the group `edgewright.drivers`.
 
@@ -138,6 +181,7 @@ class DriverType:
         problem_with: takes settings, an address, and whether an action writes there; returns why that cannot be, or "".
         call_address: the keys under an action's `at`; None if the driver has no actions with output.
         call_problem_with: takes settings, such an address and the action; returns why that cannot be, or "".
+        needs: takes settings; returns what the driver needs of the machine, for `edgewright doctor`.
     """
 
     settings: type[Strict]
@@ -146,3 +190,4 @@ class DriverType:
     problem_with: Callable[[Any, Any, bool], str] = lambda settings, address, is_written: ""
     call_address: type[Strict] | None = None
     call_problem_with: Callable[[Any, Any, Action], str] = lambda settings, address, action: ""
+    needs: Callable[[Any], Needs] = lambda settings: Needs()

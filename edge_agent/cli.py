@@ -1,4 +1,4 @@
-"""The commands `edgewright eval`, `run`, `bench` and `selftest`: parse, call one function, print."""
+"""The commands `edgewright eval`, `run`, `serve`, `bench`, `selftest` and `doctor`: parse, call one function, print."""
 
 from __future__ import annotations
 
@@ -36,6 +36,28 @@ def register(app: typer.Typer) -> None:
     app.command("serve")(serve)
     app.command("bench")(bench)
     app.command("selftest")(selftest)
+    app.command("doctor")(doctor)
+
+
+def register_box(box: typer.Typer) -> None:
+    """Add the commands that are run on a box."""
+    box.command("unit")(unit)
+
+
+def unit(
+    path: _Bundle,
+    site: _OwnSite = "",
+    configuration: Annotated[Path | None, typer.Option("--config", help="serve.yaml, by a path on the box.")] = None,
+    live: Live = False,
+    user: Annotated[str, typer.Option(help="Who runs it; default: a user of systemd's own.")] = "",
+) -> None:
+    """Print the systemd unit that serves a box, hardened, with the device files that its site needs and no others."""
+    from devices.site.site import load_site
+    from edge_agent.box.unit import unit_of
+
+    words = ["--site", str(Path(site).absolute()) if Path(site).is_file() else site] if site else []
+    words += ["--config", str(configuration.absolute())] if configuration else []
+    print(unit_of(path, load_site(site) if site else None, words, is_live=live, user=user), end="")
 
 
 def evaluate(
@@ -366,6 +388,28 @@ def selftest(
     found = run_cases(path, lambda done, total: bar.show(done, total, f"{done} of {total} cases"))
     print(json.dumps(asdict(found) | {"is_passed": found.is_passed}, ensure_ascii=False) if as_json else found)
     found.require(path)
+
+
+def doctor(
+    path: _Bundle,
+    site: _OwnSite = "",
+    tools: Toolset = "",
+    live: Annotated[
+        bool,
+        typer.Option("--live", help="Also connect, once, to the hosts of drivers; each device must have a driver."),
+    ] = False,
+    journal: _JournalFile = None,
+    as_json: Json = False,
+) -> None:
+    """Look at this machine and a box: whether the agent will run here, and what to do if not."""
+    from edge_agent.box.doctor import examine
+
+    def progress(what: str) -> None:
+        print(f"looking at {what} ...", file=sys.stderr, flush=True)
+
+    found = examine(path, tools or site, is_live=live, journal=journal, progress=progress)
+    print(json.dumps(found.to_plain(), ensure_ascii=False) if as_json else found)
+    found.require()
 
 
 def _plain(result: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The commands `edgewright export`, `card` and `flash`: parse, call one function, print."""
+"""The commands `edgewright export`, `card`, `flash` and `box build`: parse, call one function, print."""
 
 from __future__ import annotations
 
@@ -32,6 +32,29 @@ def register(app: typer.Typer) -> None:
     app.command("export")(export)
     app.command("card")(card)
     app.command("flash")(flash)
+
+
+def register_box(box: typer.Typer) -> None:
+    """Add the commands of boxes that are run on a workstation."""
+    box.command("build")(build_box)
+
+
+def build_box(
+    target: Annotated[str, typer.Option(help="A box by name (export/quantize/targets.yaml), or FILE.yaml:NAME.")],
+    out: Annotated[Path, typer.Option(metavar="KIT", help="A new folder.")],
+    python: Annotated[list[str], typer.Option(metavar="3.N", help="Of the box; several times for several.")] = ["3.11"],  # noqa: B006
+    extra: Annotated[list[str], typer.Option(help="Of edgewright's extras, what the box gets.")] = ["box", "serve"],  # noqa: B006
+    as_json: Json = False,
+) -> None:
+    """Make a kit: a folder that installs the agent on a bare box, with no network and nothing to compile there."""
+    from dataclasses import asdict
+
+    from edge_agent.progress import ProgressBar
+    from export.kit.kit import build_kit
+
+    kit = build_kit(out, target, python, extra, ProgressBar())
+    text = f"{out}: {kit.wheels} wheels, {kit.size_bytes / 1e6:.0f} MB; copy it to the box and run there: sh install.sh"
+    print(json.dumps(asdict(kit)) if as_json else text)
 
 
 def export(

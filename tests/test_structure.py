@@ -26,8 +26,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 ROOMS = {
     "devices": "errors durable json_lines yaml_file site driver simulation drivers exchange broker simulated_peers"
     " options exchange_cli tools_cli cli",
-    "edge_agent": "plugins progress base_models run_facts wire grammar engine bundle agent evaluation serving cli",
-    "export": "rope architectures llama_cpp_file trained quantize gates convert bundle flash pipeline cli",
+    "edge_agent": "plugins progress base_models run_facts wire grammar engine bundle agent evaluation serving box cli",
+    "export": "rope architectures llama_cpp_file trained quantize gates convert bundle flash kit pipeline cli",
     "finetune": "pages data recipe training inference pretraining cli",
 }
 MOST_FILES_IN_A_FOLDER = 20

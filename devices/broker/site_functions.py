@@ -22,8 +22,9 @@ from pydantic import Field
 
 from devices.broker.journal import Journal
 from devices.broker.runtime import SiteRuntime, default_journal, live_runtime, simulated_runtime, warn
-from devices.driver import Binding, CallRefused, DeviceUnavailable, DriverType
+from devices.driver import Binding, CallRefused, DeviceUnavailable, DriverType, Needs
 from devices.drivers.only_calls import OnlyCalls
+from devices.drivers.registry import needs_of
 from devices.simulation.world import World
 from devices.site.action import Action, Risk
 from devices.site.device import Device
@@ -146,10 +147,18 @@ def _rank(risk: Risk) -> int:
     return get_args(Risk).index(risk)
 
 
+def _needs(settings: SiteSettings) -> Needs:
+    """Return what the drivers of the site behind need. Raises UsageError: it is not there, or a setting is wrong."""
+    if settings.is_simulated:
+        return Needs()
+    return Needs.of_all(needs_of(settings.loaded, name) for name in settings.loaded.drivers)
+
+
 DRIVER = DriverType(
     settings=SiteSettings,
     address=SiteCall,
     open=SiteFunctionsDriver,
     call_address=SiteCall,
     call_problem_with=_call_problem_with,
+    needs=_needs,
 )

@@ -18,6 +18,7 @@ from devices.driver import (
     DeviceUnavailable,
     Driver,
     DriverType,
+    Needs,
     Reading,
     UrgentDriver,
 )
@@ -121,6 +122,23 @@ def settings_of(site: Site, driver: str) -> tuple[Any, dict[str, Binding]]:
     """Return the settings of one of a site's drivers, and its devices with their addresses, all parsed."""
     bound = _Bindings(site, None)
     return bound.settings[driver][1], bound.of(driver)
+
+
+def needs_of(site: Site, driver: str) -> Needs:
+    """Return what one of a site's drivers needs of this machine; the others and the devices are not looked at.
+
+    Raises:
+        UsageError: its type or one of its settings is wrong.
+    """
+    plain = site.drivers[driver]
+    kind = load_driver_type(str(plain.get("type", "")))
+    try:
+        settings = kind.settings.model_validate(dict(plain))
+    except ValidationError as error:
+        location, message, hint = first_problem(error, kind.settings)
+        where = ".".join(map(str, (driver, *location)))
+        raise UsageError(f"site {site.name}, {where}: {message}", hint=hint) from error
+    return kind.needs(settings)
 
 
 class _Bindings:

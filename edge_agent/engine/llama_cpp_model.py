@@ -68,6 +68,19 @@ def model_parameters(gpu_layers: int, tuning: Tuning = USUAL) -> Any:
     return parameters
 
 
+def vocabulary_problem(path: Path) -> str:
+    """Return why llama.cpp cannot read a model's settings and vocabulary, its weights left out; "" if it can."""
+    llama_cpp.llama_backend_init()
+    collect_log()
+    parameters = model_parameters(0)
+    parameters.vocab_only = True
+    model = llama_cpp.llama_model_load_from_file(os.fsencode(path), parameters)
+    if not model:
+        return f"llama.cpp cannot load {path}{_log_tail()}"
+    llama_cpp.llama_model_free(model)
+    return ""
+
+
 class LlamaModel:
     """A model: `load` it, `make_context`, then evaluate tokens; `close` frees it. Not for two threads at once.
 

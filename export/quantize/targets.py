@@ -27,12 +27,20 @@ BY_QUALITY: dict[str, tuple[Quant, ...]] = {
 }
 
 
+class Build(Strict):
+    """What llama.cpp is compiled for: a machine as `uname -m` says it, and flags of GCC's such as -mcpu=cortex-a76."""
+
+    machine: Literal["aarch64", "x86_64"]
+    compiler_flags: str
+
+
 class Target(Strict):
     """A box: its memory, how much of it is not the model's, and what it computes on."""
 
     memory_gib: float = Field(gt=0)
     reserved_gib: float = Field(ge=0)
     processor: Literal["arm", "cuda", "x86"]
+    build: Build | None = None
 
 
 class _Targets(Strict):
@@ -71,6 +79,13 @@ def load_target(name: str) -> Target:
         hint = did_you_mean(name, targets, f"targets: {', '.join(targets)}")
         raise UsageError(f"{path} has no target {name!r}", hint=hint)
     return targets[name]
+
+
+def load_build(name: str) -> Build:
+    """Return what a target's kit is compiled for. Raises UsageError as `load_target`, and if it does not say."""
+    if not (build := load_target(name).build):
+        raise UsageError(f"target {name} has no `build`", hint="build: {machine: aarch64, compiler_flags: -mcpu=…}")
+    return build
 
 
 def choose_quant(target: Target, shape: Shape) -> Choice:

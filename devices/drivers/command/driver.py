@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from devices.driver import Binding, DeviceUnavailable, DriverType, Reading, reading_of
+from devices.driver import Binding, DeviceUnavailable, DriverType, Needs, Reading, reading_of
 from devices.drivers.json_values import JsonValue
 from devices.drivers.programs import run_program
 from devices.site.action import Action
@@ -136,4 +136,5 @@ DRIVER = DriverType(
     problem_with=_problem_with,
     call_address=CommandCall,
     call_problem_with=_call_problem_with,
+    needs=lambda settings: Needs(runs=settings.allow),
 )

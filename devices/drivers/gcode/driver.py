@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from devices.driver import Binding, DeviceUnavailable, DriverType, Reading, reading_of
+from devices.driver import Binding, DeviceUnavailable, DriverType, Needs, Reading, reading_of
 from devices.drivers.bus_lock import BusLock
 from devices.site.schema import DataSchema, Value
 from devices.yaml_file import Strict
@@ -276,4 +276,10 @@ def _problem_with(_: GcodeSettings, place: GcodePlace, is_written: bool) -> str:
     )
 
 
-DRIVER = DriverType(settings=GcodeSettings, address=GcodePlace, open=GcodeDriver, problem_with=_problem_with)
+DRIVER = DriverType(
+    settings=GcodeSettings,
+    address=GcodePlace,
+    open=GcodeDriver,
+    problem_with=_problem_with,
+    needs=lambda settings: Needs({"serial": "pyserial"}, devices=(settings.serial,)),
+)

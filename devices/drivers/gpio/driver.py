@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache, partial
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -23,10 +24,18 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from devices.driver import Binding, DeviceUnavailable, DriverType, Reading, reading_of
+from devices.driver import Binding, DeviceUnavailable, DriverType, Needs, Reading, reading_of
 from devices.site.schema import DataSchema, Value
 from devices.yaml_file import Strict
 
+# What gpiozero's factories need beside it. Source: gpiozero 2.0.1, pins/*.py; of several chips lgpio takes 4 on a
+# Raspberry Pi 5 with an older kernel, else 0.
+FACTORY_NEEDS = {
+    "lgpio": Needs({"lgpio": "lgpio"}, devices=("/dev/gpiochip[04]",)),
+    "rpigpio": Needs({"RPi.GPIO": "RPi.GPIO"}, devices=("/dev/gpiomem",)),
+    "pigpio": Needs({"pigpio": "pigpio"}, peers=(("localhost", 8888),)),
+    "native": Needs(devices=("/dev/gpiomem",)),
+}
 FACTORIES = "gpiozero_pin_factories"  # entry points of gpiozero and of packages that add to it
 BARELY = 1e-6  # lgpio cuts a duty ratio down to whole percents: 0.29 * 100 must not become 28
 
@@ -174,4 +183,12 @@ def _problem_with(_: GpioSettings, pin: Pin, is_written: bool) -> str:
     return "cannot be written: output and pwm can" if is_written and pin.input is not None else ""
 
 
-DRIVER = DriverType(settings=GpioSettings, address=Pin, open=GpioDriver, problem_with=_problem_with)
+def _needs(settings: GpioSettings) -> Needs:
+    name, chip = settings.factory, settings.chip
+    own = Needs(devices=(name,)) if "/" in name else FACTORY_NEEDS.get(name, Needs())
+    if name == "lgpio" and chip is not None:
+        own = replace(own, devices=(f"/dev/gpiochip{chip}",))
+    return replace(own, modules={"gpiozero": "gpiozero", **own.modules})
+
+
+DRIVER = DriverType(settings=GpioSettings, address=Pin, open=GpioDriver, problem_with=_problem_with, needs=_needs)

@@ -31,7 +31,9 @@ from devices.driver import (
     CallRefused,
     DeviceUnavailable,
     DriverType,
+    Needs,
     Reading,
+    peer_of,
     read_secret,
     reading_of,
     secret_from,
@@ -399,6 +401,10 @@ def _problem_with(_: HttpSettings, place: JsonPlace, is_written: bool) -> str:
     return "cannot be written without set_path, or with rpc without set_key" if is_written and not is_complete else ""
 
 
+def _needs(settings: HttpSettings) -> Needs:
+    return Needs(reads=(settings.token_file,) if settings.token_file else (), peers=(peer_of(settings.url),))
+
+
 DRIVER = DriverType(
     settings=HttpSettings,
     address=JsonPlace,
@@ -406,4 +412,5 @@ DRIVER = DriverType(
     problem_with=_problem_with,
     call_address=JsonCall,
     call_problem_with=lambda settings, call, action: call.problem_with(action),
+    needs=_needs,
 )

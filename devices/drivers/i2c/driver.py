@@ -22,7 +22,7 @@ from typing import Any, Literal, Protocol
 
 from pydantic import Field, model_validator
 
-from devices.driver import Binding, DeviceUnavailable, DriverType, Reading, reading_of
+from devices.driver import Binding, DeviceUnavailable, DriverType, Needs, Reading, reading_of
 from devices.simulation.socket_peer import ask
 from devices.site.schema import DataSchema, Value
 from devices.yaml_file import Strict
@@ -232,4 +232,9 @@ def _problem_with(_: I2cSettings, sensor: Sensor, is_written: bool) -> str:
     return "cannot be written: sensors are only read" if is_written else ""
 
 
-DRIVER = DriverType(settings=I2cSettings, address=Sensor, open=I2cDriver, problem_with=_problem_with)
+def _needs(settings: I2cSettings) -> Needs:
+    bus = settings.bus
+    return Needs({"smbus2": "smbus2"}, devices=(bus if isinstance(bus, str) else f"/dev/i2c-{bus}",))
+
+
+DRIVER = DriverType(settings=I2cSettings, address=Sensor, open=I2cDriver, problem_with=_problem_with, needs=_needs)

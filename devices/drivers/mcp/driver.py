@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from devices.driver import Binding, DeviceUnavailable, DriverType, secret_from
+from devices.driver import Binding, DeviceUnavailable, DriverType, Needs, peer_of, secret_from
 from devices.drivers.mcp.client import McpClient, Server, servers_in
 from devices.drivers.only_calls import OnlyCalls, only_functions
 from devices.errors import UsageError, did_you_mean
@@ -44,11 +44,20 @@ class McpSettings(Strict):
         if not self.file:
             environment = {name: secret_from(device, name) for name in self.environment}
             return Server(self.server or device, self.command, environment, self.url)
+        return self._listed()
+
+    def _listed(self) -> Server:
         servers = servers_in(Path(self.file))
         name = self.server or next(iter(servers), "")
         if name not in servers:
             raise UsageError(f"{self.file} has no server {name!r}", hint=did_you_mean(name, servers))
         return servers[name]
+
+    def needs(self) -> Needs:
+        """Return what the server needs. Raises UsageError: the file has no such server, or a URL is none."""
+        server = self._listed() if self.file else Server(self.server, self.command, url=self.url)
+        peers = (peer_of(server.url),) if server.url else ()
+        return Needs({"mcp": "mcp"}, reads=(self.file,) if self.file else (), runs=server.command[:1], peers=peers)
 
 
 class McpTool(Strict):
@@ -87,4 +96,5 @@ DRIVER = DriverType(
     open=McpDriver,
     call_address=McpTool,
     call_problem_with=only_functions,
+    needs=McpSettings.needs,
 )

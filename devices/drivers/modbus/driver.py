@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from devices.driver import Binding, DeviceUnavailable, DriverType, Reading, reading_of
+from devices.driver import Binding, DeviceUnavailable, DriverType, Needs, Reading, reading_of
 from devices.drivers.bus_lock import BusLock
 from devices.drivers.modbus.register import WRITE_FUNCTIONS, Block, Register, plan_blocks
 from devices.site.schema import Value
@@ -270,4 +270,13 @@ def _problem_with(_: ModbusSettings, register: Register, is_written: bool) -> st
     return "" if is_writable or not is_written else "cannot be written: coil and holding can"
 
 
-DRIVER = DriverType(settings=ModbusSettings, address=Register, open=ModbusDriver, problem_with=_problem_with)
+def _needs(settings: ModbusSettings) -> Needs:
+    if not settings.serial:
+        return Needs({"pymodbus.client": "pymodbus"}, peers=((settings.host, settings.port),))
+    devices = () if "://" in settings.serial else (settings.serial,)  # pyserial also takes URLs, as socket://…
+    return Needs({"pymodbus.client": "pymodbus", "serial": "pyserial"}, devices)
+
+
+DRIVER = DriverType(
+    settings=ModbusSettings, address=Register, open=ModbusDriver, problem_with=_problem_with, needs=_needs
+)

@@ -28,7 +28,16 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from devices.driver import Binding, DeviceUnavailable, DriverType, Reading, read_secret, reading_of, secret_from
+from devices.driver import (
+    Binding,
+    DeviceUnavailable,
+    DriverType,
+    Needs,
+    Reading,
+    read_secret,
+    reading_of,
+    secret_from,
+)
 from devices.drivers.json_values import JsonValue, Secrets, path_of, put
 from devices.site.action import is_so
 from devices.site.describe import plain_text
@@ -358,4 +367,9 @@ def _problem_with(settings: MqttSettings, place: MqttPlace, is_written: bool) ->
     return "cannot be written without set_topic" if settings.profile == "plain" and not place.set_topic else ""
 
 
-DRIVER = DriverType(settings=MqttSettings, address=MqttPlace, open=MqttDriver, problem_with=_problem_with)
+def _needs(settings: MqttSettings) -> Needs:
+    reads = (settings.password_file,) if settings.password_file else ()
+    return Needs({"paho.mqtt.client": "paho-mqtt"}, reads=reads, peers=((settings.host, settings.port),))
+
+
+DRIVER = DriverType(settings=MqttSettings, address=MqttPlace, open=MqttDriver, problem_with=_problem_with, needs=_needs)

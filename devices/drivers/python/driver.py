@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from devices.driver import Binding, CallRefused, DeviceUnavailable, DriverType, secret_from
+from devices.driver import Binding, CallRefused, DeviceUnavailable, DriverType, Needs, secret_from
 from devices.drivers.only_calls import OnlyCalls
 from devices.drivers.programs import ENVIRONMENT, run_program
 from devices.yaml_file import Strict
@@ -80,4 +80,5 @@ DRIVER = DriverType(
     address=PythonFunction,
     open=PythonDriver,
     call_address=PythonFunction,
+    needs=lambda settings: Needs(reads=(settings.file,)),
 )

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from devices.driver import Binding, DeviceUnavailable, DriverType, Reading, reading_of
+from devices.driver import Binding, DeviceUnavailable, DriverType, Needs, Reading, reading_of
 from devices.site.action import Action
 from devices.site.functions import FunctionAction
 from devices.site.schema import DataSchema, Value
@@ -160,4 +160,5 @@ DRIVER = DriverType(
     problem_with=lambda settings, place, is_written: "cannot be written: a database is only read" if is_written else "",
     call_address=Query,
     call_problem_with=lambda settings, query, action: query.problem_with(action),
+    needs=lambda settings: Needs(reads=(settings.file,)),
 )
