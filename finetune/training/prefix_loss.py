@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 from finetune.data.rows import IGNORED
-from finetune.training.prefix_tree import branch_states
+from finetune.training.prefix_tree import HEAD_STEP, branch_states
 
 MIN_SHARED_TOKENS = 32  # below this the second pass through the layers costs more than it saves
 HEAD_LOGITS = 2**25  # held at a time: 128 MiB in float32, which is 682 tokens of a vocabulary of 49,152
@@ -54,9 +54,11 @@ def chunked_loss(head: Any, hidden: Any, labels: Any) -> Any:
     from torch.utils.checkpoint import checkpoint
 
     def loss_of(hidden: Any, labels: Any) -> Any:
-        return torch.nn.functional.cross_entropy(head(hidden).float(), labels, reduction="sum")
+        return torch.nn.functional.cross_entropy(head(hidden).float(), labels, ignore_index=IGNORED, reduction="sum")
 
-    size = chunk_tokens(head)
+    size, fill = chunk_tokens(head), -len(labels) % HEAD_STEP
+    hidden = torch.nn.functional.pad(hidden, (0, 0, 0, fill))
+    labels = torch.nn.functional.pad(labels, (0, fill), value=IGNORED)
     if len(labels) <= size:
         return loss_of(hidden, labels)
     parts = zip(hidden.split(size), labels.split(size), strict=True)
@@ -66,7 +68,7 @@ def chunked_loss(head: Any, hidden: Any, labels: Any) -> Any:
 
 def chunk_tokens(head: Any) -> int:
     """Return of how many tokens an output layer's logits are held at a time."""
-    return max(1, HEAD_LOGITS // head.weight.shape[0])
+    return max(HEAD_STEP, HEAD_LOGITS // head.weight.shape[0] // HEAD_STEP * HEAD_STEP)
 
 
 def exact_rows(model: Any, batch: dict[str, Any], *, share_prefix: bool) -> Any:

@@ -21,7 +21,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from finetune.data.rows import IGNORED
 
 # A CPU's matrix kernels are generated for every new shape, so lengths are multiples of these.
-TRUNK_STEP, HEAD_STEP = 16, 64
+TRUNK_STEP, HEAD_STEP, BATCH_STEP = 16, 64, 64
 ATTENTION = "edgewright_tree"  # what a model's config._attn_implementation must be
 EMPTY = -1
 
@@ -144,6 +144,8 @@ def branch_states(model: Any, trunk: Tensor, branches: Sequence[Tensor]) -> Tens
         branches: token ids of each behind the trunk, int64 (token,).
     """
     device, start = trunk.device, len(trunk)
+    end = start + sum(len(branch) for branch in branches)
+    branches = [*branches, trunk.new_zeros(-end % BATCH_STEP)]  # one that nobody looks at
     places = [torch.arange(start), *(torch.arange(start, start + len(branch)) for branch in branches)]
     usual = model.config._attn_implementation
     model.config._attn_implementation = ATTENTION
@@ -152,11 +154,11 @@ def branch_states(model: Any, trunk: Tensor, branches: Sequence[Tensor]) -> Tens
             input_ids=torch.cat([trunk, *branches])[None],
             position_ids=torch.cat(places)[None].to(device),
             use_cache=False,
-            branch_lengths=tuple(len(branch) for branch in branches),
+            branch_lengths=tuple(len(branch) for branch in branches if len(branch)),
         ).last_hidden_state
     finally:
         model.config._attn_implementation = usual
-    return hidden[0, start:]
+    return hidden[0, start:end]
 
 
 @torch.compiler.disable  # compiled, it was slower and took a minute to compile

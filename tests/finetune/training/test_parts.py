@@ -133,11 +133,11 @@ def test_the_attention_of_a_cpu_is_that_of_transformers(base: Path) -> None:
 
 def test_chunks_have_the_loss_and_gradients_of_all_at_once_and_hold_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    head, labels = torch.nn.Linear(16, 1000, bias=False), torch.randint(0, 1000, (200,))
+    head, labels = torch.nn.Linear(16, 1000, bias=False), torch.randint(0, 1000, (400,))
     found = []
-    for logits in (200 * 1000, 30 * 1000):
+    for logits in (400 * 1000, 64 * 1000):
         monkeypatch.setattr(prefix_loss, "HEAD_LOGITS", logits)
-        hidden = torch.randn(200, 16, generator=torch.Generator().manual_seed(1), requires_grad=True)
+        hidden = torch.randn(400, 16, generator=torch.Generator().manual_seed(1), requires_grad=True)
         head.zero_grad()
         with LiveBytes() as live:
             loss = chunked_loss(head, hidden, labels)
@@ -146,5 +146,5 @@ def test_chunks_have_the_loss_and_gradients_of_all_at_once_and_hold_no_more(monk
         found.append((loss.detach(), hidden.grad, head.weight.grad.clone(), live.peak))
     for whole, chunked in zip(found[0][:3], found[1][:3], strict=True):
         torch.testing.assert_close(chunked, whole, rtol=1e-5, atol=1e-5)
-    all_logits = 200 * 1000 * 4
+    all_logits = 400 * 1000 * 4
     assert found[0][3] > 2 * all_logits and found[1][3] < all_logits
