@@ -1,5 +1,5 @@
 # Every target works on a fresh machine with Python 3.11+ and a C++ compiler; each sets up .venv first if it must.
-# PYTHON=/path/to/python3 chooses the Python; BASE=smollm2 has the demo tune a base that knows language.
+# PYTHON=/path/to/python3 chooses the Python; BASE=starter has the demo tune a small base of ours.
 
 # The first of these that really starts (a version manager may list names that do not).
 starts = $(shell $(1) -c 'import sys; print(sys.executable)' 2>/dev/null)

@@ -23,13 +23,25 @@ ASKED = 6  # requests that the demo shows
 
 @dataclass(frozen=True)
 class Setting:
-    """How the demo goes with one base; `asks` are lines of an ask file, shown at home."""
+    """How the demo goes with one base.
+
+    Attributes:
+        recipe: by name.
+        rows: of training.
+        cases: of the evaluation.
+        quants: the last one is bundled.
+        asks: lines of an ask file, shown at home.
+        at_home: recipe key=value, on that site only.
+        rows_at_home: None is `rows`.
+    """
 
     recipe: str
     rows: int
     cases: int
-    quants: str  # the last one is bundled
+    quants: str
     asks: tuple[str, ...]
+    at_home: tuple[str, ...] = ()
+    rows_at_home: int | None = None
 
 
 SETTINGS = {
@@ -52,6 +64,15 @@ SETTINGS = {
         rows=640,
         cases=60,
         quants="Q8_0",
+        # An adapter that was tuned on the home for an hour ships; the demo adds some steps. Other sites start from the
+        # adapter for any site.
+        at_home=(
+            "start_from=home_smollm2",
+            "training.learning_rate=2.0e-4",
+            "training.warmup_steps=2",
+            "training.is_compiled=false",
+        ),
+        rows_at_home=160,
         asks=(
             "is the front door locked?",
             "unlock the front door",
@@ -76,7 +97,7 @@ def demo(
         "runs/demo"
     ),
     site: Annotated[str, typer.Option("--site", help="A site that ships with Edgewright, or a .yaml file.")] = "home",
-    base: Annotated[str, typer.Option("--base", help=f"One of {', '.join(SETTINGS)}.")] = "starter",
+    base: Annotated[str, typer.Option("--base", help=f"One of {', '.join(SETTINGS)}.")] = "smollm2",
     rows: Annotated[int | None, typer.Option(min=1, help="Training conversations; by the base if left out.")] = None,
     cases: Annotated[int | None, typer.Option(min=1, help="Held-out cases; by the base if left out.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Recipe key=value, for train.")] = None,
@@ -91,8 +112,10 @@ def demo(
     times: dict[str, float] = {}
     if base in PACKAGES and not base_folder(base).is_dir():
         times["base"] = _stage("base", ["base", "import", base])
-    recipe = [setting.recipe, f"site={site}", f"data={out}/train.jsonl", f"out={out}/run", *(overrides or [])]
-    rows, cases, quants = rows or setting.rows, cases or setting.cases, setting.quants
+    is_home = site == "home"
+    at_home, usual_rows = (setting.at_home, setting.rows_at_home or setting.rows) if is_home else ((), setting.rows)
+    recipe = [setting.recipe, f"site={site}", f"data={out}/train.jsonl", f"out={out}/run", *at_home, *(overrides or [])]
+    rows, cases, quants = rows or usual_rows, cases or setting.cases, setting.quants
     asks = out / "asks.txt"
     here = ["--site", site]
     generate = ["data", "generate", *here]

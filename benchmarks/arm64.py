@@ -1,9 +1,10 @@
 """The same tokens on ARM as here? A kit, installed on an emulated 64-bit ARM machine, replies to held-out cases.
 
-    python benchmarks/arm64.py --work FOLDER --out benchmarks/results/arm64.json
+    python -m benchmarks.arm64 --work FOLDER --out benchmarks/results/arm64.json
 
 Makes what is missing in FOLDER: a kit for a Raspberry Pi 5, Debian for arm64 (scripts/arm64.sh) with the kit installed
-by its own install.sh, the starter as a Q8_0 file, and cases. An emulator says nothing about speed.
+by its own install.sh, the starter as a Q8_0 file, and cases. Killed, it goes on where it was: a case takes 5 to 20
+seconds there. An emulator says nothing about speed.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from finetune.recipe import STARTER_FOLDER
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE, TARGET, SEED = "home", "rpi5-8gb", 6000
+PYTHON = "/opt/edgewright/current/bin/python"
 
 
 def main() -> None:
@@ -53,12 +55,15 @@ def main() -> None:
     write_cases(cases, list(generate_cases(load_site(SITE), given.cases, SEED)))
     script = Path(__file__).with_name("arm64_replies.py")
     (share / script.name).write_bytes(script.read_bytes())
-    here = json.loads(run([sys.executable, str(script), str(model), str(cases), SITE]))
-    python = "/opt/edgewright/current/bin/python"
-    there = json.loads(
-        on_arm(machine, share, python, f"/mnt/{script.name}", f"/mnt/{model.name}", "/mnt/cases.jsonl", SITE)
-    )
-    result = compared(here, there) | {"kit": json.loads((kit / "kit.json").read_text(encoding="utf-8"))}
+    names = (script.name, model.name, cases.name)
+    here, there = share / "here.jsonl", share / "there.jsonl"
+    here.unlink(missing_ok=True)
+    machines = {
+        "here": run([sys.executable, *(str(share / name) for name in names), SITE, str(here)]),
+        "there": on_arm(machine, share, PYTHON, *(f"/mnt/{name}" for name in names), SITE, f"/mnt/{there.name}"),
+    }
+    result = compared(read(here), read(there)) | {name: json.loads(text) for name, text in machines.items()}
+    result |= {"kit": json.loads((kit / "kit.json").read_text(encoding="utf-8"))}
     save(result, given.out)
     print(json.dumps(result, indent=1))
 
@@ -74,21 +79,23 @@ def run(command: list[str]) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT).stdout
 
 
-def compared(here: dict[str, Any], there: dict[str, Any]) -> dict[str, Any]:
-    """Return how many cases have the same tokens in all replies, and where the others part."""
-    parted = []
-    for one, other in zip(here["cases"], there["cases"], strict=True):
-        if one["replies"] != other["replies"]:
-            parted.append({"id": one["id"], "here": one["replies"], "there": other["replies"]})
+def read(replies: Path) -> list[dict[str, Any]]:
+    """Return a side's lines."""
+    return [json.loads(line) for line in replies.read_text(encoding="utf-8").splitlines()]
+
+
+def compared(here: list[dict[str, Any]], there: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return how many cases have the same tokens in all replies, and the replies of the others."""
+    pairs = list(zip(here, there, strict=True))
+    parted = [{"here": one, "there": other} for one, other in pairs if one != other]
     return {
-        "command": "python benchmarks/arm64.py --work FOLDER",
+        "command": "python -m benchmarks.arm64 --work FOLDER",
         "model": "starter, Q8_0",
-        "here": here["machine"] | {"seconds": round(here["seconds"], 1)},
-        "there": there["machine"] | {"seconds": round(there["seconds"], 1), "emulated": "qemu-user, cortex-a76"},
-        "cases": len(here["cases"]),
-        "replies": sum(len(one["replies"]) for one in here["cases"]),
-        "tokens": sum(len(tokens) for one in here["cases"] for tokens, _ in one["replies"]),
-        "cases_with_the_same_tokens": len(here["cases"]) - len(parted),
+        "emulated": "qemu-user, cortex-a76",
+        "cases": len(here),
+        "replies": sum(len(one["replies"]) for one in here),
+        "tokens": sum(len(tokens) for one in here for tokens, _ in one["replies"]),
+        "cases_with_the_same_tokens": len(here) - len(parted),
         "parted": parted,
     }
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,11 @@ from edge_agent.wire.chat_template import load_template
 
 
 class Recording:
-    """An engine that keeps what it was asked and what it said."""
+    """An engine that keeps what it said."""
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
-        self.kept: list[tuple[Request, Completion]] = []
+        self.completions: list[Completion] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -35,24 +34,28 @@ class Recording:
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Return what the engine says."""
         made = self._engine.generate(requests)
-        self.kept += zip(requests, made, strict=True)
+        self.completions += made
         return made
 
 
 def main() -> None:
-    """Print each case's replies."""
-    model, cases, site = Path(sys.argv[1]), read_cases(Path(sys.argv[2])), load_site(sys.argv[3])
+    """Write a line for each case that the file does not have yet: its id, and the tokens and end of each reply."""
+    model, cases, site, out = (
+        Path(sys.argv[1]),
+        read_cases(Path(sys.argv[2])),
+        load_site(sys.argv[3]),
+        Path(sys.argv[4]),
+    )
     template = load_template("chatml")
     settings = EngineSettings(model, context_tokens=CaseSimulation(site, template).context_tokens)
-    found = []
-    started = time.monotonic()
-    with EngineProcess(settings) as process:
-        for case in cases:
+    done = len(out.read_text(encoding="utf-8").splitlines()) if out.exists() else 0
+    with EngineProcess(settings) as process, out.open("a", encoding="utf-8") as file:
+        for case in cases[done:]:
             engine = Recording(process)
             play(engine, site, template, [case])
-            found.append({"id": case.id, "replies": [[list(one.token_ids), one.stop_reason] for _, one in engine.kept]})
-            print(f"{len(found)}/{len(cases)}", file=sys.stderr, flush=True)
-    print(json.dumps({"machine": this_machine(), "seconds": time.monotonic() - started, "cases": found}))
+            replies = [[list(one.token_ids), one.stop_reason] for one in engine.completions]
+            print(json.dumps({"id": case.id, "replies": replies}), file=file, flush=True)
+    print(json.dumps(this_machine()))
 
 
 if __name__ == "__main__":

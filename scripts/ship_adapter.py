@@ -33,7 +33,7 @@ def ship(run: Path, name: str) -> Path:
     facts = read_run_facts(run)
     out = ROOT / "finetune" / "adapters" / name
     (out / "adapter").mkdir(parents=True, exist_ok=True)
-    recipe = made.model_copy(update={"data": shipped.data, "out": shipped.out, "base": shipped.base})
+    recipe = made.model_copy(update={key: getattr(shipped, key) for key in ("data", "out", "base", "start_from")})
     (out / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
     stated = replace(facts, base=shipped.base, data=replace(facts.data, path=shipped.data))
     (out / "run.json").write_text(json.dumps(asdict(stated), indent=2) + "\n", encoding="utf-8")
