@@ -10,6 +10,7 @@ from pathlib import Path
 from devices.site.site import Site, site_path
 
 FIRST_PORT, PORTS, WORKERS = 20_000, 1_500, 8
+LONG_S = 20.0
 _given: set[int] = set()
 
 
@@ -40,5 +41,10 @@ def greenhouse_file(folder: Path, timeout_s: float = 1.0) -> Path:
 
 
 def patient(site: Site) -> Site:
-    """Return a site whose drivers wait long: on a busy machine the peers of tests take their time."""
-    return site.model_copy(update={"drivers": {name: one | {"timeout_s": 20.0} for name, one in site.drivers.items()}})
+    """Return a site whose drivers and read-backs wait long: on a busy machine the peers of tests take their time."""
+    drivers = {name: one | {"timeout_s": LONG_S} for name, one in site.drivers.items()}
+    devices = {}
+    for name, device in site.devices.items():
+        actions = {key: action.model_copy(update={"settle_s": LONG_S}) for key, action in device.actions.items()}
+        devices[name] = device.model_copy(update={"actions": actions})
+    return site.model_copy(update={"drivers": drivers, "devices": devices})

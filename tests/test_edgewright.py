@@ -33,6 +33,8 @@ COMMANDS = [
     "flash",
     "run",
     "bench",
+    "box",
+    "doctor",
     "selftest",
     "demo",
 ]

@@ -339,7 +339,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, Zig
     """Devices played from their definitions over MQTT, and the broker of the site that was made of them."""
     chosen = [BY_NAME[name] for name in PLAYED]
     site = on_port(site_of(import_zigbee2mqtt(chosen, "127.0.0.1"), tmp_path_factory.mktemp("played")), free_port())
-    peer = ZigbeePeer(site, chosen, 3)
+    peer, site = ZigbeePeer(site, chosen, 3), patient(site)
     peer.start()
     driver = open_driver(site)
     driver.read("kitchen_window")  # waits until it has reported
