@@ -27,6 +27,7 @@ class Recording:
     def __init__(self, engine: Any) -> None:
         self._engine = engine
         self.completions: list[Completion] = []
+        self.cases = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -49,12 +50,19 @@ def main() -> None:
     template = load_template("chatml")
     settings = EngineSettings(model, context_tokens=CaseSimulation(site, template).context_tokens)
     done = len(out.read_text(encoding="utf-8").splitlines()) if out.exists() else 0
+    cases = cases[done:]
     with EngineProcess(settings) as process, out.open("a", encoding="utf-8") as file:
-        for case in cases[done:]:
-            engine = Recording(process)
-            play(engine, site, template, [case])
+        engine = Recording(process)
+
+        def write(count: int, _: int) -> None:  # called after each reply; a case may have several
+            if count == engine.cases:
+                return
+            engine.cases = count
             replies = [[list(one.token_ids), one.stop_reason] for one in engine.completions]
-            print(json.dumps({"id": case.id, "replies": replies}), file=file, flush=True)
+            print(json.dumps({"id": cases[count - 1].id, "replies": replies}), file=file, flush=True)
+            engine.completions.clear()
+
+        play(engine, site, template, cases, write)
     print(json.dumps(this_machine()))
 
 
