@@ -1,6 +1,6 @@
-"""Token ids of a model's replies to held-out cases, as JSON: for both sides of arm64.py; needs the box's packages only.
+"""Token ids of a model's replies to cases, for both sides of arm64.py; needs the box's packages only, and goes on.
 
-python arm64_replies.py MODEL.gguf CASES.jsonl SITE > replies.json
+Usage: python arm64_replies.py MODEL.gguf CASES.jsonl SITE REPLIES.jsonl
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from devices.broker.journal import Journal
 from devices.broker.runtime import SiteRuntime, default_journal, live_runtime, simulated_runtime, warn
 from devices.driver import Binding, CallRefused, DeviceUnavailable, DriverType, Needs
 from devices.drivers.only_calls import OnlyCalls
-from devices.drivers.registry import needs_of
+from devices.drivers.registry import site_needs
 from devices.simulation.world import World
 from devices.site.action import Action, Risk
 from devices.site.device import Device
@@ -149,9 +149,7 @@ def _rank(risk: Risk) -> int:
 
 def _needs(settings: SiteSettings) -> Needs:
     """Return what the drivers of the site behind need. Raises UsageError: it is not there, or a setting is wrong."""
-    if settings.is_simulated:
-        return Needs()
-    return Needs.of_all(needs_of(settings.loaded, name) for name in settings.loaded.drivers)
+    return Needs() if settings.is_simulated else site_needs(settings.loaded)
 
 
 DRIVER = DriverType(

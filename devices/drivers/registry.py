@@ -124,6 +124,11 @@ def settings_of(site: Site, driver: str) -> tuple[Any, dict[str, Binding]]:
     return bound.settings[driver][1], bound.of(driver)
 
 
+def site_needs(site: Site) -> Needs:
+    """Return what all of a site's drivers need of this machine. Raises UsageError as `needs_of`."""
+    return Needs.of_all(needs_of(site, name) for name in site.drivers)
+
+
 def needs_of(site: Site, driver: str) -> Needs:
     """Return what one of a site's drivers needs of this machine; the others and the devices are not looked at.
 

@@ -6,24 +6,28 @@ Does not guard against: a driver's program or MCP server that needs more of the 
 
 from __future__ import annotations
 
-import grp
 import sys
 from collections.abc import Sequence
-from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from devices.driver import Needs
-from devices.drivers.registry import needs_of
+from devices.drivers.registry import site_needs
 from devices.errors import UsageError
 from devices.site.site import Site
 from edge_agent.agent.session import fitting_site
+from edge_agent.box.machine import group_name
 from edge_agent.bundle import hold_bundle
 
 STATE = PurePosixPath("/var/lib/edgewright")  # systemd gives it to the service's user, whoever that is today
 WATCHDOG_S = 60
-# Groups that may use device files, and how systemd calls the driver behind a pattern. Source: Debian's udev rules.
-GROUPS = {"/dev/tty*": "dialout", "/dev/serial/*": "dialout", "/dev/gpiochip*": "gpio", "/dev/i2c-*": "i2c"}
-DRIVERS = {"/dev/gpiochip*": "char-gpiochip", "/dev/i2c-*": "char-i2c", "/dev/tty*": "char-tty*"}
+# By how a device file's name begins: the group that may use it, and what systemd calls all files of its driver.
+# Source: Debian's udev rules; systemd.resource-control(5), DeviceAllow.
+KINDS = {
+    "/dev/tty": ("dialout", "char-tty*"),
+    "/dev/serial/": ("dialout", "char-tty*"),
+    "/dev/gpiochip": ("gpio", "char-gpiochip"),
+    "/dev/i2c-": ("i2c", "char-i2c"),
+}
 # Source: systemd.exec(5). Not here: MemoryDenyWriteExecute, which libffi's callbacks may need, and ProcSubset=pid,
 # which hides the /proc/meminfo that the engine reads.
 HARDENING = """\
@@ -64,7 +68,7 @@ def unit_of(path: Path, own: Site | None, words: Sequence[str], *, is_live: bool
     """
     with hold_bundle(path) as bundle:
         site, _, _ = fitting_site(bundle, own, is_live=is_live)
-    needs = Needs.of_all(needs_of(site, name) for name in site.drivers) if is_live else Needs()
+    needs = site_needs(site) if is_live else Needs()
     return unit_text(site.title, [*words, *(["--live"] if is_live else [])], path, needs, user)
 
 
@@ -141,18 +145,11 @@ def _devices(needs: Needs) -> list[str]:
     groups: dict[str, None] = {}
     allowed: dict[str, None] = {}
     for device in needs.devices:
-        if group := _group_of(device):
+        usual, driver = next((kind for begin, kind in KINDS.items() if device.startswith(begin)), ("", device))
+        path = Path(device)
+        group = group_name(path.stat().st_gid) if path.exists() and path.stat().st_gid else usual
+        if group:
             groups[group] = None
-        is_pattern = bool(set(device) & set("*?["))
-        name = next((name for pattern, name in DRIVERS.items() if device.startswith(pattern[:-1])), device)
-        allowed[name if is_pattern else device] = None
+        allowed[driver if set(device) & set("*?[") else device] = None
     lines = [f"SupplementaryGroups={' '.join(groups)}"] if groups else []
     return [*lines, "DevicePolicy=closed", *(f"DeviceAllow={one} rw" for one in allowed)]
-
-
-def _group_of(device: str) -> str:
-    """Return the group that may use a device file: as it is here, or as Debian has it."""
-    path = Path(device)
-    if path.exists() and path.stat().st_gid:
-        return grp.getgrgid(path.stat().st_gid).gr_name
-    return next((group for pattern, group in GROUPS.items() if fnmatch(device, pattern)), "")

