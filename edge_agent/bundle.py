@@ -39,7 +39,8 @@ MANIFEST, MODEL, TEMPLATE, SYSTEM = "manifest.json", "model.gguf", "chat_templat
 TOOLS, SITE, SAMPLING = "tools.json", "site.yaml", "sampling.json"
 EXPORT, CARD = "export.json", "README.md"
 REQUIRED_FILES = (MODEL, TEMPLATE, SYSTEM, TOOLS, SITE, SAMPLING, EXPORT, CARD)
-SMOKE, SMOKE_RECORD, ADAPTER = "smoke.jsonl", "smoke_record.jsonl", "adapter.gguf"  # these may be there too
+SMOKE, SMOKE_RECORD, ADAPTER = "smoke.jsonl", "smoke_record.jsonl", "adapter.gguf"  # these may be there too,
+CONFIDENCE = "confidence.json"  # and this
 CURRENT, PREVIOUS, BUNDLES = "current", "previous", "bundles"  # names in a box's root, which flash makes
 ID_LENGTH = 12
 CONTRACT_KEY, TEMPLATE_KEY = "edgewright.contract", "edgewright.template"
@@ -113,6 +114,29 @@ class Sampling(Strict):
     timeout_s: float | None = Field(default=None, gt=0)
 
 
+class Confidence(Strict):
+    """confidence.json: how sure a model must be to act without asking, as `edgewright calibrate` found it.
+
+    Attributes:
+        ask_below: calls that the model finds less probable than this (0 to 1) wait for a yes.
+        max_wrong: what share of the others may be wrong.
+        turns: of the cases it was measured on, how many called something.
+        acted: how many of them would have been carried out without asking.
+        wrong: how many of those were wrong.
+        cases: the file's name.
+        cases_sha256: its digest.
+    """
+
+    schema_: Literal["confidence/v1"] = Field(alias="schema")
+    ask_below: float = Field(ge=0, le=1)
+    max_wrong: float = Field(ge=0, le=1)
+    turns: int = Field(ge=1)
+    acted: int = Field(ge=0)
+    wrong: int = Field(ge=0)
+    cases: str
+    cases_sha256: str = Field(pattern=_SHA256)
+
+
 @dataclass(frozen=True)
 class Bundle:
     """A bundle. `path` is the folder itself, never the box's `current` link; `site` is what came with the model."""
@@ -123,6 +147,12 @@ class Bundle:
     system_text: str
     header: GgufHeader
     site: Site
+    confidence: Confidence | None = None
+
+    @property
+    def ask_below(self) -> float | None:
+        """How probable a call must be to the model to be carried out without asking; None if that was not measured."""
+        return self.confidence.ask_below if self.confidence else None
 
     @property
     def model_path(self) -> Path:
@@ -348,7 +378,16 @@ def _read_parts(folder: Path, manifest: Manifest, header: GgufHeader) -> Bundle:
         system_text = (folder / SYSTEM).read_text(encoding="utf-8")
     except (ValueError, RecursionError) as error:  # pydantic's ValidationError is a ValueError
         raise BundleTampered(f"{folder}: {SAMPLING}, {TEMPLATE} or {SYSTEM} cannot be read: {error}") from error
-    return Bundle(folder, manifest, template, system_text, header, load_site(folder / SITE))
+    return Bundle(folder, manifest, template, system_text, header, load_site(folder / SITE), _confidence(folder, manifest))
+
+
+def _confidence(folder: Path, manifest: Manifest) -> Confidence | None:
+    if CONFIDENCE not in manifest.files:
+        return None
+    try:
+        return Confidence.model_validate(json.loads((folder / CONFIDENCE).read_bytes()))
+    except (ValueError, RecursionError) as error:
+        raise BundleTampered(f"{folder / CONFIDENCE}: cannot be read: {error}") from error
 
 
 def tools_bytes(tools: Iterable[Tool]) -> bytes:

@@ -122,12 +122,18 @@ def which_text(devices: Sequence[Device], areas: Mapping[str, Area]) -> str:
 
 def confirm_text(device: Device, action: Action, arguments: dict[str, Value]) -> str:
     """Return what a person is asked to confirm, as a clause."""
+    return f"please confirm {'' if action.is_call else 'that '}{wish_text(device, action, arguments)}"
+
+
+def wish_text(device: Device, action: Action, arguments: dict[str, Value]) -> str:
+    """Return what an action is wanted for, as a clause: "the front door should be unlocked"."""
     if action.is_call:
-        return f"please confirm {_call_text(device, action, arguments)}"
-    name, effect = main_property(action, arguments), action.effect(arguments)
-    schema = device.properties[name]
-    subject = _subject(device, name) if schema.type == "boolean" else device.title
-    return f"please confirm that the {subject} should be {value_text(schema, effect[name])}"
+        return _call_text(device, action, arguments)
+    names, effect = main_properties(action, arguments), action.effect(arguments)
+    subject = _subject(device, names[0]) if device.properties[names[0]].type == "boolean" else device.title
+    values = " and ".join(value_text(device.properties[name], effect[name]) for name in names)
+    duration = f" for {_duration_text(action, arguments)}" if action.ends else ""
+    return f"the {subject} should be {values}{duration}"
 
 
 def goal_text(device: Device, action: Action, arguments: dict[str, Value]) -> str:

@@ -6,6 +6,7 @@ one engine call can serve many cases at once (evaluation) or one (the box).
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from devices.site.describe import reports_text
 from devices.site.schema import Value
 from devices.site.site import Site
 from devices.site.tools import Command, ToolCall, action_of, call_of, commands_of
+from edge_agent.agent.doubt import LEFT_ALONE, Doubt, doubt_about
 from edge_agent.agent.naming import Naming, Question, spelled
 from edge_agent.agent.number_arguments import number_arguments
 from edge_agent.engine.engine import Completion, ContextFull, Engine, Limits, Request
@@ -64,6 +66,16 @@ class TurnResult:
         """Whether every reply could be parsed and fitted the schemas."""
         return not any(isinstance(reply, Unusable) for reply in self.replies)
 
+    @property
+    def confidence(self) -> float | None:
+        """How probable the model found what it called, all replies together: 0 to 1; None if it called nothing."""
+        called = [
+            completion.probability
+            for completion, reply in zip(self.completions, self.replies, strict=True)
+            if isinstance(reply, ToolCalls)
+        ]
+        return math.prod(called) if called else None
+
 
 @dataclass(frozen=True)
 class TurnLimits:
@@ -101,6 +113,7 @@ class Agent:
         grammar: what a reply may look like; there is no running without one.
         clock_text: local time as HH:MM, for the prompt.
         limits: steps, tokens and time of a turn.
+        ask_below: calls of a reply that the model found less probable than this (0 to 1) wait for a yes; None: none.
     """
 
     def __init__(
@@ -111,15 +124,16 @@ class Agent:
         *,
         clock_text: Callable[[], str],
         limits: TurnLimits = TurnLimits(),
+        ask_below: float | None = None,
     ) -> None:
         self.contract = contract
         self.broker = broker
         self._grammar = grammar
         self._clock_text = clock_text
-        self._limits = limits
+        self._limits, self._ask_below = limits, ask_below or 0.0
         self._history: list[Message] = []
         self._naming = Naming(broker.site)
-        self._asked: Question | None = None  # in the turn before
+        self._asked: Question | Doubt | None = None  # in the turn before
 
     @property
     def prefix(self) -> str:
@@ -180,8 +194,16 @@ class Agent:
             return "question"
         if completion.overruled_tokens:  # 35 degrees must not become the 15 that the grammar has room for
             return "unsure"
+        if completion.probability < self._ask_below and (doubt := self._doubt(reply)):
+            self._asked = doubt
+            turn.ask_back(doubt)
+            return "question"
         self._execute(turn, reply)
         return None
+
+    def _doubt(self, reply: ToolCalls) -> Doubt | None:
+        commands = [command for call in reply.calls for command in self._commands(call)]
+        return doubt_about(self.broker.site, reply, commands)
 
     def _question(self, turn: _Turn, calls: Iterable[ToolCall]) -> Question | None:
         """Return what must be asked back before calls are carried out; an area or a scene is always clear."""
@@ -200,8 +222,21 @@ class Agent:
         told = " ".join(one.text for one in last if one.role == "assistant")
         return called | {name for name, device in self.broker.site.devices.items() if device.title in told}
 
-    def _take_up(self, turn: _Turn, asked: Question) -> str | None:
-        """Carry out what was asked about, for the devices that the answer chooses; return why the turn ends, if so."""
+    def _take_up(self, turn: _Turn, asked: Question | Doubt) -> str | None:
+        """Carry out what was asked about, as the answer has it; return why the turn ends, if so."""
+        return self._confirmed(turn, asked) if isinstance(asked, Doubt) else self._chosen(turn, asked)
+
+    def _confirmed(self, turn: _Turn, doubt: Doubt) -> str | None:
+        is_confirmed = doubt.is_confirmed(turn.ask)
+        if is_confirmed:
+            self._execute(turn, doubt.reply)
+        elif is_confirmed is False:
+            turn.model_answer = LEFT_ALONE
+            turn.messages.append(Message("assistant", LEFT_ALONE, "not meant, nothing to do."))
+            return "answer"
+        return None
+
+    def _chosen(self, turn: _Turn, asked: Question) -> str | None:
         if not (chosen := self._naming.answered(asked, turn.ask)):
             return None
         commands, settled = asked.settle(chosen)
@@ -299,7 +334,7 @@ class _Turn:
         if not isinstance(reply, Unusable):
             self.thoughts.append(reply.thought)
 
-    def ask_back(self, question: Question) -> None:
+    def ask_back(self, question: Question | Doubt) -> None:
         self.question = question.text
         self.messages.append(Message("assistant", question.text, question.thought))
 

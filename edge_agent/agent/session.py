@@ -153,7 +153,7 @@ def open_session(
     with hold_bundle(path) as bundle:
         own, is_live, is_known = fitting_site(bundle, own, is_live=is_live)
         here = narrowed(own, bundle.site)
-        simulation = Simulation(here, bundle.template)
+        simulation = Simulation(here, bundle.template, ask_below=bundle.ask_below)
         state = state_folder(path, bundle)
         with EngineProcess(engine_settings(bundle, simulation, state, gpu_layers, threads, sequences), tell) as engine:
             if not is_known:

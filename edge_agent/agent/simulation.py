@@ -26,11 +26,13 @@ class Simulation:
         site: devices, policy and the rules of the world.
         template: the model's chat template.
         limits: of each turn.
+        ask_below: how probable a call must be to the model to be carried out without a yes (Agent).
     """
 
     site: Site
     template: ChatTemplate
     limits: TurnLimits = field(default_factory=TurnLimits)
+    ask_below: float | None = None
 
     def __post_init__(self) -> None:
         self.contract: Contract = contract_of(self.site, self.template)
@@ -50,7 +52,12 @@ class Simulation:
     def agent_in(self, runtime: SiteRuntime) -> Agent:
         """Return an agent that works devices, simulated or real."""
         return Agent(
-            self.contract, runtime.broker, self.grammar, clock_text=lambda: runtime.clock_text, limits=self.limits
+            self.contract,
+            runtime.broker,
+            self.grammar,
+            clock_text=lambda: runtime.clock_text,
+            limits=self.limits,
+            ask_below=self.ask_below,
         )
 
 

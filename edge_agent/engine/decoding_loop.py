@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,12 +30,21 @@ from devices.errors import UnavailableError
 from edge_agent.engine.engine import Completion, Request, StopReason, common_length
 from edge_agent.grammar.token_mask import Matcher
 
-Likeliest = Callable[[int, NDArray[np.intp] | None], int]
-"""Gives the likeliest token after one of pending and draft, by its index, of all or of some: ids in rising order. Of
-equally likely ones it is the first."""
 GRAM = 3  # tokens that must have been said before in the same order, for what followed them to be drafted
 LONGEST_DRAFT = 16
 REMEMBERED_GRAMS = 20_000  # of earlier replies; a few megabytes
+
+
+class NextToken(Protocol):
+    """What a model says of the token after one of pending and draft, by its index."""
+
+    def likeliest(self, index: int, among: NDArray[np.intp] | None = None) -> int:
+        """Return the likeliest token of all, or of some: ids in rising order. Of equally likely ones it is the first."""
+        ...
+
+    def log_probability(self, index: int, token: int) -> float:
+        """Return the natural logarithm of a token's probability among all."""
+        ...
 
 
 class DecodingLoop:
@@ -77,6 +87,7 @@ class DecodingLoop:
         self.stop_reason: StopReason | None = None
         self._reply: list[int] = []
         self._cited: set[int] = set()  # places in the reply
+        self._log_probabilities: list[float] = []
         self._forced = self._overruled = self._steps = 0
         self._first_logits_s: float | None = None
         self._ended_s = 0.0
@@ -95,12 +106,12 @@ class DecodingLoop:
         if self._drafter:
             self._drafter.note(self._reply)
 
-    def take(self, count: int, likeliest: Likeliest) -> int:
+    def take(self, count: int, model: NextToken) -> int:
         """Note that so many of pending and draft were evaluated; if those are all pending ones, go on with the reply.
 
         Args:
             count: how many.
-            likeliest: is asked about those that were evaluated, from `first_wanted` on.
+            model: is asked about those that were evaluated, from `first_wanted` on.
 
         Returns:
             How many of them are part of the text; the others must be forgotten.
@@ -109,19 +120,20 @@ class DecodingLoop:
             UnavailableError: the grammar failed.
         """
         for index in range(self.first_wanted, min(count, len(self.pending) - 1)):
-            self._compare(likeliest(index, None), self.pending[index + 1 :], index + 1 - len(self.pending))
+            self._compare(model.likeliest(index), self.pending[index + 1 :], index + 1 - len(self.pending))
         if count < len(self.pending):
             self.pending, self.first_wanted = self.pending[count:], max(0, self.first_wanted - count)
             return count
-        return self._decide(self.draft[: count - len(self.pending)], likeliest)
+        return self._decide(self.draft[: count - len(self.pending)], model)
 
-    def _decide(self, draft: list[int], likeliest: Likeliest) -> int:
+    def _decide(self, draft: list[int], model: NextToken) -> int:
         """Choose tokens for as long as the model says what was drafted; return how many of those evaluated stay."""
         self._steps += 1
         self._first_logits_s = self._first_logits_s or time.monotonic()
         known, at = self.pending + draft, len(self.pending) - 1  # at: the last token that is part of the text
         while True:
-            token = self._choose(at, likeliest)
+            token = self._choose(at, model)
+            self._log_probabilities.append(model.log_probability(at, token))
             if not self._matcher.accept(token):
                 self.end("end_of_turn")
                 return at + 1
@@ -131,7 +143,7 @@ class DecodingLoop:
             if self.stop_reason is not None:  # what was forced after the last choice is not asked about, drafted or not
                 return at + 1 + same
             for index in range(1, min(same + 1, len(said))):
-                self._compare(likeliest(at + index, None), said[index:], index - len(said))
+                self._compare(model.likeliest(at + index), said[index:], index - len(said))
             at += same
             if same < len(said):
                 self.pending, self.first_wanted = said[same:], 0
@@ -155,6 +167,7 @@ class DecodingLoop:
             model_steps=self._steps,
             forced_tokens=self._forced,
             overruled_tokens=self._overruled,
+            log_probabilities=tuple(self._log_probabilities),
             prefill_s=first_logits_s - self._started_s,
             decode_s=self._ended_s - first_logits_s,
         )
@@ -171,16 +184,16 @@ class DecodingLoop:
         self._reply += forced[:room]
         return forced[:room]
 
-    def _choose(self, at: int, likeliest: Likeliest) -> int:
+    def _choose(self, at: int, model: NextToken) -> int:
         """Return the likeliest token that may come; count it if the model wanted another one."""
-        wanted = likeliest(at, None)
+        wanted = model.likeliest(at)
         if self._matcher.allows(wanted):
             return wanted
         self._overruled += 1
         allowed = self._matcher.allowed()
         if not allowed.size:
             raise UnavailableError("the grammar allows no token here")
-        return likeliest(at, allowed)
+        return model.likeliest(at, allowed)
 
     def _compare(self, wanted: int, forced: list[int], from_end: int) -> None:
         """Count what the model wanted where a stretch is forced, if it is other text; `from_end` tells its place."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,8 @@ class Completion:
         overruled_tokens: how often the grammar, by a choice it left or by what it forced, did not let the model say
             what it would have said, as decoding_loop.py counts it; the reply is then the grammar's as much as the
             model's, and nothing should be moved because of it. How a reply ends that was cut was not all asked about.
+        log_probabilities: of each token that the model was asked for, the end of the turn among them, the natural
+            logarithm of its probability among all tokens; forced ones have none.
         prefill_s: time until the first logits.
         decode_s: time from there to the end.
     """
@@ -58,8 +61,14 @@ class Completion:
     model_steps: int
     forced_tokens: int
     overruled_tokens: int
+    log_probabilities: tuple[float, ...]
     prefill_s: float
     decode_s: float
+
+    @property
+    def probability(self) -> float:
+        """How probable the reply was to the model, of all that the grammar left it: 0 to 1."""
+        return math.exp(sum(self.log_probabilities))
 
 
 class Engine(Protocol):

@@ -8,12 +8,12 @@ Does not guard against: a crash inside llama.cpp. Run the engine in a process of
 
 from __future__ import annotations
 
+import math
 import struct
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from devices.errors import UnavailableError
 from edge_agent.engine.autotune import USUAL, Tuning
-from edge_agent.engine.decoding_loop import DecodingLoop, Likeliest, NgramCache
+from edge_agent.engine.decoding_loop import DecodingLoop, NextToken, NgramCache
 from edge_agent.engine.engine import (
     CONTEXT_TOKENS,
     Completion,
@@ -49,6 +49,24 @@ class _Sequence:
     number: int
     evaluated: list[int]
     used: int = 0  # the larger, the later
+
+
+@dataclass(frozen=True)
+class _NextToken:
+    """What a model says of the tokens after those of one sequence, from `start` of the last batch on."""
+
+    model: LlamaModel
+    start: int
+
+    def likeliest(self, index: int, among: NDArray[np.intp] | None = None) -> int:
+        logits = self.model.logits(self.start + index)
+        return int(logits.argmax() if among is None else among[logits[among].argmax()])
+
+    def log_probability(self, index: int, token: int) -> float:
+        logits = self.model.logits(self.start + index)
+        above = logits - logits[token]
+        most = float(above.max())
+        return -most - math.log(float(np.exp(above - most).sum()))
 
 
 class LlamaEngine:
@@ -256,8 +274,8 @@ class LlamaEngine:
                     for loop, sequence, count, _ in parts
                 ]
             )
-            for (loop, sequence, count, before), likeliest in zip(parts, answers, strict=True):
-                self._forget(sequence, before + loop.take(count, likeliest))
+            for (loop, sequence, count, before), model in zip(parts, answers, strict=True):
+                self._forget(sequence, before + loop.take(count, model))
 
     def _tokenize(self, text: str) -> list[int]:
         return self._model.tokenize(text)
@@ -269,14 +287,14 @@ class LlamaEngine:
                 count = 0
             del sequence.evaluated[count:]
 
-    def _evaluate(self, parts: Sequence[tuple[_Sequence, list[int], Collection[int]]]) -> list[Likeliest]:
+    def _evaluate(self, parts: Sequence[tuple[_Sequence, list[int], Collection[int]]]) -> list[NextToken]:
         """Append tokens to sequences, at most a batch in all.
 
         Args:
             parts: a sequence, tokens that come after those evaluated, and the indexes of those whose logits are wanted.
 
         Returns:
-            For each part what gives the likeliest token after one of those, until the next call.
+            For each part what the model says of the token after one of those, until the next call.
 
         Raises:
             UnavailableError: llama.cpp failed; the KV cache is empty then.
@@ -287,14 +305,9 @@ class LlamaEngine:
             for sequence in (*self._sequences, self._home):
                 sequence.evaluated.clear()
             raise
-        start, answers = 0, list[Likeliest]()
+        start, answers = 0, list[NextToken]()
         for sequence, tokens, _ in parts:
             sequence.evaluated += tokens
-            answers.append(partial(self._likeliest, start))
+            answers.append(_NextToken(self._model, start))
             start += len(tokens)
         return answers
-
-    def _likeliest(self, start: int, index: int, among: NDArray[np.intp] | None) -> int:
-        """Return the likeliest token after the token at start + index of the last batch, of all or of some."""
-        logits = self._model.logits(start + index)
-        return int(logits.argmax() if among is None else among[logits[among].argmax()])

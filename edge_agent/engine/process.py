@@ -190,7 +190,9 @@ class EngineProcess:
         }
         self._has_new_state, self._on_text = True, on_text
         answered = self._twice(message, None if limit_s == math.inf else limit_s)
-        return [Completion(**one | {"token_ids": tuple(one["token_ids"])}) for one in answered]
+        return [
+            Completion(**one | {key: tuple(one[key]) for key in ("token_ids", "log_probabilities")}) for one in answered
+        ]
 
     def cancel(self) -> None:
         """End the reply that is being made, at the next step of the model; for another thread or a signal handler."""

@@ -78,13 +78,18 @@ class OwnCase(Strict):
 
 @dataclass(frozen=True)
 class Graded:
-    """A turn with what came of it: `problems` says why it failed, and is empty if it did not."""
+    """A turn with what came of it.
+
+    `problems` says why it failed, and is empty if it did not. `confidence` is how probable the model found what it had
+    done without asking (0 to 1), None if it did nothing.
+    """
 
     kind: str
     ask: str
     answer: str
     actions: tuple[str, ...]
     problems: tuple[str, ...]
+    confidence: float | None = None
 
 
 def read_own_cases(path: Path, site: Site) -> list[OwnCase]:
@@ -185,7 +190,9 @@ def _play(case: OwnCase, simulation: Simulation) -> _Playing:
         problems = tuple(problems_of(turn, simulation.site, before, world.snapshot(), result))
         kind = case.kind if len(case.turns) == 1 else "follow-up" if number else "first turn"
         done = tuple(f"{one.device}.{one.action}({one.input}) {one.status}" for one in result.actions)
-        graded.append(Graded(kind, turn.ask, result.answer, done, problems))
+        has_acted = any(one.status != "needs_confirmation" for one in result.actions)
+        confidence = result.confidence if has_acted else None
+        graded.append(Graded(kind, turn.ask, result.answer, done, problems, confidence))
     return graded
 
 

@@ -165,7 +165,12 @@ class Session:
         self._queue, self._tools = queue, simulation.contract.tools
         self._broker = _SessionBroker(broker)
         self._agent = Agent(
-            simulation.contract, self._broker, simulation.grammar, clock_text=clock_text, limits=simulation.limits
+            simulation.contract,
+            self._broker,
+            simulation.grammar,
+            clock_text=clock_text,
+            limits=simulation.limits,
+            ask_below=simulation.ask_below,
         )
         self._lock = threading.Lock()
         self._waiting: tuple[Confirmation, ...] = ()

@@ -37,11 +37,11 @@ USUAL_SHARE = 0.7
 EXCHANGES_PER_ROW = (1, 4)
 BESIDE_ASKS = {  # weights beside people's words: they ask otherwise, and their base can copy
     "call": 0.4,  # one request in three is one plain wish; the rest shall not crowd it out
-    "several": 0.2,
+    "several": 0.25,
     "recital": 0.03,
     "question": 0.06,
     "unsupported": 0.01,  # `unable` has more, and doors that can be locked must not be taken for those that cannot
-    "confirmation": 0.08,
+    "confirmation": 0.12,
     "bit": 0.0,  # `relative` has it
     "small_talk": 0.0,  # `chitchat` has it
 }

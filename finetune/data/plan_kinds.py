@@ -76,11 +76,11 @@ PEOPLE_MAKERS: dict[str, tuple[float, Callable[[Scene], Plan | None]]] = {  # of
     "negated": (0.06, plan_negated),
     "report": (0.02, plan_report),
     "later": (0.05, plan_later),
-    "condition": (0.12, plan_condition),
+    "condition": (0.18, plan_condition),
     "correction": (0.15, plan_correction),
     "asked_question": (0.16, plan_asked_question),
     "kind_question": (0.15, plan_kind_question),
-    "many": (0.15, plan_many),
+    "many": (0.25, plan_many),
     "chitchat": (0.04, plan_chitchat),
     "unable": (0.04, plan_unable),
 }

@@ -7,7 +7,7 @@ the batch when enough of them are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -95,7 +95,7 @@ class ReplyBatch:
         wanted = logits.argmax(dim=-1).tolist()
         for place, (loop, tokens) in enumerate(zip(self._loops, fed, strict=True)):
             if tokens:
-                loop.take(len(tokens), partial(_likeliest, logits[place], wanted[place]))
+                loop.take(len(tokens), _NextToken(logits[place], wanted[place]))
 
     def _forward(self, fed: list[list[int]]) -> Tensor:
         """Return the logits after each row's last token, (row, vocabulary)."""
@@ -128,12 +128,24 @@ class ReplyBatch:
                 layer.keep_rows(kept)
 
 
-def _likeliest(logits: Tensor, wanted: int, _: int, among: NDArray[np.intp] | None) -> int:
-    """Return the likeliest token after the last one that a row was fed, of all (`wanted`) or of some (`among`).
+@dataclass(frozen=True)
+class _NextToken:
+    """What a model says of the token after the last one that a row was fed. The logits stay where they are.
 
-    The logits, (vocabulary,), stay where they are.
+    Attributes:
+        logits: (vocabulary,).
+        wanted: the likeliest token of all.
     """
-    if among is None:
-        return wanted
-    tokens = torch.from_numpy(among).to(logits.device)
-    return int(tokens[logits[tokens].argmax()])
+
+    logits: Tensor
+    wanted: int
+
+    def likeliest(self, index: int, among: NDArray[np.intp] | None = None) -> int:
+        if among is None:
+            return self.wanted
+        tokens = torch.from_numpy(among).to(self.logits.device)
+        return int(tokens[self.logits[tokens].argmax()])
+
+    def log_probability(self, index: int, token: int) -> float:
+        logits = self.logits.float()
+        return float(logits[token] - logits.logsumexp(dim=-1))

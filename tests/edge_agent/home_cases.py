@@ -107,7 +107,7 @@ class CaseEngine:
         text = script[step]
         tokens = tuple(text.encode())
         overruled = int(ask in self.overruled and request.grammar is not None)
-        return Completion(text, tokens, "end_of_turn", 500, 480, len(tokens) - 4, 4, overruled, 0.02, 0.1)
+        return Completion(text, tokens, "end_of_turn", 500, 480, len(tokens) - 4, 4, overruled, (), 0.02, 0.1)
 
     def accepts(self, grammar: Grammar, token_ids: Sequence[int]) -> bool:
         assert grammar.lark == GRAMMAR.lark

@@ -25,7 +25,7 @@ SITE = load_site("home")
 
 
 def completion(text: str, overruled: int = 0, stop_reason: StopReason = "end_of_turn") -> Completion:
-    return Completion(text, (), stop_reason, 0, 0, 0, 0, overruled, 0.0, 0.0)
+    return Completion(text, (), stop_reason, 0, 0, 0, 0, overruled, (), 0.0, 0.0)
 
 
 def calls(*items: tuple[str, dict[str, object]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -63,6 +64,28 @@ class How:
 EVERY_WAY = [How(*how) for how in product((1, 2, 3, ALL_AT_ONCE), (0, 4, len(PROMPT) - 1), (0, 1, 5))]
 
 
+@dataclass(frozen=True)
+class _Model:
+    """Wants what `options` says, each half as probable as the one before; has the logits of some indexes only."""
+
+    options: ExportOptions
+    start: int  # of index 0, in the reply
+    has: range
+
+    def likeliest(self, index: int, among: NDArray[np.intp] | None = None) -> int:
+        assert index in self.has, "an engine has these logits only"
+        wanted = self.options(self.start + index)
+        if among is None:
+            return wanted[0]
+        assert (np.diff(among) > 0).all()
+        allowed = set(among.tolist())
+        return next(token for token in wanted if token in allowed)
+
+    def log_probability(self, index: int, token: int) -> float:
+        assert index in self.has
+        return -math.log(2) * (1 + list(self.options(self.start + index)).index(token))
+
+
 def work(
     vocabulary: Vocabulary,
     grammar: Grammar | None,
@@ -79,18 +102,7 @@ def work(
         known, first, before = loop.pending + loop.draft, loop.first_wanted, len(evaluated)
         count = min(how.part, len(known))
 
-        def likeliest(
-            index: int, among: NDArray[np.intp] | None, first: int = first, before: int = before, count: int = count
-        ) -> int:
-            assert first <= index < count, "an engine has these logits only"
-            wanted = options(before + index + 1 - len(PROMPT))
-            if among is None:
-                return wanted[0]
-            assert (np.diff(among) > 0).all()
-            allowed = set(among.tolist())
-            return next(token for token in wanted if token in allowed)
-
-        evaluated += known[: loop.take(count, likeliest)]
+        evaluated += known[: loop.take(count, _Model(options, before + 1 - len(PROMPT), range(first, count)))]
     completion = loop.completion(vocabulary.text_of)
     assert evaluated == [*PROMPT, *completion.token_ids][: len(evaluated)]
     return completion
@@ -191,9 +203,11 @@ def wishes_of(seed: int) -> ExportOptions:
     return options
 
 
-def by_the_rule(vocabulary: Vocabulary, options: ExportOptions, limit: int) -> tuple[tuple[int, ...], int]:
-    """Return a reply to LONG and its count, worked out one token at a time with nothing but a matcher."""
-    matcher, reply, count = Matcher(vocabulary, Grammar(LONG)), list[int](), 0
+def by_the_rule(
+    vocabulary: Vocabulary, options: ExportOptions, limit: int
+) -> tuple[tuple[int, ...], int, tuple[float, ...]]:
+    """Return a reply to LONG, its count and log probabilities, worked out one token at a time with but a matcher."""
+    matcher, reply, count, places = Matcher(vocabulary, Grammar(LONG)), list[int](), 0, list[float]()
     while True:
         forced = matcher.take_forced()
         is_last = matcher.is_over or len(reply) + len(forced) >= limit
@@ -201,12 +215,13 @@ def by_the_rule(vocabulary: Vocabulary, options: ExportOptions, limit: int) -> t
             count += vocabulary.spells_other(options(len(reply))[0], forced[index:])
             reply.append(forced[index])
         if is_last:
-            return tuple((reply + forced)[:limit]), count
+            return tuple((reply + forced)[:limit]), count, tuple(places)
         wanted, allowed = options(len(reply)), set(matcher.allowed().tolist())
         count += wanted[0] not in allowed
         token = next(one for one in wanted if one in allowed)
+        places.append(-math.log(2) * (1 + list(wanted).index(token)))
         if not matcher.accept(token):
-            return tuple(reply), count
+            return tuple(reply), count, tuple(places)
         reply.append(token)
 
 
@@ -214,11 +229,12 @@ def test_the_count_is_the_same_however_a_reply_is_worked_out(vocabulary: Vocabul
     ngrams, counts, steps = NgramCache(), set[int](), {0: 0, 1: 0, 5: 0}
     for seed in range(40):
         options, limit = wishes_of(seed), (8, 60)[seed % 2]
-        reply, count = by_the_rule(vocabulary, options, limit)
+        reply, count, log_probabilities = by_the_rule(vocabulary, options, limit)
         counts.add(count)
         for how in EVERY_WAY:
             found = work(vocabulary, Grammar(LONG), options, limit, how, ngrams)
             assert (found.token_ids, found.overruled_tokens) == (reply, count), (seed, how)
+            assert found.log_probabilities == log_probabilities, (seed, how)
             steps[how.draft_tokens] += found.model_steps
     assert len(counts) > 5 and steps[5] < steps[1] < steps[0]
 
@@ -228,6 +244,7 @@ def test_without_a_grammar_nothing_is_overruled(vocabulary: Vocabulary) -> None:
     for how in EVERY_WAY:
         found = work(vocabulary, None, case.options, 50, how, NgramCache())
         assert (found.text, found.overruled_tokens, found.forced_tokens) == (case.text, 0, 0)
+        assert found.probability == pytest.approx(0.5**4)  # four tokens, the end among them
 
 
 def test_a_place_where_no_token_may_come_is_an_error(vocabulary: Vocabulary) -> None:
@@ -235,4 +252,4 @@ def test_a_place_where_no_token_may_come_is_an_error(vocabulary: Vocabulary) -> 
     loop = DecodingLoop(Request("", Grammar(CHOICE + "\n")), PROMPT, 0, matcher)
     matcher.mask[:] = 0
     with pytest.raises(UnavailableError, match="allows no token"):
-        loop.take(len(PROMPT), lambda index, among: 0)
+        loop.take(len(PROMPT), _Model(lambda place: [0], 1 - len(PROMPT), range(len(PROMPT))))

@@ -55,7 +55,7 @@ CALLING, ANSWERING = cases_of(Conversation("c", CONVERSATION, SCHEMAS))
 
 
 def done(text: str, stop_reason: str = "end_of_turn") -> Completion:
-    return Completion(text, (), stop_reason, 0, 0, 0, 0, 0, 0.0, 0.0)  # type: ignore[arg-type]
+    return Completion(text, (), stop_reason, 0, 0, 0, 0, 0, (), 0.0, 0.0)  # type: ignore[arg-type]
 
 
 def reply(*calls: ToolCall) -> str:

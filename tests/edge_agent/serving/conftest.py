@@ -84,7 +84,7 @@ def call(tool: str, **arguments: Any) -> str:
 
 
 def completion(text: str, stop_reason: Any = "end_of_turn") -> Completion:
-    return Completion(text, tuple(range(len(text) // 4)), stop_reason, 100, 90, 5, 3, 0, 0.01, 0.02)
+    return Completion(text, tuple(range(len(text) // 4)), stop_reason, 100, 90, 5, 3, 0, (), 0.01, 0.02)
 
 
 @pytest.fixture
