@@ -21,4 +21,5 @@ Mode = Annotated[
     ),
 ]
 TorchDevice = Annotated[str, typer.Option("--device", help="cpu or cuda, for Hugging Face models.")]
+GpuLayers = Annotated[int, typer.Option("--gpu-layers", help="llama.cpp layers on the GPU; -1 for all.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -378,7 +378,8 @@ def _read_parts(folder: Path, manifest: Manifest, header: GgufHeader) -> Bundle:
         system_text = (folder / SYSTEM).read_text(encoding="utf-8")
     except (ValueError, RecursionError) as error:  # pydantic's ValidationError is a ValueError
         raise BundleTampered(f"{folder}: {SAMPLING}, {TEMPLATE} or {SYSTEM} cannot be read: {error}") from error
-    return Bundle(folder, manifest, template, system_text, header, load_site(folder / SITE), _confidence(folder, manifest))
+    site, confidence = load_site(folder / SITE), _confidence(folder, manifest)
+    return Bundle(folder, manifest, template, system_text, header, site, confidence)
 
 
 def _confidence(folder: Path, manifest: Manifest) -> Confidence | None:

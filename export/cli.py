@@ -1,4 +1,4 @@
-"""The commands `edgewright export`, `card`, `flash` and `box build`: parse, call one function, print."""
+"""The commands `edgewright export`, `calibrate`, `card`, `flash` and `box build`: parse, call one function, print."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 import typer
 
 from devices.errors import EdgeError, UsageError
-from devices.options import Json
+from devices.options import GpuLayers, Json
 from edge_agent.plugins import CASE_MAKERS, GENERATOR, load_plugin
 from edge_agent.progress import byte_progress_bar
 
@@ -30,6 +30,7 @@ def register(app: typer.Typer) -> None:
     base.command("import")(import_base)
     app.add_typer(base, name="base")
     app.command("export")(export)
+    app.command("calibrate")(calibrate)
     app.command("card")(card)
     app.command("flash")(flash)
 
@@ -171,6 +172,29 @@ def import_base(
         f"{made.compared_tokens} tokens as llama.cpp cuts them"
     )
     print(json.dumps(asdict(made) | {"folder": str(folder)}) if as_json else folder)
+
+
+def calibrate(
+    bundle: Annotated[Path, typer.Argument(help="A bundle that `edgewright export` made; it is changed.")],
+    cases: Annotated[Path, typer.Option(help="A .yaml file of your own cases, of which nothing was trained on.")],
+    max_wrong: Annotated[
+        float, typer.Option("--max-wrong", min=0, max=1, help="Share of what is done without asking that may be wrong.")
+    ] = 0.01,
+    gpu_layers: GpuLayers = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure how sure the model must be to act without asking; the agent asks back below that."""
+    from edge_agent.evaluation.confidence import acted
+    from edge_agent.evaluation.model_processes import Placement
+    from edge_agent.evaluation.own_report import confidence_lines
+    from export.bundle.calibrate import calibrate as measure
+
+    found, graded = measure(bundle, cases, max_wrong, Placement(gpu_layers=gpu_layers))
+    for line in confidence_lines(acted(graded)):
+        _log(line)
+    alone = f"{found.acted} of {found.turns} turns are done at once, {found.wrong} of them wrong"
+    text = f"asks back below {found.ask_below:.3g}: {alone}"
+    print(found.model_dump_json(by_alias=True) if as_json else text)
 
 
 def card(path: Annotated[Path, typer.Argument(metavar="BUNDLE|BOX|GGUF")]) -> None:

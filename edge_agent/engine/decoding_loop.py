@@ -39,7 +39,7 @@ class NextToken(Protocol):
     """What a model says of the token after one of pending and draft, by its index."""
 
     def likeliest(self, index: int, among: NDArray[np.intp] | None = None) -> int:
-        """Return the likeliest token of all, or of some: ids in rising order. Of equally likely ones it is the first."""
+        """Return the likeliest token of all, or of some: ids in rising order. Of equally likely ones the first."""
         ...
 
     def log_probability(self, index: int, token: int) -> float:

@@ -23,7 +23,6 @@ from edge_agent.agent.agent import TurnResult
 from edge_agent.agent.simulation import Simulation
 from edge_agent.engine.engine import Completion, ContextFull, Engine, Request
 from edge_agent.evaluation.cases import State
-from edge_agent.evaluation.intervals import share_of
 from edge_agent.evaluation.scoring import answer_problems, is_same_value
 
 Wanted = dict[str, Value]  # by device.property
@@ -90,6 +89,7 @@ class Graded:
     actions: tuple[str, ...]
     problems: tuple[str, ...]
     confidence: float | None = None
+    thought: str = ""
 
 
 def read_own_cases(path: Path, site: Site) -> list[OwnCase]:
@@ -192,7 +192,7 @@ def _play(case: OwnCase, simulation: Simulation) -> _Playing:
         done = tuple(f"{one.device}.{one.action}({one.input}) {one.status}" for one in result.actions)
         has_acted = any(one.status != "needs_confirmation" for one in result.actions)
         confidence = result.confidence if has_acted else None
-        graded.append(Graded(kind, turn.ask, result.answer, done, problems, confidence))
+        graded.append(Graded(kind, turn.ask, result.answer, done, problems, confidence, result.thought))
     return graded
 
 
@@ -228,20 +228,3 @@ def _way_problems(way: Wanted, turn: OwnTurn, settable: set[str], old: Wanted, n
 
 def _flat(state: State) -> Wanted:
     return {f"{device}.{key}": value for device, values in state.items() for key, value in values.items()}
-
-
-def table_of(graded: Sequence[Graded], *, shows_misses: bool = False) -> str:
-    """Return how many turns of each kind came out right, with 95 % intervals, as text."""
-    kinds = dict.fromkeys(one.kind for one in graded)
-    parts = [(kind, [one for one in graded if one.kind == kind]) for kind in kinds]
-    lines = []
-    for name, chosen in [*parts, ("all", list(graded))]:
-        share = share_of(not one.problems for one in chosen)
-        assert share.share is not None and share.low is not None and share.high is not None
-        interval = f"{share.share:6.1%}  ({share.low:.0%} to {share.high:.0%})"
-        lines.append(f"{name or 'request':<14} {share.count:>4} of {share.total:<4} {interval}")
-    missed = [one for one in graded if one.problems] if shows_misses else []
-    lines += [
-        f"{one.kind}: {one.ask!r} -> {one.answer!r}, {', '.join(one.actions)}: {one.problems[0]}" for one in missed
-    ]
-    return "\n".join(lines)

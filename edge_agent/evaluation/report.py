@@ -161,11 +161,12 @@ def _differences(runs: Sequence[EngineRun], measured: Sequence[EngineMetrics]) -
 
 
 def write_report(report: Mapping[str, Any], folder: Path) -> tuple[Path, Path]:
-    """Write report.json and report.html, each whole or not at all; return both paths."""
+    """Write report.json, report.html and report.md, each whole or not at all; return the paths of the first two."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = {
         "report.json": json.dumps(report, ensure_ascii=False, indent=1, allow_nan=False) + "\n",
         "report.html": render_html(report),
+        "report.md": markdown_table(report),
     }
     for name, text in texts.items():
         write_file(folder / name, text.encode("utf-8", errors="backslashreplace"))
@@ -192,10 +193,42 @@ TABLE = {
 }
 
 
+def markdown_table(report: Mapping[str, Any]) -> str:
+    """Return the main numbers as Markdown, for a pull request, with the differences and success by kind below."""
+    rows = _table_rows(report)
+    kinds = {kind: [engine["by_kind"][kind] for engine in report["engines"]] for kind in report["cases_by_kind"]}
+    by_kind = [
+        [kind, str(shares[0]["total"]), *(percent_text(one["share"], 0) for one in shares)]
+        for kind, shares in kinds.items()
+    ]
+    lines = [
+        f"### {report['title']}: {report['cases']} cases",
+        "",
+        *_markdown_lines(rows),
+        "",
+        *(f"- {_difference_line(difference)}" for difference in report["differences"]),
+        "",
+        *_markdown_lines([["kind", "cases", *(engine["label"] for engine in report["engines"])], *by_kind]),
+        "",
+        f"`{report['command']}`, {report['date']}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_lines(rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows]
+    return [lines[0], "|" + "---|" * len(rows[0]), *lines[1:]]
+
+
+def _table_rows(report: Mapping[str, Any]) -> list[list[str]]:
+    header = ["engine", *TABLE.values(), "median", "p95", "decode", "memory"]
+    return [header, *(_table_row(engine) for engine in report["engines"])]
+
+
 def terminal_table(report: Mapping[str, Any]) -> str:
     """Return the main numbers as an aligned plain-text table with the differences below."""
-    header = ["engine", *TABLE.values(), "median", "p95", "decode", "memory"]
-    rows = [header, *(_table_row(engine) for engine in report["engines"])]
+    rows = _table_rows(report)
+    header = rows[0]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     lines = [
         "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in

@@ -13,11 +13,19 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from edge_agent.evaluation.report_plots import latency_plot, percent_text, seconds_text, stage_plot, success_plot
+from edge_agent.evaluation.report_plots import (
+    latency_plot,
+    percent_text,
+    reliability_plot,
+    risk_plot,
+    seconds_text,
+    stage_plot,
+    success_plot,
+)
 from edge_agent.wire.markers import CALL, END_CALL, END_THINK, THINK
 from edge_agent.wire.messages import compact_json
 
-TEMPLATE, TURNS_TEMPLATE = "report.html.jinja", "turns.html.jinja"
+TEMPLATE, TURNS_TEMPLATE, OWN_TEMPLATE = "report.html.jinja", "turns.html.jinja", "own_cases.html.jinja"
 FAILURES_SHOWN = 40
 REPLY_CHARACTERS = 2000
 _PIECES = re.compile(
@@ -58,6 +66,18 @@ def render_turns(report: Mapping[str, Any], metrics: Sequence[tuple[str, str]]) 
         _environment()
         .get_template(TURNS_TEMPLATE)
         .render(report=report, metrics=metrics, columns=0, failures=failures[:FAILURES_SHOWN], shown=FAILURES_SHOWN)
+    )
+
+
+def render_own_cases(report: Mapping[str, Any]) -> str:
+    """Return the page of an evaluation on cases that a person wrote; `report` as own_report.py makes it."""
+    missed = [one for one in report["models"][-1]["turns"] if one["problems"]]
+    plots = [(risk_plot(one["confidence"]["curve"]), reliability_plot(one["confidence"]["bins"])) if one["confidence"]
+             else None for one in report["models"]]  # fmt: skip
+    return (
+        _environment()
+        .get_template(OWN_TEMPLATE)
+        .render(report=report, columns=0, plots=plots, missed=missed[:FAILURES_SHOWN], shown=FAILURES_SHOWN)
     )
 
 

@@ -15,6 +15,7 @@ ROW_PX = 62
 STRIP_PX = 58
 STAGE_PX = 46
 AXIS_PX = 26
+CURVE_PX, CURVE_TOP_PX = 240, 18
 
 
 def percent_text(share: float | None, digits: int = 1) -> str:
@@ -93,6 +94,47 @@ def stage_plot(stage_times_s: Mapping[str, float]) -> Markup:
         parts.append(_rect("track", top + 25, 100, 8))
         parts.append(_rect("bar stage", top + 25, 100 * seconds / longest, 8))
     return _svg(len(stage_times_s) * STAGE_PX, "Time per stage", parts)
+
+
+def risk_plot(curve: Sequence[Mapping[str, Any]]) -> Markup:
+    """Return the share that is wrong against the share done without asking, as steps; `curve` as in own_report.py."""
+    most = max([one["wrong"]["share"] for one in curve], default=0.0)
+    step = _nice_step(most / 3 or 0.01)
+    end = step * math.ceil(most / step + 1e-9) or step
+    marks = [(step * count / end, f"{100 * step * count:g} %") for count in range(round(end / step) + 1)]
+    parts, before = _grid(marks), None
+    for one in curve:
+        place = 100 * one["coverage"], _height(one["wrong"]["share"] / end)
+        if before:
+            parts.append(_line("curve", *before, *place))
+        before = place
+    parts += _axis(CURVE_PX + 8, [(mark, f"{mark} %") for mark in (0, 25, 50, 75, 100)])
+    return _svg(CURVE_PX + 8 + AXIS_PX, "Wrong actions against actions done without asking", parts)
+
+
+def reliability_plot(bins: Sequence[Mapping[str, Any]]) -> Markup:
+    """Return how many were right against how many should have been, with 95 % intervals; on the diagonal both agree."""
+    parts = _grid([(mark / 100, f"{mark} %") for mark in (0, 25, 50, 75, 100)])
+    parts.append(_line("diagonal", 0, _height(0), 100, _height(1)))
+    for one in bins:
+        x, right = 100 * one["predicted"], one["right"]
+        parts.append(_line("whisker", x, _height(right["low"]), x, _height(right["high"])))
+        parts.append(f'<circle class="point" cx="{x:.2f}%" cy="{_height(right["share"])}" r="5"/>')
+    parts += _axis(CURVE_PX + 8, [(mark, f"{mark} %") for mark in (0, 25, 50, 75, 100)])
+    return _svg(CURVE_PX + 8 + AXIS_PX, "How many were right against how many should have been", parts)
+
+
+def _grid(marks: Sequence[tuple[float, str]]) -> list[str]:
+    parts = []
+    for share, text in marks:
+        parts.append(_line("grid", 0, _height(share), 100, _height(share)))
+        parts.append(f'<text class="axis" x="0" y="{_height(share) - 4}">{escape(text)}</text>')
+    return parts
+
+
+def _height(share: float) -> int:
+    """Return where a share (0 to 1) is, in pixels from the top."""
+    return round(CURVE_TOP_PX + (1 - share) * (CURVE_PX - CURVE_TOP_PX))
 
 
 def _svg(height_px: int, title: str, parts: Sequence[str]) -> Markup:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import uuid
 from dataclasses import dataclass
@@ -52,17 +53,48 @@ def write_bundle(parts: Parts, out: Path) -> Manifest:
     aside.mkdir()
     try:
         manifest = _fill(aside, parts)
-        if out.exists():
-            old = aside.with_suffix(".old")
-            out.rename(old)
-            aside.rename(out)
-            shutil.rmtree(old)
-        else:
-            aside.rename(out)
-        sync(out.parent)
+        _put_in_place(aside, out)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return manifest
+
+
+def put_file(bundle: Path, name: str, data: bytes) -> Manifest:
+    """Put a file into a bundle, whole or not at all, in the place of an older one; its other files stay as they are.
+
+    Raises:
+        UsageError: it is on a box, where nothing may change.
+    """
+    if layout.is_on_box(bundle):
+        raise UsageError(f"{bundle} is on a box", hint="change the bundle that was exported, and flash it")
+    manifest = layout.verify_files(bundle)
+    aside = bundle.with_name(f".{bundle.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        shutil.copytree(bundle, aside, copy_function=os.link)
+        for changed in (name, layout.MANIFEST):
+            (aside / changed).unlink(missing_ok=True)
+        (aside / name).write_bytes(data)
+        files = manifest.files | {name: FileEntry(sha256=sha256_of(aside / name), bytes=len(data))}
+        manifest = manifest.model_copy(update={"files": dict(sorted(files.items()))})
+        (aside / layout.MANIFEST).write_bytes(manifest.to_bytes())
+        for changed in (name, layout.MANIFEST):
+            sync(aside / changed)
+        _put_in_place(aside, bundle)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return manifest
+
+
+def _put_in_place(aside: Path, out: Path) -> None:
+    sync(aside)
+    if out.exists():
+        old = aside.with_suffix(".old")
+        out.rename(old)
+        aside.rename(out)
+        shutil.rmtree(old)
+    else:
+        aside.rename(out)
+    sync(out.parent)
 
 
 def require_writable(out: Path) -> None:
@@ -113,7 +145,6 @@ def _fill(folder: Path, parts: Parts) -> Manifest:
     )
     (folder / layout.MANIFEST).write_bytes(manifest.to_bytes())
     sync(folder / layout.MANIFEST)
-    sync(folder)
     return manifest
 
 

@@ -38,14 +38,17 @@ PLACE_SHARE = 0.3  # of the devices among several are called by their place alon
 MANY = 6  # devices that are called one by one
 GROUP_LINE_SHARE = 0.6  # of requests for several devices; the others are those for one device, put to several
 MANY_NAMES = {
-    "all": ("all the {plural}", "all {plural}", "every {singular}", "the {plural}", "all of the {plural}", "each {singular}"),
+    "all": (
+        "all the {plural}", "all {plural}", "every {singular}", "the {plural}", "all of the {plural}",
+        "each {singular}",
+    ),
     "both": ("both {plural}", "both of the {plural}", "the two {plural}", "the {plural}", "all {plural}"),
     "except": (
         "all {plural} except {device}", "all the {plural} but {device}", "every {singular} apart from {device}",
         "all the other {plural} but not {device}",
     ),
     "list": ("{device} and {other}", "{device} and {other}", "both {device} and {other}", "{device} and also {other}"),
-}
+}  # fmt: skip
 OF_ONE = re.compile(r"{device}('s| \w+s\b| \w+n't\b)|\b(it|one|that|this)\b", re.IGNORECASE)  # reads badly of several
 Settable = tuple[Device, str, SpokenAction, str, DataSchema, float]
 
@@ -318,7 +321,10 @@ def plan_many(scene: Scene) -> Plan | None:
     called = call_text(scene.site, scene.tools, Command(first.name, tool.action, arguments))
     thought, wanted = f"All of {tool.name}({devices_text(tool)})", devices
     if form == "except":
-        thought, wanted = f"{thought} but {resolved_text(names[0], first)}", [one for one in devices if one is not first]
+        thought, wanted = (
+            f"{thought} but {resolved_text(names[0], first)}",
+            [one for one in devices if one is not first],
+        )
     if form == "list":
         resolved = [f"{resolved_text(*one)}, {called}" for one in zip(names, (first, second), strict=True)]
         thought, wanted = f"both: {'; '.join(resolved)}", [first, second]

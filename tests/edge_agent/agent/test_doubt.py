@@ -90,8 +90,12 @@ def test_without_a_threshold_nothing_is_asked() -> None:
 
 def test_several_wishes_are_read_out_as_one_question_and_done_together() -> None:
     agent, world = make()
-    wanted = [("light_on", {"device": "porch_light"}), ("light_brightness", {"device": "kitchen_light", "brightness": 40}),
-              ("lock_lock", {"device": "front_door"}), ("switch_on", {"device": "workshop_outlet"})]  # fmt: skip
+    wanted = [
+        ("light_on", {"device": "porch_light"}),
+        ("light_brightness", {"device": "kitchen_light", "brightness": 40}),
+        ("lock_lock", {"device": "front_door"}),
+        ("switch_on", {"device": "workshop_outlet"}),
+    ]
     asked = play(agent, "those", (calls(*wanted[:2]), 0.5))
     assert asked.answer == "Did you mean this: the porch light should be on and the kitchen light should be 40 percent?"
     many = play(make()[0], "all that", (calls(*wanted), 0.5))

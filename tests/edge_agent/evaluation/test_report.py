@@ -161,7 +161,11 @@ def test_written_report_reads_back_and_renders_the_same(report: dict[str, Any], 
     again = read_report(json_path)
     assert again == json.loads(json.dumps(report))
     assert render_html(again) == html_path.read_text(encoding="utf-8")
-    assert sorted(path.name for path in json_path.parent.iterdir()) == ["report.html", "report.json"]
+    assert sorted(path.name for path in json_path.parent.iterdir()) == ["report.html", "report.json", "report.md"]
+    text = (json_path.parent / "report.md").read_text(encoding="utf-8")
+    assert text.startswith(f"### {report['title']}: {report['cases']} cases\n\n| engine | tasks done |")
+    assert all(f"\n| {engine['label']} |" in text for engine in report["engines"])
+    assert all(f"\n| {kind} | {count} |" in text for kind, count in report["cases_by_kind"].items())
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"schema": "report/v2"}', "{"])
