@@ -176,6 +176,22 @@ def test_evaluation_writes_both_reports(path_folder: Path, capsys: pytest.Captur
     assert report["cases"] == 6 and [engine["role"] for engine in report["engines"]] == ["tuned", "quant"]
     assert "<html" in (out / "report.html").read_text(encoding="utf-8")
     assert "Q4_K_M" in capsys.readouterr().out
+    assert edgewright.main(["compare", str(out), str(out), "--fail-if-worse"]) == 0
+    assert "0 gained, 0 lost" in capsys.readouterr().out
+
+
+def test_an_evaluation_below_its_limit_fails(path_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (path_folder / "mine.yaml").write_text("- {ask: hello there, kind: chat, expect: {}}\n")
+    words = ["eval", f"{path_folder}/bundle", "--cases", f"{path_folder}/mine.yaml", "--out", f"{path_folder}/own"]
+    assert edgewright.main([*words, "--fail-under", "all=1", "--fail-under", "chat=0.5"]) == 0
+    assert "own_cases.html" in capsys.readouterr().out
+    for limit, code, said in (
+        ("all=1.1", 5, "all is 100.0% (1 of 1), less than 110.0%"),
+        ("al=1", 2, "did you mean all?"),
+        ("all", 2, "--fail-under all"),
+    ):
+        assert edgewright.main([*words, "--fail-under", limit]) == code
+        assert said in capsys.readouterr().err
 
 
 def test_a_model_is_evaluated_under_other_names_of_its_tools(path_folder: Path) -> None:
