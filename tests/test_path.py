@@ -183,12 +183,12 @@ def test_evaluation_writes_both_reports(path_folder: Path, capsys: pytest.Captur
 def test_an_evaluation_below_its_limit_fails(path_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (path_folder / "mine.yaml").write_text("- {ask: hello there, kind: chat, expect: {}}\n")
     words = ["eval", f"{path_folder}/bundle", "--cases", f"{path_folder}/mine.yaml", "--out", f"{path_folder}/own"]
-    assert edgewright.main([*words, "--fail-under", "all=1", "--fail-under", "chat=0.5"]) == 0
+    assert edgewright.main([*words, "--fail-under", "total=1", "--fail-under", "chat=0.5"]) == 0
     assert "own_cases.html" in capsys.readouterr().out
     for limit, code, said in (
-        ("all=1.1", 5, "all is 100.0% (1 of 1), less than 110.0%"),
-        ("al=1", 2, "did you mean all?"),
-        ("all", 2, "--fail-under all"),
+        ("total=1.1", 5, "total is 100.0% (1 of 1), less than 110.0%"),
+        ("totl=1", 2, "did you mean total?"),
+        ("total", 2, "--fail-under total"),
     ):
         assert edgewright.main([*words, "--fail-under", limit]) == code
         assert said in capsys.readouterr().err

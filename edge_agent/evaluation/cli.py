@@ -24,7 +24,9 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    models: Annotated[list[str], typer.Argument(help="GGUF files, bundles, boxes, runs, folders or hub names.")],
+    models: Annotated[
+        list[str], typer.Argument(help="GGUF files, bundles, boxes, runs, folders, hub names or rules.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder for report.html and report.json.")],
     site: Site = "home",
     tools: Toolset = "",
@@ -59,7 +61,7 @@ def evaluate(
         typer.Option(
             "--fail-under",
             metavar="METRIC=SHARE",
-            help="Exit with 5 if the last model has less: task_success=0.9; of a .yaml file all=0.9, or a kind.",
+            help="Exit with 5 if the last model has less: task_success=0.9; of a .yaml file total=0.9, or a kind.",
         ),
     ] = None,
     stage_times: Annotated[Path | None, typer.Option(hidden=True)] = None,
@@ -180,7 +182,7 @@ def _evaluate_own(
     ]
     print(text if as_json else "\n\n".join([*tables, str(out / "own_cases.html")]))
     last = plain["models"][-1]
-    _require(limits, last["label"], {**last["kinds"], "all": last["all"]})
+    _require(limits, last["label"], {**last["kinds"], "total": last["all"]})
 
 
 def _evaluate_turns(

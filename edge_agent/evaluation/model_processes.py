@@ -28,6 +28,7 @@ from edge_agent.evaluation.conversations.turns import Conversation, TurnCase, ca
 from edge_agent.evaluation.evaluation import LATENCY_CASES, CaseOutcome, Evaluation, evaluate, measure_latency, spread
 from edge_agent.evaluation.own_cases import Graded, OwnCase, run_own_cases
 from edge_agent.evaluation.report import EngineRun, Provenance, Role, build_report
+from edge_agent.evaluation.rules_baseline import RULES, IntentRecognizer, NoEngine, RulesSimulation
 from edge_agent.plugins import ENGINES, HUGGINGFACE, load_plugin
 from edge_agent.progress import ProgressBar
 from edge_agent.run_facts import RUN_FILE, read_run_facts
@@ -46,7 +47,7 @@ class Model:
         label: as the report calls it.
         role: what it is compared with.
         path: GGUF file, or what the engine takes.
-        engine: name of an engine that another package offers (plugins.py); "" for llama.cpp.
+        engine: name of an engine that another package offers (plugins.py), or rules; "" for llama.cpp.
         template: name of its chat template; "" is that of the models beside it.
         adapter: of a LoRA adapter to apply: a GGUF file to a GGUF file, a folder to what an engine takes; "" for none.
     """
@@ -69,13 +70,16 @@ class Placement:
 
 
 def find_model(name: str, site: Site) -> Model:
-    """Return what a command line argument stands for: GGUF file, bundle, box, run, Hugging Face folder or hub name.
+    """Return what an argument stands for: GGUF file, bundle, box, run, Hugging Face folder, hub name, or rules.
 
     Raises:
         UsageError: it is none of them.
         ContractChanged: it was trained for another site, template or prompt.
     """
     path = Path(name)
+    if name.partition(":")[0] == RULES:
+        language = name.partition(":")[2] or "en"
+        return Model(f"rules, {language}", "base", language, RULES)
     if path.suffix == ".gguf":
         header = require_gguf(path)
         template = str(header.metadata.get(TEMPLATE_KEY, ""))
@@ -162,7 +166,7 @@ def _sequences(model: Model) -> int:
 def _evaluate(
     model: Model, site: Site, cases: Sequence[Case], placement: Placement, sequences: int, latency_cases: int
 ) -> Evaluation:
-    simulation, bar = CaseSimulation(site, load_template(model.template)), ProgressBar()
+    simulation, bar = _simulation(model, site), ProgressBar()
     with closing(_open(model, placement, simulation.context_tokens, sequences)) as engine:
         engine.prime(simulation.agent(World(site)).prefix)
         return evaluate(
@@ -186,7 +190,7 @@ def grade_own_cases(model: Model, site: Site, cases: Sequence[OwnCase], placemen
 
 
 def _grade_own_cases(model: Model, site: Site, cases: Sequence[OwnCase], placement: Placement) -> list[Graded]:
-    simulation, bar = CaseSimulation(site, load_template(model.template)), ProgressBar()
+    simulation, bar = _simulation(model, site), ProgressBar()
     sequences = _sequences(model)
     with closing(_open(model, placement, simulation.context_tokens, sequences)) as engine:
         engine.prime(simulation.agent(World(site)).prefix)
@@ -254,14 +258,23 @@ def _execute(
 
 def _time(model: Model, site: Site, cases: Sequence[Case], placement: Placement) -> tuple[tuple[CaseOutcome, ...], int]:
     """Return cases one by one and the memory that took, in bytes."""
-    simulation = CaseSimulation(site, load_template(model.template))
+    simulation = _simulation(model, site)
     with closing(_open(model, placement, simulation.context_tokens)) as engine:
         engine.prime(simulation.agent(World(site)).prefix)
         outcomes = measure_latency(engine, cases, simulation.start_turn)
         return tuple(outcomes), engine.memory_bytes()
 
 
+def _simulation(model: Model, site: Site) -> CaseSimulation:
+    template = load_template(model.template or "chatml")
+    if model.engine == RULES:
+        return RulesSimulation(site, template, recognizer=IntentRecognizer(site, model.path))
+    return CaseSimulation(site, template)
+
+
 def _open(model: Model, placement: Placement, context_tokens: int, sequences: int = 1) -> Any:
+    if model.engine == RULES:
+        return NoEngine()
     if model.engine:
         options = {"adapter": model.adapter} if model.adapter else {}
         return load_plugin(ENGINES, model.engine)(

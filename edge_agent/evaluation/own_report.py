@@ -63,10 +63,10 @@ def _confidence(turns: Sequence[Acted]) -> dict[str, Any] | None:
 
 def table_of(turns: Sequence[Graded], *, shows_misses: bool = False) -> str:
     """Return how many turns of each kind came out right, with 95 % intervals, and what confidence says, as text."""
-    shares = by_kind(turns) | {"all": share_of(not one.problems for one in turns)}
+    shares = [*by_kind(turns).items(), ("TOTAL", share_of(not one.problems for one in turns))]
     lines = [
         f"{name or 'request':<14} {one.count:>4} of {one.total:<4} {one.share:6.1%}  ({one.low:.0%} to {one.high:.0%})"
-        for name, one in shares.items()
+        for name, one in shares
     ]
     lines += confidence_lines(acted(turns))
     missed = [one for one in turns if one.problems] if shows_misses else []

@@ -17,8 +17,10 @@ from devices.site.tools import Command, ToolCall, action_of
 from edge_agent.wire.contract import devices_text
 from finetune.data import phrases
 from finetune.data.held_out import side
+from finetune.data.people.wishes import plan_many
 from finetune.data.scene import THEN, Plan, Scene, is_plain, needed_action, wanted_text
 
+PARTS_SHARE, MANY_SHARE = 0.6, 0.35  # of several wishes: three or for several devices, and of those parts
 WRONG_WAY_SHARE = 0.5  # of what the broker refuses, where a device has a range
 
 
@@ -94,8 +96,32 @@ def _two_commands(scene: Scene) -> list[Command] | None:
 
 
 def plan_several(scene: Scene) -> Plan | None:
-    """Two actions in one request, proposed together."""
+    """Two actions in one request, proposed together; in people's words also three, and several devices at once."""
+    if scene.asks and scene.rng.random() < PARTS_SHARE:
+        return _join_parts(scene)
     return _join(scene, "several", phrases.load_templates().together, in_steps=False)
+
+
+def _join_parts(scene: Scene) -> Plan | None:
+    """Two or three wishes in one breath, each of which may be for several devices."""
+    count, alone = scene.rng.choice((2, 2, 3, 3, 3)), replace(scene, is_part=True)
+    parts: list[Plan] = []
+    for _ in range(count):
+        part = plan_many(alone) if scene.rng.random() < MANY_SHARE else _act(alone, "several", is_plain)
+        if part is None or _devices_in(part) & {device for one in parts for device in _devices_in(one)}:
+            return None
+        parts.append(part)
+    holes = dict(zip(("first", "second", "third"), (one.ask for one in parts), strict=False))
+    line = scene.line("joints", "together" if count == 2 else "three", **holes)
+    if line is None:
+        return None
+    thought = "; ".join(one.thought.removesuffix(".") for one in parts) + "."
+    ask, templates = scene.finish(line[0], line[1], *(template for one in parts for template in one.templates))
+    return Plan("several", ask, templates, thought, (tuple(command for one in parts for command in one.steps[0]),))
+
+
+def _devices_in(plan: Plan) -> set[str]:
+    return {one.device for one in plan.steps[0] if isinstance(one, Command)}
 
 
 def plan_in_order(scene: Scene) -> Plan | None:

@@ -71,11 +71,11 @@ MAKERS: dict[str, tuple[float, Callable[[Scene], Plan | None]]] = {
 }
 
 PEOPLE_MAKERS: dict[str, tuple[float, Callable[[Scene], Plan | None]]] = {  # of finetune/asks, beside those above
-    "relative": (0.2, plan_relative),
+    "relative": (0.24, plan_relative),
     "hint": (0.25, plan_hint),
     "negated": (0.06, plan_negated),
     "report": (0.02, plan_report),
-    "later": (0.05, plan_later),
+    "later": (0.09, plan_later),
     "condition": (0.18, plan_condition),
     "correction": (0.15, plan_correction),
     "asked_question": (0.16, plan_asked_question),

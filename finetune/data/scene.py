@@ -24,7 +24,7 @@ from finetune.data import phrases
 from finetune.data.held_out import side
 from finetune.data.people.asks import Asks
 from finetune.data.people.frames import framed
-from finetune.data.people.spoken_values import spoken_value
+from finetune.data.people.spoken_values import round_times, spoken_value
 from finetune.data.people.typing import as_typed
 
 KNOWN_SHARE = 0.8
@@ -36,6 +36,9 @@ ROOMS = {  # first words of devices' names that are not a place by themselves; "
 ALIAS_PLACES = ("lawn",)  # no device of a random site is named after these
 LEVEL_SHARE = 0.6  # of values that have levels are one, and of those so many are said by its name
 LOOSE_SHARE = 0.45  # of the templates of a training conversation
+ROUND_TIME_SHARE = 0.3  # of seconds and minutes are what people say as minutes and hours
+HALF_STEP_SHARE = 0.12  # of numbers that need not be whole
+NAME_SLIP_SHARE = 0.5  # of slips of the finger may be in a device's name
 THEN = "; then "  # in a thought, between commands of which one waits for the other
 
 
@@ -84,7 +87,10 @@ class Said:
 
 @dataclass(frozen=True)
 class Scene:
-    """Where a plan is made: the site with its tools, its state now, chance, the side of the split, people's words."""
+    """Where a plan is made: the site with its tools, its state now, chance, the side of the split, people's words.
+
+    In one that `is_part` requests are made to be joined to others: nothing is said around them.
+    """
 
     site: Site
     tools: tuple[Tool, ...]
@@ -92,6 +98,7 @@ class Scene:
     rng: Random
     held_out: bool
     asks: Asks | None = None
+    is_part: bool = False
 
     @property
     def corpus(self) -> Asks:
@@ -128,9 +135,12 @@ class Scene:
 
     def typed(self, request: str) -> str:
         """Return a request as it arrives: with or without a capital and a mark; of people also otherwise."""
+        if self.is_part:
+            return request
         if self.asks is None:
             return phrases.punctuate(request, self.rng)
-        return as_typed(request, self.rng, [name for one in self.site.devices.values() for name in one.names])
+        names = [name for one in self.site.devices.values() for name in one.names]
+        return as_typed(request, self.rng, names if self.rng.random() > NAME_SLIP_SHARE else ())
 
     def actions(self) -> list[tuple[Device, str, SpokenAction]]:
         """Return every action that has phrasings on this side of the split."""
@@ -160,10 +170,14 @@ class Scene:
             return self.rng.choice(list(schema.levels.values()))
         if schema.step:
             return self._stepped_value(schema, schema.step)
+        if self.asks and (times := round_times(schema)) and self.rng.random() < ROUND_TIME_SHARE:
+            return self.rng.choice(times)
         low, high = math.ceil(schema.minimum), math.floor(schema.maximum)
         if low > high:  # between two whole numbers
             return schema.minimum
         value = self.rng.randint(low, high)
+        if self.asks and schema.type == "number" and value < high and self.rng.random() < HALF_STEP_SHARE:
+            return value + 0.5
         return min(max(round(value, -1), low), high) if high - low > 50 and self.rng.random() < 0.6 else value
 
     def _stepped_value(self, schema: DataSchema, step: float) -> Value:
@@ -254,6 +268,8 @@ class Scene:
 
     def finish(self, request: str, *templates: str) -> tuple[str, tuple[str, ...]]:
         """Put frame and punctuation around a request, in training sometimes two; return it with all templates used."""
+        if self.is_part:
+            return request, templates
         if self.asks:
             text, frames = framed(self.asks, request, self.rng, self.held_out)
             return self.typed(text), (*templates, *frames)

@@ -13,6 +13,18 @@ _ONES = (
 ).split()
 _TENS = "zero ten twenty thirty forty fifty sixty seventy eighty ninety".split()
 WORDS_UP_TO = 9999
+ROUND_SHARE = 0.7  # of round times are said in the larger unit
+_ROUND_TIMES = {  # of seconds as minutes, and of minutes as hours
+    30: ("half {}", "half a{n} {}"),
+    60: ("a{n} {}", "one {}", "1 {}", "a whole {}"),
+    90: ("a{n} {} and a half", "one and a half {}s", "1.5 {}s"),
+    120: ("two {}s", "2 {}s"),
+    180: ("three {}s", "3 {}s"),
+    300: ("five {}s", "5 {}s"),
+    15: ("a quarter of a{n} {}", "quarter of a{n} {}"),
+    45: ("three quarters of a{n} {}",),
+}
+_LARGER = {"seconds": "minute", "minutes": "hour"}
 _UNITS = {  # other ways to say a unit; "" leaves it out
     "percent": ("percent", "per cent", "%", ""),
     "degrees": ("degrees", "degrees", "°", "°C", "degrees celsius", ""),
@@ -51,12 +63,20 @@ def spoken_number(value: float, rng: Random) -> str:
     return words.replace("-", " ") if rng.random() < 0.5 else words
 
 
+def round_times(schema: DataSchema) -> list[int]:
+    """Return the values of a schema in seconds or minutes that people say in the larger unit."""
+    return [value for value in _ROUND_TIMES if schema.unit in _LARGER and not schema.problem_with(value)]
+
+
 def spoken_value(schema: DataSchema, value: Value, rng: Random) -> str:
     """Return an argument's value as it is said, with its unit or without."""
     if isinstance(value, bool):
         return schema.labels.get(value, "on" if value else "off")
     if isinstance(value, str):
         return value.replace("_", " ")
+    if schema.unit in _LARGER and (forms := _ROUND_TIMES.get(int(value))) and rng.random() < ROUND_SHARE:
+        unit = _LARGER[schema.unit]
+        return rng.choice(forms).format(unit, n="n" if unit == "hour" else "")
     number = spoken_number(value, rng)
     unit = rng.choice(_UNITS.get(schema.unit, (schema.unit, "")))
     if value == 1 and unit in ("degrees", "minutes", "seconds", "euros", "millimetres"):

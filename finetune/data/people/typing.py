@@ -1,6 +1,6 @@
 """A request as it arrives: by a speech recogniser, in capitals, in a hurry, with slips of the fingers.
 
-What matters stays readable: digits are never touched, and names of the site's devices only by a single slip.
+What matters stays readable: digits are never touched, nor are the names that are given.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ def as_typed(text: str, rng: Random, names: Collection[str] = ()) -> str:
         return text.upper()
     if chance < 0.92:
         return _without_apostrophes(text)
-    return _slip(text, rng, names)
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        text = _slip(text, rng, names)
+    return text
 
 
 def _capital(text: str) -> str:

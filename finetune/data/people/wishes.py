@@ -34,6 +34,9 @@ from finetune.data.scene import (
 
 LATER = "I cannot do things later. Ask me again when it is time."
 NOTED = "All right."
+OTHERWISE_SHARE = 0.15  # of conditions
+FACT_SHARE = 0.75  # of facts are said in people's words
+HALF, HALF_SHARE = 50, 0.15  # of bounds in percent: "more than half full"
 PLACE_SHARE = 0.3  # of the devices among several are called by their place alone
 MANY = 6  # devices that are called one by one
 GROUP_LINE_SHARE = 0.6  # of requests for several devices; the others are those for one device, put to several
@@ -53,6 +56,7 @@ OF_ONE = re.compile(r"{device}('s| \w+s\b| \w+n't\b)|\b(it|one|that|this)\b", re
 Settable = tuple[Device, str, SpokenAction, str, DataSchema, float]
 
 
+OFTEN = {"off": 5, "max": 2, "half": 2}  # ways that people name more than others
 OPPOSITE = {
     one: other
     for pair in (("more", "less"), ("max", "min"), ("a_bit_more", "a_bit_less"), ("much_more", "much_less"),
@@ -76,7 +80,12 @@ def settable(scene: Scene) -> list[Settable]:
 
 def plan_relative(scene: Scene) -> Plan | None:
     """A value named by what it is now, or by the range: "a bit warmer", "half open", "all the way up"."""
-    choices = [(item, way) for item in settable(scene) for way in relative_ways(scene, item[0], item[1])]
+    choices = [
+        (item, way)
+        for item in settable(scene)
+        for way in relative_ways(scene, item[0], item[1])
+        for _ in range(OFTEN.get(way, 1))
+    ]
     if not choices:
         return None
     item, way = scene.rng.choice(choices)
@@ -212,25 +221,47 @@ def plan_later(scene: Scene) -> Plan | None:
 
 
 def plan_condition(scene: Scene) -> Plan | None:
-    """A wish that holds only if something is so now."""
+    """A wish that holds only if something is so now, or another one where it is not."""
     found = plain_request(scene)
     facts = [fact for fact in _facts(scene) if found and fact[0].name != found[0].device]
     if found is None or not facts:
         return None
     command, said = found
     device, key, clause, bound, is_so = scene.rng.choice(facts)
+    other = plain_request(scene) if scene.rng.random() < OTHERWISE_SHARE else None
+    if other and device.name != other[0].device != command.device:
+        return _otherwise(scene, (device, clause, bound, is_so), found, other)
     form = scene.rng.choice(("if", "if", "unless", "only_if"))
     forms = (form, f"{form}_verb_first") if starts_with_verb(said.request) else (form,)
     if (line := scene.line("conditions", *forms, ask=said.request, fact=clause)) is None:
         return None
-    start = f"{form.replace('_', ' ')}: {resolved_text(device.title, device)}:{facts_text(scene.state[device.name])}, "
-    start += f"{bound}: {'yes' if is_so else 'no'}"
+    start = _looked_up(scene, form, device, bound, is_so)
     ask, templates = scene.typed(line[0]), (line[1], said.template)
     if is_so != (form == "unless"):
         thought = f"{start}; {wanted_text(scene, said.name, command)}."
         return Plan("condition", ask, templates, thought, ((command,),))
     answer = sentence(describe(device, key, scene.state[device.name][key])) + " So I did nothing."
     return Plan("condition", ask, templates, f"{start}, nothing to do.", answer=answer)
+
+
+def _otherwise(
+    scene: Scene, fact: tuple[Device, str, str, bool], then: tuple[Command, Said], other: tuple[Command, Said]
+) -> Plan | None:
+    """One of two wishes, by what is so."""
+    device, clause, bound, is_so = fact
+    line = scene.line("conditions", "otherwise", ask=then[1].request, other=other[1].request, fact=clause)
+    if line is None:
+        return None
+    command, said = then if is_so else other
+    thought = f"{_looked_up(scene, 'if or else', device, bound, is_so)}; {wanted_text(scene, said.name, command)}."
+    templates = (line[1], then[1].template, other[1].template)
+    return Plan("condition", scene.typed(line[0]), templates, thought, ((command,),))
+
+
+def _looked_up(scene: Scene, form: str, device: Device, bound: str, is_so: bool) -> str:
+    """Return the thought that looks up whether a fact is so."""
+    start = f"{form.replace('_', ' ')}: {resolved_text(device.title, device)}:{facts_text(scene.state[device.name])}, "
+    return f"{start}{bound}: {'yes' if is_so else 'no'}"
 
 
 def starts_with_verb(request: str) -> bool:
@@ -246,7 +277,9 @@ def _facts(scene: Scene) -> list[tuple[Device, str, str, str, bool]]:
             schema = device.properties[key]
             if isinstance(value, bool):
                 wanted = rng.random() < 0.5
-                found.append((device, key, describe(device, key, wanted), value_text(schema, wanted), value == wanted))
+                clause = _said_fact(scene, device, f"{key} {'yes' if wanted else 'no'}")
+                clause = clause or describe(device, key, wanted)
+                found.append((device, key, clause, value_text(schema, wanted), value == wanted))
             elif isinstance(value, int | float) and schema.minimum is not None:
                 step = usual_step(schema)
                 bound = allowed(schema, value + rng.choice((-3, -1, 1, 3)) * step)
@@ -254,12 +287,25 @@ def _facts(scene: Scene) -> list[tuple[Device, str, str, str, bool]]:
                 is_above = rng.random() < 0.5
                 more, less = ("above", "over", "more than"), ("below", "under", "less than")
                 words = rng.choice(more if is_above else less)
-                said = spoken_value(schema, bound, rng)
+                if schema.unit == "percent" and rng.random() < HALF_SHARE and value != HALF:
+                    bound, said = HALF, "half"
+                else:
+                    said = spoken_value(schema, bound, rng)
                 clause = f"the {device.title} {property_title(key, schema)} is {words} {said}"
+                clause = _said_fact(scene, device, f"{key} {'above' if is_above else 'below'}", said) or clause
                 if bound != value:
                     text = f"{key} {'above' if is_above else 'below'} {number_text(bound)}"
                     found.append((device, key, clause, text, (value > bound) == is_above))
     return found
+
+
+def _said_fact(scene: Scene, device: Device, form: str, value: str = "") -> str:
+    """Return how people say that something is so, mostly; "" otherwise, or where the corpus has no words for it."""
+    lines = scene.corpus.forms["facts"].get(form, ())
+    if scene.rng.random() > FACT_SHARE or not side(lines, scene.held_out):
+        return ""
+    said = scene.fill(lines, device, value=value)
+    return said.request if said else ""
 
 
 def plan_correction(scene: Scene) -> Plan | None:
