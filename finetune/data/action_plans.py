@@ -14,13 +14,16 @@ from devices.site.phrasings import group_words
 from devices.site.schema import Value
 from devices.site.site import EVERYWHERE
 from devices.site.tools import Command, ToolCall, action_of
+from edge_agent.grammar.grammar import THOUGHT_CHARACTERS
 from edge_agent.wire.contract import devices_text
 from finetune.data import phrases
 from finetune.data.held_out import side
 from finetune.data.people.wishes import plan_many
 from finetune.data.scene import THEN, Plan, Scene, is_plain, needed_action, wanted_text
 
+PART_DRAWS = 12
 PARTS_SHARE, MANY_SHARE = 0.6, 0.35  # of several wishes: three or for several devices, and of those parts
+WISH = "both: "  # stands before it (plan_kinds.py)
 WRONG_WAY_SHARE = 0.5  # of what the broker refuses, where a device has a range
 
 
@@ -106,16 +109,21 @@ def _join_parts(scene: Scene) -> Plan | None:
     """Two or three wishes in one breath, each of which may be for several devices."""
     count, alone = scene.rng.choice((2, 2, 3, 3, 3)), replace(scene, is_part=True)
     parts: list[Plan] = []
-    for _ in range(count):
+    for _ in range(PART_DRAWS):
         part = plan_many(alone) if scene.rng.random() < MANY_SHARE else _act(alone, "several", is_plain)
-        if part is None or _devices_in(part) & {device for one in parts for device in _devices_in(one)}:
-            return None
-        parts.append(part)
+        if part and not _devices_in(part) & {device for one in parts for device in _devices_in(one)}:
+            parts.append(part)
+        if len(parts) == count:
+            break
+    if len(parts) < count:
+        return None
     holes = dict(zip(("first", "second", "third"), (one.ask for one in parts), strict=False))
     line = scene.line("joints", "together" if count == 2 else "three", **holes)
     if line is None:
         return None
     thought = "; ".join(one.thought.removesuffix(".") for one in parts) + "."
+    if len(thought) > THOUGHT_CHARACTERS - len(WISH):
+        return None
     ask, templates = scene.finish(line[0], line[1], *(template for one in parts for template in one.templates))
     return Plan("several", ask, templates, thought, (tuple(command for one in parts for command in one.steps[0]),))
 

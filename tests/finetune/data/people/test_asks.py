@@ -12,14 +12,16 @@ import pytest
 from devices.simulation.world import World
 from devices.site.schema import DataSchema
 from devices.site.site import load_models, load_site
+from devices.site.tools import Command
 from edge_agent.wire.messages import request_of
+from finetune.data.action_plans import plan_several
 from finetune.data.generator import Stage, carry_out, generate_rows, random_world
 from finetune.data.held_out import content_of
 from finetune.data.people.asks import AskedAction, AskedProperty, load_asks
 from finetune.data.people.follow_ups import FOLLOW_UPS, Before
-from finetune.data.people.spoken_values import number_words, spoken_value
+from finetune.data.people.spoken_values import number_words, round_times, spoken_value
 from finetune.data.people.typing import as_typed
-from finetune.data.people.wishes import WAYS, allowed, relative_plan, settable, usual_step
+from finetune.data.people.wishes import WAYS, allowed, plan_condition, plan_many, relative_plan, settable, usual_step
 from finetune.data.plan_kinds import PEOPLE_MAKERS
 from finetune.data.random_sites import random_site
 from finetune.data.scene import Plan, Scene
@@ -93,6 +95,68 @@ def test_every_maker_makes_plans_that_the_broker_can_carry_out() -> None:
     assert made.keys() == PEOPLE_MAKERS.keys() and min(made.values()) >= 5, made
 
 
+def commands_of(plan: Plan) -> list[Command]:
+    return [one for step in plan.steps for one in step if isinstance(one, Command)]
+
+
+def test_several_devices_get_one_action_with_its_values_and_the_exception_none() -> None:
+    made: Counter[str] = Counter()
+    for scene in scenes(400):
+        plan = plan_many(scene)
+        if plan is None:
+            continue
+        commands = commands_of(plan)
+        assert len({(one.action, str(one.input)) for one in commands}) == 1
+        assert len({one.device for one in commands}) == len(commands) >= (1 if " but " in plan.thought else 2)
+        tool = next(
+            one for one in scene.tools if one.action == commands[0].action and commands[0].device in one.devices
+        )
+        if plan.thought.startswith("All of"):
+            left_out = set(tool.devices) - {one.device for one in commands}
+            assert len(left_out) == (" but " in plan.thought)
+            assert all(f" is {name}" in plan.thought for name in left_out)
+        made["values" if commands[0].input else "none"] += 1
+        assert all(f"{name}=" in plan.thought for name in commands[0].input)
+    assert min(made["values"], made["none"]) > 30, made
+
+
+def test_two_or_three_wishes_in_one_breath_are_of_different_devices_and_all_thought_of() -> None:
+    parts: Counter[int] = Counter()
+    for scene in scenes(250):
+        plan = plan_several(scene)
+        if plan is None:
+            continue
+        commands = commands_of(plan)
+        assert len({one.device for one in commands}) == len(commands)
+        assert all(one.device in plan.thought for one in commands) and len(plan.steps) == 1
+        parts[plan.thought.count("; ") + 1] += 1
+    assert min(parts[2], parts[3]) > 20, parts
+
+
+def test_a_condition_with_an_otherwise_does_one_of_the_two() -> None:
+    made: Counter[bool] = Counter()
+    for scene in scenes(600):
+        plan = plan_condition(scene)
+        if plan is None or not plan.thought.startswith("if or else"):
+            continue
+        is_so = ": yes; " in plan.thought
+        assert is_so != (": no; " in plan.thought) and len(commands_of(plan)) == 1
+        made[is_so] += 1
+    assert min(made.values()) > 5, made
+
+
+def test_facts_are_about_properties_that_models_have() -> None:
+    schemas = {
+        name: DataSchema(**schema)
+        for model in load_models().values()
+        for name, schema in model.get("properties", {}).items()
+    }
+    for form, lines in ASKS.forms["facts"].items():
+        name, way = form.split(" ")
+        assert way in (("yes", "no") if schemas[name].type == "boolean" else ("above", "below")), form
+        assert all(("{value}" in line) == (way in ("above", "below")) for line in lines), form
+
+
 def test_a_relative_wish_is_what_its_words_say() -> None:
     scene = next(scenes(2))
     scene = Scene(HOME, Stage.of(HOME, None, ASKS).tools, World(HOME).snapshot(), Random(1), False, ASKS)
@@ -160,6 +224,16 @@ def test_numbers_are_said_in_words() -> None:
     schema = DataSchema(type="number", minimum=5, maximum=30, unit="degrees", step=0.5)
     said = {spoken_value(schema, 21.5, Random(seed)) for seed in range(60)}
     assert {"21.5 degrees", "twenty-one and a half degrees", "21.5"} <= said
+
+
+def test_round_times_are_also_said_in_the_larger_unit() -> None:
+    seconds = DataSchema(type="integer", minimum=5, maximum=120, unit="seconds")
+    minutes = DataSchema(type="integer", minimum=1, maximum=60, unit="minutes")
+    assert round_times(seconds) == [30, 60, 90, 120, 15, 45] and round_times(minutes) == [30, 60, 15, 45]
+    assert round_times(DataSchema(type="integer", minimum=0, maximum=100, unit="percent")) == []
+    said = {spoken_value(seconds, 90, Random(seed)) for seed in range(60)}
+    assert {"a minute and a half", "one and a half minutes", "90 seconds"} <= said
+    assert {"half an hour", "30 minutes"} <= {spoken_value(minutes, 30, Random(seed)) for seed in range(60)}
 
 
 def test_a_slip_of_the_fingers_leaves_digits_and_names_alone() -> None:
