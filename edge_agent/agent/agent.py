@@ -17,9 +17,10 @@ from devices.site.describe import reports_text
 from devices.site.schema import Value
 from devices.site.site import Site
 from devices.site.tools import Command, ToolCall, action_of, call_of, commands_of
-from edge_agent.agent.doubt import LEFT_ALONE, Doubt, doubt_about
+from edge_agent.agent.doubt import Doubt, doubt_about
 from edge_agent.agent.naming import Naming, Question, spelled
 from edge_agent.agent.number_arguments import number_arguments
+from edge_agent.agent.yes_or_no import LEFT, said_yes
 from edge_agent.engine.engine import Completion, ContextFull, Engine, Limits, Request
 from edge_agent.grammar.grammar import Grammar
 from edge_agent.wire.contract import Contract
@@ -227,12 +228,12 @@ class Agent:
         return self._confirmed(turn, asked) if isinstance(asked, Doubt) else self._chosen(turn, asked)
 
     def _confirmed(self, turn: _Turn, doubt: Doubt) -> str | None:
-        is_confirmed = doubt.is_confirmed(turn.ask)
-        if is_confirmed:
+        is_yes = said_yes(turn.ask)
+        if is_yes:
             self._execute(turn, doubt.reply)
-        elif is_confirmed is False:
-            turn.model_answer = LEFT_ALONE
-            turn.messages.append(Message("assistant", LEFT_ALONE, "not meant, nothing to do."))
+        elif is_yes is False:
+            turn.model_answer = LEFT
+            turn.messages.append(Message("assistant", LEFT, "not meant, nothing to do."))
             return "answer"
         return None
 

@@ -15,14 +15,9 @@ from dataclasses import dataclass
 from devices.site.describe import wish_text
 from devices.site.site import Site
 from devices.site.tools import Command, action_of
-from edge_agent.agent.naming import name_words
 from edge_agent.wire.parsing import ToolCalls
 
-LEFT_ALONE = "All right, I leave it."
 NAMED = 3  # of many wishes, how many are read out
-_YES = frozenset("y yes yeah yep yup sure ok okay right correct exactly".split())
-_NO = frozenset("n no nope nah don dont not wrong cancel never nothing stop".split())
-_BESIDE = frozenset("please do go ahead that this s t thanks thank you mind leave".split())
 
 
 @dataclass(frozen=True)
@@ -36,13 +31,6 @@ class Doubt:
     def thought(self) -> str:
         """What is thought before it is asked."""
         return self.reply.thought
-
-    def is_confirmed(self, answer: str) -> bool | None:
-        """Return whether an answer says yes, or no; None if it says anything else, which is another request."""
-        words = set(name_words(answer))
-        said_yes, said_no = bool(words & _YES), bool(words & _NO)
-        is_plain = words <= _YES | _NO | _BESIDE and said_yes != said_no
-        return said_yes if is_plain else None
 
 
 def doubt_about(site: Site, reply: ToolCalls, commands: Sequence[Command]) -> Doubt | None:

@@ -8,7 +8,6 @@ Does not guard against: a client that gives another its session's id.
 
 from __future__ import annotations
 
-import re
 import secrets
 import threading
 import time
@@ -25,19 +24,9 @@ from devices.site.site import Site
 from devices.site.tools import Command, ToolCall, action_of, commands_of
 from edge_agent.agent.agent import Agent
 from edge_agent.agent.simulation import Simulation
+from edge_agent.agent.yes_or_no import LEFT, said_yes
 from edge_agent.engine.engine import Completion
 from edge_agent.serving.engine_queue import Cancellation, Cancelled, EngineQueue
-
-_YES = re.compile(
-    r"\W*(?:(?:yes|yeah|yep|sure|ok|okay|confirmed|confirm|go ahead|do it|yes do it|please do|i confirm)\b\W*)+"
-    r"(?:please|do it|go ahead|i am sure|i'm sure|i do)?\W*",
-    re.IGNORECASE,
-)
-_NO = re.compile(
-    r"\W*(?:no|nope|cancel|don't|do not|never mind|leave it|better not)\b(?:\s+(?:thanks|thank you|please))?\W*",
-    re.IGNORECASE,
-)
-LEFT = "I left it as it was."
 
 
 @dataclass(frozen=True)
@@ -198,10 +187,8 @@ class Session:
         with self._lock:
             self.used_s = started_s = time.monotonic()
             waiting = self._take_waiting()
-            if waiting and _YES.fullmatch(text):
-                return self._carry_out(waiting)
-            if waiting and _NO.fullmatch(text):
-                return Turn(LEFT)
+            if waiting and (is_yes := said_yes(text)) is not None:
+                return self._carry_out(waiting) if is_yes else Turn(LEFT)
             given_up = cancellation or Cancellation()
             self._begin(given_up)
             result = self._agent.ask(self._queue.seat(self.client, given_up), text.strip())

@@ -9,8 +9,8 @@ import pytest
 from devices.simulation.world import World
 from devices.site.site import load_site
 from edge_agent.agent.agent import Agent, TurnResult
-from edge_agent.agent.doubt import LEFT_ALONE
 from edge_agent.agent.simulation import Simulation
+from edge_agent.agent.yes_or_no import LEFT
 from edge_agent.engine.engine import Completion
 from edge_agent.wire.chat_template import load_template
 from tests.edge_agent.agent.test_agent import LIGHT_ON, answer, calls
@@ -61,12 +61,14 @@ def test_a_call_that_it_is_not_sure_of_waits_for_a_yes(said: str) -> None:
 def test_a_no_leaves_it_alone_and_needs_no_model(said: str) -> None:
     agent, world = make()
     play(agent, "kitchen thing", (calls(LIGHT_ON), 0.7))
-    assert play(agent, said).answer == LEFT_ALONE
+    assert play(agent, said).answer == LEFT
     assert world.state["kitchen_light"]["on"] is False
     assert play(agent, "yes", (answer("What?"), 1.0)).answer == "What?"  # it was asked once
 
 
-@pytest.mark.parametrize("said", ["no, the porch light", "yes and the porch light", "yes no", "what?", ""])
+@pytest.mark.parametrize(
+    "said", ["no, the porch light", "yes and the porch light", "yes no", "what?", "no to that"]
+)
 def test_any_other_answer_is_a_request_of_its_own(said: str) -> None:
     agent, world = make()
     play(agent, "kitchen thing", (calls(LIGHT_ON), 0.7))
