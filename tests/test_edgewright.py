@@ -30,6 +30,7 @@ COMMANDS = [
     "train",
     "export",
     "calibrate",
+    "cases",
     "eval",
     "compare",
     "flash",

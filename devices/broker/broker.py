@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from devices.broker.journal import Journal
 from devices.broker.ledger import Ledger
@@ -145,6 +146,14 @@ class Broker:
         why = ({} if trace.is_written else trace.body()) | ({"heard": trace.heard} if trace.heard else {})
         self._ledger.note(status.upper(), {"report": report, "result": outcome.result} | why, work.number)
         return outcome
+
+    def note_request(self, body: dict[str, Any]) -> None:
+        """Write down what a person asked and was answered (edge_agent/agent/asked.py), as an event of its own.
+
+        Raises:
+            UnavailableError: as Journal.append.
+        """
+        self._ledger.note("ASKED", body)
 
     def recover(self) -> list[Outcome]:
         """Close the journal's open entries after a controller died: each is unknown, with what is read back now.

@@ -19,6 +19,8 @@ def event_line(event: Event) -> str:
 
 
 def _summary(body: Mapping[str, Any]) -> str:
+    if "request" in body:
+        return f"{json.dumps(body['request'], ensure_ascii=False)}: {body['answer']}"
     if "action" in body:
         return " ".join([str(body["device"]), str(body["action"]), _pairs(body["input"])]).rstrip()
     return str(body.get("report") or _pairs(body.get("effect", {})))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from devices.broker.broker import Outcome
@@ -24,7 +24,7 @@ from edge_agent.agent.yes_or_no import LEFT, said_yes
 from edge_agent.engine.engine import Completion, ContextFull, Engine, Limits, Request
 from edge_agent.grammar.grammar import Grammar
 from edge_agent.wire.contract import Contract
-from edge_agent.wire.messages import Message, before_request, facts_of, result_message, result_of, user_message
+from edge_agent.wire.messages import Message, State, before_request, facts_of, result_message, result_of, user_message
 from edge_agent.wire.parsing import Answer, Reply, ToolCalls, Unusable, parse_reply
 
 NO_ANSWER = "I could not work that out, so I stopped."
@@ -49,7 +49,7 @@ class TurnResult:
     `answer` is what the person sees: made from read-backs where something was proposed, or a question of
     which device is meant, else the model's. What a function answered is told by the model, what was not done never.
     `model_answer` is the model's own last words ("" if it had none). `has_forgotten` says that the context was full and
-    the older turns of the conversation were dropped.
+    the older turns of the conversation were dropped; `state` is what the model was shown.
     """
 
     ask: str
@@ -61,6 +61,7 @@ class TurnResult:
     completions: tuple[Completion, ...]
     stop_reason: str  # answer, question, unsure, unusable, step_limit, time_limit
     has_forgotten: bool = False
+    state: State = field(default_factory=dict)
 
     @property
     def is_usable(self) -> bool:
@@ -172,7 +173,7 @@ class Agent:
         turn.stop_reason = stop_reason or "step_limit"
         if turn.stop_reason in {"answer", "question"}:
             self._history = turn.messages
-        return turn.result(self.broker.site)
+        return turn.result(self.broker.site, state)
 
     def _step(self, turn: _Turn) -> Generator[Request, Completion, str | None]:
         """Have the model reply, and execute what it calls; return why the turn ends, or None if it goes on."""
@@ -339,7 +340,7 @@ class _Turn:
         self.question = question.text
         self.messages.append(Message("assistant", question.text, question.thought))
 
-    def result(self, site: Site) -> TurnResult:
+    def result(self, site: Site, state: State) -> TurnResult:
         told = [one for one in self.outcomes if one.status != "done" or one.command.device in site.devices]
         reports = reports_text([(action_of(site, one.command)[0].title, one.report) for one in told])
         if self.stop_reason == "question":
@@ -362,4 +363,5 @@ class _Turn:
             tuple(self.completions),
             self.stop_reason,
             self.has_forgotten,
+            state,
         )

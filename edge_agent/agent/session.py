@@ -20,6 +20,7 @@ from devices.errors import UnavailableError, UsageError
 from devices.simulation.world import World
 from devices.site.site import Site, load_site
 from edge_agent.agent.agent import ActionRecord, TurnResult
+from edge_agent.agent.asked import new_conversation, note_asked
 from edge_agent.agent.simulation import Simulation
 from edge_agent.bundle import Bundle, hold_bundle, is_on_box
 from edge_agent.engine.autotune import load_tuning
@@ -65,10 +66,11 @@ class AgentSession:
                 yield from self._converse(runtime, asks)
 
     def _converse(self, runtime: SiteRuntime, asks: Iterable[str]) -> Iterator[dict[str, Any]]:
-        agent = self.simulation.agent_in(runtime)
+        agent, conversation = self.simulation.agent_in(runtime), new_conversation()
         for ask in asks:
             started_s = time.perf_counter()
             result = agent.ask(self.engine, ask)
+            note_asked(runtime.broker, conversation, result)
             yield to_json(result, runtime, time.perf_counter() - started_s)
 
     def converse(self, read: Callable[[], str | None], write: Callable[[str], None], confirm: Confirm) -> None:
@@ -76,7 +78,7 @@ class AgentSession:
         now = time.localtime()
         clock_s = now.tm_hour * 3600 + now.tm_min * 60
         with self._runtime(confirm if not self.says_yes else lambda effect: True, write, clock_s) as runtime:
-            agent = self.simulation.agent_in(runtime)
+            agent, conversation = self.simulation.agent_in(runtime), new_conversation()
             seen_s = time.monotonic()
             self.engine.prefill_idle(agent.next_prompt_start())  # while the person thinks
             while (ask := read()) is not None:
@@ -84,6 +86,7 @@ class AgentSession:
                 seen_s = time.monotonic()
                 if ask.strip():
                     result = agent.ask(self.engine, ask.strip())
+                    note_asked(runtime.broker, conversation, result)
                     for line in action_lines(result.actions):
                         write(line)
                     write(result.answer)

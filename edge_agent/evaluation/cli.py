@@ -21,6 +21,10 @@ def register(app: typer.Typer) -> None:
     """Add this part's commands."""
     app.command("eval")(evaluate)
     app.command("compare")(compare)
+    cases = typer.Typer(no_args_is_help=True, help="Cases of your own, for `edgewright eval --cases`.")
+    cases.command("new")(new_cases)
+    cases.command("from-journal")(cases_from_journal)
+    app.add_typer(cases, name="cases")
 
 
 def evaluate(
@@ -145,6 +149,51 @@ def compare(
     print(json.dumps(asdict(found), ensure_ascii=False) if as_json else text)
     if fails_if_worse:
         found.require_not_worse()
+
+
+_CasesFile = Annotated[Path, typer.Option("--out", metavar="FILE.yaml", help="Cases are added to it.")]
+
+
+def new_cases(out: _CasesFile, site: Site = "home") -> None:
+    """Make cases at the terminal: what is said, and what must be so afterwards."""
+    from devices.site.site import load_site
+    from edge_agent.evaluation.case_writing import CaseFile
+    from edge_agent.evaluation.case_writing import new_cases as make
+
+    file = CaseFile(out, load_site(site))
+    made = make(file, _read, _tell)
+    print(f"{made} cases more, {file.count} in {out}")
+
+
+def cases_from_journal(
+    box: Annotated[Path, typer.Argument(metavar="BOX|JOURNAL", help="A box, or its journal's file.")],
+    out: _CasesFile,
+    site: Site = "home",
+) -> None:
+    """Go through what a box was asked, say what was right, and make cases of it."""
+    from devices.broker.journal import journal_path, read_events
+    from devices.site.site import load_site
+    from edge_agent.agent.asked import asked_in
+    from edge_agent.evaluation.case_writing import CaseFile, judge
+
+    asked = asked_in(read_events(journal_path(box)))
+    if not asked:
+        raise UsageError(f"{box}: nothing was asked", hint="requests to `edgewright run` and `serve` are written there")
+    file = CaseFile(out, load_site(site))
+    _tell(f"{len(asked)} requests; what is judged is written at once")
+    made = judge(file, asked, _read, _tell)
+    print(f"{made} cases more, {file.count} in {out}")
+
+
+def _read(prompt: str) -> str | None:
+    try:
+        return input(prompt).strip()
+    except EOFError:
+        return None
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _evaluate_own(

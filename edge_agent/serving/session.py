@@ -23,6 +23,7 @@ from devices.site.schema import Value
 from devices.site.site import Site
 from devices.site.tools import Command, ToolCall, action_of, commands_of
 from edge_agent.agent.agent import Agent
+from edge_agent.agent.asked import new_conversation, note_asked
 from edge_agent.agent.simulation import Simulation
 from edge_agent.agent.yes_or_no import LEFT, said_yes
 from edge_agent.engine.engine import Completion
@@ -161,7 +162,7 @@ class Session:
             limits=simulation.limits,
             ask_below=simulation.ask_below,
         )
-        self._lock = threading.Lock()
+        self._lock, self._conversation = threading.Lock(), new_conversation()
         self._waiting: tuple[Confirmation, ...] = ()
 
     @property
@@ -192,6 +193,7 @@ class Session:
             given_up = cancellation or Cancellation()
             self._begin(given_up)
             result = self._agent.ask(self._queue.seat(self.client, given_up), text.strip())
+            note_asked(self._broker.broker, self._conversation, result)
             self._queue.prefill_idle(self._agent.next_prompt_start)
             return self._turn(
                 result.answer,

@@ -66,9 +66,7 @@ def test_a_no_leaves_it_alone_and_needs_no_model(said: str) -> None:
     assert play(agent, "yes", (answer("What?"), 1.0)).answer == "What?"  # it was asked once
 
 
-@pytest.mark.parametrize(
-    "said", ["no, the porch light", "yes and the porch light", "yes no", "what?", "no to that"]
-)
+@pytest.mark.parametrize("said", ["no, the porch light", "yes and the porch light", "yes no", "what?", "no to that"])
 def test_any_other_answer_is_a_request_of_its_own(said: str) -> None:
     agent, world = make()
     play(agent, "kitchen thing", (calls(LIGHT_ON), 0.7))
