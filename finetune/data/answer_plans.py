@@ -13,6 +13,7 @@ from devices.site.tools import Command, call_of
 from edge_agent.wire.messages import facts_text
 from finetune.data import phrases
 from finetune.data.held_out import side
+from finetune.data.people.spoken_values import ROUND_SHARE, round_times
 from finetune.data.random_sites import random_name
 from finetune.data.scene import Plan, Said, Scene, bounds_text, pick, resolved_text, wanted_text
 
@@ -32,6 +33,8 @@ def plan_out_of_range(scene: Scene) -> Plan | None:
     span = max(high - low, 5)
     above, below = rng.randint(high + 1, high + span), rng.randint(max(0, low - span), max(low - 1, 0))
     value: Value = below if low > 0 and rng.random() < 0.3 else above
+    if scene.asks and (times := [one for one in round_times(schema) if one > high]) and rng.random() < ROUND_SHARE:
+        value = rng.choice(times)
     command = Command(device.name, name, scene.arguments_for(device, action) | {key: value})
     said = scene.say(device, action, command.input)
     ask, templates = scene.finish(said.request, said.template)

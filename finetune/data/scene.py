@@ -170,7 +170,8 @@ class Scene:
             return self.rng.choice(list(schema.levels.values()))
         if schema.step:
             return self._stepped_value(schema, schema.step)
-        if self.asks and (times := round_times(schema)) and self.rng.random() < ROUND_TIME_SHARE:
+        times = [one for one in round_times(schema) if not schema.problem_with(one)] if self.asks else []
+        if times and self.rng.random() < ROUND_TIME_SHARE:
             return self.rng.choice(times)
         low, high = math.ceil(schema.minimum), math.floor(schema.maximum)
         if low > high:  # between two whole numbers

@@ -21,6 +21,7 @@ _ROUND_TIMES = {  # of seconds as minutes, and of minutes as hours
     120: ("two {}s", "2 {}s"),
     180: ("three {}s", "3 {}s"),
     300: ("five {}s", "5 {}s"),
+    600: ("ten {}s", "10 {}s"),
     15: ("a quarter of a{n} {}", "quarter of a{n} {}"),
     45: ("three quarters of a{n} {}",),
 }
@@ -64,8 +65,8 @@ def spoken_number(value: float, rng: Random) -> str:
 
 
 def round_times(schema: DataSchema) -> list[int]:
-    """Return the values of a schema in seconds or minutes that people say in the larger unit."""
-    return [value for value in _ROUND_TIMES if schema.unit in _LARGER and not schema.problem_with(value)]
+    """Return what people say in the larger unit, if a schema is in seconds or minutes."""
+    return list(_ROUND_TIMES) if schema.unit in _LARGER else []
 
 
 def spoken_value(schema: DataSchema, value: Value, rng: Random) -> str:

@@ -38,6 +38,7 @@ OTHERWISE_SHARE = 0.15  # of conditions
 FACT_SHARE = 0.75  # of facts are said in people's words
 HALF, HALF_SHARE = 50, 0.15  # of bounds in percent: "more than half full"
 PLACE_SHARE = 0.3  # of the devices among several are called by their place alone
+MIXED_SHARE, ALL_SHARE = 0.2, 0.4  # of several devices: of two kinds, and of one of those all
 MANY = 6  # devices that are called one by one
 GROUP_LINE_SHARE = 0.6  # of requests for several devices; the others are those for one device, put to several
 MANY_NAMES = {
@@ -350,6 +351,8 @@ def plan_correction(scene: Scene) -> Plan | None:
 
 def plan_many(scene: Scene) -> Plan | None:
     """All of a kind, both, all but one, or two that are named; for sites without areas, where each has its own call."""
+    if scene.rng.random() < MIXED_SHARE and (plan := _plan_mixed(scene)):
+        return plan
     tools = [one for one in scene.tools if _is_for_many(scene, one)]
     if not tools:
         return None
@@ -379,6 +382,43 @@ def plan_many(scene: Scene) -> Plan | None:
     commands = tuple(Command(one.name, tool.action, arguments) for one in wanted)
     ask, templates = scene.finish(*said)
     return Plan("many", ask, templates, f"{thought}.", (commands,))
+
+
+def _plan_mixed(scene: Scene) -> Plan | None:
+    """One verb for devices of two kinds, of one of them perhaps for all: "turn off the fan and all the lights"."""
+    by_verb: dict[str, list[Tool]] = {}
+    for tool in scene.tools:
+        group = group_words(tool.kind)
+        actions = [(one := scene.site.devices[name], one.actions[tool.action]) for name in tool.devices]
+        if group and tool.action in group.verbs and not tool.input and all(is_plain(*one) for one in actions):
+            by_verb.setdefault(group.verbs[tool.action], []).append(tool)
+    verbs = [verb for verb, tools in by_verb.items() if len(tools) > 1 and not tools[0].targets]
+    if not verbs:
+        return None
+    verb = scene.rng.choice(verbs)
+    names, thoughts, commands = [], [], list[Command]()
+    for tool in scene.rng.sample(by_verb[verb], 2):
+        group = group_words(tool.kind)
+        assert group is not None
+        devices = [scene.site.devices[name] for name in tool.devices]
+        if 1 < len(devices) <= MANY and scene.rng.random() < ALL_SHARE:
+            names.append(
+                scene.rng.choice(("all the {plural}", "all {plural}", "the {plural}")).format(
+                    **_called(scene, tool, group)
+                )
+            )
+            thoughts.append(f"All of {tool.name}({devices_text(tool)})")
+        else:
+            devices = [scene.rng.choice(devices)]
+            name = scene.name_for(devices[0])
+            names.append(scene.with_article(name))
+            thoughts.append(f"{resolved_text(name, devices[0])}, {tool.name}")
+        commands += [Command(one.name, tool.action, {}) for one in devices]
+    line = scene.line("groups", "list", verb=verb, device=names[0], other=names[1])
+    if line is None:
+        return None
+    ask, templates = scene.finish(*line)
+    return Plan("many", ask, templates, f"both: {'; '.join(thoughts)}.", (tuple(commands),))
 
 
 def _is_for_many(scene: Scene, tool: Tool) -> bool:

@@ -107,6 +107,9 @@ def test_several_devices_get_one_action_with_its_values_and_the_exception_none()
             continue
         commands = commands_of(plan)
         assert len({(one.action, str(one.input)) for one in commands}) == 1
+        kinds = {scene.site.devices[one.device].kind for one in commands}
+        made["mixed"] += len(kinds) == 2
+        assert all(one.device in plan.thought for one in commands)
         assert len({one.device for one in commands}) == len(commands) >= (1 if " but " in plan.thought else 2)
         tool = next(
             one for one in scene.tools if one.action == commands[0].action and commands[0].device in one.devices
@@ -117,7 +120,7 @@ def test_several_devices_get_one_action_with_its_values_and_the_exception_none()
             assert all(f" is {name}" in plan.thought for name in left_out)
         made["values" if commands[0].input else "none"] += 1
         assert all(f"{name}=" in plan.thought for name in commands[0].input)
-    assert min(made["values"], made["none"]) > 30, made
+    assert min(made["values"], made["none"], made["mixed"]) > 10, made
 
 
 def test_two_or_three_wishes_in_one_breath_are_of_different_devices_and_all_thought_of() -> None:
@@ -229,7 +232,7 @@ def test_numbers_are_said_in_words() -> None:
 def test_round_times_are_also_said_in_the_larger_unit() -> None:
     seconds = DataSchema(type="integer", minimum=5, maximum=120, unit="seconds")
     minutes = DataSchema(type="integer", minimum=1, maximum=60, unit="minutes")
-    assert round_times(seconds) == [30, 60, 90, 120, 15, 45] and round_times(minutes) == [30, 60, 15, 45]
+    assert {30, 60, 90, 120} <= set(round_times(seconds)) == set(round_times(minutes))
     assert round_times(DataSchema(type="integer", minimum=0, maximum=100, unit="percent")) == []
     said = {spoken_value(seconds, 90, Random(seed)) for seed in range(60)}
     assert {"a minute and a half", "one and a half minutes", "90 seconds"} <= said
