@@ -349,13 +349,18 @@ def _read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
         with path.open("rb") as file:
-            data = file.read(_MANIFEST_BYTES)
+            return parse_manifest(file.read(_MANIFEST_BYTES), str(path))
+    except FileNotFoundError:
+        raise BundleTampered(f"{path}: the file is missing") from None
+
+
+def parse_manifest(data: bytes, path: str) -> Manifest:
+    """Return a manifest from the bytes of its file. Raises BundleTampered, which names `path`, if they are none."""
+    try:
         plain = json.loads(data)
         if not isinstance(plain, dict) or plain.pop("sha256", None) != _digest_of(plain):
             raise BundleTampered(f"{path}: does not have its own SHA-256")
         manifest = Manifest.model_validate(plain)
-    except FileNotFoundError:
-        raise BundleTampered(f"{path}: the file is missing") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

@@ -38,6 +38,7 @@ def register(app: typer.Typer) -> None:
 def register_box(box: typer.Typer) -> None:
     """Add the commands of boxes that are run on a workstation."""
     box.command("build")(build_box)
+    box.command("receive")(receive_bundle)
 
 
 def build_box(
@@ -56,6 +57,25 @@ def build_box(
     kit = build_kit(out, target, python, extra, ProgressBar())
     text = f"{out}: {kit.wheels} wheels, {kit.size_bytes / 1e6:.0f} MB; copy it to the box and run there: sh install.sh"
     print(json.dumps(asdict(kit)) if as_json else text)
+
+
+def receive_bundle(
+    target: Annotated[Path, typer.Argument(metavar="BOX", help="The box's root, on this machine.")],
+    is_done: Annotated[bool, typer.Option("--clear", help="Remove what arrived.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """The box's side of a flash over SSH: reads a manifest, says what is missing of the bundle. Run by `flash`."""
+    from dataclasses import asdict
+
+    from export.flash.receive import MANIFEST_BYTES, clear, receive
+
+    if is_done:
+        clear(target)
+        print("{}" if as_json else "cleared")
+        return
+    found = receive(target, sys.stdin.buffer.read(MANIFEST_BYTES), dry_run=dry_run)
+    print(json.dumps(asdict(found)) if as_json else f"{found.missing_bytes / 1e6:.1f} MB to come into {found.folder}")
 
 
 def export(
@@ -205,7 +225,12 @@ def card(path: Annotated[Path, typer.Argument(metavar="BUNDLE|BOX|GGUF")]) -> No
 
 
 def flash(
-    paths: Annotated[list[Path], typer.Argument(metavar="[BUNDLE] TARGET", help="With --rollback, TARGET only.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[BUNDLE] TARGET", help="TARGET is a folder or ssh://user@host/path; with --rollback, it alone."
+        ),
+    ],
     rollback: Annotated[bool, typer.Option("--rollback", help="Go back to the previous bundle.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Verify, say what would be done, change nothing.")] = False,
     prime: Annotated[
@@ -215,9 +240,15 @@ def flash(
         bool,
         typer.Option(
             "--selftest/--no-selftest",
-            help="Run its smoke cases here before it is made current; not where the box is of another kind than this.",
+            help="Run its smoke cases before it is made current; not on a disk of a box of another kind than this.",
         ),
     ] = True,
+    on_box: Annotated[
+        str, typer.Option("--on-box", metavar="COMMAND", help="What runs Edgewright on a box over SSH.")
+    ] = "edgewright",
+    ssh_option: Annotated[
+        list[str] | None, typer.Option("--ssh-option", "-o", help="For ssh, such as -o IdentityFile=key.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Put a bundle on a box, or go back to the previous one."""
@@ -225,21 +256,45 @@ def flash(
 
     from edge_agent.evaluation.selftest import selftest_for
     from export.flash import flash as flashing
+    from export.flash.ssh import SCHEME
 
     if len(paths) > 2 or (len(paths) < 2 and not rollback):
         raise UsageError(f"{len(paths)} paths given", hint="edgewright flash BUNDLE TARGET, or flash --rollback TARGET")
+    if paths[-1].startswith(SCHEME):
+        flags = [*([] if prime else ["--no-prime"]), *([] if test else ["--no-selftest"])]
+        _flash_over_ssh(paths, on_box, ssh_option or [], flags, rollback, dry_run, as_json)
+        return
+    target = Path(paths[-1])
     if rollback:
-        report = flashing.rollback(paths[-1], dry_run=dry_run)
+        report = flashing.rollback(target, dry_run=dry_run)
     else:
-        selftest = selftest_for(paths[-1]) if test else None
-        report = flashing.flash(*paths, dry_run=dry_run, progress_bar=byte_progress_bar, selftest=selftest)
+        selftest = selftest_for(target) if test else None
+        report = flashing.flash(
+            Path(paths[0]), target, dry_run=dry_run, progress_bar=byte_progress_bar, selftest=selftest
+        )
     for step in report.steps:
         _log(f"would {step}" if dry_run else step)
     if not test and not rollback:
         _log("self-test left out: run `edgewright selftest` with the box's folder on the box itself")
     if prime and not dry_run:
-        _prime(paths[-1])
+        _prime(target)
     print(json.dumps(asdict(report)) if as_json else report.id)
+
+
+def _flash_over_ssh(
+    paths: list[str], on_box: str, options: list[str], flags: list[str], rollback: bool, dry_run: bool, as_json: bool
+) -> None:
+    from export.flash.ssh import Remote, flash_over_ssh, rollback_over_ssh
+
+    remote = Remote.parse(paths[-1], on_box, [part for one in options for part in ("-o", one)])
+    if rollback:
+        report = rollback_over_ssh(remote, dry_run=dry_run)
+    else:
+        report = flash_over_ssh(Path(paths[0]), remote, flags, dry_run=dry_run, progress_bar=byte_progress_bar)
+    lines = [f"would {step}" for step in report["steps"]] if dry_run else report["said"]
+    for line in lines:
+        _log(f"{remote.host}: {line}")
+    print(json.dumps(report) if as_json else report["id"])
 
 
 def _prime(box: Path) -> None:

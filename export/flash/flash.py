@@ -45,6 +45,7 @@ from edge_agent.bundle import (
 from edge_agent.progress import ByteProgressBar, Progress, no_progress_bar
 
 INCOMING = ".incoming-"
+STAGING = ".staging"  # where a bundle arrives over a network (receive.py): its files are linked, not copied again
 MARGIN_BYTES = 1 << 20  # for folders and links
 CHUNK_BYTES = 1 << 20
 LINKED_BYTES = 1 << 20  # smaller files are copied all the same
@@ -136,7 +137,7 @@ def install(
     selftest: SelfTest | None = None,
 ) -> FlashReport:
     """Do what `flash` does, with a bundle that is open; its files' contents are compared here."""
-    with _explained(target):
+    with explained(target):
         if not target.is_dir() and not target.parent.is_dir():
             raise UsageError(f"{target.parent} is not there", hint="is the box's disk mounted?")
         if dry_run:
@@ -167,7 +168,7 @@ def rollback(target: Path, *, dry_run: bool = False) -> FlashReport:
         RefusedError: there is no previous bundle, or it is not whole any more; nothing changes.
         UnavailableError: an I/O error, or a flash is under way.
     """
-    with _explained(target):
+    with explained(target):
         if not target.is_dir():
             raise _no_previous(target)
         with _locked(target, fcntl.LOCK_SH if dry_run else fcntl.LOCK_EX):
@@ -198,7 +199,7 @@ def _plan(bundle: Bundle, target: Path) -> _Plan:
     _require_links(target)
     if not present:
         _require_size(bundle, target, known)
-        _require_space(target, size_bytes)
+        require_space(target, size_bytes)
     return _Plan(final, present, known, size_bytes, old, previous)
 
 
@@ -236,7 +237,8 @@ def _known_files(bundle: Bundle, target: Path, ids: set[str]) -> dict[str, Path]
     """Return which large files of a bundle some of those on the box have too, whole, and where."""
     known = {}
     for name, entry in bundle.manifest.files.items():
-        for folder in (target / BUNDLES / one for one in sorted(ids)):
+        staged = [bundle.path] if bundle.path.parent == (target / STAGING).resolve() else []
+        for folder in (*staged, *(target / BUNDLES / one for one in sorted(ids))):
             path = folder / name
             if entry.bytes < LINKED_BYTES or not path.is_file() or path.stat().st_size != entry.bytes:
                 continue
@@ -285,7 +287,8 @@ def _too_large(target: Path, what: str) -> UnavailableError:
     return UnavailableError(f"file too large for {target}: {what}", hint=hint)
 
 
-def _require_space(target: Path, size_bytes: int) -> None:
+def require_space(target: Path, size_bytes: int) -> None:
+    """Raise UnavailableError unless a box's disk has room for so many bytes."""
     disk = os.statvfs(target if target.is_dir() else target.parent)
     free = disk.f_bavail * disk.f_frsize
     needed = size_bytes + MARGIN_BYTES
@@ -400,7 +403,14 @@ def _locked(target: Path, how: int) -> Iterator[None]:
 
 
 @contextmanager
-def _explained(target: Path) -> Iterator[None]:
+def box_locked(target: Path) -> Iterator[None]:
+    """Hold a box's root to write. Raises UnavailableError if a flash is under way."""
+    with _locked(target, fcntl.LOCK_EX):
+        yield
+
+
+@contextmanager
+def explained(target: Path) -> Iterator[None]:
     """Translate what a disk can do to us into one line."""
     try:
         yield
