@@ -57,6 +57,10 @@ def evaluate(
             help="Of a toolset, also whole conversations: calls are answered as recorded, or carried out, confirmed.",
         ),
     ] = "",
+    suite: Annotated[
+        str,
+        typer.Option("--suite", metavar="bfcl[=FOLDER]", help="Cases of others: of the Berkeley leaderboard."),
+    ] = "",
     misses: Annotated[bool, typer.Option("--misses", help="Of a .yaml file, also print what went wrong.")] = False,
     fail_under: Annotated[
         list[str] | None,
@@ -77,6 +81,9 @@ def evaluate(
 
     trained, placement = load_site(tools or site), Placement(device, gpu_layers, load_in_4bit)
     limits = _limits_of(fail_under or ())
+    if suite:
+        _evaluate_bfcl(models, suite, count, trained, placement, out, limits, as_json)
+        return
     if trained.is_toolset:
         _evaluate_turns(models, cases, trained, placement, out, execution, names_seed, limits, as_json)
         return
@@ -230,6 +237,35 @@ def _evaluate_own(
     print(text if as_json else "\n\n".join([*tables, str(out / "own_cases.html")]))
     last = plain["models"][-1]
     _require(limits, last["label"], {**last["kinds"], "total": last["all"]})
+
+
+def _evaluate_bfcl(
+    models: list[str],
+    suite: str,
+    count: int | None,
+    site: Any,
+    placement: Any,
+    out: Path,
+    limits: Mapping[str, float],
+    as_json: bool,
+) -> None:
+    """Grade models on BFCL, on all cases or some of each category; writes bfcl.json."""
+    from devices.durable import write_file
+    from edge_agent.evaluation.bfcl import NAME, bfcl_plain, bfcl_table, find_bfcl, read_bfcl
+    from edge_agent.evaluation.model_processes import find_models, grade_bfcl
+
+    name, _, folder = suite.partition("=")
+    if name != NAME:
+        raise UsageError(f"no suite is called {name!r}", hint=f"there is {NAME}")
+    cases = read_bfcl(find_bfcl(folder), count)
+    graded = [(model.label, grade_bfcl(model, cases, placement)) for model in find_models(models, site)]
+    plain = {"title": "BFCL v4", "command": _command_line(), "models": bfcl_plain(graded)}
+    out.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(plain, ensure_ascii=False, indent=1)
+    write_file(out / "bfcl.json", text.encode())
+    print(text if as_json else f"{bfcl_table(graded)}\n{out / 'bfcl.json'}")
+    last = bfcl_plain(graded)[-1]
+    _require(limits, last["label"], last["constrained"]["categories"])
 
 
 def _evaluate_turns(

@@ -20,6 +20,8 @@ from edge_agent.bundle import ANY_SITE_KEY, CONTRACT_KEY, CURRENT, MANIFEST, TEM
 from edge_agent.engine.gguf_header import require_gguf
 from edge_agent.engine.machine import installed_versions, this_machine
 from edge_agent.engine.worker import end_with_parent
+from edge_agent.evaluation import bfcl
+from edge_agent.evaluation.bfcl import BfclCase
 from edge_agent.evaluation.case_simulation import CaseSimulation
 from edge_agent.evaluation.cases import Case, read_cases, write_cases
 from edge_agent.evaluation.conversations.executed import ExecutedConversation, Execution, execute_conversations
@@ -217,6 +219,29 @@ def _grade_turns(model: Model, cases: Sequence[TurnCase], placement: Placement) 
     template, sequences, bar = load_template(model.template), _sequences(model), ProgressBar()
     with closing(_open(model, placement, context_tokens_for(cases, template), sequences)) as engine:
         return play_turns(
+            engine,
+            cases,
+            template,
+            batch_size=sequences if sequences > 1 else BATCH_SIZE,
+            progress=lambda stage, done, total: bar.show(done, total, f"{model.label}: {stage} {done}/{total}"),
+        )
+
+
+def grade_bfcl(model: Model, cases: Sequence[BfclCase], placement: Placement) -> bfcl.Passes:
+    """Return what a model does with cases of BFCL, free and constrained; it runs in a fresh process.
+
+    Raises:
+        UnavailableError: the model's process died.
+    """
+    passes: bfcl.Passes = _alone(model, _grade_bfcl, model, tuple(cases), placement)
+    return passes
+
+
+def _grade_bfcl(model: Model, cases: Sequence[BfclCase], placement: Placement) -> bfcl.Passes:
+    template, sequences, bar = load_template(model.template), _sequences(model), ProgressBar()
+    room = context_tokens_for([case.turn for case in cases], template)
+    with closing(_open(model, placement, room, sequences)) as engine:
+        return bfcl.play_bfcl(
             engine,
             cases,
             template,

@@ -15,6 +15,7 @@ from llguidance.hf import from_tokenizer
 
 from devices.errors import UnavailableError, UsageError
 from devices.site.tools import ToolCall
+from edge_agent.evaluation.bfcl import json_schema
 from edge_agent.grammar.enforced_schema import enforced
 from edge_agent.grammar.reply_grammar import schema_grammar
 from edge_agent.grammar.token_mask import TEXT_SLICES, Matcher, Vocabulary
@@ -26,28 +27,12 @@ from tests.tiny_base import TINY_VOCABULARY, tiny_texts
 from tests.vocabularies import published_folder
 
 FILES = ("simple_python", "multiple", "parallel", "irrelevance")
-# BFCL's names of types, which are Python's. Source: gorilla, berkeley-function-call-leaderboard, type_mappings.py.
-TYPES = {"dict": "object", "float": "number", "tuple": "array"}
 
 
 @pytest.fixture(scope="module")
 def vocabulary() -> Vocabulary:
     tokenizer = train_tokenizer(tiny_texts(), TINY_VOCABULARY)
     return Vocabulary(from_tokenizer(tokenizer, slices=TEXT_SLICES), len(tokenizer))
-
-
-def json_schema(plain: dict[str, Any]) -> dict[str, Any]:
-    """Return a BFCL schema in JSON Schema's words."""
-    schema = {key: value for key, value in plain.items() if key != "optional"}
-    if schema.get("type") == "any":
-        del schema["type"]
-    elif "type" in schema:
-        schema["type"] = TYPES.get(schema["type"], schema["type"])
-    if "properties" in schema:
-        schema["properties"] = {name: json_schema(one) for name, one in schema["properties"].items()}
-    if "items" in schema:
-        schema["items"] = json_schema(schema["items"])
-    return schema
 
 
 def sample_call(vocabulary: Vocabulary, functions: dict[str, dict[str, Any]], draw: random.Random) -> dict[str, Any]:
