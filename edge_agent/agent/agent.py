@@ -41,6 +41,12 @@ class ActionRecord:
     status: str  # done, refused, needs_confirmation, failed, unknown
     report: str  # the broker's own sentence, from the read-back
 
+    @classmethod
+    def of(cls, outcome: Outcome) -> ActionRecord:
+        """Return what an outcome of the broker comes to."""
+        command = outcome.command
+        return cls(command.device, command.action, command.input, outcome.status, outcome.report)
+
 
 @dataclass(frozen=True)
 class TurnResult:
@@ -349,16 +355,12 @@ class _Turn:
             answer = f"{reports} {NOT_SURE if self.stop_reason == 'unsure' else NO_ANSWER}".strip()
         else:
             answer = reports or self.model_answer
-        actions = tuple(
-            ActionRecord(item.command.device, item.command.action, item.command.input, item.status, item.report)
-            for item in self.outcomes
-        )
         return TurnResult(
             self.ask,
             answer,
             self.model_answer,
             " ".join(self.thoughts),
-            actions,
+            tuple(map(ActionRecord.of, self.outcomes)),
             tuple(self.replies),
             tuple(self.completions),
             self.stop_reason,

@@ -28,7 +28,9 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    models: Annotated[list[str], typer.Argument(help="GGUF files, bundles, boxes, runs, folders, hub names or rules.")],
+    models: Annotated[
+        list[str], typer.Argument(help="GGUF files, bundles, boxes, runs, folders, hub names, rules or URL#MODEL.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder for report.html and report.json.")],
     site: Site = "home",
     tools: Toolset = "",

@@ -27,6 +27,7 @@ from edge_agent.evaluation.cases import Case, read_cases, write_cases
 from edge_agent.evaluation.conversations.executed import ExecutedConversation, Execution, execute_conversations
 from edge_agent.evaluation.conversations.turn_report import Passes
 from edge_agent.evaluation.conversations.turns import Conversation, TurnCase, cases_of, context_tokens_for, play_turns
+from edge_agent.evaluation.endpoint_baseline import ENDPOINT, Endpoint, EndpointSimulation
 from edge_agent.evaluation.evaluation import LATENCY_CASES, CaseOutcome, Evaluation, evaluate, measure_latency, spread
 from edge_agent.evaluation.own_cases import Graded, OwnCase, run_own_cases
 from edge_agent.evaluation.report import EngineRun, Provenance, Role, build_report
@@ -72,7 +73,7 @@ class Placement:
 
 
 def find_model(name: str, site: Site) -> Model:
-    """Return what an argument stands for: GGUF file, bundle, box, run, Hugging Face folder, hub name, or rules.
+    """Return what an argument stands for: GGUF file, bundle, box, run, Hugging Face folder, hub name, rules, or a URL.
 
     Raises:
         UsageError: it is none of them.
@@ -82,6 +83,8 @@ def find_model(name: str, site: Site) -> Model:
     if name.partition(":")[0] == RULES:
         language = name.partition(":")[2] or "en"
         return Model(f"rules, {language}", "base", language, RULES)
+    if name.startswith(("http://", "https://")):
+        return Model(Endpoint.parse(name).model, "base", name, ENDPOINT)
     if path.suffix == ".gguf":
         header = require_gguf(path)
         template = str(header.metadata.get(TEMPLATE_KEY, ""))
@@ -211,6 +214,7 @@ def grade_turns(model: Model, cases: Sequence[TurnCase], placement: Placement) -
     Raises:
         UnavailableError: the model's process died.
     """
+    _require_engine(model)
     passes: Passes = _alone(model, _grade_turns, model, tuple(cases), placement)
     return passes
 
@@ -233,6 +237,7 @@ def grade_bfcl(model: Model, cases: Sequence[BfclCase], placement: Placement) ->
     Raises:
         UnavailableError: the model's process died.
     """
+    _require_engine(model)
     passes: bfcl.Passes = _alone(model, _grade_bfcl, model, tuple(cases), placement)
     return passes
 
@@ -259,6 +264,7 @@ def execute(
         UsageError: as execute_conversations.
         UnavailableError: the model's process died.
     """
+    _require_engine(model)
     done: list[ExecutedConversation] = _alone(
         model, _execute, model, toolset, tuple(conversations), placement, execution
     )
@@ -290,15 +296,22 @@ def _time(model: Model, site: Site, cases: Sequence[Case], placement: Placement)
         return tuple(outcomes), engine.memory_bytes()
 
 
+def _require_engine(model: Model) -> None:
+    if model.engine in (RULES, ENDPOINT):
+        raise UsageError(f"{model.label} is measured on a site's cases only", hint="leave it out here")
+
+
 def _simulation(model: Model, site: Site) -> CaseSimulation:
     template = load_template(model.template or "chatml")
     if model.engine == RULES:
         return RulesSimulation(site, template, recognizer=IntentRecognizer(site, model.path))
+    if model.engine == ENDPOINT:
+        return EndpointSimulation(site, template, endpoint=Endpoint.parse(model.path))
     return CaseSimulation(site, template)
 
 
 def _open(model: Model, placement: Placement, context_tokens: int, sequences: int = 1) -> Any:
-    if model.engine == RULES:
+    if model.engine in (RULES, ENDPOINT):
         return NoEngine()
     if model.engine:
         options = {"adapter": model.adapter} if model.adapter else {}

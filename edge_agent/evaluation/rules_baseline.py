@@ -155,10 +155,7 @@ class RulesAgent:
         outcomes = [self.broker.execute(command) for command in self.recognizer.commands(ask)]
         site = self.broker.site
         told = reports_text([(site.devices[one.command.device].title, one.report) for one in outcomes])
-        actions = tuple(
-            ActionRecord(one.command.device, one.command.action, one.command.input, one.status, one.report)
-            for one in outcomes
-        )
+        actions = tuple(map(ActionRecord.of, outcomes))
         return TurnResult(ask, told or NOT_UNDERSTOOD, "", "", actions, (), (), "answer")
 
 
