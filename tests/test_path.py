@@ -180,7 +180,10 @@ def test_evaluation_writes_both_reports(path_folder: Path, capsys: pytest.Captur
     assert "0 gained, 0 lost" in capsys.readouterr().out
 
 
-def test_an_evaluation_below_its_limit_fails(path_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_evaluation_below_its_limit_fails(
+    path_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", f"{path_folder}/cache")
     (path_folder / "mine.yaml").write_text("- {ask: hello there, kind: chat, expect: {}}\n")
     words = ["eval", f"{path_folder}/bundle", "--cases", f"{path_folder}/mine.yaml", "--out", f"{path_folder}/own"]
     assert edgewright.main([*words, "--fail-under", "total=1", "--fail-under", "chat=0.5"]) == 0

@@ -64,6 +64,9 @@ def evaluate(
         typer.Option("--suite", metavar="bfcl[=FOLDER]", help="Cases of others: of the Berkeley leaderboard."),
     ] = "",
     misses: Annotated[bool, typer.Option("--misses", help="Of a .yaml file, also print what went wrong.")] = False,
+    is_fresh: Annotated[
+        bool, typer.Option("--fresh", help="Of a .yaml file, run cases again that this model file has done before.")
+    ] = False,
     fail_under: Annotated[
         list[str] | None,
         typer.Option(
@@ -94,7 +97,7 @@ def evaluate(
     if names_seed is not None and cases:
         raise UsageError("--renamed makes its own cases: those of a file have the tools' own names")
     if cases and cases.suffix in {".yaml", ".yml"}:
-        _evaluate_own(models, cases, count, trained, placement, out, misses, limits, as_json)
+        _evaluate_own(models, cases, count, trained, placement, out, misses, is_fresh, limits, as_json)
         return
     other = None if names_seed is None else renamed(trained, Random(names_seed))
     loaded = load_or_make_cases(
@@ -213,6 +216,7 @@ def _evaluate_own(
     placement: Any,
     out: Path,
     misses: bool,
+    is_fresh: bool,
     limits: Mapping[str, float],
     as_json: bool,
 ) -> None:
@@ -227,7 +231,7 @@ def _evaluate_own(
     cases = read_own_cases(path, site)
     cases = spread(cases, count) if count else cases
     found = [find_model(name, site) for name in models]
-    graded = [(model.label, grade_own_cases(model, site, cases, placement)) for model in found]
+    graded = [(model.label, grade_own_cases(model, site, cases, placement, is_fresh=is_fresh)) for model in found]
     plain = to_plain(graded, f"{site.name}: requests of {path.name}", _command_line(), str(path))
     out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(plain, ensure_ascii=False, indent=1)

@@ -31,6 +31,7 @@ from edge_agent.evaluation.endpoint_baseline import ENDPOINT, Endpoint, Endpoint
 from edge_agent.evaluation.evaluation import LATENCY_CASES, CaseOutcome, Evaluation, evaluate, measure_latency, spread
 from edge_agent.evaluation.own_cases import Graded, OwnCase, run_own_cases
 from edge_agent.evaluation.report import EngineRun, Provenance, Role, build_report
+from edge_agent.evaluation.result_cache import ResultCache, result_cache
 from edge_agent.evaluation.rules_baseline import RULES, IntentRecognizer, NoEngine, RulesSimulation
 from edge_agent.plugins import ENGINES, HUGGINGFACE, load_plugin
 from edge_agent.progress import ProgressBar
@@ -184,17 +185,29 @@ def _evaluate(
         )
 
 
-def grade_own_cases(model: Model, site: Site, cases: Sequence[OwnCase], placement: Placement) -> list[Graded]:
+def grade_own_cases(
+    model: Model, site: Site, cases: Sequence[OwnCase], placement: Placement, *, is_fresh: bool = False
+) -> list[Graded]:
     """Return what a model does with cases that a person wrote, turn by turn; it runs in a fresh process.
+
+    What the same model file did with a case before is known (result_cache.py), unless `is_fresh`.
 
     Raises:
         UnavailableError: the model's process died.
     """
-    graded: list[Graded] = _alone(model, _grade_own_cases, model, site, tuple(cases), placement)
+    cache = None
+    if not model.engine and not is_fresh:
+        adapter = Path(model.adapter) if model.adapter else None
+        cache = result_cache(Path(model.path), adapter, site, (model.template, placement, _sequences(model)))
+        if all(known := [cache.get(case) for case in cases]):
+            return [one for turns in known if turns for one in turns]
+    graded: list[Graded] = _alone(model, _grade_own_cases, model, site, tuple(cases), placement, cache)
     return graded
 
 
-def _grade_own_cases(model: Model, site: Site, cases: Sequence[OwnCase], placement: Placement) -> list[Graded]:
+def _grade_own_cases(
+    model: Model, site: Site, cases: Sequence[OwnCase], placement: Placement, cache: ResultCache | None
+) -> list[Graded]:
     simulation, bar = _simulation(model, site), ProgressBar()
     sequences = _sequences(model)
     with closing(_open(model, placement, simulation.context_tokens, sequences)) as engine:
@@ -205,6 +218,7 @@ def _grade_own_cases(model: Model, site: Site, cases: Sequence[OwnCase], placeme
             engine,
             batch_size=sequences,
             progress=lambda done, total: bar.show(done, total, f"{model.label}: {done}/{total}"),
+            cache=cache,
         )
 
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -123,6 +123,18 @@ def _named(case: OwnCase) -> Iterator[str]:
         yield from [turn.needs] if turn.needs else []
 
 
+class Results(Protocol):
+    """What is known of cases (result_cache.py)."""
+
+    def get(self, case: OwnCase) -> list[Graded] | None:
+        """Return what came of a case, or None if that is not known."""
+        ...
+
+    def put(self, case: OwnCase, turns: list[Graded]) -> None:
+        """Keep what came of a case."""
+        ...
+
+
 _Playing = Generator[Request, Completion, list[Graded]]
 _OpenCase = tuple[int, _Playing, Request]
 
@@ -134,13 +146,15 @@ def run_own_cases(
     *,
     batch_size: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    cache: Results | None = None,
 ) -> list[Graded]:
     """Return what an engine does with each turn of the cases, in order; each case has a world of its own.
 
-    Up to `batch_size` cases advance in lockstep: the engine is asked for all their next replies at once.
+    Up to `batch_size` cases advance in lockstep: the engine is asked for all their next replies at once. What `cache`
+    knows is not run again, and what is run is put there as soon as it is done.
     """
-    waiting = deque(enumerate(cases))
-    graded: dict[int, list[Graded]] = {}
+    graded = {number: known for number, case in enumerate(cases) if cache and (known := cache.get(case)) is not None}
+    waiting = deque((number, case) for number, case in enumerate(cases) if number not in graded)
     open_cases: list[_OpenCase] = []
 
     def go_on(number: int, playing: _Playing, told: Completion | ContextFull | None) -> None:
@@ -148,6 +162,8 @@ def run_own_cases(
             request = playing.throw(told) if isinstance(told, ContextFull) else playing.send(told)  # type: ignore[arg-type]
         except StopIteration as ended:
             graded[number] = ended.value
+            if cache:
+                cache.put(cases[number], ended.value)
         else:
             open_cases.append((number, playing, request))
 
