@@ -17,6 +17,7 @@ from devices.site.describe import reports_text
 from devices.site.schema import Value
 from devices.site.site import Site
 from devices.site.tools import Command, ToolCall, action_of, call_of, commands_of
+from edge_agent.agent.caution import speaks_against
 from edge_agent.agent.doubt import Doubt, doubt_about
 from edge_agent.agent.naming import Naming, Question, spelled
 from edge_agent.agent.number_arguments import number_arguments
@@ -202,15 +203,20 @@ class Agent:
             return "question"
         if completion.overruled_tokens:  # 35 degrees must not become the 15 that the grammar has room for
             return "unsure"
-        if completion.probability < self._ask_below and (doubt := self._doubt(reply)):
+        if doubt := self._doubt(turn.ask, reply, completion):
             self._asked = doubt
             turn.ask_back(doubt)
             return "question"
         self._execute(turn, reply)
         return None
 
-    def _doubt(self, reply: ToolCalls) -> Doubt | None:
+    def _doubt(self, ask: str, reply: ToolCalls, completion: Completion) -> Doubt | None:
+        """Return what to ask before calls are carried out: the model is not sure, or the words speak against it."""
         commands = [command for call in reply.calls for command in self._commands(call)]
+        devices = [one.device for one in commands if one.device in self.broker.site.devices]
+        is_sure = completion.probability >= self._ask_below
+        if is_sure and not (devices and speaks_against(ask, devices, self.broker.site.devices, self._naming.words)):
+            return None
         return doubt_about(self.broker.site, reply, commands)
 
     def _question(self, turn: _Turn, calls: Iterable[ToolCall]) -> Question | None:

@@ -148,6 +148,10 @@ class Naming:
                 return Question(ask, proposed, command, fitting, tuple(found), tuple(settled), text)
         return None
 
+    def words(self, device: str, text: str) -> frozenset[str]:
+        """Return the words of a text that name a device, or where it stands."""
+        return self._words(device, name_words(text))
+
     def answered(self, question: Question, answer: str) -> tuple[str, ...]:
         """Return which devices an answer to a question chooses; none if it says anything else."""
         said = spelled(answer).split()

@@ -1,0 +1,76 @@
+"""Words in a request that speak against doing what the model proposes: for later, a no, an exception, a question.
+
+A small model now and then does at once what was to be left alone. Where the plain words of a request say so, the agent
+asks back in the place of acting. The words are English; in other languages nothing is found, and nothing is asked.
+
+Does not guard against: what no word says ("the garage stays shut"), or a no that is far from what it is about.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+
+_COUNT = "a|an|one|two|three|four|five|six|seven|eight|nine|ten|twelve|fifteen|twenty|thirty|forty|sixty|half an|a few"
+_HOUR = "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|\\d{1,2}"
+_WHEN = "at|around|after|before|by|until|till"
+_LATER = re.compile(
+    "|".join(
+        (
+            rf"\bin (?:about |roughly |exactly )?(?:{_COUNT}|\d+)[ -](?:second|sec|minute|min|hour|day|week)s?\b",
+            rf"\b(?:{_WHEN}) (?:{_HOUR}) ?(?:o'?clock|[ap]\.?m\b|tonight|tomorrow|in the (?:morning|evening))",
+            rf"\b(?:{_WHEN}) (?:\d{{1,2}}:\d\d|noon|midnight|half past|quarter (?:to|past)|dawn|dusk|sunrise|sunset)\b",
+            r"\btomorrow\b|(?<!you )(?<!and )\blater\b|\bevery (?:day|night|morning|evening|week\w*)\b",
+            r"\bnext (?:week|time|month)\b",
+        )
+    ),
+    re.IGNORECASE,
+)
+_END = r"(?=\b(?:but|then|instead|because|since)\b|[.;,!?]|$)"
+_NOT = r"do ?n'?t|do not|never|no need to|should ?n'?t|must ?n'?t"
+_SAID_OTHERWISE = r"forget|worry|mind|want|need|like|care|know|think|you|we|i\b|hesitate|wait|have|ask|suppose|leave"
+_BUT = "except|apart from|other than|excluding|but not|everything but|all but|not the"
+_SPANS = [  # what a no, or an exception, is about
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        rf"\b(?:{_NOT})\s+(?!{_SAID_OTHERWISE})(.*?){_END}",
+        rf"\b(?:{_BUT})\b(.*?){_END}",
+        r"\bleave\b(.*?)\b(?:alone|be|as (?:it|they) (?:is|are))\b",
+        r"\b(?:keep|leave)\b(.*?)\bas (?:it|they) (?:is|are)\b",
+    )
+]
+_QUESTION = re.compile(
+    r"\W*(?:so |and |hey |tell me |do you know )?(?:is (?!it (?:possible|time)|there any chance)|are|was|were|did|does|has|what'?s|what is|what are|which|who"
+    r"|how (?:warm|cold|hot|high|low|full|wet|dry|bright|fast|many|much|long)|where|when did)\b",
+    re.IGNORECASE,
+)
+_GOES_ON = re.compile(r"[,;:.?!]\s*\w|\b(?:and|then|if|so|please)\b", re.IGNORECASE)
+Words = Callable[[str, str], Collection[str]]  # words of a text that name a device: device, text
+
+
+def speaks_against(ask: str, devices: Collection[str], known: Collection[str], words: Words) -> bool:
+    """Return whether the words of a request speak against doing something to devices now.
+
+    Args:
+        ask: the request.
+        devices: what is proposed to be moved.
+        known: all devices of the site.
+        words: which words of a text name a device.
+    """
+    if _LATER.search(ask):
+        return True
+    first = _QUESTION.match(ask)
+    if first and not _GOES_ON.search(ask[first.end() :].rstrip("?!. ")):
+        return True
+
+    def is_named(device: str, text: str) -> bool:
+        """Return whether a text names a device, and no other one better."""
+        own = frozenset(words(device, text))
+        return bool(own) and not any(own < frozenset(words(other, text)) for other in known)
+
+    for pattern in _SPANS:
+        for found in pattern.finditer(ask):
+            outside = f"{ask[: found.start()]} {ask[found.end() :]}"
+            if any(is_named(one, found[1]) and not words(one, outside) for one in devices):
+                return True
+    return False

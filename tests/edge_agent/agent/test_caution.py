@@ -1,0 +1,79 @@
+"""Words that speak against acting: what is asked about first, and what is done without asking."""
+
+from __future__ import annotations
+
+import pytest
+
+from devices.site.site import load_site
+from edge_agent.agent.caution import speaks_against
+from edge_agent.agent.naming import Naming
+from tests.edge_agent.agent.test_agent import LIGHT_ON, answer, calls, make, play
+
+SITE = load_site("home")
+WORDS = Naming(SITE).words
+KITCHEN, PORCH, GARAGE = "kitchen_light", "porch_light", "garage_door"
+
+
+@pytest.mark.parametrize(
+    ("ask", "devices"),
+    [
+        ("turn the kitchen light on in ten minutes", [KITCHEN]),
+        ("kitchen light on at 7 pm", [KITCHEN]),
+        ("at half past six close the garage", [GARAGE]),
+        ("porch light on tomorrow", [PORCH]),
+        ("later, open the garage", [GARAGE]),
+        ("every morning the kitchen light", [KITCHEN]),
+        ("don't open the garage", [GARAGE]),
+        ("please do not touch the kitchen light", [KITCHEN]),
+        ("never ever switch the porch light on", [PORCH]),
+        ("all lights on except the porch", [KITCHEN, PORCH]),
+        ("lights on apart from the outside light", [PORCH]),
+        ("turn everything off but not the kitchen light", [KITCHEN]),
+        ("leave the kitchen light alone", [KITCHEN]),
+        ("keep the garage as it is", [GARAGE]),
+        ("is the kitchen light on?", [KITCHEN]),
+        ("which lights are burning", [PORCH]),
+        ("how bright is the kitchen light right now?", [KITCHEN]),
+    ],
+)
+def test_what_the_words_speak_against_is_asked_about(ask: str, devices: list[str]) -> None:
+    assert speaks_against(ask, devices, SITE.devices, WORDS)
+    assert speaks_against(ask.upper(), devices, SITE.devices, WORDS)
+
+
+@pytest.mark.parametrize(
+    ("ask", "devices"),
+    [
+        ("turn the kitchen light on", [KITCHEN]),
+        ("all lights on except the porch", [KITCHEN]),
+        ("turn off all the lights but leave the porch light alone", [KITCHEN]),
+        ("don't forget the kitchen light, turn it on", [KITCHEN]),
+        ("don't open the garage, turn the porch light on instead", [PORCH]),
+        ("kitchen light on, if it isn't too much trouble", [KITCHEN]),
+        ("see you later, lights off in the kitchen", [KITCHEN]),
+        ("could you turn the kitchen light on?", [KITCHEN]),
+        ("how about the porch light", [PORCH]),
+        ("is it dark? then turn the porch light on", [PORCH]),
+        ("what's in the tank, and switch the porch light on", [PORCH]),
+        ("if the hall is below 19, kitchen light on", [KITCHEN]),
+        ("not the porch, the kitchen light", [KITCHEN]),
+        ("kitchen light to 40 in the evening colours", [KITCHEN]),
+        ("I don't want to sit in the dark, kitchen light on", [KITCHEN]),
+        ("why don't you close the garage", [GARAGE]),
+        ("is it possible to close the garage", [GARAGE]),
+        ("don't leave the garage open, close it", [GARAGE]),
+        ("close the garage, besides turn the porch light on", [GARAGE, PORCH]),
+        ("close the garage and later turn the porch light on", [GARAGE, PORCH]),
+        ("I don't suppose you could close the garage", [GARAGE]),
+    ],
+)
+def test_what_they_do_not_is_done(ask: str, devices: list[str]) -> None:
+    assert not speaks_against(ask, devices, SITE.devices, WORDS)
+
+
+def test_the_agent_asks_and_does_it_after_a_yes() -> None:
+    agent, world = make()
+    asked, _ = play(agent, "kitchen light on at 7 pm", calls(LIGHT_ON))
+    assert asked.answer == "Did you mean this: the kitchen light should be on?" and asked.actions == ()
+    done, _ = play(agent, "yes", answer("Done."))
+    assert done.answer == "The kitchen light is on." and world.state[KITCHEN]["on"] is True
