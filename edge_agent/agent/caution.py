@@ -39,9 +39,11 @@ _SPANS = [  # what a no, or an exception, is about
         r"\b(?:keep|leave)\b(.*?)\bas (?:it|they) (?:is|are)\b",
     )
 ]
+_IS = r"is (?!it (?:possible|time)|there any chance)|are|was|were|did|does|has"
+_HOW = "how (?:warm|cold|hot|high|low|full|wet|dry|bright|fast|many|much|long)"
 _QUESTION = re.compile(
-    r"\W*(?:so |and |hey |tell me |do you know )?(?:is (?!it (?:possible|time)|there any chance)|are|was|were|did|does|has|what'?s|what is|what are|which|who"
-    r"|how (?:warm|cold|hot|high|low|full|wet|dry|bright|fast|many|much|long)|where|when did)\b",
+    r"\W*(?:so |and |hey |tell me |do you know )?"
+    rf"(?:{_IS}|what'?s|what is|what are|which|who|{_HOW}|where|when did)\b",
     re.IGNORECASE,
 )
 _GOES_ON = re.compile(r"[,;:.?!]\s*\w|\b(?:and|then|if|so|please)\b", re.IGNORECASE)
