@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from edge_agent.box.finding import Finding, failure, ok, size_text, warning
 from edge_agent.box.machine import Machine
+from edge_agent.engine.free_memory import free_bytes
 from edge_agent.engine.memory_need import MemoryNeed
 
 OLDEST_PYTHON = (3, 11)  # pyproject.toml, requires-python
@@ -67,13 +68,13 @@ def check_memory(machine: Machine, one: MemoryNeed | None, served: MemoryNeed | 
     """Find too little memory.
 
     Args:
-        machine: its /proc/meminfo tells.
+        machine: its /proc/meminfo and its control groups tell.
         one: what `edgewright run` needs, with one conversation; None if the bundle cannot be opened.
         served: what `edgewright serve` needs, with as many conversations as it has by default.
         conversations: that number.
     """
     name, values = "memory", machine.values("/proc/meminfo")
-    available, total = (_kib(values.get(key, "")) for key in ("MemAvailable", "MemTotal"))
+    available, total = free_bytes(machine.at("/"), lambda name: None), _kib(values.get("MemTotal", ""))
     if not available:
         return warning(name, "/proc/meminfo does not tell what is free", "look yourself, with `free -m`")
     has = f"{size_text(available)} free of {size_text(total)}"

@@ -19,11 +19,11 @@ from typing import Any
 import torch
 
 from edge_agent.engine.engine import common_length
+from edge_agent.engine.free_memory import free_bytes, resident_bytes, share_of_process
 from finetune.data.encoded_rows import EncodedRows, trained_count
 from finetune.data.rows import prompt_length
 from finetune.recipe import Recipe
 from finetune.training.batch_order import BatchOrder, runs_of
-from finetune.training.free_memory import free_bytes, resident_bytes, share_of_process
 from finetune.training.prefix_loss import MIN_SHARED_TOKENS, cut_rows, outgrows_window
 from finetune.training.quantized_base import Machine, add_adapter, empty_base, load_base
 from finetune.training.step_memory import Shape, StepCounter, with_layers

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from devices.errors import GateError, UnavailableError, UsageError
 from devices.site.site import load_site
 from edge_agent.base_models import PACKAGES
+from edge_agent.engine.free_memory import is_out_of_memory
 from edge_agent.progress import ProgressBar
 from edge_agent.run_facts import DataFacts, GeneralFacts, RunFacts
 from edge_agent.wire.chat_template import load_template
@@ -22,7 +23,6 @@ from finetune.data.encoded_rows import spans
 from finetune.data.preference_pairs import both_replies
 from finetune.recipe import General, Recipe
 from finetune.training.compiled_layers import compile_layers, require_compiler
-from finetune.training.free_memory import is_out_of_memory
 from finetune.training.general import GeneralRows
 from finetune.training.metrics import HELD_OUT_LOSS, Metrics
 from finetune.training.processor import keep_freed_memory, prepare_processor

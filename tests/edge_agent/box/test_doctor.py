@@ -245,6 +245,11 @@ def test_memory(machine: Machine, free_kb: int, level: str) -> None:
     found = check_memory(machine, one, served, 4)
     assert found.level == level and "about 121 MB needed (model 40 MB, context 20 MB" in found.text
     assert check_memory(machine, None, None, 4).level == "warning"
+    for name, text in (("max", "100000000"), ("current", "50000000"), ("stat", "inactive_file 1000000")):  # a container
+        put(machine.root, f"sys/fs/cgroup/box/memory.{name}", f"{text}\n")
+    put(machine.root, "proc/self/cgroup", "0::/box\n")
+    limited = check_memory(machine, one, served, 4)
+    assert limited.level == "failure" and limited.text.startswith("51 MB free of 524 MB")
 
 
 def test_too_little_memory_for_a_box(box: Path, machine: Machine) -> None:

@@ -173,7 +173,7 @@ CHILD = """
 import resource, sys
 import bitsandbytes, finetune.training.adapter_trainer, finetune.training.memory_plan, finetune.training.train
 from edgewright import main
-from finetune.training.free_memory import _numbers, Path
+from edge_agent.engine.free_memory import _numbers, Path
 limit = _numbers(Path("/proc/self/status"))["VmSize"] + int(sys.argv[1]) * 2**20
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 codes = [main(["train", sys.argv[2]])]

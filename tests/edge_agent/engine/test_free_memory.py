@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.training.free_memory import free_bytes, is_out_of_memory
+from edge_agent.engine.free_memory import free_bytes, is_out_of_memory
 
 MIB = 2**20
 
