@@ -204,9 +204,9 @@ def calibrate(
     as_json: Json = False,
 ) -> None:
     """Measure how sure the model must be to act without asking; the agent asks back below that."""
-    from edge_agent.evaluation.confidence import acted
     from edge_agent.evaluation.model_processes import Placement
-    from edge_agent.evaluation.own_report import confidence_lines
+    from edge_agent.evaluation.own.confidence import acted
+    from edge_agent.evaluation.own.own_report import confidence_lines
     from export.bundle.calibrate import calibrate as measure
 
     found, graded = measure(bundle, cases, max_wrong, Placement(gpu_layers=gpu_layers))

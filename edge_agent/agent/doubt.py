@@ -1,7 +1,7 @@
 """Asking back before a call of which the model is not sure: "Did you mean that the porch light should be on?"
 
 How sure it is, is the probability that it gave to its own reply (Completion.probability). Below the bundle's threshold
-(evaluation/confidence.py measures it), or where the words of the request speak against it (caution.py), nothing is
+(evaluation/own/confidence.py measures it), or where the words of the request speak against it (caution.py), nothing is
 called until a person says yes. What a person has to confirm anyway, what only reads, and what stops something does not
 wait for that.
 

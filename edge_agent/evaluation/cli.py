@@ -169,8 +169,8 @@ _CasesFile = Annotated[Path, typer.Option("--out", metavar="FILE.yaml", help="Ca
 def new_cases(out: _CasesFile, site: Site = "home") -> None:
     """Make cases at the terminal: what is said, and what must be so afterwards."""
     from devices.site.site import load_site
-    from edge_agent.evaluation.case_writing import CaseFile
-    from edge_agent.evaluation.case_writing import new_cases as make
+    from edge_agent.evaluation.own.case_writing import CaseFile
+    from edge_agent.evaluation.own.case_writing import new_cases as make
 
     file = CaseFile(out, load_site(site))
     made = make(file, _read, _tell)
@@ -186,7 +186,7 @@ def cases_from_journal(
     from devices.broker.journal import journal_path, read_events
     from devices.site.site import load_site
     from edge_agent.agent.asked import asked_in
-    from edge_agent.evaluation.case_writing import CaseFile, judge
+    from edge_agent.evaluation.own.case_writing import CaseFile, judge
 
     asked = asked_in(read_events(journal_path(box)))
     if not asked:
@@ -224,8 +224,8 @@ def _evaluate_own(
     from devices.durable import write_file
     from edge_agent.evaluation.evaluation import spread
     from edge_agent.evaluation.model_processes import find_model, grade_own_cases
-    from edge_agent.evaluation.own_cases import read_own_cases
-    from edge_agent.evaluation.own_report import table_of, to_plain
+    from edge_agent.evaluation.own.own_cases import read_own_cases
+    from edge_agent.evaluation.own.own_report import table_of, to_plain
     from edge_agent.evaluation.report_page import render_own_cases
 
     cases = read_own_cases(path, site)

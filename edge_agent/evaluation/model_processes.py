@@ -21,18 +21,18 @@ from edge_agent.engine.gguf_header import require_gguf
 from edge_agent.engine.machine import installed_versions, this_machine
 from edge_agent.engine.worker import end_with_parent
 from edge_agent.evaluation import bfcl
+from edge_agent.evaluation.baselines.endpoint import ENDPOINT, Endpoint, EndpointSimulation
+from edge_agent.evaluation.baselines.rules import RULES, IntentRecognizer, NoEngine, RulesSimulation
 from edge_agent.evaluation.bfcl import BfclCase
 from edge_agent.evaluation.case_simulation import CaseSimulation
 from edge_agent.evaluation.cases import Case, read_cases, write_cases
 from edge_agent.evaluation.conversations.executed import ExecutedConversation, Execution, execute_conversations
 from edge_agent.evaluation.conversations.turn_report import Passes
 from edge_agent.evaluation.conversations.turns import Conversation, TurnCase, cases_of, context_tokens_for, play_turns
-from edge_agent.evaluation.endpoint_baseline import ENDPOINT, Endpoint, EndpointSimulation
 from edge_agent.evaluation.evaluation import LATENCY_CASES, CaseOutcome, Evaluation, evaluate, measure_latency, spread
-from edge_agent.evaluation.own_cases import Graded, OwnCase, run_own_cases
+from edge_agent.evaluation.own.own_cases import Graded, OwnCase, run_own_cases
+from edge_agent.evaluation.own.result_cache import ResultCache, result_cache
 from edge_agent.evaluation.report import EngineRun, Provenance, Role, build_report
-from edge_agent.evaluation.result_cache import ResultCache, result_cache
-from edge_agent.evaluation.rules_baseline import RULES, IntentRecognizer, NoEngine, RulesSimulation
 from edge_agent.plugins import ENGINES, HUGGINGFACE, load_plugin
 from edge_agent.progress import ProgressBar
 from edge_agent.run_facts import RUN_FILE, read_run_facts

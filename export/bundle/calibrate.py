@@ -7,10 +7,10 @@ from pathlib import Path
 from devices.durable import sha256_of
 from devices.errors import GateError, UsageError
 from edge_agent.bundle import CONFIDENCE, Confidence, find_bundle, open_bundle
-from edge_agent.evaluation.confidence import acted, threshold_for
 from edge_agent.evaluation.model_processes import Placement, find_model, grade_own_cases
-from edge_agent.evaluation.own_cases import Graded, read_own_cases
-from edge_agent.evaluation.own_report import LEAST_TURNS
+from edge_agent.evaluation.own.confidence import acted, threshold_for
+from edge_agent.evaluation.own.own_cases import Graded, read_own_cases
+from edge_agent.evaluation.own.own_report import LEAST_TURNS
 from export.bundle.writer import put_file
 
 

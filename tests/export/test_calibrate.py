@@ -12,7 +12,7 @@ from devices.errors import GateError, UsageError
 from edge_agent.agent.session import open_session
 from edge_agent.bundle import CONFIDENCE, BundleTampered, Confidence, open_bundle
 from edge_agent.evaluation.model_processes import Placement
-from edge_agent.evaluation.own_cases import Graded
+from edge_agent.evaluation.own.own_cases import Graded
 from export.bundle import calibrate as calibrating
 from export.bundle.writer import put_file
 from export.flash.flash import flash

@@ -19,7 +19,7 @@ from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.contract import contract_of
 from edge_agent.wire.messages import Message
 from tests.edge_agent.agent.test_agent import answer, calls
-from tests.edge_agent.evaluation.test_own_cases import ScriptedEngine
+from tests.edge_agent.evaluation.own.test_own_cases import ScriptedEngine
 from tests.toolset import toolset_in
 
 TEMPLATE = load_template("chatml")

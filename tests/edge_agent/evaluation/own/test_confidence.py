@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from edge_agent.evaluation.confidence import (
+from edge_agent.evaluation.own.confidence import (
     Acted,
     acted,
     at_coverage,
@@ -17,8 +17,8 @@ from edge_agent.evaluation.confidence import (
     risk_coverage,
     threshold_for,
 )
-from edge_agent.evaluation.own_cases import Graded
-from edge_agent.evaluation.own_report import confidence_lines, table_of, to_plain
+from edge_agent.evaluation.own.own_cases import Graded
+from edge_agent.evaluation.own.own_report import confidence_lines, table_of, to_plain
 from edge_agent.evaluation.report_page import render_own_cases
 
 KNOWING = [Acted(confidence, confidence > 0.35) for confidence in (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)]

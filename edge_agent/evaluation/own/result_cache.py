@@ -17,11 +17,11 @@ from typing import Any
 from devices.durable import sha256_of
 from devices.site.site import Site
 from edge_agent.base_models import cache_folder
-from edge_agent.evaluation.own_cases import Graded, OwnCase
+from edge_agent.evaluation.own.own_cases import Graded, OwnCase
 from edge_agent.wire.messages import compact_json
 
 PACKAGES = ("devices", "edge_agent")
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 class ResultCache:

@@ -12,10 +12,10 @@ import pytest
 
 from devices.errors import UnavailableError, UsageError
 from devices.site.site import load_site
-from edge_agent.evaluation.endpoint_baseline import KEY, Endpoint, EndpointSimulation
+from edge_agent.evaluation.baselines.endpoint import KEY, Endpoint, EndpointSimulation
+from edge_agent.evaluation.baselines.rules import NoEngine
 from edge_agent.evaluation.model_processes import Placement, find_model, grade_turns
-from edge_agent.evaluation.own_cases import OwnCase, run_own_cases
-from edge_agent.evaluation.rules_baseline import NoEngine
+from edge_agent.evaluation.own.own_cases import OwnCase, run_own_cases
 from edge_agent.wire.chat_template import load_template
 
 HOME = load_site("home")

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from edge_agent.evaluation.confidence import (
+from edge_agent.evaluation.intervals import Share, share_of
+from edge_agent.evaluation.own.confidence import (
     Acted,
     acted,
     at_coverage,
@@ -16,8 +17,7 @@ from edge_agent.evaluation.confidence import (
     risk_coverage,
     threshold_for,
 )
-from edge_agent.evaluation.intervals import Share, share_of
-from edge_agent.evaluation.own_cases import Graded
+from edge_agent.evaluation.own.own_cases import Graded
 
 COVERAGES = (1.0, 0.9, 0.75, 0.5)
 MOST_WRONG = (0.01, 0.02, 0.05)

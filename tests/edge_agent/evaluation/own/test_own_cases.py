@@ -11,8 +11,8 @@ from devices.errors import UsageError
 from devices.site.site import load_site
 from edge_agent.agent.simulation import Simulation
 from edge_agent.engine.engine import Completion, ContextFull, Request
-from edge_agent.evaluation.own_cases import Graded, read_own_cases, run_own_cases
-from edge_agent.evaluation.own_report import table_of
+from edge_agent.evaluation.own.own_cases import Graded, read_own_cases, run_own_cases
+from edge_agent.evaluation.own.own_report import table_of
 from edge_agent.wire.chat_template import load_template
 from tests.edge_agent.agent.test_agent import answer, calls, completion
 

@@ -14,8 +14,15 @@ from devices.simulation.world import World
 from devices.site.site import load_site
 from edge_agent.agent.asked import Asked, asked_in, new_conversation, note_asked
 from edge_agent.agent.simulation import Simulation
-from edge_agent.evaluation.case_writing import CaseFile, conversations, judge, new_cases, parse_expected, parse_state
-from edge_agent.evaluation.own_cases import read_own_cases
+from edge_agent.evaluation.own.case_writing import (
+    CaseFile,
+    conversations,
+    judge,
+    new_cases,
+    parse_expected,
+    parse_state,
+)
+from edge_agent.evaluation.own.own_cases import read_own_cases
 from edge_agent.wire.chat_template import load_template
 from tests.edge_agent.agent.test_agent import LIGHT_ON, answer, calls, play
 

@@ -8,11 +8,11 @@ import pytest
 
 from devices.site.site import load_site
 from edge_agent.agent.simulation import Simulation
-from edge_agent.evaluation import result_cache as caching
-from edge_agent.evaluation.own_cases import OwnCase, run_own_cases
-from edge_agent.evaluation.result_cache import ResultCache, program_digest, result_cache
+from edge_agent.evaluation.own import result_cache as caching
+from edge_agent.evaluation.own.own_cases import OwnCase, run_own_cases
+from edge_agent.evaluation.own.result_cache import ResultCache, program_digest, result_cache
 from edge_agent.wire.chat_template import load_template
-from tests.edge_agent.evaluation.test_own_cases import ScriptedEngine
+from tests.edge_agent.evaluation.own.test_own_cases import ScriptedEngine
 
 HOME = load_site("home")
 CASES = [OwnCase.model_validate({"ask": f"hello number {number}", "kind": "chat", "expect": {}}) for number in range(3)]

@@ -8,8 +8,8 @@ from devices.errors import UsageError
 from devices.simulation.world import World
 from devices.site.site import load_site
 from devices.site.tools import Command
-from edge_agent.evaluation.own_cases import OwnCase, run_own_cases
-from edge_agent.evaluation.rules_baseline import NOT_UNDERSTOOD, IntentRecognizer, NoEngine, RulesSimulation
+from edge_agent.evaluation.baselines.rules import NOT_UNDERSTOOD, IntentRecognizer, NoEngine, RulesSimulation
+from edge_agent.evaluation.own.own_cases import OwnCase, run_own_cases
 from edge_agent.wire.chat_template import load_template
 from tests.home_with_areas import home_with_areas
 

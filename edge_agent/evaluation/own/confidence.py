@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_agent.evaluation.intervals import Share, share_of
-from edge_agent.evaluation.own_cases import Graded
+from edge_agent.evaluation.own.own_cases import Graded
 
 SMALLEST = 1e-12  # of a confidence, so that it has a logarithm
 NEWTON_STEPS, RIDGE = 100, 1e-6

@@ -18,7 +18,7 @@ from devices.site.schema import Value
 from devices.site.site import Site
 from devices.site.tools import Command
 from edge_agent.agent.asked import Asked
-from edge_agent.evaluation.own_cases import OwnCase, read_own_cases
+from edge_agent.evaluation.own.own_cases import OwnCase, read_own_cases
 
 HEADER = "# Cases for `edgewright eval --cases`: what is said, and what must be so afterwards."
 EXPECTED = "What must be so afterwards? device.property=value, several with commas; nothing; or confirm DEVICE"

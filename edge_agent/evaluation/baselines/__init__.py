@@ -1,0 +1,1 @@
+"""What a model is measured against: rules without a model, and models of others."""
