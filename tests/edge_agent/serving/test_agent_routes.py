@@ -104,7 +104,7 @@ def test_news_are_streamed(client: httpx.Client, session: str, hub: Hub) -> None
             if line.startswith("data: ") and kinds[-1] == "state" and len(kinds) > 1:
                 assert json.loads(line.removeprefix("data: "))["state"]["kitchen_light"]["on"] is True
                 break
-    assert kinds[0] == "state" and kinds.count("journal") == 3
+    assert kinds[0] == "state" and kinds.count("journal") in (3, 4)  # the request itself may come after the state
     wait_until(lambda: hub.feed.listeners == 0)
 
 

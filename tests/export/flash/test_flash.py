@@ -378,7 +378,7 @@ with filler.open("wb", buffering=0) as file:
         pass
 for ask_first in (True, False):
     if not ask_first:
-        flash._require_space = lambda target, size_bytes: None  # somebody filled the disk after the check
+        flash.require_space = lambda target, size_bytes: None  # somebody filled the disk after the check
     try:
         flash.flash(two, box)
     except UnavailableError as error:
@@ -409,7 +409,7 @@ def test_a_disk_that_is_really_full(three: list[Bundle], tmp_path: Path) -> None
 
 
 def test_every_failure_is_explained() -> None:
-    with pytest.raises(EdgeError), flashing._explained(Path("/box")):
+    with pytest.raises(EdgeError), flashing.explained(Path("/box")):
         raise OSError(28, "No space left on device")
 
 

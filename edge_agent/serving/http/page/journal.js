@@ -26,6 +26,7 @@ export function hearEvent(event) {
 }
 
 function take(event) {
+  if (event.event === "ASKED") return; // the conversation shows it
   const entry = entries.get(event.command) ?? { command: event.command, texts: [], status: "", line: event.line };
   if (entry.last >= event.id) return;
   entry.last = event.id;

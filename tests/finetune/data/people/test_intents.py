@@ -31,7 +31,7 @@ site: home
 data: {data}
 out: runs/x
 training: {{steps: 1}}
-generate: {{rows: 60, asks: true, sites: {{devices: [3, 5]}}{more}}}
+generate: {{rows: 240, asks: true, sites: {{devices: [3, 5]}}{more}}}
 """
 
 
