@@ -56,7 +56,8 @@ class TurnResult:
     `answer` is what the person sees: made from read-backs where something was proposed, or a question of
     which device is meant, else the model's. What a function answered is told by the model, what was not done never.
     `model_answer` is the model's own last words ("" if it had none). `has_forgotten` says that the context was full and
-    the older turns of the conversation were dropped; `state` is what the model was shown.
+    the older turns of the conversation were dropped; `state` is what the model was shown; `choices` are
+    short answers to the question that was asked back, if there are few.
     """
 
     ask: str
@@ -69,6 +70,7 @@ class TurnResult:
     stop_reason: str  # answer, question, unsure, unusable, step_limit, time_limit
     has_forgotten: bool = False
     state: State = field(default_factory=dict)
+    choices: tuple[str, ...] = ()
 
     @property
     def is_usable(self) -> bool:
@@ -199,13 +201,13 @@ class Agent:
             return "answer"
         if question := self._question(turn, reply.calls):
             self._asked = None if completion.overruled_tokens else question
-            turn.ask_back(question)
+            turn.ask_back(question, self.broker.site)
             return "question"
         if completion.overruled_tokens:  # 35 degrees must not become the 15 that the grammar has room for
             return "unsure"
         if doubt := self._doubt(turn.ask, reply, completion):
             self._asked = doubt
-            turn.ask_back(doubt)
+            turn.ask_back(doubt, self.broker.site)
             return "question"
         self._execute(turn, reply)
         return None
@@ -256,7 +258,7 @@ class Agent:
         commands, settled = asked.settle(chosen)
         if question := self._naming.question(asked.ask, commands, (), settled):
             self._asked = question
-            turn.ask_back(question)
+            turn.ask_back(question, self.broker.site)
             return "question"
         calls = tuple(call_of(command, self.contract.tools) for command in commands)
         self._execute(turn, ToolCalls(f"{spelled(turn.ask)} is {' and '.join(chosen)}.", calls))
@@ -339,6 +341,7 @@ class _Turn:
         self.completions: list[Completion] = []
         self.outcomes: list[Outcome] = []
         self.model_answer = self.question = ""
+        self.choices: tuple[str, ...] = ()
         self.stop_reason = ""
         self.has_forgotten = False
 
@@ -348,8 +351,8 @@ class _Turn:
         if not isinstance(reply, Unusable):
             self.thoughts.append(reply.thought)
 
-    def ask_back(self, question: Question | Doubt) -> None:
-        self.question = question.text
+    def ask_back(self, question: Question | Doubt, site: Site) -> None:
+        self.question, self.choices = question.text, question.choices(site)
         self.messages.append(Message("assistant", question.text, question.thought))
 
     def result(self, site: Site, state: State) -> TurnResult:
@@ -372,4 +375,5 @@ class _Turn:
             self.stop_reason,
             self.has_forgotten,
             state,
+            self.choices,
         )

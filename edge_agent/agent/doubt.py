@@ -33,6 +33,11 @@ class Doubt:
         """What is thought before it is asked."""
         return self.reply.thought
 
+    def choices(self, site: Site) -> tuple[str, ...]:
+        """Return the short answers."""
+        del site
+        return ("Yes", "No")
+
 
 def doubt_about(site: Site, reply: ToolCalls, commands: Sequence[Command]) -> Doubt | None:
     """Return what to ask before a reply's commands are carried out; None if nothing needs to be."""

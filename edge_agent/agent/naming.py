@@ -36,6 +36,7 @@ _POLITE = frozenset(
         " would be s just only course"
     ).split()
 )
+MOST_CHOICES = 6  # that are offered as short answers
 _ORDINALS = {"first": 0, "former": 0, "second": 1, "third": 2, "fourth": 3, "fifth": 4, "last": -1, "latter": -1}
 
 
@@ -96,6 +97,11 @@ class Question:
     def thought(self) -> str:
         """What is thought before it is asked."""
         return f"{self.said} is {' or '.join(self.candidates)}."
+
+    def choices(self, site: Site) -> tuple[str, ...]:
+        """Return the candidates by their titles, if there are few and no two are called the same."""
+        titles = tuple(site.devices[name].title for name in self.candidates)
+        return titles if len(set(titles)) == len(titles) <= MOST_CHOICES else ()
 
     def settle(self, chosen: Iterable[str]) -> tuple[list[Command], list[Command]]:
         """Return the commands with the chosen devices instead, and which of all are now settled."""

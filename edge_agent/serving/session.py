@@ -12,7 +12,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from devices.broker.broker import Broker, Outcome
@@ -53,7 +53,8 @@ class Confirmation:
 class Turn:
     """What came of one request, yes, or command.
 
-    `outcomes` are the broker's, in order; `confirmations` are those that now wait; `stop_reason` as TurnResult's.
+    `outcomes` are the broker's, in order; `confirmations` are those that now wait; `stop_reason` and
+    `choices` as TurnResult's.
     """
 
     answer: str
@@ -64,6 +65,7 @@ class Turn:
     has_forgotten: bool = False
     completions: tuple[Completion, ...] = ()
     seconds: float = 0.0
+    choices: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data; times in seconds."""
@@ -96,6 +98,7 @@ class Turn:
             ],
             "stop_reason": self.stop_reason,
             "has_forgotten": self.has_forgotten,
+            "choices": list(self.choices),
             "seconds": round(self.seconds, 4),
         }
 
@@ -195,7 +198,7 @@ class Session:
             result = self._agent.ask(self._queue.seat(self.client, given_up), text.strip())
             note_asked(self._broker.broker, self._conversation, result)
             self._queue.prefill_idle(self._agent.next_prompt_start)
-            return self._turn(
+            turn = self._turn(
                 result.answer,
                 result.thought,
                 result.stop_reason,
@@ -203,6 +206,7 @@ class Session:
                 result.completions,
                 time.monotonic() - started_s,
             )
+            return replace(turn, choices=result.choices)
 
     def command(self, command: Command, cancellation: Cancellation | None = None) -> Turn:
         """Carry out one command through the broker, as from a switch."""

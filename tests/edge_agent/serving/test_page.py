@@ -253,6 +253,17 @@ def test_a_request_moves_a_device_and_its_tile_changes(page: Page, hub: Hub) -> 
     page.until(lambda: "Everything works." in page.text("#health"))
 
 
+def test_a_question_has_its_answers_as_buttons(page: Page, hub: Hub) -> None:
+    page.say("kitchen light on at 7 pm")
+    page.answer("Did you mean this: the kitchen light should be on?")
+    buttons = page.run("return [...document.querySelectorAll('.choices button')].map((one) => one.textContent)")
+    assert buttons == ["Yes", "No"] and hub.state()["kitchen_light"]["on"] is False
+    page.find(".choices button").click()
+    page.answer("The kitchen light is on.")
+    assert page.run("return document.querySelectorAll('.choices').length") == 0
+    assert hub.state()["kitchen_light"]["on"] is True
+
+
 def test_a_switch_shows_what_was_read_back_also_of_what_others_do(page: Page, hub: Hub) -> None:
     page.tile("porch_light", ".switch").click()
     page.note("porch_light", "The porch light is on.")

@@ -48,7 +48,12 @@ function examples() {
   return found.slice(0, 3);
 }
 
+function choose(text) {
+  if (!onItsWay) ask(text);
+}
+
 async function ask(text) {
+  for (const list of document.querySelectorAll(".choices")) list.remove(); // what was asked is answered, or passed over
   onItsWay = new AbortController();
   byId("welcome").replaceChildren();
   add("mine", make("p", { text }));
@@ -78,6 +83,10 @@ function setBusy(isBusy) {
 function showTurn(turn) {
   const parts = [make("p", { text: turn.answer })];
   if (turn.actions.length) parts.push(make("ul", { class: "chips" }, ...turn.actions.map(chip)));
+  if (turn.choices?.length) {
+    const choices = turn.choices.map((text) => make("li", {}, button(text, () => choose(text))));
+    parts.push(make("ul", { class: "examples choices", "aria-label": "Answers" }, ...choices));
+  }
   if (turn.has_forgotten) parts.push(make("p", { class: "aside", text: "This conversation became too long: its beginning is forgotten." }));
   if (turn.thought) {
     parts.push(make("details", { class: "thought" }, make("summary", { text: "Thought" }), make("p", { text: turn.thought.trim() })));
