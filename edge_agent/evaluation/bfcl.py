@@ -251,19 +251,12 @@ def bfcl_table(models: Sequence[tuple[str, Passes]]) -> str:
     """Return the table for the terminal: a column for each model and pass."""
     columns = [(f"{label}, {how}", by_category(outcomes)) for label, passes in models
                for how, outcomes in zip(("free", "grammar"), passes, strict=True)]  # fmt: skip
-    width = max(24, *(len(label) for label, _ in columns))
+    width = max(28, *(len(label) for label, _ in columns))
     lines = [" " * 24 + "".join(f"{label:>{width + 2}}" for label, _ in columns)]
     lines += [
-        f"{kind:<24}" + "".join(f"{_text(shares[kind]):>{width + 2}}" for _, shares in columns)
-        for kind in columns[0][1]
+        f"{kind:<24}" + "".join(f"{shares[kind]!s:>{width + 2}}" for _, shares in columns) for kind in columns[0][1]
     ]
     return "\n".join(lines)
-
-
-def _text(share: Share) -> str:
-    if share.share is None or share.low is None or share.high is None:
-        return "-"
-    return f"{share.count}/{share.total} {share.share:.1%} ({100 * share.low:.0f}-{100 * share.high:.0f})"
 
 
 def bfcl_plain(

@@ -265,12 +265,12 @@ def _evaluate_bfcl(
         raise UsageError(f"no suite is called {name!r}", hint=f"there is {NAME}")
     cases = read_bfcl(find_bfcl(folder), count)
     graded = [(model.label, grade_bfcl(model, cases, placement)) for model in find_models(models, site)]
-    plain = {"title": "BFCL v4", "command": _command_line(), "models": bfcl_plain(graded)}
+    plain: dict[str, Any] = {"title": "BFCL v4", "command": _command_line(), "models": bfcl_plain(graded)}
     out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(plain, ensure_ascii=False, indent=1)
     write_file(out / "bfcl.json", text.encode())
     print(text if as_json else f"{bfcl_table(graded)}\n{out / 'bfcl.json'}")
-    last = bfcl_plain(graded)[-1]
+    last = plain["models"][-1]
     _require(limits, last["label"], last["constrained"]["categories"])
 
 

@@ -142,9 +142,9 @@ def comparison_text(before: str, after: str, found: Comparison) -> str:
     lines = [
         f"**{100 * change.difference:+.1f} points** ({interval}) on {counts}",
         "",
-        "| | right | 95 % interval |",
-        "|---|---|---|",
-        *(f"| {name} | {_share_text(share)} |" for name, share in ((before, found.before), (after, found.after))),
+        "| | right (95 % interval) |",
+        "|---|---|",
+        *(f"| {name} | {share} |" for name, share in ((before, found.before), (after, found.after))),
     ]
     if found.left_out:
         lines += ["", f"{found.left_out} cases are in one of them only, and not counted."]
@@ -152,11 +152,6 @@ def comparison_text(before: str, after: str, found: Comparison) -> str:
         if changes:
             lines += ["", f"{title}:", "", *_listed(changes)]
     return "\n".join(lines)
-
-
-def _share_text(share: Share) -> str:
-    assert share.share is not None and share.low is not None and share.high is not None
-    return f"{share.share:.1%} ({share.count} of {share.total}) | {share.low:.0%} to {share.high:.0%}"
 
 
 def _listed(changes: Sequence[Change]) -> list[str]:

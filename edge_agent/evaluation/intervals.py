@@ -25,6 +25,11 @@ class Share:
     low: float | None
     high: float | None
 
+    def __str__(self) -> str:
+        if self.share is None or self.low is None or self.high is None:
+            return "none"
+        return f"{self.count} of {self.total}, {self.share:.1%} ({self.low:.0%} to {self.high:.0%})"
+
 
 def share_of(flags: Iterable[bool]) -> Share:
     """Return how many flags are set, with the Wilson interval."""

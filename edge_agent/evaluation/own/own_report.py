@@ -84,10 +84,7 @@ def confidence_lines(turns: Sequence[Acted]) -> list[str]:
     known = "" if quality is None else f"; a right one is surer than a wrong one in {quality:.0%}"
     lines = [f"it did something in {len(turns)} turns{known}"]
     for share in COVERAGES:
-        if (point := at_coverage(turns, share)) and point.wrong.share is not None:
+        if point := at_coverage(turns, share):
             which = "of all" if share == 1 else f"of the surest {point.coverage:.0%}"
-            one = point.wrong
-            lines.append(
-                f"  wrong {which}: {one.count} of {one.total}, {one.share:.1%} ({one.low:.0%} to {one.high:.0%})"
-            )
+            lines.append(f"  wrong {which}: {point.wrong}")
     return lines

@@ -32,7 +32,7 @@ def test_what_was_gained_and_lost_is_said_with_the_reason(tmp_path: Path) -> Non
     assert (found.before.count, found.after.count, found.difference.gained, found.difference.lost) == (2, 3, 2, 1)
     text = comparison_text("a", "b", found)
     assert text.startswith("**+25.0 points** (") and "4 cases: 2 gained, 1 lost" in text
-    assert "| a | 50.0% (2 of 4) |" in text and "- ask 0 (act): the lamp is off" in text
+    assert "| a | 2 of 4, 50.0% (15% to 85%) |" in text and "- ask 0 (act): the lamp is off" in text
     found.require_not_worse()
 
 
