@@ -21,5 +21,9 @@ Mode = Annotated[
     ),
 ]
 TorchDevice = Annotated[str, typer.Option("--device", help="cpu or cuda, for Hugging Face models.")]
+Intents = Annotated[
+    str,
+    typer.Option("--intents", metavar="LANGUAGE", help="Home Assistant's sentences first (en, de), then the model."),
+]
 GpuLayers = Annotated[int, typer.Option("--gpu-layers", help="llama.cpp layers on the GPU; -1 for all.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -12,7 +12,7 @@ import typer
 
 import edge_agent.evaluation.cli
 from devices.errors import UsageError
-from devices.options import GpuLayers, Json, Live, Mode, Toolset, Yes
+from devices.options import GpuLayers, Intents, Json, Live, Mode, Toolset, Yes
 from edge_agent.progress import ProgressBar
 
 _Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE|BOX", help="A bundle, or a box that was flashed.")]
@@ -76,6 +76,7 @@ def run(
     gpu_layers: GpuLayers = 0,
     threads: _Threads = None,
     accept: _Accept = 0.8,
+    intents: Intents = "",
     as_json: Json = False,
 ) -> None:
     """Work a site: talk at the terminal, or answer --ask or each line of --ask-file."""
@@ -97,6 +98,7 @@ def run(
             is_live=live,
             gpu_layers=gpu_layers,
             threads=threads,
+            intents=intents,
             admit=lambda *given: _admit(accept, *given),
         ) as runner:
             if conversations is None:

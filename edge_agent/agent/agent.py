@@ -19,6 +19,7 @@ from devices.site.site import Site
 from devices.site.tools import Command, ToolCall, action_of, call_of, commands_of
 from edge_agent.agent.caution import speaks_against
 from edge_agent.agent.doubt import Doubt, doubt_about
+from edge_agent.agent.intents import IntentRecognizer
 from edge_agent.agent.naming import Naming, Question, spelled
 from edge_agent.agent.number_arguments import number_arguments
 from edge_agent.agent.yes_or_no import LEFT, said_yes
@@ -29,6 +30,7 @@ from edge_agent.wire.messages import Message, State, before_request, facts_of, r
 from edge_agent.wire.parsing import Answer, Reply, ToolCalls, Unusable, parse_reply
 
 NO_ANSWER = "I could not work that out, so I stopped."
+KNOWN = "a known sentence."  # the thought where no model was asked
 NOT_SURE = "I am not sure what you want, so I did not do it."
 
 
@@ -125,6 +127,7 @@ class Agent:
         clock_text: local time as HH:MM, for the prompt.
         limits: steps, tokens and time of a turn.
         ask_below: calls of a reply that the model found less probable than this (0 to 1) wait for a yes; None: none.
+        recognizer: is asked first; the model is not, where it knows what is wanted.
     """
 
     def __init__(
@@ -136,12 +139,13 @@ class Agent:
         clock_text: Callable[[], str],
         limits: TurnLimits = TurnLimits(),
         ask_below: float | None = None,
+        recognizer: IntentRecognizer | None = None,
     ) -> None:
         self.contract = contract
         self.broker = broker
         self._grammar = grammar
         self._clock_text = clock_text
-        self._limits, self._ask_below = limits, ask_below or 0.0
+        self._limits, self._ask_below, self._recognizer = limits, ask_below or 0.0, recognizer
         self._history: list[Message] = []
         self._naming = Naming(broker.site)
         self._asked: Question | Doubt | None = None  # in the turn before
@@ -176,6 +180,7 @@ class Agent:
         turn = _Turn(ask, messages, self._grammar.with_facts(facts_of(state, ages), numbers), deadline_s)
         asked, self._asked = self._asked, None
         stop_reason = self._take_up(turn, asked) if asked else None
+        stop_reason = stop_reason or (None if turn.outcomes else self._recognize(turn))
         for _ in range(self._limits.model_replies):
             if stop_reason := stop_reason or (yield from self._step(turn)):
                 break
@@ -183,6 +188,16 @@ class Agent:
         if turn.stop_reason in {"answer", "question"}:
             self._history = turn.messages
         return turn.result(self.broker.site, state)
+
+    def _recognize(self, turn: _Turn) -> str | None:
+        """Carry out what a sentence that is known says; return why the turn ends, or None if no sentence is."""
+        commands = self._recognizer.commands(turn.ask) if self._recognizer else ()
+        if not commands:
+            return None
+        self._execute(turn, ToolCalls(KNOWN, tuple(call_of(one, self.contract.tools) for one in commands)))
+        is_done = all(one.status == "done" for one in turn.outcomes)
+        turn.messages.append(Message("assistant", "Done." if is_done else "Not done.", KNOWN))
+        return "answer"
 
     def _step(self, turn: _Turn) -> Generator[Request, Completion, str | None]:
         """Have the model reply, and execute what it calls; return why the turn ends, or None if it goes on."""

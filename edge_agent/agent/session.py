@@ -128,6 +128,7 @@ def open_session(
     gpu_layers: int = 0,
     threads: int | None = None,
     sequences: int = 1,
+    intents: str = "",
     admit: Admit = refuse_new_site,
     tell: Callable[[str], None] = warn,
 ) -> Iterator[AgentSession]:
@@ -143,6 +144,7 @@ def open_session(
         gpu_layers: layers on the GPU; -1 for all of them.
         threads: of the engine; None lets it choose.
         sequences: how many conversations keep what the engine evaluated of them.
+        intents: language of Home Assistant's sentences, which are looked for before the model is asked; "" for none.
         admit: called with the engine, the bundle, a simulation of the site and the box's state folder, if there is one,
             before a model works a site that it was not trained for; raises if it may not.
         tell: hears when the engine had to be started again.
@@ -156,7 +158,7 @@ def open_session(
     with hold_bundle(path) as bundle:
         own, is_live, is_known = fitting_site(bundle, own, is_live=is_live)
         here = narrowed(own, bundle.site)
-        simulation = Simulation(here, bundle.template, ask_below=bundle.ask_below)
+        simulation = Simulation(here, bundle.template, ask_below=bundle.ask_below, intents=intents)
         state = state_folder(path, bundle)
         with EngineProcess(engine_settings(bundle, simulation, state, gpu_layers, threads, sequences), tell) as engine:
             if not is_known:

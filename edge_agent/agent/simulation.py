@@ -8,6 +8,7 @@ from devices.broker.runtime import Confirm, SiteRuntime, simulated_runtime
 from devices.simulation.world import World
 from devices.site.site import Site
 from edge_agent.agent.agent import Agent, TurnLimits
+from edge_agent.agent.intents import IntentRecognizer
 from edge_agent.engine.engine import CONTEXT_TOKENS
 from edge_agent.grammar.grammar import Grammar
 from edge_agent.grammar.reply_grammar import reply_grammar
@@ -27,14 +28,17 @@ class Simulation:
         template: the model's chat template.
         limits: of each turn.
         ask_below: how probable a call must be to the model to be carried out without a yes (Agent).
+        intents: language of Home Assistant's sentences, which are looked for before the model is asked; "" for none.
     """
 
     site: Site
     template: ChatTemplate
     limits: TurnLimits = field(default_factory=TurnLimits)
     ask_below: float | None = None
+    intents: str = ""
 
     def __post_init__(self) -> None:
+        self.recognizer = IntentRecognizer(self.site, self.intents) if self.intents else None
         self.contract: Contract = contract_of(self.site, self.template)
         self.grammar: Grammar = reply_grammar(self.contract.tools)
 
@@ -58,6 +62,7 @@ class Simulation:
             clock_text=lambda: runtime.clock_text,
             limits=self.limits,
             ask_below=self.ask_below,
+            recognizer=self.recognizer,
         )
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, cast, get_args
 import typer
 
 from devices.errors import GateError, UsageError, did_you_mean
-from devices.options import GpuLayers, Json, Site, Toolset, TorchDevice
+from devices.options import GpuLayers, Intents, Json, Site, Toolset, TorchDevice
 from edge_agent.evaluation.cases import CASES, CASES_SEED
 from edge_agent.plugins import CASE_MAKERS, GENERATOR, load_plugin
 
@@ -51,6 +51,7 @@ def evaluate(
         typer.Option("--renamed", help="Give tools and arguments other names, by this seed; a site's cases are new."),
     ] = None,
     load_in_4bit: Annotated[bool, typer.Option("--nf4", help="Load Hugging Face models as NF4.")] = False,
+    intents: Intents = "",
     execution: Annotated[
         str,
         typer.Option(
@@ -84,7 +85,7 @@ def evaluate(
     from edge_agent.evaluation.model_processes import Placement, evaluate_models, load_or_make_cases
     from edge_agent.evaluation.report import terminal_table, write_report
 
-    trained, placement = load_site(tools or site), Placement(device, gpu_layers, load_in_4bit)
+    trained, placement = load_site(tools or site), Placement(device, gpu_layers, load_in_4bit, intents)
     limits = _limits_of(fail_under or ())
     if suite:
         _evaluate_bfcl(models, suite, count, trained, placement, out, limits, as_json)

@@ -22,7 +22,7 @@ from edge_agent.engine.machine import installed_versions, this_machine
 from edge_agent.engine.worker import end_with_parent
 from edge_agent.evaluation import bfcl
 from edge_agent.evaluation.baselines.endpoint import ENDPOINT, Endpoint, EndpointSimulation
-from edge_agent.evaluation.baselines.rules import RULES, IntentRecognizer, NoEngine, RulesSimulation
+from edge_agent.evaluation.baselines.rules import RULES, NoEngine, RulesSimulation
 from edge_agent.evaluation.bfcl import BfclCase
 from edge_agent.evaluation.case_simulation import CaseSimulation
 from edge_agent.evaluation.cases import Case, read_cases, write_cases
@@ -66,11 +66,15 @@ class Model:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where engines run: `device` is cpu or cuda, `gpu_layers` is llama.cpp's count (-1 for all)."""
+    """How models run.
+
+    `device` is cpu or cuda, `gpu_layers` llama.cpp's count (-1 for all), `intents` as Simulation's.
+    """
 
     device: str = "cpu"
     gpu_layers: int = 0
     load_in_4bit: bool = False
+    intents: str = ""
 
 
 def find_model(name: str, site: Site) -> Model:
@@ -172,7 +176,7 @@ def _sequences(model: Model) -> int:
 def _evaluate(
     model: Model, site: Site, cases: Sequence[Case], placement: Placement, sequences: int, latency_cases: int
 ) -> Evaluation:
-    simulation, bar = _simulation(model, site), ProgressBar()
+    simulation, bar = _simulation(model, site, placement.intents), ProgressBar()
     with closing(_open(model, placement, simulation.context_tokens, sequences)) as engine:
         engine.prime(simulation.agent(World(site)).prefix)
         return evaluate(
@@ -208,7 +212,7 @@ def grade_own_cases(
 def _grade_own_cases(
     model: Model, site: Site, cases: Sequence[OwnCase], placement: Placement, cache: ResultCache | None
 ) -> list[Graded]:
-    simulation, bar = _simulation(model, site), ProgressBar()
+    simulation, bar = _simulation(model, site, placement.intents), ProgressBar()
     sequences = _sequences(model)
     with closing(_open(model, placement, simulation.context_tokens, sequences)) as engine:
         engine.prime(simulation.agent(World(site)).prefix)
@@ -303,7 +307,7 @@ def _execute(
 
 def _time(model: Model, site: Site, cases: Sequence[Case], placement: Placement) -> tuple[tuple[CaseOutcome, ...], int]:
     """Return cases one by one and the memory that took, in bytes."""
-    simulation = _simulation(model, site)
+    simulation = _simulation(model, site, placement.intents)
     with closing(_open(model, placement, simulation.context_tokens)) as engine:
         engine.prime(simulation.agent(World(site)).prefix)
         outcomes = measure_latency(engine, cases, simulation.start_turn)
@@ -315,13 +319,13 @@ def _require_engine(model: Model) -> None:
         raise UsageError(f"{model.label} is measured on a site's cases only", hint="leave it out here")
 
 
-def _simulation(model: Model, site: Site) -> CaseSimulation:
+def _simulation(model: Model, site: Site, intents: str = "") -> CaseSimulation:
     template = load_template(model.template or "chatml")
     if model.engine == RULES:
-        return RulesSimulation(site, template, recognizer=IntentRecognizer(site, model.path))
+        return RulesSimulation(site, template, intents=model.path)
     if model.engine == ENDPOINT:
         return EndpointSimulation(site, template, endpoint=Endpoint.parse(model.path))
-    return CaseSimulation(site, template)
+    return CaseSimulation(site, template, intents=intents)
 
 
 def _open(model: Model, placement: Placement, context_tokens: int, sequences: int = 1) -> Any:

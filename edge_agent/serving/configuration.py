@@ -99,10 +99,12 @@ class Configuration(Strict):
 
     Attributes:
         conversations: how many keep what the engine evaluated of them, so that their next request is quick.
+        intents: language of Home Assistant's sentences, which are looked for before the model is asked; "" for none.
     """
 
     schema_: Literal["serve/v1"] = Field(default="serve/v1", alias="schema")
     conversations: int = Field(default=4, ge=1, le=64)
+    intents: str = ""
     http: HttpDoor | None = Field(default_factory=HttpDoor)
     mqtt: MqttDoor | None = None
     wyoming: WyomingDoor | None = None

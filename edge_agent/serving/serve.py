@@ -62,6 +62,7 @@ def serve(
         gpu_layers=gpu_layers,
         threads=threads,
         sequences=configuration.conversations,
+        intents=configuration.intents,
         admit=admit,
         tell=log,
     ) as runner:

@@ -164,6 +164,7 @@ class Session:
             clock_text=clock_text,
             limits=simulation.limits,
             ask_below=simulation.ask_below,
+            recognizer=simulation.recognizer,
         )
         self._lock, self._conversation = threading.Lock(), new_conversation()
         self._waiting: tuple[Confirmation, ...] = ()

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -25,6 +25,7 @@ from edge_agent.engine.engine import Completion, ContextFull, Engine, Request
 from edge_agent.evaluation.cases import State
 from edge_agent.evaluation.scoring import answer_problems, is_same_value
 
+Step = Literal["sentence", "model", "question"]
 Wanted = dict[str, Value]  # by device.property
 Range = Annotated[tuple[float, float], Field(strict=False)]
 
@@ -80,7 +81,8 @@ class Graded:
     """A turn with what came of it.
 
     `problems` says why it failed, and is empty if it did not. `confidence` is how probable the model found what it had
-    done without asking (0 to 1), None if it did nothing.
+    done without asking (0 to 1), None if it did nothing. `step` is who worked it: a known sentence, the model, or a
+    question back.
     """
 
     kind: str
@@ -90,6 +92,7 @@ class Graded:
     problems: tuple[str, ...]
     confidence: float | None = None
     thought: str = ""
+    step: Step = "model"
 
 
 def read_own_cases(path: Path, site: Site) -> list[OwnCase]:
@@ -208,8 +211,15 @@ def _play(case: OwnCase, simulation: Simulation) -> _Playing:
         done = tuple(f"{one.device}.{one.action}({one.input}) {one.status}" for one in result.actions)
         has_acted = any(one.status != "needs_confirmation" for one in result.actions)
         confidence = result.confidence if has_acted else None
-        graded.append(Graded(kind, turn.ask, result.answer, done, problems, confidence, result.thought))
+        judged = Graded(kind, turn.ask, result.answer, done, problems, confidence, result.thought, _step_of(result))
+        graded.append(judged)
     return graded
+
+
+def _step_of(result: TurnResult) -> Step:
+    if result.stop_reason == "question":
+        return "question"
+    return "model" if result.completions or not result.actions else "sentence"
 
 
 def problems_of(turn: OwnTurn, site: Site, before: State, after: State, result: TurnResult) -> list[str]:

@@ -21,6 +21,7 @@ from edge_agent.evaluation.own.own_cases import Graded
 
 COVERAGES = (1.0, 0.9, 0.75, 0.5)
 MOST_WRONG = (0.01, 0.02, 0.05)
+STEPS = {"sentence": "by a known sentence", "model": "by the model", "question": "asked back"}
 LEAST_TURNS = 20  # from which on a curve says something
 
 
@@ -31,6 +32,7 @@ def to_plain(graded: Sequence[tuple[str, Sequence[Graded]]], title: str, command
             "label": label,
             "kinds": {kind: asdict(share) for kind, share in by_kind(turns).items()},
             "all": asdict(share_of(not one.problems for one in turns)),
+            "steps": {step: asdict(share) for step, share in by_step(turns).items()},
             "confidence": _confidence(acted(turns)),
             "turns": [asdict(one) for one in turns],
         }
@@ -43,6 +45,12 @@ def by_kind(turns: Sequence[Graded]) -> dict[str, Share]:
     """Return how many turns of each kind came out right, in the order of the cases."""
     kinds = dict.fromkeys(one.kind for one in turns)
     return {kind: share_of(not one.problems for one in turns if one.kind == kind) for kind in kinds}
+
+
+def by_step(turns: Sequence[Graded]) -> dict[str, Share]:
+    """Return how many turns came out right of those that each step worked; a question that was due is right too."""
+    steps = [step for step in STEPS if any(one.step == step for one in turns)]
+    return {step: share_of(not one.problems for one in turns if one.step == step) for step in steps}
 
 
 def _confidence(turns: Sequence[Acted]) -> dict[str, Any] | None:
@@ -68,6 +76,7 @@ def table_of(turns: Sequence[Graded], *, shows_misses: bool = False) -> str:
         f"{name or 'request':<14} {one.count:>4} of {one.total:<4} {one.share:6.1%}  ({one.low:.0%} to {one.high:.0%})"
         for name, one in shares
     ]
+    lines += [f"{STEPS[step]}: {share}" for step, share in by_step(turns).items() if step != "model"]
     lines += confidence_lines(acted(turns))
     missed = [one for one in turns if one.problems] if shows_misses else []
     lines += [

@@ -8,9 +8,13 @@ from devices.errors import UsageError
 from devices.simulation.world import World
 from devices.site.site import load_site
 from devices.site.tools import Command
-from edge_agent.evaluation.baselines.rules import NOT_UNDERSTOOD, IntentRecognizer, NoEngine, RulesSimulation
+from edge_agent.agent.intents import IntentRecognizer
+from edge_agent.agent.simulation import Simulation
+from edge_agent.evaluation.baselines.rules import NOT_UNDERSTOOD, NoEngine, RulesSimulation
 from edge_agent.evaluation.own.own_cases import OwnCase, run_own_cases
+from edge_agent.evaluation.own.own_report import table_of
 from edge_agent.wire.chat_template import load_template
+from tests.edge_agent.evaluation.own.test_own_cases import ScriptedEngine
 from tests.home_with_areas import home_with_areas
 
 pytest.importorskip("hassil")
@@ -61,8 +65,27 @@ def test_a_room_and_a_kind_are_all_devices_of_it() -> None:
     assert [one.device for one in some] == [name for name in lights if site.devices[name].area == area]
 
 
+def test_the_agent_looks_for_sentences_before_it_asks_the_model() -> None:
+    simulation = Simulation(HOME, load_template("chatml"), intents="en")
+    turns = [
+        {"ask": "turn on the kitchen light", "expect": {"kitchen_light.on": True}},
+        {"ask": "open the garage", "expect": {}, "needs": "garage_door"},
+        {"ask": "hello", "expect": {}},
+    ]
+    engine = ScriptedEngine("<think> t</think>Hello.")
+    cases = [OwnCase.model_validate({"turns": turns})]
+    known, asked, talk = run_own_cases(cases, simulation, engine)  # type: ignore[arg-type]
+    assert (known.problems, known.answer, known.step) == ((), "The kitchen light is on.", "sentence")
+    assert asked.problems == () and asked.step == "sentence"
+    assert (talk.step, talk.answer) == ("model", "Hello.")
+    (request,) = engine.asked
+    assert "turn on the kitchen light" in request.prompt and '"light_on"' in request.prompt
+    told = table_of([known, asked, talk])
+    assert "by a known sentence: 2 of 2, 100.0%" in told and "asked back" not in told
+
+
 def test_it_is_graded_like_a_model_and_goes_through_the_broker() -> None:
-    simulation = RulesSimulation(HOME, load_template("chatml"), recognizer=RECOGNIZER)
+    simulation = RulesSimulation(HOME, load_template("chatml"), intents="en")
     cases = [
         OwnCase.model_validate({"ask": "turn on the kitchen light", "expect": {"kitchen_light.on": True}}),
         OwnCase.model_validate({"ask": "open the garage", "expect": {}, "needs": "garage_door"}),

@@ -17,7 +17,7 @@ from edge_agent.wire.chat_template import load_template
 from tests.edge_agent.agent.test_agent import answer, calls, completion
 
 HOME = load_site("home")
-HELD_OUT = sorted((Path(__file__).parents[3] / "finetune" / "asks" / "held_out").glob("*.yaml"))
+HELD_OUT = sorted((Path(__file__).parents[4] / "finetune" / "asks" / "held_out").glob("*.yaml"))
 
 
 class ScriptedEngine:
@@ -25,8 +25,10 @@ class ScriptedEngine:
 
     def __init__(self, *replies: str) -> None:
         self._replies = list(replies)
+        self.asked: list[Request] = []
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        self.asked += requests
         return [completion(self._replies.pop(0)) for _ in requests]
 
 
