@@ -92,10 +92,10 @@ class ReplyBatch:
         """Feed every row up to the first token whose logits it wants: what is left of its prompt, then one a step."""
         fed = [[] if loop.stop_reason else loop.pending[: loop.first_wanted + 1] for loop in self._loops]
         logits = self._forward(fed)
-        wanted = logits.argmax(dim=-1).tolist()
+        wanted, totals = logits.argmax(dim=-1).tolist(), logits.float().logsumexp(dim=-1).tolist()
         for place, (loop, tokens) in enumerate(zip(self._loops, fed, strict=True)):
             if tokens:
-                loop.take(len(tokens), _NextToken(logits[place], wanted[place]))
+                loop.take(len(tokens), _NextToken(logits[place], wanted[place], totals[place]))
 
     def _forward(self, fed: list[list[int]]) -> Tensor:
         """Return the logits after each row's last token, (row, vocabulary)."""
@@ -135,10 +135,12 @@ class _NextToken:
     Attributes:
         logits: (vocabulary,).
         wanted: the likeliest token of all.
+        total: the logarithm of the sum of all exponentials of them.
     """
 
     logits: Tensor
     wanted: int
+    total: float
 
     def likeliest(self, index: int, among: NDArray[np.intp] | None = None) -> int:
         if among is None:
@@ -147,5 +149,4 @@ class _NextToken:
         return int(tokens[self.logits[tokens].argmax()])
 
     def log_probability(self, index: int, token: int) -> float:
-        logits = self.logits.float()
-        return float(logits[token] - logits.logsumexp(dim=-1))
+        return float(self.logits[token]) - self.total

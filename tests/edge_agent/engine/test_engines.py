@@ -169,6 +169,8 @@ def test_a_batch_gives_the_same_as_one_by_one(make_engine: Callable[[], Engine])
         assert one_in_batch.prompt_tokens == alone.prompt_tokens
         assert one_in_batch.model_steps == alone.model_steps or drafted(engine)  # from the replies before, too
         assert one_in_batch.overruled_tokens == alone.overruled_tokens
+        assert one_in_batch.log_probabilities == pytest.approx(alone.log_probabilities, abs=0.02)
+        assert all(-30 < one <= 1e-5 for one in alone.log_probabilities) and 0 < alone.probability <= 1.0001
     assert engine.generate([]) == []
 
 
@@ -218,6 +220,7 @@ def test_every_way_says_and_counts_what_one_alone_does(
     for one, other in same:
         assert (one.overruled_tokens, one.forced_tokens) == (other.overruled_tokens, other.forced_tokens)
         assert (one.stop_reason, one.prompt_tokens) == (other.stop_reason, other.prompt_tokens)
+        assert one.probability == pytest.approx(other.probability, abs=0.05)
         assert other.reused_tokens > 150
         assert other.model_steps == one.model_steps or "speculative" in name or "parts" in name
     if "speculative" in name or "parts" in name:
