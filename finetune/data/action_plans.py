@@ -46,6 +46,16 @@ def plan_call(scene: Scene) -> Plan | None:
     return _act(scene, "call", is_plain)
 
 
+def plan_value(scene: Scene) -> Plan | None:
+    """One action that sets a number."""
+
+    def sets_number(device: Device, action: Action) -> bool:
+        numbers = (schema.minimum is not None for schema in action.input.values())
+        return is_plain(device, action) and not action.is_call and any(numbers)
+
+    return _act(scene, "call", sets_number)
+
+
 def plan_interlocked(scene: Scene) -> Plan | None:
     """An action under an interlock, or a range the wrong way round: it is proposed, and the broker decides."""
     ranges = [(device.name, name, action) for device, name, action in scene.actions() if action.increasing]

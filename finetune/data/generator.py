@@ -37,7 +37,8 @@ USUAL_SHARE = 0.7
 EXCHANGES_PER_ROW = (1, 4)
 BESIDE_ASKS = {  # weights beside people's words: they ask otherwise, and their base can copy
     "call": 0.4,  # one request in three is one plain wish; the rest shall not crowd it out
-    "several": 0.25,
+    "value": 0.2,
+    "several": 0.3,
     "recital": 0.03,
     "question": 0.06,
     "unsupported": 0.01,  # `unable` has more, and doors that can be locked must not be taken for those that cannot

@@ -14,6 +14,7 @@ from finetune.data.action_plans import (
     plan_in_order,
     plan_interlocked,
     plan_several,
+    plan_value,
 )
 from finetune.data.answer_plans import (
     plan_missing_argument,
@@ -67,6 +68,7 @@ MAKERS: dict[str, tuple[float, Callable[[Scene], Plan | None]]] = {
     "bit": (0.04, plan_bit),
     "scene": (0.06, plan_scene),
     "missing_scene": (0.01, plan_missing_scene),
+    "value": (0.0, plan_value),  # beside people's words only: one request in five sets a number
     "which_one": (0.0, plan_which_one),  # on random sites only: the agent asks by itself where a model does not
 }
 
