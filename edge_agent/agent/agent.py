@@ -7,6 +7,7 @@ one engine call can serve many cases at once (evaluation) or one (the box).
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
@@ -30,6 +31,10 @@ from edge_agent.wire.messages import Message, State, before_request, facts_of, r
 from edge_agent.wire.parsing import Answer, Reply, ToolCalls, Unusable, parse_reply
 
 NO_ANSWER = "I could not work that out, so I stopped."
+WHAT_WAS_DONE = re.compile(
+    r"\W*(?:so |and )?what (?:did|have) you (?:just |actually )?(?:do|done|changed?)(?: just now| now| then| last)?\W*",
+    re.IGNORECASE,
+)
 KNOWN = "a known sentence."  # the thought where no model was asked
 NOT_SURE = "I am not sure what you want, so I did not do it."
 
@@ -149,6 +154,7 @@ class Agent:
         self._history: list[Message] = []
         self._naming = Naming(broker.site)
         self._asked: Question | Doubt | None = None  # in the turn before
+        self._did = ""  # what came of the last commands
 
     @property
     def prefix(self) -> str:
@@ -180,14 +186,25 @@ class Agent:
         turn = _Turn(ask, messages, self._grammar.with_facts(facts_of(state, ages), numbers), deadline_s)
         asked, self._asked = self._asked, None
         stop_reason = self._take_up(turn, asked) if asked else None
-        stop_reason = stop_reason or (None if turn.outcomes else self._recognize(turn))
+        if stop_reason is None and not turn.outcomes:
+            stop_reason = self._look_back(turn) or self._recognize(turn)
         for _ in range(self._limits.model_replies):
             if stop_reason := stop_reason or (yield from self._step(turn)):
                 break
         turn.stop_reason = stop_reason or "step_limit"
         if turn.stop_reason in {"answer", "question"}:
             self._history = turn.messages
-        return turn.result(self.broker.site, state)
+        result = turn.result(self.broker.site, state)
+        self._did = result.answer if turn.outcomes else self._did
+        return result
+
+    def _look_back(self, turn: _Turn) -> str | None:
+        """Say what was done last, as it was read back, if that is asked; return why the turn ends, if so."""
+        if not self._did or not WHAT_WAS_DONE.fullmatch(turn.ask):
+            return None
+        turn.model_answer = f"I did this. {self._did}"
+        turn.messages.append(Message("assistant", turn.model_answer, "what was done."))
+        return "answer"
 
     def _recognize(self, turn: _Turn) -> str | None:
         """Carry out what a sentence that is known says; return why the turn ends, or None if no sentence is."""

@@ -80,6 +80,16 @@ def test_two_steps_see_each_others_results() -> None:
     assert world.state["kitchen_light"]["on"] is False
 
 
+def test_what_was_just_done_is_told_from_the_read_back_without_the_model() -> None:
+    agent, _ = make()
+    play(agent, "what did you do?", answer("Nothing."))
+    play(agent, "kitchen light on", calls(LIGHT_ON), answer("Done."))
+    play(agent, "thanks", answer("You are welcome."))
+    result, requests = play(agent, "So what did you just do?")
+    assert result.answer == "I did this. The kitchen light is on." and requests == []
+    play(agent, "what did you do to the heating?", answer("Nothing."))  # is about something else
+
+
 def test_a_model_that_loops_repeats_nothing() -> None:
     agent, _ = make(TurnLimits(model_replies=3))
     result, _ = play(agent, "on", *[calls(LIGHT_ON)] * 3)
