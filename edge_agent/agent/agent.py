@@ -22,7 +22,7 @@ from edge_agent.agent.caution import speaks_against
 from edge_agent.agent.doubt import Doubt, doubt_about
 from edge_agent.agent.intents import IntentRecognizer
 from edge_agent.agent.naming import Naming, Question, spelled
-from edge_agent.agent.number_arguments import number_arguments
+from edge_agent.agent.number_arguments import number_arguments, truths_of
 from edge_agent.agent.yes_or_no import LEFT, said_yes
 from edge_agent.engine.engine import Completion, ContextFull, Engine, Limits, Request
 from edge_agent.grammar.grammar import Grammar
@@ -183,7 +183,8 @@ class Agent:
         deadline_s, (state, ages) = time.monotonic() + self._limits.timeout_s, self.broker.state_with_ages()
         messages = [*self._remembered(), user_message(ask, state, self._clock_text(), self.contract.words, ages)]
         numbers = number_arguments(self.broker.site, self.contract.tools, state)
-        turn = _Turn(ask, messages, self._grammar.with_facts(facts_of(state, ages), numbers), deadline_s)
+        truths = truths_of(self.broker.site, state)
+        turn = _Turn(ask, messages, self._grammar.with_facts(facts_of(state, ages), numbers, truths), deadline_s)
         asked, self._asked = self._asked, None
         stop_reason = self._take_up(turn, asked) if asked else None
         if stop_reason is None and not turn.outcomes:

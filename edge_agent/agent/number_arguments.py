@@ -4,12 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from devices.site.describe import value_text
 from devices.site.relative_values import least_step, wished_values, written_property
 from devices.site.site import Site
 from devices.site.tools import Tool
 from edge_agent.grammar.grammar import NumberArgument
 from edge_agent.wire.contract import argument_text
 from edge_agent.wire.messages import State, json_value
+
+
+def truths_of(site: Site, state: State) -> Iterator[tuple[str, str, str]]:
+    """Yield what is so of each boolean in a state, by device and the words that thoughts have for it, and what is not.
+
+    Words that two properties of a device share, one of which is so and the other not, are left out.
+    """
+    for name, values in state.items():
+        said: dict[str, set[bool]] = {}
+        for key, value in values.items():
+            if isinstance(value, bool) and name in site.devices and key in site.devices[name].properties:
+                schema = site.devices[name].properties[key]
+                for wanted in (True, False):
+                    said.setdefault(value_text(schema, wanted), set()).add(value == wanted)
+        yield from ((name, words, "yes" if so == {True} else "no") for words, so in said.items() if len(so) == 1)
 
 
 def number_arguments(site: Site, tools: Iterable[Tool], state: State) -> Iterator[NumberArgument]:

@@ -7,7 +7,7 @@ Started by process.py with the number of an open socket. A message is one line o
     {"do": "prime", "prefix": TEXT}
     {"do": "prefill_idle", "prompt": TEXT}    evaluate how the next prompt begins, until SIGUSR1
     {"do": "generate", "parts": BOOLEAN,
-     "requests": [{"prompt": TEXT, "grammar": {"lark", "facts", "numbers"} or null, "limits": {...}}]}
+     "requests": [{"prompt": TEXT, "grammar": {"lark", "facts", "numbers", "truths"} or null, "limits": {...}}]}
     {"do": "state"}    what was evaluated last, for the cache
     {"do": "words"}    the table of tokens, for the cache
     {"do": "memory"}
@@ -120,7 +120,9 @@ class _Worker:
             plain, grammar = one["grammar"], None
             if plain:
                 numbers = tuple(NumberArgument.of(*number) for number in plain["numbers"])
-                grammar = Grammar(plain["lark"], tuple(map(tuple, plain["facts"])), numbers)
+                grammar = Grammar(
+                    plain["lark"], tuple(map(tuple, plain["facts"])), numbers, tuple(map(tuple, plain["truths"]))
+                )
             limits = Limits(one["limits"]["reply_tokens"], one["limits"]["timeout_s"])
             requests.append(Request(one["prompt"], grammar, limits))
         on_text = (lambda text: send(self._pipe, {"part": text})) if message["parts"] else None

@@ -54,6 +54,8 @@ class Grammar:
 
     - `facts` are (device, text): after a device's name and a colon, a thought goes on with its text and nothing else,
       so that what is said of the state is what the state says.
+    - `truths` are (device, words, yes or no): whether what a condition hangs on is so, after its words and a colon, as
+      `motion: yes`; where a number is compared (`level_pct below 20:`), what is so is reckoned.
     - `numbers`: after `a bit more: … is DEVICE: …, TOOL ARGUMENT=` comes the value that this is now; after
       `ARGUMENT=VALUE, ARGUMENT:` come the bounds, and whether the value is outside.
     """
@@ -61,10 +63,16 @@ class Grammar:
     lark: str
     facts: tuple[tuple[str, str], ...] = ()
     numbers: tuple[NumberArgument, ...] = ()
+    truths: tuple[tuple[str, str, str], ...] = ()
 
-    def with_facts(self, facts: Iterable[tuple[str, str]], numbers: Iterable[NumberArgument] = ()) -> Grammar:
-        """Return this grammar with the lines of a state (wire.facts_of), and its numbers (wire.number_arguments)."""
-        return Grammar(self.lark, tuple(facts), tuple(numbers))
+    def with_facts(
+        self,
+        facts: Iterable[tuple[str, str]],
+        numbers: Iterable[NumberArgument] = (),
+        truths: Iterable[tuple[str, str, str]] = (),
+    ) -> Grammar:
+        """Return this grammar with the lines of a state (wire.facts_of), its numbers and its truths."""
+        return Grammar(self.lark, tuple(facts), tuple(numbers), tuple(truths))
 
     def for_vocabulary(self, marker_tokens: Collection[str]) -> Grammar:
         """Return this grammar with each marker as a token where the vocabulary has one, else as plain text.

@@ -23,6 +23,8 @@ TEXT_SLICES = [r"[^<>\x00-\x1f\x7f]{1,10}", r"[^<>\x00-\x1f\x7f]{1,30}", r"[^<>\
 COMPILED_GRAMMARS = 8
 _LAST_NAME = re.compile(r"(\w*):")
 _WISHED = re.compile(rf"{THINK} ([^:]+): .*\bis (\w+):.*, (\w+) (\w+)=$")
+_HANGS_ON = re.compile(rf"{THINK} (?:if|unless|only if|if or else): .*\bis (\w+):([^;]*), ([^,;:=]+):$")
+_COMPARED = re.compile(r"(\w+) (above|below) (-?\d+(?:\.\d+)?)")
 _BY = re.compile(r"(\d+(?:\.\d+)?) (more|less)")
 _GIVEN = re.compile(r"\b(\w+)=(-?\d+(?:\.\d+)?), \1:$")
 
@@ -120,6 +122,7 @@ class Matcher:
         self.is_over = False
         self._facts = dict(grammar.facts) if grammar is not None else {}
         self._numbers = grammar.numbers if grammar is not None else ()
+        self._truths = {(device, words): so for device, words, so in grammar.truths} if grammar is not None else {}
         self.cited_tokens = 0  # of the stretch that was taken last, how many at its start are cited
         self._thought = ""
         self._cited: list[int] = []  # tokens of a fact that must come next
@@ -161,7 +164,7 @@ class Matcher:
         if self._matcher is not None:
             self._matcher.consume_token(token)
             _require_no_error(self._matcher)
-        if self._facts or self._numbers:
+        if self._facts or self._numbers or self._truths:
             self._cite(token)
         self.is_over = token == self.vocabulary.tokenizer.eos_token
         return not self.is_over
@@ -170,11 +173,11 @@ class Matcher:
         """Follow the thought; where it has come to a fact or a number of the state, that must come next."""
         self._thought += self.vocabulary.text_of([token])
         if END_THINK in self._thought:
-            self._facts, self._numbers = {}, ()
+            self._facts, self._numbers, self._truths = {}, (), {}
             return
         text = ""
         if self._thought.endswith(":"):
-            text = self._facts.get(_LAST_NAME.findall(self._thought)[-1], "") or self._bounds()
+            text = self._facts.get(_LAST_NAME.findall(self._thought)[-1], "") or self._bounds() or self._truth()
         elif self._thought.endswith("="):
             text = self._wished_value()
         if text and len(self._thought) + len(text) <= THOUGHT_CHARACTERS:
@@ -190,6 +193,21 @@ class Matcher:
                 value = float(given[2])
                 return one.bounds + (", above." if value > one.maximum else ", below." if value < one.minimum else "")
         return ""
+
+    def _truth(self) -> str:
+        """Return whether what a condition hangs on is so, if a thought has come to that."""
+        if (hangs := _HANGS_ON.search(self._thought)) is None:
+            return ""
+        device, facts, words = hangs.groups()
+        if (compared := _COMPARED.fullmatch(words)) is None:
+            so = self._truths.get((device, words), "")
+        else:
+            found = re.search(rf"\b{compared[1]}=(-?\d+(?:\.\d+)?)\b", facts)
+            if found is None:
+                return ""
+            value, bound = float(found[1]), float(compared[3])
+            so = "yes" if (value > bound if compared[2] == "above" else value < bound) else "no"
+        return f" {so}" if so else ""
 
     def _wished_value(self) -> str:
         """Return the value of the argument that a thought comes to, if it is named by what is so now."""

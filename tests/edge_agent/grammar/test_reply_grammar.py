@@ -17,8 +17,9 @@ from benchmarks.naming import load_requests
 from devices.errors import UnavailableError, UsageError
 from devices.simulation.world import World
 from devices.site.schema import DataSchema
+from devices.site.site import load_site
 from devices.site.tools import Command, Tool, ToolCall, call_of, commands_of, tools_of
-from edge_agent.agent.number_arguments import number_arguments
+from edge_agent.agent.number_arguments import number_arguments, truths_of
 from edge_agent.engine.llama_cpp_vocabulary import GrammarVocabulary, TokenTable
 from edge_agent.grammar.grammar import Grammar
 from edge_agent.grammar.reply_grammar import reply_grammar
@@ -336,6 +337,41 @@ def test_numbers_of_the_state_are_reckoned_for_a_thought(starter: Vocabulary, th
     site = home_with_areas()
     numbers = number_arguments(site, tools_of(site), STATE)
     assert after(starter, "<think>" + thought, reply_grammar(TOOLS).with_facts((), numbers)) == forced
+
+
+TANK = " if: rain tank is rain_tank: level_pct=12 dry=false, "
+
+
+@pytest.mark.parametrize(
+    ("thought", "forced"),
+    [
+        (TANK + "level_pct below 20:", " yes"),
+        (TANK + "level_pct above 20:", " no"),
+        (TANK + "level_pct above 12:", " no"),
+        (TANK + "level_pct below 12:", " no"),
+        (TANK + "level_pct below 12.5:", " yes"),
+        (TANK + "moisture_pct below 20:", ""),
+        (TANK.replace(" if:", " unless:") + "level_pct below 20:", " yes"),
+        (TANK.replace(" if:", " if or else:") + "not dry:", " yes"),
+        (TANK.replace(" if:", " only if:") + "dry:", " no"),
+        (TANK.replace("is rain_tank", "is other_tank") + "dry:", ""),
+        (TANK.replace(" if:", " a question:") + "level_pct below 20:", ""),
+    ],
+)
+def test_what_a_condition_hangs_on_is_reckoned_for_a_thought(starter: Vocabulary, thought: str, forced: str) -> None:
+    truths = [("rain_tank", "dry", "no"), ("rain_tank", "not dry", "yes")]
+    assert after(starter, "<think>" + thought, reply_grammar(TOOLS).with_facts((), (), truths)) == forced
+
+
+def test_truths_are_of_the_words_that_thoughts_have() -> None:
+    site = load_site("home")
+    state = {"kitchen_light": {"on": True, "brightness": 3}, "hall_motion": {"motion": False}, "gone": {"on": True}}
+    assert set(truths_of(site, state)) == {  # type: ignore[arg-type]
+        ("kitchen_light", "on", "yes"),
+        ("kitchen_light", "off", "no"),
+        ("hall_motion", "seeing motion", "no"),
+        ("hall_motion", "seeing no motion", "yes"),
+    }
 
 
 def test_after_the_thought_nothing_is_forced_by_the_state(starter: Vocabulary) -> None:
