@@ -256,11 +256,11 @@ def test_a_request_moves_a_device_and_its_tile_changes(page: Page, hub: Hub) -> 
 def test_a_question_has_its_answers_as_buttons(page: Page, hub: Hub) -> None:
     page.say("kitchen light on at 7 pm")
     page.answer("Did you mean this: the kitchen light should be on?")
-    buttons = page.run("return [...document.querySelectorAll('.choices button')].map((one) => one.textContent)")
+    buttons = page.run("return [...document.querySelectorAll('.answers button')].map((one) => one.textContent)")
     assert buttons == ["Yes", "No"] and hub.state()["kitchen_light"]["on"] is False
-    page.find(".choices button").click()
+    page.find(".answers button").click()
     page.answer("The kitchen light is on.")
-    assert page.run("return document.querySelectorAll('.choices').length") == 0
+    assert page.run("return document.querySelectorAll('.answers').length") == 0
     assert hub.state()["kitchen_light"]["on"] is True
 
 

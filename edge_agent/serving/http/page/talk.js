@@ -53,7 +53,7 @@ function choose(text) {
 }
 
 async function ask(text) {
-  for (const list of document.querySelectorAll(".choices")) list.remove(); // what was asked is answered, or passed over
+  for (const list of document.querySelectorAll(".answers")) list.remove(); // what was asked is answered, or passed over
   onItsWay = new AbortController();
   byId("welcome").replaceChildren();
   add("mine", make("p", { text }));
@@ -85,7 +85,7 @@ function showTurn(turn) {
   if (turn.actions.length) parts.push(make("ul", { class: "chips" }, ...turn.actions.map(chip)));
   if (turn.choices?.length) {
     const choices = turn.choices.map((text) => make("li", {}, button(text, () => choose(text))));
-    parts.push(make("ul", { class: "examples choices", "aria-label": "Answers" }, ...choices));
+    parts.push(make("ul", { class: "examples answers", "aria-label": "Answers" }, ...choices));
   }
   if (turn.has_forgotten) parts.push(make("p", { class: "aside", text: "This conversation became too long: its beginning is forgotten." }));
   if (turn.thought) {
