@@ -235,17 +235,22 @@ def _whole(folder: Path) -> Bundle | None:
 
 def _known_files(bundle: Bundle, target: Path, ids: set[str]) -> dict[str, Path]:
     """Return which large files of a bundle some of those on the box have too, whole, and where."""
-    known = {}
-    for name, entry in bundle.manifest.files.items():
-        staged = [bundle.path] if bundle.path.parent == (target / STAGING).resolve() else []
-        for folder in (*staged, *(target / BUNDLES / one for one in sorted(ids))):
-            path = folder / name
-            if entry.bytes < LINKED_BYTES or not path.is_file() or path.stat().st_size != entry.bytes:
-                continue
-            if sha256_of(path) == entry.sha256:
-                known[name] = path
-                break
-    return known
+    staged = [bundle.path] if bundle.path.parent == (target / STAGING).resolve() else []
+    folders = [*staged, *(target / BUNDLES / one for one in sorted(ids))]
+    found = {name: find_large(name, entry, folders) for name, entry in bundle.manifest.files.items()}
+    return {name: path for name, path in found.items() if path}
+
+
+def find_large(name: str, entry: FileEntry, folders: Iterable[Path]) -> Path | None:
+    """Return where a file that is large enough to be linked stands whole, the first of some bundles' folders."""
+    if entry.bytes < LINKED_BYTES:
+        return None
+    return next((path for path in (folder / name for folder in folders) if is_whole(path, entry)), None)
+
+
+def is_whole(path: Path, entry: FileEntry) -> bool:
+    """Return whether a file is there with the size and the content that a manifest says."""
+    return path.is_file() and path.stat().st_size == entry.bytes and sha256_of(path) == entry.sha256
 
 
 def _needed_bytes(bundle: Bundle, known: Iterable[str]) -> int:

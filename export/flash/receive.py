@@ -16,7 +16,7 @@ from pathlib import Path
 from devices.durable import sha256_of, sync
 from devices.errors import UsageError
 from edge_agent.bundle import BUNDLES, MANIFEST, FileEntry, parse_manifest
-from export.flash.flash import LINKED_BYTES, STAGING, box_locked, explained, require_space
+from export.flash.flash import STAGING, box_locked, explained, find_large, is_whole, require_space
 
 PART = ".part"
 MANIFEST_BYTES = 1 << 20
@@ -77,9 +77,10 @@ def clear(target: Path) -> None:
 def _offset(folder: Path, target: Path, name: str, entry: FileEntry, dry_run: bool) -> int | None:
     """Return how much of a file is there, or None for all of it; a part that is whole becomes the file."""
     path, part = folder / name, folder / f"{name}{PART}"
-    if _is_whole(path, entry):
+    if is_whole(path, entry):
         return None
-    if (known := _on_box(target, name, entry)) is not None:
+    bundles = target / BUNDLES
+    if (known := find_large(name, entry, sorted(bundles.iterdir()) if bundles.is_dir() else ())) is not None:
         if not dry_run:
             path.unlink(missing_ok=True)
             os.link(known, path)
@@ -97,14 +98,3 @@ def _offset(folder: Path, target: Path, name: str, entry: FileEntry, dry_run: bo
     if not dry_run:
         part.unlink()  # not what was sent
     return 0
-
-
-def _on_box(target: Path, name: str, entry: FileEntry) -> Path | None:
-    if entry.bytes < LINKED_BYTES or not (target / BUNDLES).is_dir():
-        return None
-    found = (one / name for one in sorted((target / BUNDLES).iterdir()))
-    return next((path for path in found if _is_whole(path, entry)), None)
-
-
-def _is_whole(path: Path, entry: FileEntry) -> bool:
-    return path.is_file() and path.stat().st_size == entry.bytes and sha256_of(path) == entry.sha256

@@ -73,7 +73,6 @@ def test_what_arrived_damaged_is_sent_again_and_other_bundles_are_forgotten(tmp_
 def test_a_large_file_that_the_box_has_is_neither_sent_nor_copied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(receiving, "LINKED_BYTES", 1)
     monkeypatch.setattr("export.flash.flash.LINKED_BYTES", 1)
     bundle, box = make_tiny_bundle(tmp_path / "bundle"), tmp_path / "box"
     flash(bundle, box)
