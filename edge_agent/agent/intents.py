@@ -47,6 +47,24 @@ SAID_OF = re.compile(r"name_(only|area|brightness|temperature)|area_(only|domain
 VALUES = ("brightness", "temperature", "position", "percentage", "volume_level")
 
 
+def load_sentences(language: str, wanted_by: str) -> dict[str, Any]:
+    """Return the sentences of a language, as home-assistant-intents has them.
+
+    Raises:
+        UsageError: that package or hassil, which `wanted_by` needs, is not installed, or there is no such language.
+    """
+    try:
+        import hassil.expression  # noqa: F401 - what reads them
+        from home_assistant_intents import get_intents, get_languages
+    except ImportError as error:
+        hint = "pip install edgewright[intents]"
+        raise UsageError(f"{wanted_by} needs the package {error.name}", hint=hint) from error
+    if language not in (known := get_languages()):
+        raise UsageError(f"Home Assistant has no sentences in {language!r}", hint=f"it has {', '.join(known)}")
+    found: dict[str, Any] = get_intents(language)
+    return found
+
+
 class IntentRecognizer:
     """Finds what a request asks of a site's devices, by Home Assistant's sentences.
 
@@ -55,16 +73,10 @@ class IntentRecognizer:
     """
 
     def __init__(self, site: Site, language: str = "en") -> None:
-        try:
-            from hassil.expression import TextChunk
-            from hassil.intents import Intents, TextSlotList, TextSlotValue
-            from home_assistant_intents import get_intents, get_languages
-        except ImportError as error:
-            hint = "pip install edgewright[intents]"
-            raise UsageError(f"recognising intents needs the package {error.name}", hint=hint) from error
-        if language not in (known := get_languages()):
-            raise UsageError(f"Home Assistant has no sentences in {language!r}", hint=f"it has {', '.join(known)}")
-        theirs = get_intents(language)
+        theirs = load_sentences(language, "recognising intents")
+        from hassil.expression import TextChunk
+        from hassil.intents import Intents, TextSlotList, TextSlotValue
+
         used = {
             intent: {"data": [one for one in theirs["intents"][intent]["data"] if _is_usable(one)]}
             for intent in ACTIONS

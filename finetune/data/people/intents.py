@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from devices.errors import UsageError
 from devices.site.phrasings import Words
 from devices.yaml_file import Strict, read_model
+from edge_agent.agent.intents import load_sentences
 from finetune.data.people.asks import AskedAction, AskedProperty, Of
 
 if TYPE_CHECKING:
@@ -80,16 +80,9 @@ def sample_intents(language: str, seed: int) -> IntentLines:
     Raises:
         UsageError: the packages are not installed, or have no such language.
     """
-    try:
-        from home_assistant_intents import get_intents, get_languages
+    theirs, wanted = load_sentences(language, "generate.intents"), read_model(MAP_FILE, IntentMap)
+    from finetune.data.people.intent_grammar import IntentGrammar
 
-        from finetune.data.people.intent_grammar import IntentGrammar
-    except ImportError as error:
-        hint = "pip install edgewright[intents]"
-        raise UsageError(f"generate.intents needs the package {error.name}", hint=hint) from error
-    if language not in (known := get_languages()):
-        raise UsageError(f"Home Assistant has no sentences in {language!r}", hint=f"it has {', '.join(known)}")
-    theirs, wanted = get_intents(language), read_model(MAP_FILE, IntentMap)
     own, rng = wanted.languages.get(language, Language()), Random(f"intents-{language}-{seed}")
     grammar = IntentGrammar(theirs["expansion_rules"] | own.rules, theirs["lists"], wanted.lists, rng)
     actions: dict[Of, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
