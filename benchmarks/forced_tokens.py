@@ -59,7 +59,7 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=1000)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    Grammar.with_facts = lambda grammar, state: grammar  # type: ignore[method-assign]
+    Grammar.knowing = lambda grammar, known: grammar  # type: ignore[method-assign]
     where = (given.model, given.site, given.template, given.cases)
     forced, forced_s = run(*where)
     Matcher.take_forced = mask_only  # type: ignore[method-assign]

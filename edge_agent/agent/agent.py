@@ -6,103 +6,43 @@ one engine call can serve many cases at once (evaluation) or one (the box).
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from devices.broker.broker import Outcome
-from devices.site.describe import reports_text
 from devices.site.schema import Value
 from devices.site.site import Site
-from devices.site.tools import Command, ToolCall, action_of, call_of, commands_of
+from devices.site.tools import Command, ToolCall, call_of, commands_of
 from edge_agent.agent.caution import speaks_against
 from edge_agent.agent.doubt import Doubt, doubt_about
 from edge_agent.agent.intents import IntentRecognizer
+from edge_agent.agent.known import known_of
 from edge_agent.agent.naming import Naming, Question, spelled
-from edge_agent.agent.number_arguments import number_arguments, truths_of
+from edge_agent.agent.planned import planned_steps
+from edge_agent.agent.turn import USUAL_LIMITS, Turn, TurnLimits, TurnResult
 from edge_agent.agent.yes_or_no import LEFT, said_yes
 from edge_agent.engine.engine import Completion, ContextFull, Engine, Limits, Request
 from edge_agent.grammar.grammar import Grammar
 from edge_agent.wire.contract import Contract
-from edge_agent.wire.messages import Message, State, before_request, facts_of, result_message, result_of, user_message
-from edge_agent.wire.parsing import Answer, Reply, ToolCalls, Unusable, parse_reply
+from edge_agent.wire.messages import (
+    DONE,
+    NOT_DONE,
+    THEN,
+    Message,
+    before_request,
+    result_message,
+    result_of,
+    user_message,
+)
+from edge_agent.wire.parsing import Answer, ToolCalls, Unusable, parse_reply
 
-NO_ANSWER = "I could not work that out, so I stopped."
 WHAT_WAS_DONE = re.compile(
     r"\W*(?:so |and )?what (?:did|have) you (?:just |actually )?(?:do|done|changed?)(?: just now| now| then| last)?\W*",
     re.IGNORECASE,
 )
 KNOWN = "a known sentence."  # the thought where no model was asked
-NOT_SURE = "I am not sure what you want, so I did not do it."
-
-
-@dataclass(frozen=True)
-class ActionRecord:
-    """A proposed command and what came of it."""
-
-    device: str
-    action: str
-    input: dict[str, Value]
-    status: str  # done, refused, needs_confirmation, failed, unknown
-    report: str  # the broker's own sentence, from the read-back
-
-    @classmethod
-    def of(cls, outcome: Outcome) -> ActionRecord:
-        """Return what an outcome of the broker comes to."""
-        command = outcome.command
-        return cls(command.device, command.action, command.input, outcome.status, outcome.report)
-
-
-@dataclass(frozen=True)
-class TurnResult:
-    """What one request led to.
-
-    `answer` is what the person sees: made from read-backs where something was proposed, or a question of
-    which device is meant, else the model's. What a function answered is told by the model, what was not done never.
-    `model_answer` is the model's own last words ("" if it had none). `has_forgotten` says that the context was full and
-    the older turns of the conversation were dropped; `state` is what the model was shown; `choices` are
-    short answers to the question that was asked back, if there are few.
-    """
-
-    ask: str
-    answer: str
-    model_answer: str
-    thought: str
-    actions: tuple[ActionRecord, ...]
-    replies: tuple[Reply, ...]
-    completions: tuple[Completion, ...]
-    stop_reason: str  # answer, question, unsure, unusable, step_limit, time_limit
-    has_forgotten: bool = False
-    state: State = field(default_factory=dict)
-    choices: tuple[str, ...] = ()
-
-    @property
-    def is_usable(self) -> bool:
-        """Whether every reply could be parsed and fitted the schemas."""
-        return not any(isinstance(reply, Unusable) for reply in self.replies)
-
-    @property
-    def confidence(self) -> float | None:
-        """How probable the model found what it called, all replies together: 0 to 1; None if it called nothing."""
-        called = [
-            completion.probability
-            for completion, reply in zip(self.completions, self.replies, strict=True)
-            if isinstance(reply, ToolCalls)
-        ]
-        return math.prod(called) if called else None
-
-
-@dataclass(frozen=True)
-class TurnLimits:
-    """What one request may cost."""
-
-    model_replies: int = 6
-    reply_tokens: int = 240
-    timeout_s: float = 60.0
-    remembered_messages: int = 16  # when there are more, half of the turns are forgotten
 
 
 class Controls(Protocol):
@@ -142,7 +82,7 @@ class Agent:
         grammar: Grammar,
         *,
         clock_text: Callable[[], str],
-        limits: TurnLimits = TurnLimits(),
+        limits: TurnLimits = USUAL_LIMITS,
         ask_below: float | None = None,
         recognizer: IntentRecognizer | None = None,
     ) -> None:
@@ -182,9 +122,8 @@ class Agent:
         """
         deadline_s, (state, ages) = time.monotonic() + self._limits.timeout_s, self.broker.state_with_ages()
         messages = [*self._remembered(), user_message(ask, state, self._clock_text(), self.contract.words, ages)]
-        numbers = number_arguments(self.broker.site, self.contract.tools, state)
-        truths = truths_of(self.broker.site, state)
-        turn = _Turn(ask, messages, self._grammar.with_facts(facts_of(state, ages), numbers, truths), deadline_s)
+        known = known_of(self.broker.site, self.contract.tools, state, ages)
+        turn = Turn(ask, messages, self._grammar.knowing(known), deadline_s)
         asked, self._asked = self._asked, None
         stop_reason = self._take_up(turn, asked) if asked else None
         if stop_reason is None and not turn.outcomes:
@@ -199,25 +138,24 @@ class Agent:
         self._did = result.answer if turn.outcomes else self._did
         return result
 
-    def _look_back(self, turn: _Turn) -> str | None:
+    def _look_back(self, turn: Turn) -> str | None:
         """Say what was done last, as it was read back, if that is asked; return why the turn ends, if so."""
         if not self._did or not WHAT_WAS_DONE.fullmatch(turn.ask):
             return None
-        turn.model_answer = f"I did this. {self._did}"
-        turn.messages.append(Message("assistant", turn.model_answer, "what was done."))
+        turn.say(f"I did this. {self._did}", "what was done.")
         return "answer"
 
-    def _recognize(self, turn: _Turn) -> str | None:
+    def _recognize(self, turn: Turn) -> str | None:
         """Carry out what a sentence that is known says; return why the turn ends, or None if no sentence is."""
         commands = self._recognizer.commands(turn.ask) if self._recognizer else ()
         if not commands:
             return None
-        self._execute(turn, ToolCalls(KNOWN, tuple(call_of(one, self.contract.tools) for one in commands)))
-        is_done = all(one.status == "done" for one in turn.outcomes)
-        turn.messages.append(Message("assistant", "Done." if is_done else "Not done.", KNOWN))
+        calls = tuple(call_of(one, self.contract.tools) for one in commands)
+        statuses = self._execute(turn, ToolCalls(KNOWN, calls))
+        turn.say(DONE if is_done(statuses) else NOT_DONE, KNOWN)
         return "answer"
 
-    def _step(self, turn: _Turn) -> Generator[Request, Completion, str | None]:
+    def _step(self, turn: Turn) -> Generator[Request, Completion, str | None]:
         """Have the model reply, and execute what it calls; return why the turn ends, or None if it goes on."""
         left_s = turn.deadline_s - time.monotonic()
         if left_s <= 0:
@@ -229,8 +167,7 @@ class Agent:
         if isinstance(reply, Unusable) or (is_cut and isinstance(reply, ToolCalls)):
             return "time_limit" if completion.stop_reason == "timeout" else "unusable"
         if isinstance(reply, Answer):
-            turn.model_answer = reply.text
-            turn.messages.append(Message("assistant", reply.text, reply.thought))
+            turn.say(reply.text, reply.thought)
             return "answer"
         if question := self._question(turn, reply.calls):
             self._asked = None if completion.overruled_tokens else question
@@ -242,8 +179,24 @@ class Agent:
             self._asked = doubt
             turn.ask_back(doubt, self.broker.site)
             return "question"
-        self._execute(turn, reply)
-        return None
+        return self._carry_through(turn, reply)
+
+    def _carry_through(self, turn: Turn, reply: ToolCalls) -> str | None:
+        """Carry out a reply, and the steps that its thought names after it; return why the turn ends.
+
+        None: the thought has not named all, and the model is asked what comes next.
+        """
+        steps = planned_steps(reply, turn.grammar.known, self.contract.tools)
+        statuses = self._execute(turn, reply)
+        for number, step in enumerate(steps[1:], start=1):
+            if not is_done(statuses):
+                break
+            thought = THEN.join([", ".join(statuses), *(one.text for one in steps[number:])])
+            statuses = self._execute(turn, ToolCalls(f"{thought}.", step.calls))
+        if not steps:
+            return None
+        turn.say(DONE if is_done(statuses) else NOT_DONE, f"{', '.join(statuses)}.")
+        return "answer"
 
     def _doubt(self, ask: str, reply: ToolCalls, completion: Completion) -> Doubt | None:
         """Return what to ask before calls are carried out: the model is not sure, or the words speak against it."""
@@ -254,7 +207,7 @@ class Agent:
             return None
         return doubt_about(self.broker.site, reply, commands)
 
-    def _question(self, turn: _Turn, calls: Iterable[ToolCall]) -> Question | None:
+    def _question(self, turn: Turn, calls: Iterable[ToolCall]) -> Question | None:
         """Return what must be asked back before calls are carried out; an area or a scene is always clear."""
         commands, clear = [], []
         for call in calls:
@@ -271,21 +224,20 @@ class Agent:
         told = " ".join(one.text for one in last if one.role == "assistant")
         return called | {name for name, device in self.broker.site.devices.items() if device.title in told}
 
-    def _take_up(self, turn: _Turn, asked: Question | Doubt) -> str | None:
+    def _take_up(self, turn: Turn, asked: Question | Doubt) -> str | None:
         """Carry out what was asked about, as the answer has it; return why the turn ends, if so."""
         return self._confirmed(turn, asked) if isinstance(asked, Doubt) else self._chosen(turn, asked)
 
-    def _confirmed(self, turn: _Turn, doubt: Doubt) -> str | None:
+    def _confirmed(self, turn: Turn, doubt: Doubt) -> str | None:
         is_yes = said_yes(turn.ask)
         if is_yes:
-            self._execute(turn, doubt.reply)
-        elif is_yes is False:
-            turn.model_answer = LEFT
-            turn.messages.append(Message("assistant", LEFT, "not meant, nothing to do."))
+            return self._carry_through(turn, doubt.reply)
+        if is_yes is False:
+            turn.say(LEFT, "not meant, nothing to do.")
             return "answer"
         return None
 
-    def _chosen(self, turn: _Turn, asked: Question) -> str | None:
+    def _chosen(self, turn: Turn, asked: Question) -> str | None:
         if not (chosen := self._naming.answered(asked, turn.ask)):
             return None
         commands, settled = asked.settle(chosen)
@@ -297,7 +249,7 @@ class Agent:
         self._execute(turn, ToolCalls(f"{spelled(turn.ask)} is {' and '.join(chosen)}.", calls))
         return None
 
-    def _query(self, turn: _Turn, left_s: float) -> Generator[Request, Completion, Completion]:
+    def _query(self, turn: Turn, left_s: float) -> Generator[Request, Completion, Completion]:
         """Have the model complete the prompt, without the oldest turns if they do not fit."""
         while True:
             prompt = self.contract.template.render([self._system, *turn.messages], add_generation_prompt=True)
@@ -308,12 +260,13 @@ class Agent:
                     raise
                 turn.messages, turn.has_forgotten = shorter, True
 
-    def _execute(self, turn: _Turn, reply: ToolCalls) -> None:
-        """Carry out the calls of a reply, and show the model what came of them."""
+    def _execute(self, turn: Turn, reply: ToolCalls) -> list[str]:
+        """Carry out the calls of a reply, and show the model what came of them; return the status of each."""
         results = [self._result_of(turn, call) for call in reply.calls]
         turn.messages.append(Message("assistant", "", reply.thought, reply.calls))
         turn.messages.append(result_message(results))
         turn.grammar = self._grammar  # the state that was shown is not the state any more
+        return [str(result.get("status", "")) for result in results]  # what a function answers may have none
 
     def ask(self, engine: Engine, text: str) -> TurnResult:
         """Work one request with one engine."""
@@ -340,7 +293,7 @@ class Agent:
             self._history = without_oldest_half(self._history)
         return list(self._history)
 
-    def _result_of(self, turn: _Turn, call: ToolCall) -> dict[str, Value]:
+    def _result_of(self, turn: Turn, call: ToolCall) -> dict[str, Value]:
         """Carry out what a call stands for; return its result for the model."""
         return result_of([self._carry_out(turn, command).result for command in self._commands(call)])
 
@@ -349,7 +302,7 @@ class Agent:
         assert not isinstance(commands, str), commands  # parse_reply lets no such call through
         return commands
 
-    def _carry_out(self, turn: _Turn, command: Command) -> Outcome:
+    def _carry_out(self, turn: Turn, command: Command) -> Outcome:
         """Carry out a command, unless the same one was done in this turn: a model that loops repeats nothing."""
         outcome = next((done for done in turn.outcomes if done.command == command), None)
         if outcome is None or outcome.status != "done":
@@ -358,55 +311,12 @@ class Agent:
         return outcome
 
 
+def is_done(statuses: Iterable[str]) -> bool:
+    """Return whether all of some statuses say that it was done."""
+    return all(status == "done" for status in statuses)
+
+
 def without_oldest_half(messages: list[Message]) -> list[Message]:
     """Return messages from the middle one of the user's on; all of them if there is only one."""
     starts = [number for number, message in enumerate(messages) if message.role == "user"]
     return messages[starts[len(starts) // 2] :]
-
-
-class _Turn:
-    """What a turn has gathered so far, what the model is shown next and may reply, and when its time is up."""
-
-    def __init__(self, ask: str, messages: list[Message], grammar: Grammar, deadline_s: float) -> None:
-        self.ask, self.messages, self.grammar, self.deadline_s = ask, messages, grammar, deadline_s
-        self.thoughts: list[str] = []
-        self.replies: list[Reply] = []
-        self.completions: list[Completion] = []
-        self.outcomes: list[Outcome] = []
-        self.model_answer = self.question = ""
-        self.choices: tuple[str, ...] = ()
-        self.stop_reason = ""
-        self.has_forgotten = False
-
-    def take(self, completion: Completion, reply: Reply) -> None:
-        self.completions.append(completion)
-        self.replies.append(reply)
-        if not isinstance(reply, Unusable):
-            self.thoughts.append(reply.thought)
-
-    def ask_back(self, question: Question | Doubt, site: Site) -> None:
-        self.question, self.choices = question.text, question.choices(site)
-        self.messages.append(Message("assistant", question.text, question.thought))
-
-    def result(self, site: Site, state: State) -> TurnResult:
-        told = [one for one in self.outcomes if one.status != "done" or one.command.device in site.devices]
-        reports = reports_text([(action_of(site, one.command)[0].title, one.report) for one in told])
-        if self.stop_reason == "question":
-            answer = f"{reports} {self.question}".strip()
-        elif self.stop_reason != "answer":
-            answer = f"{reports} {NOT_SURE if self.stop_reason == 'unsure' else NO_ANSWER}".strip()
-        else:
-            answer = reports or self.model_answer
-        return TurnResult(
-            self.ask,
-            answer,
-            self.model_answer,
-            " ".join(self.thoughts),
-            tuple(map(ActionRecord.of, self.outcomes)),
-            tuple(self.replies),
-            tuple(self.completions),
-            self.stop_reason,
-            self.has_forgotten,
-            state,
-            self.choices,
-        )

@@ -14,7 +14,7 @@ from typing import Any
 from devices.broker.broker import Broker
 from devices.broker.journal import Event
 from devices.errors import UnavailableError
-from edge_agent.agent.agent import TurnResult
+from edge_agent.agent.turn import TurnResult
 from edge_agent.wire.messages import State
 
 

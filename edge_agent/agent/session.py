@@ -19,9 +19,9 @@ from devices.drivers.registry import require_drivers
 from devices.errors import UnavailableError, UsageError
 from devices.simulation.world import World
 from devices.site.site import Site, load_site
-from edge_agent.agent.agent import ActionRecord, TurnResult
 from edge_agent.agent.asked import new_conversation, note_asked
 from edge_agent.agent.simulation import Simulation
+from edge_agent.agent.turn import ActionRecord, TurnResult
 from edge_agent.bundle import Bundle, hold_bundle, is_on_box
 from edge_agent.engine.autotune import load_tuning
 from edge_agent.engine.machine import this_machine

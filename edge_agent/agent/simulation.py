@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from devices.broker.runtime import Confirm, SiteRuntime, simulated_runtime
 from devices.simulation.world import World
 from devices.site.site import Site
-from edge_agent.agent.agent import Agent, TurnLimits
+from edge_agent.agent.agent import Agent
 from edge_agent.agent.intents import IntentRecognizer
+from edge_agent.agent.turn import TurnLimits
 from edge_agent.engine.engine import CONTEXT_TOKENS
 from edge_agent.grammar.grammar import Grammar
 from edge_agent.grammar.reply_grammar import reply_grammar

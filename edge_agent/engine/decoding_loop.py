@@ -10,8 +10,9 @@ one with the lowest id), and it is overruled
 
 - where the grammar leaves a choice: if the grammar forbids that token, the end of the turn included;
 - where the grammar forces text: if that token is other text than what is forced from there on, up to the next choice.
-  The same text in other pieces is no other text; a marker or an end-of-turn token is no text but itself. Facts and
-  numbers that thoughts cite (grammar.Grammar) are given to the model, and overrule nothing.
+  The same text in other pieces is no other text; a marker or an end-of-turn token is no text but itself.
+
+What thoughts are given of a site and its state (grammar.Known) overrules nothing, where it leaves a choice or none.
 
 Not asked, so never counted: what is forced after the last choice, with which a reply ends or is cut. How many tokens
 are evaluated at once, where a prompt was resumed and what was drafted change no count.
@@ -180,7 +181,7 @@ class DecodingLoop:
         elif len(forced) >= room:
             self.end("length")
         self._forced += len(forced[:room])
-        self._cited.update(range(len(self._reply), len(self._reply) + self._matcher.cited_tokens))
+        self._cited.update(len(self._reply) + place for place in self._matcher.cited)
         self._reply += forced[:room]
         return forced[:room]
 
@@ -189,7 +190,7 @@ class DecodingLoop:
         wanted = model.likeliest(at)
         if self._matcher.allows(wanted):
             return wanted
-        self._overruled += 1
+        self._overruled += not self._matcher.is_narrowed
         allowed = self._matcher.allowed()
         if not allowed.size:
             raise UnavailableError("the grammar allows no token here")

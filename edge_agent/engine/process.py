@@ -309,9 +309,7 @@ def _plain_request(request: Request) -> dict[str, Any]:
     grammar, limits = request.grammar, request.limits
     return {
         "prompt": request.prompt,
-        "grammar": None
-        if grammar is None
-        else {"lark": grammar.lark, "facts": grammar.facts, "numbers": grammar.numbers, "truths": grammar.truths},
+        "grammar": None if grammar is None else {"lark": grammar.lark, "known": vars(grammar.known)},
         "limits": {
             "reply_tokens": limits.reply_tokens,
             "timeout_s": None if limits.timeout_s == math.inf else limits.timeout_s,  # JSON has no infinity

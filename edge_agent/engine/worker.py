@@ -7,7 +7,7 @@ Started by process.py with the number of an open socket. A message is one line o
     {"do": "prime", "prefix": TEXT}
     {"do": "prefill_idle", "prompt": TEXT}    evaluate how the next prompt begins, until SIGUSR1
     {"do": "generate", "parts": BOOLEAN,
-     "requests": [{"prompt": TEXT, "grammar": {"lark", "facts", "numbers", "truths"} or null, "limits": {...}}]}
+     "requests": [{"prompt": TEXT, "grammar": {"lark", "known"} or null, "limits": {...}}]}
     {"do": "state"}    what was evaluated last, for the cache
     {"do": "words"}    the table of tokens, for the cache
     {"do": "memory"}
@@ -113,16 +113,12 @@ class _Worker:
 
     def _generate(self, message: dict[str, Any]) -> list[dict[str, Any]]:
         from edge_agent.engine.engine import Limits, Request
-        from edge_agent.grammar.grammar import Grammar, NumberArgument
+        from edge_agent.grammar.grammar import Grammar, Known
 
         requests = []
         for one in message["requests"]:
-            plain, grammar = one["grammar"], None
-            if plain:
-                numbers = tuple(NumberArgument.of(*number) for number in plain["numbers"])
-                grammar = Grammar(
-                    plain["lark"], tuple(map(tuple, plain["facts"])), numbers, tuple(map(tuple, plain["truths"]))
-                )
+            plain = one["grammar"]
+            grammar = Grammar(plain["lark"], Known.of(plain["known"])) if plain else None
             limits = Limits(one["limits"]["reply_tokens"], one["limits"]["timeout_s"])
             requests.append(Request(one["prompt"], grammar, limits))
         on_text = (lambda text: send(self._pipe, {"part": text})) if message["parts"] else None

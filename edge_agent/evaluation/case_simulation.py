@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, field
 
 from devices.simulation.world import World
-from edge_agent.agent.agent import TurnLimits
 from edge_agent.agent.simulation import Simulation
+from edge_agent.agent.turn import TurnLimits
 from edge_agent.evaluation.cases import Case
 from edge_agent.evaluation.evaluation import Turn
 

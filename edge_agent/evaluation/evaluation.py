@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from devices.simulation.world import World
-from edge_agent.agent.agent import TurnResult
+from edge_agent.agent.turn import TurnResult
 from edge_agent.engine.engine import Completion, Engine, Request
 from edge_agent.evaluation.cases import Case, State
 from edge_agent.grammar.grammar import Grammar

@@ -6,7 +6,7 @@ Imports next to nothing: the engine's process starts with it.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -46,33 +46,64 @@ class NumberArgument(NamedTuple):
         return cls._make([*plain, tuple((words, text) for words, text in wished)])
 
 
+class KnownTool(NamedTuple):
+    """A tool as thoughts write it: its name, its devices as listed in its signature, their names, if it has values."""
+
+    tool: str
+    listed: str
+    devices: tuple[str, ...]
+    has_values: bool
+
+
 @dataclass(frozen=True)
-class Grammar:
-    """A grammar in llguidance's Lark dialect; equal grammars have equal `lark`.
+class Known:
+    """What thoughts need not reckon or recall: it is given to them, once they have come to it (thought_guide.py).
 
-    What a model need not reckon is given to its thoughts, once it has found the device and the wish:
-
-    - `facts` are (device, text): after a device's name and a colon, a thought goes on with its text and nothing else,
-      so that what is said of the state is what the state says.
-    - `truths` are (device, words, yes or no): whether what a condition hangs on is so, after its words and a colon, as
-      `motion: yes`; where a number is compared (`level_pct below 20:`), what is so is reckoned.
-    - `numbers`: after `a bit more: … is DEVICE: …, TOOL ARGUMENT=` comes the value that this is now; after
-      `ARGUMENT=VALUE, ARGUMENT:` come the bounds, and whether the value is outside.
+    Attributes:
+        facts: (device, text): after a device's name and a colon, a thought goes on with its text and nothing else, so
+            that what is said of the state is what the state says.
+        numbers: after `a bit more: … is DEVICE: …, TOOL ARGUMENT=` comes the value that this is now; after
+            `ARGUMENT=VALUE, ARGUMENT:` come the bounds, and whether the value is outside.
+        truths: (device, words, yes or no): whether what a condition hangs on is so, after its words and a colon, as
+            `motion: yes`; where a number is compared (`level_pct below 20:`), what is so is reckoned.
+        names: (name, device): after what one device alone is called and `is` comes that device.
+        targets: devices, areas and scenes: nothing else comes after another name and `is`, but that it is none.
+        tools: after `is DEVICE,` comes a tool that it has, or that there is none; after `All of TOOL(` its devices.
     """
 
-    lark: str
     facts: tuple[tuple[str, str], ...] = ()
     numbers: tuple[NumberArgument, ...] = ()
     truths: tuple[tuple[str, str, str], ...] = ()
+    names: tuple[tuple[str, str], ...] = ()
+    targets: tuple[str, ...] = ()
+    tools: tuple[KnownTool, ...] = ()
 
-    def with_facts(
-        self,
-        facts: Iterable[tuple[str, str]],
-        numbers: Iterable[NumberArgument] = (),
-        truths: Iterable[tuple[str, str, str]] = (),
-    ) -> Grammar:
-        """Return this grammar with the lines of a state (wire.facts_of), its numbers and its truths."""
-        return Grammar(self.lark, tuple(facts), tuple(numbers), tuple(truths))
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Known:
+        """Return it from what JSON keeps of `asdict`."""
+        return cls(
+            facts=tuple(map(tuple, plain["facts"])),
+            numbers=tuple(NumberArgument.of(*number) for number in plain["numbers"]),
+            truths=tuple(map(tuple, plain["truths"])),
+            names=tuple(map(tuple, plain["names"])),
+            targets=tuple(plain["targets"]),
+            tools=tuple(KnownTool(name, listed, tuple(devices), has) for name, listed, devices, has in plain["tools"]),
+        )
+
+
+NOTHING = Known()
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """A grammar in llguidance's Lark dialect, and what is known while a reply is made; equal ones have equal `lark`."""
+
+    lark: str
+    known: Known = NOTHING
+
+    def knowing(self, known: Known) -> Grammar:
+        """Return this grammar with what is known of a site and its state."""
+        return Grammar(self.lark, known)
 
     def for_vocabulary(self, marker_tokens: Collection[str]) -> Grammar:
         """Return this grammar with each marker as a token where the vocabulary has one, else as plain text.

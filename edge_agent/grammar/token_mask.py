@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,21 +11,15 @@ from llguidance import LLMatcher, LLTokenizer
 from numpy.typing import NDArray
 
 from devices.errors import UnavailableError
-from devices.site.nearest import nearest
-from edge_agent.grammar.grammar import THOUGHT_CHARACTERS, Grammar
-from edge_agent.wire.markers import END_THINK, MARKERS, THINK
+from edge_agent.grammar.grammar import NOTHING, Grammar
+from edge_agent.grammar.thought_guide import ThoughtGuide
+from edge_agent.wire.markers import END_THINK, MARKERS
 
 # Classes of plain text whose masks llguidance computes once a vocabulary; thoughts and answers fall into them.
 # Source: llguidance 1.9, docs/optimizations.md, "Slicer optimization".
 # 2 cores, Llama 3's vocabulary, one call: 4-12 ms of masks with these, 35-45 ms with llguidance's own, 70 ms with none.
 TEXT_SLICES = [r"[^<>\x00-\x1f\x7f]{1,10}", r"[^<>\x00-\x1f\x7f]{1,30}", r"[^<>\x00-\x1f\x7f]+"]
 COMPILED_GRAMMARS = 8
-_LAST_NAME = re.compile(r"(\w*):")
-_WISHED = re.compile(rf"{THINK} ([^:]+): .*\bis (\w+):.*, (\w+) (\w+)=$")
-_HANGS_ON = re.compile(rf"{THINK} (?:if|unless|only if|if or else): .*\bis (\w+):([^;]*), ([^,;:=]+):$")
-_COMPARED = re.compile(r"(\w+) (above|below) (-?\d+(?:\.\d+)?)")
-_BY = re.compile(r"(\d+(?:\.\d+)?) (more|less)")
-_GIVEN = re.compile(r"\b(\w+)=(-?\d+(?:\.\d+)?), \1:$")
 
 
 @dataclass(frozen=True)
@@ -120,12 +113,14 @@ class Matcher:
         tokens = max(vocabulary.size, vocabulary.tokenizer.vocab_size)
         self.mask: NDArray[np.int32] = np.full((tokens + 31) // 32, -1, dtype=np.int32)
         self.is_over = False
-        self._facts = dict(grammar.facts) if grammar is not None else {}
-        self._numbers = grammar.numbers if grammar is not None else ()
-        self._truths = {(device, words): so for device, words, so in grammar.truths} if grammar is not None else {}
-        self.cited_tokens = 0  # of the stretch that was taken last, how many at its start are cited
+        is_guided = grammar is not None and grammar.known is not NOTHING
+        self._guide = ThoughtGuide(grammar.known) if grammar is not None and is_guided else None
+        self.is_narrowed = False  # whether what is known leaves less than the grammar does
+        self.cited: list[int] = []  # places, in the stretch that was taken last, of tokens that what is known left
         self._thought = ""
-        self._cited: list[int] = []  # tokens of a fact that must come next
+        self._cited: list[int] = []  # tokens that must come next, by what is known
+        self._choices: tuple[str, ...] = ()  # one of them must come next
+        self._is_complete = False  # whether nothing comes after what is cited
 
     def take_forced(self) -> list[int]:
         """Accept and return the tokens that must come next; sets `mask` for the decision after them.
@@ -135,19 +130,22 @@ class Matcher:
         if self._matcher is None:
             return []
         taken: list[int] = []
-        self.cited_tokens = len(self._cited)
+        self.cited = []
         while not self.is_over:
-            forced, self._cited = self._cited or self._matcher.compute_ff_tokens(), []
+            is_known, forced = bool(self._cited), self._cited or self._matcher.compute_ff_tokens()
+            self._cited = []
             if not forced:
                 self._fill_mask()
                 if self._matcher.is_stopped() or int(np.bitwise_count(self.mask).sum()) != 1:
                     self.is_over = self._matcher.is_stopped()
                     break
-                forced = [int(self.allowed()[0])]
+                is_known, forced = self.is_narrowed, [int(self.allowed()[0])]
             for token in forced:
                 if not self.accept(token):
                     break
+                self.cited += [len(taken)] if is_known else []
                 taken.append(token)
+            self.is_over |= self._is_complete
         _require_no_error(self._matcher)
         return taken
 
@@ -164,70 +162,56 @@ class Matcher:
         if self._matcher is not None:
             self._matcher.consume_token(token)
             _require_no_error(self._matcher)
-        if self._facts or self._numbers or self._truths:
-            self._cite(token)
+        if self._guide:
+            self._follow(token)
         self.is_over = token == self.vocabulary.tokenizer.eos_token
         return not self.is_over
 
-    def _cite(self, token: int) -> None:
-        """Follow the thought; where it has come to a fact or a number of the state, that must come next."""
-        self._thought += self.vocabulary.text_of([token])
+    def _follow(self, token: int) -> None:
+        """Follow the thought; where it has come to what is known, that must come next, or one of what is."""
+        assert self._guide
+        text = self.vocabulary.text_of([token])
+        self._thought += text
         if END_THINK in self._thought:
-            self._facts, self._numbers, self._truths = {}, (), {}
+            calls = self._guide.calls(self._thought)
+            self._guide, self._choices = None, ()
+            self._cited = self._tokens_of(calls) if calls else []
+            self._is_complete = bool(self._cited)
             return
-        text = ""
-        if self._thought.endswith(":"):
-            text = self._facts.get(_LAST_NAME.findall(self._thought)[-1], "") or self._bounds() or self._truth()
-        elif self._thought.endswith("="):
-            text = self._wished_value()
-        if text and len(self._thought) + len(text) <= THOUGHT_CHARACTERS:
-            self._cited = list(self.vocabulary.tokenizer.tokenize_str(text))
+        left = tuple(one[len(text) :] for one in self._choices if one.startswith(text))
+        self._choices = () if "" in left else left  # a name may go on: "light" where there is "light_2"
+        if not self._choices and (forced := self._guide.forced(self._thought)):
+            self._cited = self._tokens_of(forced)
+        elif not self._choices:
+            self._choices = self._guide.choices(self._thought)
 
-    def _bounds(self) -> str:
-        """Return the bounds of the argument that a thought has just given a value, and whether it is outside."""
-        if (given := _GIVEN.search(self._thought)) is None:
-            return ""
-        named = re.findall(r"\w+", self._thought[: given.start()])[-1:]
-        for one in self._numbers:
-            if one.argument == given[1] and [one.tool] == named:
-                value = float(given[2])
-                return one.bounds + (", above." if value > one.maximum else ", below." if value < one.minimum else "")
-        return ""
-
-    def _truth(self) -> str:
-        """Return whether what a condition hangs on is so, if a thought has come to that."""
-        if (hangs := _HANGS_ON.search(self._thought)) is None:
-            return ""
-        device, facts, words = hangs.groups()
-        if (compared := _COMPARED.fullmatch(words)) is None:
-            so = self._truths.get((device, words), "")
-        else:
-            found = re.search(rf"\b{compared[1]}=(-?\d+(?:\.\d+)?)\b", facts)
-            if found is None:
-                return ""
-            value, bound = float(found[1]), float(compared[3])
-            so = "yes" if (value > bound if compared[2] == "above" else value < bound) else "no"
-        return f" {so}" if so else ""
-
-    def _wished_value(self) -> str:
-        """Return the value of the argument that a thought comes to, if it is named by what is so now."""
-        if (wish := _WISHED.search(self._thought)) is None:
-            return ""
-        words, device, tool, argument = wish.groups()
-        one = next(
-            (one for one in self._numbers if (one.device, one.tool, one.argument) == (device, tool, argument)), None
-        )
-        if one is None or one.now is None:
-            return ""
-        if by := _BY.fullmatch(words):
-            wanted = one.now + float(by[1]) * (1 if by[2] == "more" else -1)
-            return f"{nearest(wanted, one.minimum, one.maximum, one.step):g}"
-        return dict(one.wished).get(words, "")
+    def _tokens_of(self, text: str) -> list[int]:
+        """Return the tokens of a text that must come next; none if the grammar forbids one of them."""
+        assert self._matcher
+        tokens = list(self.vocabulary.tokenizer.tokenize_str(text, parse_special=True))
+        return tokens if self._matcher.validate_tokens(tokens) == len(tokens) else []
 
     def _fill_mask(self) -> None:
         assert self._matcher is not None
         self._matcher.unsafe_compute_mask_ptr(self.mask.ctypes.data, self.mask.nbytes)
         _require_no_error(self._matcher)
+        self.is_narrowed = False
+        if self._choices:
+            self._narrow(self._bits(self._choices))
+        elif self._guide and (forbidden := self._guide.forbidden(self._thought)):
+            self._narrow(~self._bits(forbidden))
+
+    def _bits(self, texts: Sequence[str]) -> NDArray[np.int32]:
+        """Return the bits of the tokens that texts begin with."""
+        bits = np.zeros_like(self.mask)
+        for token in {self.vocabulary.tokenizer.tokenize_str(text)[0] for text in texts}:
+            bits[token // 32] |= np.uint32(1 << token % 32).astype(np.int32)
+        return bits
+
+    def _narrow(self, bits: NDArray[np.int32]) -> None:
+        """Leave only some tokens, unless the grammar has none of them."""
+        if (narrowed := self.mask & bits).any():
+            self.mask, self.is_narrowed = narrowed, True
 
 
 def _require_no_error(matcher: LLMatcher) -> None:

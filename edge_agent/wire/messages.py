@@ -15,11 +15,14 @@ from typing import Any, Literal, get_args
 
 from devices.site.schema import Value
 from devices.site.tools import ToolCall
+from edge_agent.wire.durations import with_smaller_units
 from edge_agent.wire.markers import CALL, END_CALL, END_THINK, THINK
 from edge_agent.wire.spelling import NO_WORDS, SiteWords, usual_spelling
 from edge_agent.wire.spoken_numbers import with_digits
 
 REQUEST = "Request: "
+DONE, NOT_DONE = "Done.", "Not done."  # all that the assistant says after calls
+THEN = "; then "  # in a thought, between calls of which one waits for the other
 State = Mapping[str, Mapping[str, Value]]
 Ages = Mapping[str, Mapping[str, str]]
 Role = Literal["system", "user", "assistant", "tool"]
@@ -48,8 +51,8 @@ def user_message(
     from or to, as tokenizers have a blank as a part of the word after it.
 
     Args:
-        text: what the person said, in any capitals; it is spelled as usual, numbers in digits, and markers in it are
-            defused.
+        text: what the person said, in any capitals; it is spelled as usual, numbers in digits, durations in the site's
+            units, and markers in it are defused.
         state: property values by device.
         clock: local time as HH:MM.
         words: of the site, as the contract has them; None for a toolset, where nothing stands before a request.
@@ -57,8 +60,8 @@ def user_message(
     """
     if words is None:
         return Message("user", defuse(text))
-    spelled = defuse(with_digits(usual_spelling(text, words), words))
-    lines = [*_state_lines(state, words, ages), f"clock {clock}", REQUEST + spelled]
+    spelled = with_smaller_units(with_digits(usual_spelling(text, words), words), words)
+    lines = [*_state_lines(state, words, ages), f"clock {clock}", REQUEST + defuse(spelled)]
     return Message("user", "\n".join(["State:", *lines]))
 
 

@@ -12,7 +12,7 @@ in capitals (`turn it on NOW`), which may be an abbreviation; languages in which
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -21,6 +21,7 @@ from devices.site.site import Site
 from devices.site.tools import Tool
 
 SHOUTED_SHARE = 0.75  # of the letters beside names: a word may be small
+TIME_UNITS = ("minutes", "seconds")
 SHOUTED_LETTERS = 4  # at least, with names: less is an abbreviation
 _QUOTED = r"""(?<!\w)'[^']{0,99}'(?!\w)|"[^"]{0,99}"|`[^`]{0,99}`|“[^”]{0,99}”|„[^“”]{0,99}[“”]|«[^»]{0,99}»"""
 _CODE = r"(?<![\w-])[\w-]*[\d_][\w-]*"
@@ -37,18 +38,20 @@ class SiteWords:
         own: the small words of names and actions.
         areas: each area's devices, as a state is written: "" has those in none; empty for a site without areas.
         kinds: of each device of which a tool says no more than its kind.
+        time_units: in which tools take a duration: of TIME_UNITS.
     """
 
     names: tuple[str, ...] = ()
     own: frozenset[str] = frozenset()
     areas: tuple[tuple[str, tuple[str, ...]], ...] = ()
     kinds: tuple[tuple[str, str], ...] = ()
+    time_units: tuple[str, ...] = ()
 
 
 NO_WORDS = SiteWords()
 
 
-def words_of(site: Site, tools: Iterable[Tool]) -> SiteWords:
+def words_of(site: Site, tools: Sequence[Tool]) -> SiteWords:
     """Return the words of a site with its tools."""
     places = [place for kind in (site.floors, site.areas, site.groups, site.scenes) for place in kind.values()]
     called = [name for device in site.devices.values() for name in device.names]
@@ -66,7 +69,8 @@ def words_of(site: Site, tools: Iterable[Tool]) -> SiteWords:
     areas = tuple((area, tuple(devices)) for area, devices in placed if devices)
     by_kind = {tool.kind for tool in tools if tool.targets}
     kinds = tuple((device.name, device.kind) for device in site.devices.values() if device.kind in by_kind)
-    return SiteWords(names, own, areas, kinds)
+    taken = {schema.unit for tool in tools for schema in tool.input.values()}
+    return SiteWords(names, own, areas, kinds, tuple(unit for unit in TIME_UNITS if unit in taken))
 
 
 def usual_spelling(text: str, words: SiteWords = NO_WORDS) -> str:

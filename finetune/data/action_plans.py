@@ -16,11 +16,14 @@ from devices.site.site import EVERYWHERE
 from devices.site.tools import Command, ToolCall, action_of
 from edge_agent.grammar.grammar import THOUGHT_CHARACTERS
 from edge_agent.wire.contract import devices_text
+from edge_agent.wire.messages import THEN
 from finetune.data import phrases
 from finetune.data.held_out import side
-from finetune.data.people.wishes import plan_many
-from finetune.data.scene import THEN, Plan, Scene, is_plain, needed_action, wanted_text
+from finetune.data.people.many import plan_many
+from finetune.data.people.spoken_values import round_times
+from finetune.data.scene import Plan, Scene, is_plain, needed_action, wanted_text
 
+TIMED_SHARE = 0.3  # of numbers are for how long, where a device runs for a time; an interlock may refuse it
 PART_DRAWS = 12
 PARTS_SHARE, MANY_SHARE = 0.6, 0.35  # of several wishes: three or for several devices, and of those parts
 WISH = "both: "  # stands before it (plan_kinds.py)
@@ -53,7 +56,11 @@ def plan_value(scene: Scene) -> Plan | None:
         numbers = (schema.minimum is not None for schema in action.input.values())
         return is_plain(device, action) and not action.is_call and any(numbers)
 
-    return _act(scene, "call", sets_number)
+    def is_timed(device: Device, action: Action) -> bool:
+        return action.risk != "confirm" and not action.is_call and any(map(round_times, action.input.values()))
+
+    wants_time = scene.asks is not None and scene.rng.random() < TIMED_SHARE
+    return (_act(scene, "call", is_timed) if wants_time else None) or _act(scene, "call", sets_number)
 
 
 def plan_interlocked(scene: Scene) -> Plan | None:

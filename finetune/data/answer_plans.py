@@ -13,11 +13,12 @@ from devices.site.tools import Command, call_of
 from edge_agent.wire.messages import facts_text
 from finetune.data import phrases
 from finetune.data.held_out import side
-from finetune.data.people.spoken_values import ROUND_SHARE, round_times
+from finetune.data.people.spoken_values import round_times
 from finetune.data.random_sites import random_name
 from finetune.data.scene import Plan, Said, Scene, bounds_text, pick, resolved_text, wanted_text
 
 RECITED = (2, 4)  # devices of a recital
+ROUND_ABOVE_SHARE = 0.3  # of durations above the range are round
 HALF_KNOWN_SHARE = 0.5  # of the devices that are not here
 
 
@@ -33,7 +34,11 @@ def plan_out_of_range(scene: Scene) -> Plan | None:
     span = max(high - low, 5)
     above, below = rng.randint(high + 1, high + span), rng.randint(max(0, low - span), max(low - 1, 0))
     value: Value = below if low > 0 and rng.random() < 0.3 else above
-    if scene.asks and (times := [one for one in round_times(schema) if one > high]) and rng.random() < ROUND_SHARE:
+    if (
+        scene.asks
+        and (times := [one for one in round_times(schema) if one > high])
+        and rng.random() < ROUND_ABOVE_SHARE
+    ):
         value = rng.choice(times)
     command = Command(device.name, name, scene.arguments_for(device, action) | {key: value})
     said = scene.say(device, action, command.input)

@@ -21,7 +21,7 @@ from devices.site.tools import Command, Tool, call_of, commands_of
 from edge_agent.evaluation.cases import CASES, CASES_SEED, Case
 from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.contract import contract_of
-from edge_agent.wire.messages import Message, result_message, result_of, user_message
+from edge_agent.wire.messages import DONE, NOT_DONE, THEN, Message, result_message, result_of, user_message
 from edge_agent.wire.spelling import SiteWords
 from finetune.data.held_out import content_of
 from finetune.data.leakage import without_leaks
@@ -30,7 +30,7 @@ from finetune.data.people.follow_ups import Before, draw_follow_up
 from finetune.data.plan_kinds import ALL_MAKERS, PEOPLE_MAKERS, WISHES, usual_weights
 from finetune.data.random_sites import FromOneState, Sites, random_site, with_near_names
 from finetune.data.rows import Row
-from finetune.data.scene import THEN, Plan, Scene
+from finetune.data.scene import Plan, Scene
 from finetune.data.tool_variety import Variety
 
 USUAL_SHARE = 0.7
@@ -50,7 +50,6 @@ WITH_ASKS = FromOneState(long_rows=2, cut_share=0.7)  # of a site's rows in peop
 FOLLOW_UP_SHARE = 0.7  # of the exchanges after another, in people's words
 BRANCHES, LONG_ROWS = 48, 2  # of a site's rows: of one exchange each from one state, and after them of several
 DRAWS = 1000  # of a kind, before it is given up that the site offers one
-DONE, NOT_DONE = "Done.", "Not done."
 
 
 def generate_rows(

@@ -1,4 +1,4 @@
-"""Plans about a bit more and a bit less: the next level of an argument, or one step, from where the device is."""
+"""Plans about a bit more and a bit less: the next level of an argument, from where the device is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from devices.site.phrasings import SpokenAction, load_phrasings
 from devices.site.schema import DataSchema, Value
 from devices.site.site import Site
 from devices.site.tools import Command
-from edge_agent.wire.messages import json_value
+from edge_agent.wire.messages import facts_text
 from finetune.data.scene import Plan, Scene, call_text, is_plain, resolved_text
 
 
@@ -36,7 +36,7 @@ def plan_bit(scene: Scene) -> Plan | None:
     )
     said = scene.say_as(words.a_bit, device, more=more)
     ask, templates = scene.finish(said.request, said.template)
-    where = f"{resolved_text(said.name, device)}: {key}={json_value(now)}"
+    where = f"{resolved_text(said.name, device)}:{facts_text(scene.state[device.name])}"
     wanted = schema.next_value(float(now), up=is_up)
     if wanted is None:
         end = "highest" if is_up else "lowest"
@@ -54,7 +54,7 @@ def _bit_of(device: Device, action: SpokenAction) -> tuple[str, str] | None:
     if len(action.input) != 1 or action.ends or action.is_call:
         return None
     ((argument, schema),) = action.input.items()
-    if not schema.levels and not schema.step:
+    if not schema.levels:  # of others a bit is a share of the range (devices/site/relative_values.py)
         return None
     written = (name for name, value in action.writes.items() if value in (f"${argument}", f"${argument} {UNLESS_0}"))
     key = next(written, None)

@@ -27,14 +27,14 @@ from finetune.data.answer_plans import (
 )
 from finetune.data.area_plans import plan_area, plan_everything, plan_except, plan_list, plan_missing_area
 from finetune.data.level_plans import has_bits, plan_bit
+from finetune.data.people.conditions import plan_condition
+from finetune.data.people.corrections import plan_correction
+from finetune.data.people.many import plan_many
 from finetune.data.people.state_questions import plan_asked_question, plan_kind_question
 from finetune.data.people.wishes import (
     plan_chitchat,
-    plan_condition,
-    plan_correction,
     plan_hint,
     plan_later,
-    plan_many,
     plan_negated,
     plan_relative,
     plan_report,

@@ -197,7 +197,7 @@ def _random_value(schema: DataSchema, rng: Random) -> Value:
     if schema.type == "boolean" or schema.enum:
         return rng.choice(schema.enum or (False, True))
     assert schema.minimum is not None and schema.maximum is not None
-    return rng.randrange(int(schema.minimum), int(schema.maximum) + 1, int(schema.step or 1))
+    return rng.randrange(int(schema.minimum), int(schema.maximum) + 1, max(1, int(schema.step or 1)))
 
 
 def _invented_word(rng: Random) -> str:

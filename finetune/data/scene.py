@@ -39,7 +39,6 @@ LOOSE_SHARE = 0.45  # of the templates of a training conversation
 ROUND_TIME_SHARE = 0.3  # of seconds and minutes are what people say as minutes and hours
 HALF_STEP_SHARE = 0.12  # of numbers that need not be whole
 NAME_SLIP_SHARE = 0.5  # of slips of the finger may be in a device's name
-THEN = "; then "  # in a thought, between commands of which one waits for the other
 
 
 @dataclass(frozen=True)
@@ -185,8 +184,8 @@ class Scene:
         """Return an allowed value of a schema with steps, whole numbers more often."""
         assert schema.minimum is not None and schema.maximum is not None
         first, last = round(schema.minimum / step), math.floor(schema.maximum / step + 1e-9)
-        values = [round(number * step, 6) for number in range(first, last + 1)]
-        whole = [int(value) for value in values if value.is_integer()]
+        values = [whole_or(round(number * step, 6)) for number in range(first, last + 1)]
+        whole = [value for value in values if isinstance(value, int)]
         return self.rng.choice(whole if whole and (schema.type == "integer" or self.rng.random() < 0.6) else values)
 
     def arguments_for(self, device: Device, action: Action) -> dict[str, Value]:
@@ -279,6 +278,11 @@ class Scene:
             text, more = phrases.frame(text, self.rng, self.held_out)
             frames += more
         return phrases.punctuate(text, self.rng), (*templates, *frames)
+
+
+def whole_or(value: float) -> int | float:
+    """Return a number without a fraction as an integer, as JSON and people have it."""
+    return int(value) if float(value).is_integer() else value
 
 
 def is_by_name(template: str) -> bool:

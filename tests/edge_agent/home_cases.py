@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -11,7 +12,8 @@ from devices.broker.runtime import simulated_runtime
 from devices.simulation.world import World
 from devices.site.site import load_site
 from devices.site.tools import Command, call_of
-from edge_agent.agent.agent import Agent, TurnLimits
+from edge_agent.agent.agent import Agent
+from edge_agent.agent.turn import TurnLimits
 from edge_agent.engine.engine import Completion, Request
 from edge_agent.evaluation.cases import Case, State
 from edge_agent.evaluation.evaluation import Turn
@@ -99,7 +101,8 @@ class CaseEngine:
     def _ask(self, request: Request) -> str:
         turns = request.prompt.split("<|im_start|>user\n")
         assert len(turns) == 2
-        return turns[1].split("\nRequest: ")[1].split("<|im_end|>")[0]
+        shown = turns[1].split("\nRequest: ")[1].split("<|im_end|>")[0]
+        return re.sub(r" \(\d+ seconds\)", "", shown)
 
     def _complete(self, request: Request) -> Completion:
         ask, step = self._ask(request), request.prompt.count("<|im_start|>tool\n")

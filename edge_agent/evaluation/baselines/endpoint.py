@@ -24,7 +24,8 @@ from devices.broker.runtime import SiteRuntime
 from devices.errors import UnavailableError, UsageError
 from devices.site.describe import reports_text
 from devices.site.tools import ToolCall, action_of, commands_of
-from edge_agent.agent.agent import ActionRecord, Agent, Controls, TurnLimits, TurnResult
+from edge_agent.agent.agent import Agent, Controls
+from edge_agent.agent.turn import ActionRecord, TurnLimits, TurnResult
 from edge_agent.engine.engine import Completion, Request
 from edge_agent.evaluation.case_simulation import CaseSimulation
 from edge_agent.wire.contract import Contract

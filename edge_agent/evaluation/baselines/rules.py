@@ -8,8 +8,9 @@ from typing import Any, cast
 
 from devices.broker.runtime import SiteRuntime
 from devices.site.describe import reports_text
-from edge_agent.agent.agent import ActionRecord, Agent, Controls, TurnResult
+from edge_agent.agent.agent import Agent, Controls
 from edge_agent.agent.intents import IntentRecognizer
+from edge_agent.agent.turn import ActionRecord, TurnResult
 from edge_agent.engine.engine import Completion, Request, peak_resident_bytes
 from edge_agent.evaluation.case_simulation import CaseSimulation
 

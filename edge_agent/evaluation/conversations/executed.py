@@ -21,8 +21,8 @@ from devices.driver import CallRefused
 from devices.drivers.only_calls import OnlyCalls
 from devices.site.site import Site
 from devices.site.tools import ToolCall
-from edge_agent.agent.agent import TurnLimits, TurnResult
 from edge_agent.agent.simulation import Simulation
+from edge_agent.agent.turn import TurnLimits, TurnResult
 from edge_agent.engine.engine import Engine
 from edge_agent.evaluation.conversations.turns import Conversation, TurnCase, has_facts, is_same_call
 from edge_agent.wire.chat_template import ChatTemplate

@@ -25,8 +25,8 @@ from devices.site.functions import CALL as CALL_ACTION
 from devices.site.functions import Function
 from devices.site.site import Site
 from devices.site.tools import Tool, ToolCall, tools_of
-from edge_agent.agent.agent import TurnLimits
 from edge_agent.agent.simulation import in_context_steps
+from edge_agent.agent.turn import TurnLimits
 from edge_agent.engine.engine import Completion, Engine, Limits, Request
 from edge_agent.evaluation.evaluation import EvaluationEngine, Progress, fits, named
 from edge_agent.grammar.grammar import Grammar

@@ -19,8 +19,8 @@ from devices.simulation.world import World
 from devices.site.schema import Value
 from devices.site.site import Site
 from devices.yaml_file import Strict, plain_values, read_yaml
-from edge_agent.agent.agent import TurnResult
 from edge_agent.agent.simulation import Simulation
+from edge_agent.agent.turn import TurnResult
 from edge_agent.engine.engine import Completion, ContextFull, Engine, Request
 from edge_agent.evaluation.cases import State
 from edge_agent.evaluation.scoring import answer_problems, is_same_value

@@ -12,6 +12,7 @@ _ONES = (
     " eighteen nineteen"
 ).split()
 _TENS = "zero ten twenty thirty forty fifty sixty seventy eighty ninety".split()
+HALF_DEGREE = 0.5
 WORDS_UP_TO = 9999
 ROUND_SHARE = 0.7  # of round times are said in the larger unit
 _ROUND_TIMES = {  # of seconds as minutes, and of minutes as hours
@@ -78,6 +79,8 @@ def spoken_value(schema: DataSchema, value: Value, rng: Random) -> str:
     if schema.unit in _LARGER and (forms := _ROUND_TIMES.get(int(value))) and rng.random() < ROUND_SHARE:
         unit = _LARGER[schema.unit]
         return rng.choice(forms).format(unit, n="n" if unit == "hour" else "")
+    if value == HALF_DEGREE and schema.unit == "degrees":
+        return rng.choice(("half a degree", "half a degree", "0.5 degrees", "half a °"))
     number = spoken_number(value, rng)
     unit = rng.choice(_UNITS.get(schema.unit, (schema.unit, "")))
     if value == 1 and unit in ("degrees", "minutes", "seconds", "euros", "millimetres"):

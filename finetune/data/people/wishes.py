@@ -7,16 +7,15 @@ what is wanted decides how it goes on.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from devices.site.action import Action
-from devices.site.describe import describe, number_text, property_title, sentence, value_text
+from devices.site.describe import number_text
 from devices.site.device import Device
-from devices.site.phrasings import KindGroup, SpokenAction, group_words, load_phrasings
+from devices.site.phrasings import SpokenAction, load_phrasings
 from devices.site.relative_values import WAYS, allowed, usual_step, written_property
 from devices.site.schema import DataSchema, Value
-from devices.site.tools import Command, Tool, tool_of
-from edge_agent.wire.contract import devices_text
+from devices.site.tools import Command
 from edge_agent.wire.messages import facts_text
 from finetune.data.held_out import side
 from finetune.data.people.asks import AskedAction
@@ -34,29 +33,7 @@ from finetune.data.scene import (
 
 LATER = "I cannot do things later. Ask me again when it is time."
 NOTED = "All right."
-OTHERWISE_SHARE = 0.15  # of conditions
-FACT_SHARE = 0.75  # of facts are said in people's words
-HALF, HALF_SHARE = 50, 0.15  # of bounds in percent: "more than half full"
-PLACE_SHARE = 0.3  # of the devices among several are called by their place alone
-MIXED_SHARE, ALL_SHARE = 0.2, 0.4  # of several devices: of two kinds, and of one of those all
-MANY = 6  # devices that are called one by one
-GROUP_LINE_SHARE = 0.6  # of requests for several devices; the others are those for one device, put to several
-MANY_NAMES = {
-    "all": (
-        "all the {plural}", "all {plural}", "every {singular}", "the {plural}", "all of the {plural}",
-        "each {singular}",
-    ),
-    "both": ("both {plural}", "both of the {plural}", "the two {plural}", "the {plural}", "all {plural}"),
-    "except": (
-        "all {plural} except {device}", "all the {plural} but {device}", "every {singular} apart from {device}",
-        "all the other {plural} but not {device}",
-    ),
-    "list": ("{device} and {other}", "{device} and {other}", "both {device} and {other}", "{device} and also {other}"),
-}  # fmt: skip
-OF_ONE = re.compile(r"{device}('s| \w+s\b| \w+n't\b)|\b(it|one|that|this)\b", re.IGNORECASE)  # reads badly of several
-Settable = tuple[Device, str, SpokenAction, str, DataSchema, float]
-
-
+STEP_SHARE = 0.25  # of "more by" is one step, where a number need not be whole: "half a degree"
 OFTEN = {"off": 5, "max": 2, "half": 2}  # ways that people name more than others
 OPPOSITE = {
     one: other
@@ -64,6 +41,7 @@ OPPOSITE = {
                  ("hints_more", "hints_less"), ("more_by", "less_by"))
     for one, other in (pair, pair[::-1])
 }  # fmt: skip
+Settable = tuple[Device, str, SpokenAction, str, DataSchema, float]
 
 
 def settable(scene: Scene) -> list[Settable]:
@@ -107,6 +85,7 @@ def relative_plan(
     holes: dict[str, str] = {}
     if way in ("more_by", "less_by"):
         amount = scene.rng.choice((1, 1, 2, 3, 5)) * usual_step(schema)
+        amount = schema.step if schema.step and schema.step < 1 and scene.rng.random() < STEP_SHARE else amount
         signed = amount if way == "more_by" else -amount
         wanted, words = now + signed, f"{number_text(amount)} {'more' if signed > 0 else 'less'}"
         holes["amount"] = spoken_value(schema, int(amount) if amount == int(amount) else amount, scene.rng)
@@ -221,247 +200,9 @@ def plan_later(scene: Scene) -> Plan | None:
                 answer_has=(("later",),))  # fmt: skip
 
 
-def plan_condition(scene: Scene) -> Plan | None:
-    """A wish that holds only if something is so now, or another one where it is not."""
-    found = plain_request(scene)
-    facts = [fact for fact in _facts(scene) if found and fact[0].name != found[0].device]
-    if found is None or not facts:
-        return None
-    command, said = found
-    device, key, clause, bound, is_so = scene.rng.choice(facts)
-    other = plain_request(scene) if scene.rng.random() < OTHERWISE_SHARE else None
-    if other and device.name != other[0].device != command.device:
-        return _otherwise(scene, (device, clause, bound, is_so), found, other)
-    form = scene.rng.choice(("if", "if", "unless", "only_if"))
-    forms = (form, f"{form}_verb_first") if starts_with_verb(said.request) else (form,)
-    if (line := scene.line("conditions", *forms, ask=said.request, fact=clause)) is None:
-        return None
-    start = _looked_up(scene, form, device, bound, is_so)
-    ask, templates = scene.typed(line[0]), (line[1], said.template)
-    if is_so != (form == "unless"):
-        thought = f"{start}; {wanted_text(scene, said.name, command)}."
-        return Plan("condition", ask, templates, thought, ((command,),))
-    answer = sentence(describe(device, key, scene.state[device.name][key])) + " So I did nothing."
-    return Plan("condition", ask, templates, f"{start}, nothing to do.", answer=answer)
-
-
-def _otherwise(
-    scene: Scene, fact: tuple[Device, str, str, bool], then: tuple[Command, Said], other: tuple[Command, Said]
-) -> Plan | None:
-    """One of two wishes, by what is so."""
-    device, clause, bound, is_so = fact
-    line = scene.line("conditions", "otherwise", ask=then[1].request, other=other[1].request, fact=clause)
-    if line is None:
-        return None
-    command, said = then if is_so else other
-    thought = f"{_looked_up(scene, 'if or else', device, bound, is_so)}; {wanted_text(scene, said.name, command)}."
-    templates = (line[1], then[1].template, other[1].template)
-    return Plan("condition", scene.typed(line[0]), templates, thought, ((command,),))
-
-
-def _looked_up(scene: Scene, form: str, device: Device, bound: str, is_so: bool) -> str:
-    """Return the thought that looks up whether a fact is so."""
-    start = f"{form.replace('_', ' ')}: {resolved_text(device.title, device)}:{facts_text(scene.state[device.name])}, "
-    return f"{start}{bound}: {'yes' if is_so else 'no'}"
-
-
 def starts_with_verb(request: str) -> bool:
     """Return whether a request begins with a verb in its base form."""
     return request.split(" ")[0].lower() in load_phrasings().verbs
-
-
-def _facts(scene: Scene) -> list[tuple[Device, str, str, str, bool]]:
-    """Return facts that may or may not be so: device, property, how people say it, how a thought does, and whether."""
-    rng, found = scene.rng, []
-    for device in scene.site.devices.values():
-        for key, value in scene.state[device.name].items():
-            schema = device.properties[key]
-            if isinstance(value, bool):
-                wanted = rng.random() < 0.5
-                clause = _said_fact(scene, device, f"{key} {'yes' if wanted else 'no'}")
-                clause = clause or describe(device, key, wanted)
-                found.append((device, key, clause, value_text(schema, wanted), value == wanted))
-            elif isinstance(value, int | float) and schema.minimum is not None:
-                step = usual_step(schema)
-                bound = allowed(schema, value + rng.choice((-3, -1, 1, 3)) * step)
-                assert isinstance(bound, int | float)
-                is_above = rng.random() < 0.5
-                more, less = ("above", "over", "more than"), ("below", "under", "less than")
-                words = rng.choice(more if is_above else less)
-                if schema.unit == "percent" and rng.random() < HALF_SHARE and value != HALF:
-                    bound, said = HALF, "half"
-                else:
-                    said = spoken_value(schema, bound, rng)
-                clause = f"the {device.title} {property_title(key, schema)} is {words} {said}"
-                clause = _said_fact(scene, device, f"{key} {'above' if is_above else 'below'}", said) or clause
-                if bound != value:
-                    text = f"{key} {'above' if is_above else 'below'} {number_text(bound)}"
-                    found.append((device, key, clause, text, (value > bound) == is_above))
-    return found
-
-
-def _said_fact(scene: Scene, device: Device, form: str, value: str = "") -> str:
-    """Return how people say that something is so, mostly; "" otherwise, or where the corpus has no words for it."""
-    lines = scene.corpus.forms["facts"].get(form, ())
-    if scene.rng.random() > FACT_SHARE or not side(lines, scene.held_out):
-        return ""
-    said = scene.fill(lines, device, value=value)
-    return said.request if said else ""
-
-
-def plan_correction(scene: Scene) -> Plan | None:
-    """Taken back within one breath: another device, another value, or nothing at all."""
-    if (found := plain_request(scene)) is None:
-        return None
-    command, said = found
-    device = scene.site.devices[command.device]
-    action = device.actions[command.action]
-    form = scene.rng.choice(("other_device", "other_device", "other_value", "taken_back", "only"))
-    holes, wanted, start, name = {"ask": said.request}, command, "", said.name
-    if form == "only":
-        if "{device}" not in said.template:
-            return None
-        form = "only_ask"
-    elif form == "other_value":
-        if len(action.input) != 1:
-            return None
-        key, schema = next(iter(action.input.items()))
-        value = scene.value_for(schema)
-        if value == command.input[key]:
-            return None
-        holes["value"] = spoken_value(schema, value, scene.rng)
-        start, wanted = f"not {value_json(command.input[key])}, ", Command(device.name, command.action, {key: value})
-    elif form == "other_device":
-        tool = tool_of(command, scene.tools)
-        others = [scene.site.devices[one] for one in tool.devices if one != command.device]
-        others = [one for one in others if is_plain(one, one.actions[command.action])]
-        if not others:
-            return None
-        other = scene.rng.choice(others)
-        name = scene.name_for(other)
-        holes["other"] = scene.with_article(name)
-        start, wanted = f"not {said.name}, ", Command(other.name, command.action, command.input)
-    if (line := scene.line("corrections", form, **holes)) is None:
-        return None
-    ask, templates = scene.typed(line[0]), (line[1], said.template)
-    if form == "taken_back":
-        return Plan("taken_back", ask, templates, "taken back, nothing to do.", answer=NOTED)
-    return Plan("correction", ask, templates, f"{start}{wanted_text(scene, name, wanted)}.", ((wanted,),))
-
-
-def plan_many(scene: Scene) -> Plan | None:
-    """All of a kind, both, all but one, or two that are named; for sites without areas, where each has its own call."""
-    if scene.rng.random() < MIXED_SHARE and (plan := _plan_mixed(scene)):
-        return plan
-    tools = [one for one in scene.tools if _is_for_many(scene, one)]
-    if not tools:
-        return None
-    tool = scene.rng.choice(tools)
-    devices = [scene.site.devices[name] for name in tool.devices]
-    form = scene.rng.choice(["all", "list", *(["both"] if len(devices) == 2 else ["except", "except"])])
-    first, second = scene.rng.sample(devices, 2)
-    names = [scene.name_for(one) for one in (first, second)]
-    if (place := scene.place_of(first)) and scene.rng.random() < PLACE_SHARE:  # "all but the porch"
-        names[0] = place
-    arguments = scene.arguments_for(first, first.actions[tool.action])
-    said = _said_of_many(scene, tool, form, [scene.with_article(name) for name in names], arguments)
-    if said is None:
-        return None
-    called = call_text(scene.site, scene.tools, Command(first.name, tool.action, arguments))
-    thought, wanted = f"All of {tool.name}({devices_text(tool)})", devices
-    if form == "except":
-        thought, wanted = (
-            f"{thought} but {resolved_text(names[0], first)}",
-            [one for one in devices if one is not first],
-        )
-    if form == "list":
-        resolved = [f"{resolved_text(*one)}, {called}" for one in zip(names, (first, second), strict=True)]
-        thought, wanted = f"both: {'; '.join(resolved)}", [first, second]
-    elif arguments:
-        thought += f", {called}"
-    commands = tuple(Command(one.name, tool.action, arguments) for one in wanted)
-    ask, templates = scene.finish(*said)
-    return Plan("many", ask, templates, f"{thought}.", (commands,))
-
-
-def _plan_mixed(scene: Scene) -> Plan | None:
-    """One verb for devices of two kinds, of one of them perhaps for all: "turn off the fan and all the lights"."""
-    by_verb: dict[str, list[Tool]] = {}
-    for tool in scene.tools:
-        group = group_words(tool.kind)
-        actions = [(one := scene.site.devices[name], one.actions[tool.action]) for name in tool.devices]
-        if group and tool.action in group.verbs and not tool.input and all(is_plain(*one) for one in actions):
-            by_verb.setdefault(group.verbs[tool.action], []).append(tool)
-    verbs = [verb for verb, tools in by_verb.items() if len(tools) > 1 and not tools[0].targets]
-    if not verbs:
-        return None
-    verb = scene.rng.choice(verbs)
-    names, thoughts, commands = [], [], list[Command]()
-    for tool in scene.rng.sample(by_verb[verb], 2):
-        group = group_words(tool.kind)
-        assert group is not None
-        devices = [scene.site.devices[name] for name in tool.devices]
-        if 1 < len(devices) <= MANY and scene.rng.random() < ALL_SHARE:
-            names.append(
-                scene.rng.choice(("all the {plural}", "all {plural}", "the {plural}")).format(
-                    **_called(scene, tool, group)
-                )
-            )
-            thoughts.append(f"All of {tool.name}({devices_text(tool)})")
-        else:
-            devices = [scene.rng.choice(devices)]
-            name = scene.name_for(devices[0])
-            names.append(scene.with_article(name))
-            thoughts.append(f"{resolved_text(name, devices[0])}, {tool.name}")
-        commands += [Command(one.name, tool.action, {}) for one in devices]
-    line = scene.line("groups", "list", verb=verb, device=names[0], other=names[1])
-    if line is None:
-        return None
-    ask, templates = scene.finish(*line)
-    return Plan("many", ask, templates, f"both: {'; '.join(thoughts)}.", (tuple(commands),))
-
-
-def _is_for_many(scene: Scene, tool: Tool) -> bool:
-    """Return whether people have words for all devices of a tool, and nobody has to be asked for any of them."""
-    if not group_words(tool.kind) or tool.targets or len(tool.input) > 1 or not 1 < len(tool.devices) <= MANY:
-        return False
-    actions = [(one := scene.site.devices[name], one.actions[tool.action]) for name in tool.devices]
-    return all(is_plain(*one) and not one[1].is_call for one in actions)
-
-
-def _said_of_many(
-    scene: Scene, tool: Tool, form: str, names: list[str], arguments: Mapping[str, Value]
-) -> tuple[str, str] | None:
-    """Return a request for several devices and its template: a line about groups, or one for a device, put to them."""
-    group = group_words(tool.kind)
-    assert group is not None
-    called = _called(scene, tool, group)
-    if tool.action in group.verbs and not arguments and scene.rng.random() < GROUP_LINE_SHARE:
-        holes = {"verb": group.verbs[tool.action], **called}
-        if form in ("except", "list"):
-            holes["device"] = names[0]
-        if form == "list":
-            holes["other"] = names[1]
-        line = scene.line("groups", form, **holes)
-        return line if line and (form not in ("except", "list") or "{device}" in line[1]) else None
-    device = scene.site.devices[tool.devices[0]]
-    requests = [one for one in scene.requests_by_name(device, tool.action) if not OF_ONE.search(one)]
-    if not requests:
-        return None
-    meant = scene.rng.choice(MANY_NAMES[form]).format(**called, device=names[0], other=names[1])
-    template = scene.rng.choice(requests)
-    return template.format(device=meant, **scene.shown(device.actions[tool.action], arguments)), template
-
-
-def _called(scene: Scene, tool: Tool, group: KindGroup) -> dict[str, str]:
-    """Return what a tool's devices are called, one and all: as their kind is, or by the noun that they share."""
-    nouns = {scene.site.devices[name].title.rstrip("0123456789 ").split(" ")[-1] for name in tool.devices}
-    noun = nouns.pop() if len(nouns) == 1 else ""
-    if not noun.isascii() or not noun.islower() or scene.rng.random() < 0.5:
-        return {"singular": group.singular, "plural": group.plural}
-    if noun.endswith("s"):
-        return {"singular": f"set of {noun}", "plural": noun}
-    return {"singular": noun, "plural": f"{noun}{'es' if noun.endswith(('ch', 'sh', 'x')) else 's'}"}
 
 
 def plan_chitchat(scene: Scene) -> Plan | None:

@@ -12,10 +12,12 @@ from devices.driver import Reading
 from devices.simulation.world import SimulatedDriver, World
 from devices.site.site import Site, load_site
 from devices.site.tools import ToolCall
-from edge_agent.agent.agent import NO_ANSWER, NOT_SURE, Agent, TurnLimits, TurnResult
+from edge_agent.agent.agent import Agent
 from edge_agent.agent.session import action_lines
 from edge_agent.agent.simulation import Simulation
+from edge_agent.agent.turn import NO_ANSWER, NOT_SURE, TurnLimits, TurnResult
 from edge_agent.engine.engine import Completion, ContextFull, Limits, Request, StopReason
+from edge_agent.grammar.grammar import Known
 from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.messages import Message, body_of
 from tests.den import den
@@ -176,10 +178,10 @@ def test_thoughts_cite_the_state_that_was_shown_until_something_was_done() -> No
     _, requests = play(agent, "on", calls(LIGHT_ON), answer("Done."))
     first, second = (request.grammar for request in requests)
     assert first is not None and second is not None
-    for name, text in first.facts:
+    for name, text in first.known.facts:
         assert re.search(rf"\n .*\b{name}\b[^:\n]*:{re.escape(text)}\n", requests[0].prompt)
-    assert len(first.facts) == len(SITE.devices) and ("hall_motion", " unavailable") in first.facts
-    assert second.facts == () and second.lark == first.lark
+    assert len(first.known.facts) == len(SITE.devices) and ("hall_motion", " unavailable") in first.known.facts
+    assert second.known == Known() and second.lark == first.lark
 
 
 class SmallEngine:
@@ -297,4 +299,4 @@ def test_the_model_sees_how_old_a_reading_is(site: Site) -> None:
     assert f" garden_soil: {old}\n" in agent.next_prompt_start()
     _, (asked,) = play(agent, "how wet is the soil?", answer("The garden soil moisture is 42 percent."))
     assert f" garden_soil: {old}\n" in asked.prompt and asked.prompt.count(" ago)") == 2
-    assert asked.grammar and ("garden_soil", f" {old}") in asked.grammar.facts  # a thought cites it as it stands
+    assert asked.grammar and ("garden_soil", f" {old}") in asked.grammar.known.facts  # a thought cites it as it stands

@@ -8,8 +8,9 @@ import pytest
 
 from devices.simulation.world import World
 from devices.site.site import load_site
-from edge_agent.agent.agent import Agent, TurnResult
+from edge_agent.agent.agent import Agent
 from edge_agent.agent.simulation import Simulation
+from edge_agent.agent.turn import TurnResult
 from edge_agent.agent.yes_or_no import LEFT
 from edge_agent.engine.engine import Completion
 from edge_agent.wire.chat_template import load_template

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from devices.errors import UnavailableError
 from edge_agent.engine.decoding_loop import GRAM, DecodingLoop, NgramCache
 from edge_agent.engine.engine import Completion, Limits, Request, StopReason
-from edge_agent.grammar.grammar import Grammar
+from edge_agent.grammar.grammar import Grammar, Known
 from edge_agent.grammar.token_mask import Matcher, Vocabulary
 
 WORDS = ["yes", "no", "kit", "kitchen", "kitchen light", "knife", " light", "on", "_door", "on_light"]
@@ -173,7 +173,7 @@ def test_what_counts_as_overruled(vocabulary: Vocabulary, case: Case) -> None:
         ngrams = NgramCache()
         if how.draft_tokens:  # guesses are right
             ngrams.note([*PROMPT[-GRAM:], *vocabulary.tokenizer.tokenize_str(case.text)])
-        grammar = Grammar(case.lark + "\n", case.facts)
+        grammar = Grammar(case.lark + "\n", Known(case.facts))
         found = work(vocabulary, grammar, case.options, case.limit, how, ngrams)
         assert (found.text, found.stop_reason, found.overruled_tokens) == (
             case.text,

@@ -22,8 +22,8 @@ import pytest
 from devices.errors import UnavailableError, UsageError
 from devices.simulation.world import World
 from devices.site.site import load_site
-from edge_agent.agent.agent import TurnResult
 from edge_agent.agent.simulation import Simulation
+from edge_agent.agent.turn import TurnResult
 from edge_agent.engine.engine import Completion, ContextFull, Limits, Request
 from edge_agent.engine.gguf_header import BadGguf
 from edge_agent.engine.llama_cpp_engine import LlamaEngine

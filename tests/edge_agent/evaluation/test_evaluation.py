@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from edge_agent.agent.agent import TurnResult
+from edge_agent.agent.turn import TurnResult
 from edge_agent.evaluation.evaluation import evaluate, measure_latency, run_cases, spread
 from tests.edge_agent.home_cases import (
     LIGHT_ON,

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from edge_agent.agent.agent import ActionRecord
+from edge_agent.agent.turn import ActionRecord
 from edge_agent.evaluation.cases import Case
 from edge_agent.evaluation.evaluation import CaseOutcome, evaluate, run_cases
 from edge_agent.evaluation.intervals import paired_difference, share_of, wilson

@@ -22,31 +22,41 @@ from edge_agent.evaluation.site_trial import (
 from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.messages import body_of
 from finetune.data.generator import generate_reference
-from tests.edge_agent.agent.test_agent import answer, completion
+from tests.edge_agent.agent.test_agent import completion
 
 HOME, TEMPLATE = load_site("home"), load_template("chatml")
 
 
 class PrimedEngine:
-    """Gives replies in order, and the last one again for ever."""
+    """Gives the reply that belongs to a prompt, or always the same."""
 
-    def __init__(self, *replies: str) -> None:
-        self._replies = list(replies)
+    def __init__(self, replies: dict[str, str] | str) -> None:
+        self._replies = replies
 
     def prime(self, prefix: str) -> bool:
         return False
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
-        return [completion(self._replies.pop(0) if len(self._replies) > 1 else self._replies[0]) for _ in requests]
+        return [
+            completion(self._replies if isinstance(self._replies, str) else self._replies[one.prompt])
+            for one in requests
+        ]
 
 
 def test_the_reference_does_all_cases_and_silence_only_those_that_ask_for_nothing() -> None:
     reference = list(generate_reference(HOME, TRIAL_CASES, TRIAL_SEED))
-    replies = [body_of(one) for _, messages in reference for one in messages if one.role == "assistant"]
-    right = try_site(PrimedEngine(*replies), HOME, TEMPLATE)  # type: ignore[arg-type]
+    replies = {
+        TEMPLATE.render(messages[:at], add_generation_prompt=True): body_of(one)
+        for _, messages in reference
+        for at, one in enumerate(messages)
+        if one.role == "assistant"
+    }
+    right = try_site(PrimedEngine(replies), HOME, TEMPLATE)  # type: ignore[arg-type]
     assert right == SiteTrial(TRIAL_CASES, TRIAL_CASES, 0)
     right.require("model", HOME, 1.0)
-    silent = try_site(PrimedEngine(answer("I only control the devices here.")), HOME, TEMPLATE)  # type: ignore[arg-type]
+    idle = next(body_of(messages[-1]) for case, messages in reference if not case.commands)
+    silent = try_site(PrimedEngine(idle), HOME, TEMPLATE)  # type: ignore[arg-type]
+    assert silent.done
     assert silent.done < sum(not case.commands for case, _ in reference) and silent.wrong_moves == 0
     with pytest.raises(RefusedError, match=f"model does not know home well enough: {silent.done} of 40") as error:
         silent.require("model", HOME, 0.8)

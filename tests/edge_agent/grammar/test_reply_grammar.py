@@ -19,10 +19,12 @@ from devices.simulation.world import World
 from devices.site.schema import DataSchema
 from devices.site.site import load_site
 from devices.site.tools import Command, Tool, ToolCall, call_of, commands_of, tools_of
+from edge_agent.agent.known import known_of
 from edge_agent.agent.number_arguments import number_arguments, truths_of
 from edge_agent.engine.llama_cpp_vocabulary import GrammarVocabulary, TokenTable
-from edge_agent.grammar.grammar import Grammar
+from edge_agent.grammar.grammar import Grammar, Known
 from edge_agent.grammar.reply_grammar import reply_grammar
+from edge_agent.grammar.thought_guide import NO_TARGET
 from edge_agent.grammar.token_mask import TEXT_SLICES, Matcher, Vocabulary
 from edge_agent.wire.markers import MARKERS
 from edge_agent.wire.messages import Message, body_of, facts_of
@@ -85,7 +87,8 @@ def random_call(choices: random.Random) -> ToolCall:
         else:
             assert schema.minimum is not None and schema.maximum is not None
             value = choices.uniform(schema.minimum, schema.maximum)
-            arguments[name] = int(value) if schema.type == "integer" else round(value, 1) + 0.0  # no -0.0
+            step = schema.step or 0.1
+            arguments[name] = int(value) if schema.type == "integer" else round(round(value / step) * step, 1) + 0.0
     return ToolCall(tool.name, arguments)
 
 
@@ -241,7 +244,7 @@ def test_stock_vocabularies_spell_the_markers(stock: Vocabulary) -> None:
     dim = ToolCall("light_brightness", {"device": "bedroom_lamp", "brightness": 40})
     assert accepts(stock, heater()) and accepts(stock, reply(dim, dim)) and accepts(stock, reply(text="It is on."))
     assert not accepts(stock, heater(level_c=29)) and not accepts(stock, reply(dim).replace("40", "101"))
-    cited = after(stock, "<think> heating is hall_thermostat:", reply_grammar(TOOLS).with_facts(facts_of(STATE)))
+    cited = after(stock, "<think> heating is hall_thermostat:", citing())
     assert cited == " target_c=18 temperature_c=26.6"
     text = random_walk(stock, random.Random(7))
     assert isinstance(parse_reply(text, TOOLS), ToolCalls | Answer)
@@ -282,6 +285,10 @@ STATE: dict[str, dict[str, bool | int | float | str]] = {
 }
 
 
+def citing() -> Grammar:
+    return reply_grammar(TOOLS).knowing(Known(tuple(facts_of(STATE))))
+
+
 def after(vocabulary: Vocabulary, text: str, grammar: Grammar) -> str:
     """Return what is forced after a text."""
     matcher = Matcher(vocabulary, grammar)
@@ -308,7 +315,7 @@ def after(vocabulary: Vocabulary, text: str, grammar: Grammar) -> str:
 def test_a_thought_that_names_a_device_goes_on_as_the_state_has_it(
     starter: Vocabulary, thought: str, forced: str
 ) -> None:
-    grammar = reply_grammar(TOOLS).with_facts(facts_of(STATE))
+    grammar = citing()
     assert after(starter, "<think>" + thought, grammar) == forced
     assert after(starter, "<think>" + thought, reply_grammar(TOOLS)) == ""
 
@@ -336,7 +343,7 @@ DIM = " a bit more: lamp is kitchen_light: on=true brightness=40, light_brightne
 def test_numbers_of_the_state_are_reckoned_for_a_thought(starter: Vocabulary, thought: str, forced: str) -> None:
     site = home_with_areas()
     numbers = number_arguments(site, tools_of(site), STATE)
-    assert after(starter, "<think>" + thought, reply_grammar(TOOLS).with_facts((), numbers)) == forced
+    assert after(starter, "<think>" + thought, reply_grammar(TOOLS).knowing(Known(numbers=tuple(numbers)))) == forced
 
 
 TANK = " if: rain tank is rain_tank: level_pct=12 dry=false, "
@@ -360,7 +367,7 @@ TANK = " if: rain tank is rain_tank: level_pct=12 dry=false, "
 )
 def test_what_a_condition_hangs_on_is_reckoned_for_a_thought(starter: Vocabulary, thought: str, forced: str) -> None:
     truths = [("rain_tank", "dry", "no"), ("rain_tank", "not dry", "yes")]
-    assert after(starter, "<think>" + thought, reply_grammar(TOOLS).with_facts((), (), truths)) == forced
+    assert after(starter, "<think>" + thought, reply_grammar(TOOLS).knowing(Known(truths=tuple(truths)))) == forced
 
 
 def test_truths_are_of_the_words_that_thoughts_have() -> None:
@@ -375,7 +382,7 @@ def test_truths_are_of_the_words_that_thoughts_have() -> None:
 
 
 def test_after_the_thought_nothing_is_forced_by_the_state(starter: Vocabulary) -> None:
-    grammar = reply_grammar(TOOLS).with_facts(facts_of(STATE))
+    grammar = citing()
     assert after(starter, "<think> Hm.</think>It is kitchen_light:", grammar) == ""
 
 
@@ -384,8 +391,25 @@ def test_a_reply_with_other_values_is_not_what_the_grammar_gives(starter: Vocabu
     text = f"<think> lamp is kitchen_light: {values}.</think>It is so."
     ids = starter.tokenizer.tokenize_str(text, parse_special=True)
     assert starter.would_give(reply_grammar(TOOLS), ids)
-    citing = reply_grammar(TOOLS).with_facts(facts_of(STATE))
-    assert starter.would_give(citing, ids) == (values == "on=true brightness=40")
+    assert starter.would_give(citing(), ids) == (values == "on=true brightness=40")
+
+
+def test_only_what_the_site_has_may_be_said(starter: Vocabulary) -> None:
+    """Token by token: of all devices, those whose beginning was said; then the grammar alone."""
+    site = load_site("home")
+    grammar = reply_grammar(TOOLS).knowing(known_of(site, tools_of(site), World(site).snapshot(), {}))
+    rng, names = random.Random(1), (*(f" {name}" for name in site.devices), *NO_TARGET)
+    for _ in range(20):
+        matcher = Matcher(starter, grammar)
+        matcher.take_forced()
+        for token in starter.tokenizer.tokenize_str(" cellar thing is"):
+            matcher.accept(token)
+        said = starter.text_of(matcher.take_forced())
+        while matcher.is_narrowed and not said.startswith(names):
+            token = int(rng.choice(matcher.allowed()))
+            matcher.accept(token)
+            said += starter.text_of([token, *matcher.take_forced()])
+        assert said.startswith(names), said
 
 
 def test_a_grammar_error_never_means_free_text(starter: Vocabulary) -> None:
@@ -421,4 +445,4 @@ def test_devices_with_near_names_in_other_scripts_or_called_like_verbs_are_told_
             assert accepts(starter, text, tools), text
             assert parse_reply(text, tools) == ToolCalls(thought, (call_of(command, tools),))
             named = f"<think> {thought.split(':')[0]}:"
-            assert after(starter, named, reply_grammar(tools).with_facts(facts)) == thought.split(":", 1)[1]
+            assert after(starter, named, reply_grammar(tools).knowing(Known(tuple(facts)))) == thought.split(":", 1)[1]

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from devices.simulation.world import World
 from devices.site.site import Site, load_site
 from devices.site.tools import tools_of
-from edge_agent.agent.agent import TurnLimits
 from edge_agent.agent.simulation import Simulation
+from edge_agent.agent.turn import TurnLimits
 from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.messages import request_of, user_message
 from edge_agent.wire.spelling import SiteWords, usual_spelling, words_of

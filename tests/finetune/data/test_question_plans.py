@@ -20,7 +20,7 @@ from tests.edge_agent.agent.test_agent import answer, calls, play
 ONLY = dict.fromkeys(MAKERS, 0.0) | {"which_one": 1.0}
 
 
-@pytest.mark.parametrize("seed", [0, 1, 3, 4])
+@pytest.mark.parametrize("seed", [0, 1, 4, 5])
 def test_the_agent_asks_and_does_what_training_shows(seed: int) -> None:
     rng = Random(seed)
     while True:

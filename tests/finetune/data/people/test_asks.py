@@ -10,6 +10,7 @@ from random import Random
 import pytest
 
 from devices.simulation.world import World
+from devices.site.relative_values import WAYS, allowed, usual_step
 from devices.site.schema import DataSchema
 from devices.site.site import load_models, load_site
 from devices.site.tools import Command
@@ -18,10 +19,12 @@ from finetune.data.action_plans import plan_several
 from finetune.data.generator import Stage, carry_out, generate_rows, random_world
 from finetune.data.held_out import content_of
 from finetune.data.people.asks import AskedAction, AskedProperty, load_asks
+from finetune.data.people.conditions import plan_condition
 from finetune.data.people.follow_ups import FOLLOW_UPS, Before
+from finetune.data.people.many import plan_many
 from finetune.data.people.spoken_values import number_words, round_times, spoken_value
 from finetune.data.people.typing import as_typed
-from finetune.data.people.wishes import WAYS, allowed, plan_condition, plan_many, relative_plan, settable, usual_step
+from finetune.data.people.wishes import relative_plan, settable
 from finetune.data.plan_kinds import PEOPLE_MAKERS
 from finetune.data.random_sites import random_site
 from finetune.data.scene import Plan, Scene

@@ -1,0 +1,49 @@
+"""What thoughts need not recall or reckon in a turn: from the site, its tools and its state (grammar.Known)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from devices.site.site import Site
+from devices.site.tools import Tool
+from edge_agent.agent.number_arguments import number_arguments, truths_of
+from edge_agent.grammar.grammar import Known, KnownTool
+from edge_agent.wire.contract import devices_text
+from edge_agent.wire.messages import Ages, State, facts_of
+
+
+def known_of(site: Site, tools: Sequence[Tool], state: State, ages: Ages) -> Known:
+    """Return what is known of a site in a state.
+
+    Args:
+        site: of devices; of a toolset only the facts are known.
+        tools: of the site.
+        state: property values by device.
+        ages: in words, of values that are older than they should be.
+    """
+    facts = tuple(facts_of(state, ages))
+    if site.is_toolset:
+        return Known(facts)
+    return Known(
+        facts=facts,
+        numbers=tuple(number_arguments(site, tools, state)),
+        truths=tuple(truths_of(site, state)),
+        names=tuple(_names_of(site)),
+        targets=(*site.devices, *site.targets, *site.scenes),
+        tools=tuple(
+            KnownTool(tool.name, devices_text(tool), tool.devices, bool(tool.input)) for tool in tools if tool.devices
+        ),
+    )
+
+
+def _names_of(site: Site) -> Iterator[tuple[str, str]]:
+    """Yield each name that one thing of a site alone has, and what it is in calls."""
+    meant: dict[str, set[str]] = {}
+    for places in (site.floors, site.areas, site.groups, site.scenes):
+        for key, place in places.items():
+            for name in (place.title, *place.aliases):
+                meant.setdefault(name, set()).add(key)
+    for device in site.devices.values():
+        for name in device.names:
+            meant.setdefault(name, set()).add(device.name)
+    yield from ((name, only) for name, (only, *more) in meant.items() if not more)

@@ -1,0 +1,126 @@
+"""What a thought says next, wherever the site and its state decide it: devices, tools, facts, numbers, truths.
+
+A thought that has come to such a place goes on with one text (`forced`) or with one of several (`choices`), which the
+model decides between. Text in and out; token_mask.py makes tokens of it.
+
+Does not guard against: a wrong wish, the wrong device of those there are, or the wrong tool of those that it has.
+"""
+
+from __future__ import annotations
+
+import re
+
+from devices.site.nearest import nearest
+from edge_agent.grammar.grammar import THOUGHT_CHARACTERS, Known
+from edge_agent.grammar.thought_calls import calls_of
+from edge_agent.wire.markers import END_THINK, THINK
+
+NO_TARGET = (" no device", " no area", " no scene")
+NO_TOOL = " no such tool"
+OUTSIDE = (", above.", ", below.")
+_LAST_NAME = re.compile(r"(\w*):")
+_NAMED = re.compile(rf"(?:{THINK} |[:;,] | but | and )([^:;,]+) is$")
+_ITS_TOOL = re.compile(r"\bis (\w+),$")
+_ALL_OF = re.compile(r"\bAll of (\w+)\($")
+_LISTED = re.compile(r"\bAll of (\w+)\([^()]*\)$")
+_WISHED = re.compile(rf"{THINK} ([^:]+): .*\bis (\w+):.*, (\w+) (\w+)=$")
+_HANGS_ON = re.compile(rf"{THINK} (?:if|unless|only if|if or else): .*\bis (\w+):([^;]*), ([^,;:=]+):$")
+_COMPARED = re.compile(r"(\w+) (above|below) (-?\d+(?:\.\d+)?)")
+_BY = re.compile(r"(\d+(?:\.\d+)?) (more|less)")
+_GIVEN = re.compile(r"\b(\w+)=(-?\d+(?:\.\d+)?), \1:$")
+
+
+class ThoughtGuide:
+    """What is known of a site and its state, asked for by what a thought has said so far."""
+
+    def __init__(self, known: Known) -> None:
+        self._known = known
+        self._facts, self._devices, self._numbers = dict(known.facts), dict(known.names), known.numbers
+        self._truths = {(device, words): so for device, words, so in known.truths}
+        self._targets = tuple(f" {target}" for target in known.targets)
+        self._tools = {one.tool: one for one in known.tools}
+        self._within = ""  # how a thought ends that has just been given bounds that its value is within
+
+    def forced(self, thought: str) -> str:
+        """Return what must come next; "" if nothing must."""
+        if len(text := self._forced(thought)) + len(thought) > THOUGHT_CHARACTERS:
+            return ""
+        return text
+
+    def _forced(self, thought: str) -> str:
+        if thought.endswith(":"):
+            return self._facts.get(_LAST_NAME.findall(thought)[-1], "") or self._bounds(thought) or self._truth(thought)
+        if thought.endswith("="):
+            return self._wished_value(thought)
+        if thought.endswith(" is") and (named := _NAMED.search(thought)) and named[1] in self._devices:
+            return f" {self._devices[named[1]]}"
+        if thought.endswith("(") and (group := _ALL_OF.search(thought)) and group[1] in self._tools:
+            return f"{self._tools[group[1]].listed})"
+        return ""
+
+    def choices(self, thought: str) -> tuple[str, ...]:
+        """Return the texts of which one must come next; none if anything may."""
+        if thought.endswith(" is") and _NAMED.search(thought):
+            return (*self._targets, *NO_TARGET) if self._targets else ()
+        if thought.endswith(",") and (named := _ITS_TOOL.search(thought)):
+            tools = [f" {one.tool}" for one in self._tools.values() if named[1] in one.devices]
+            return (*tools, NO_TOOL) if tools else ()
+        if thought.endswith(" All of"):
+            return tuple(f" {tool}(" for tool in self._tools)
+        if thought.endswith(")") and (group := _LISTED.search(thought)) and group[1] in self._tools:
+            return (" but", ",") if self._tools[group[1]].has_values else (" but", ".", ";")
+        return ()
+
+    def forbidden(self, thought: str) -> tuple[str, ...]:
+        """Return texts that must not come next: that a value is outside of bounds which it is within."""
+        return OUTSIDE if self._within and thought.endswith(self._within) else ()
+
+    def calls(self, thought: str) -> str:
+        """Return what must come after a thought and its end marker: the rest of the calls that it has named."""
+        named, said = thought.removeprefix(THINK).removeprefix(" ").split(END_THINK, 1)
+        calls = calls_of(named, self._known)
+        return calls[len(said) :] if calls.startswith(said) else ""
+
+    def _bounds(self, thought: str) -> str:
+        """Return the bounds of the argument that a thought has just given a value, and whether it is outside."""
+        if (given := _GIVEN.search(thought)) is None:
+            return ""
+        named = re.findall(r"\w+", thought[: given.start()])[-1:]
+        for one in self._numbers:
+            if one.argument == given[1] and [one.tool] == named:
+                value = float(given[2])
+                above, below = OUTSIDE
+                outside = above if value > one.maximum else below if value < one.minimum else ""
+                self._within = "" if outside else given[0] + one.bounds
+                return one.bounds + outside
+        return ""
+
+    def _truth(self, thought: str) -> str:
+        """Return whether what a condition hangs on is so, if a thought has come to that."""
+        if (hangs := _HANGS_ON.search(thought)) is None:
+            return ""
+        device, facts, words = hangs.groups()
+        if (compared := _COMPARED.fullmatch(words)) is None:
+            so = self._truths.get((device, words), "")
+        else:
+            found = re.search(rf"\b{compared[1]}=(-?\d+(?:\.\d+)?)\b", facts)
+            if found is None:
+                return ""
+            value, bound = float(found[1]), float(compared[3])
+            so = "yes" if (value > bound if compared[2] == "above" else value < bound) else "no"
+        return f" {so}" if so else ""
+
+    def _wished_value(self, thought: str) -> str:
+        """Return the value of the argument that a thought comes to, if it is named by what is so now."""
+        if (wish := _WISHED.search(thought)) is None:
+            return ""
+        words, device, tool, argument = wish.groups()
+        one = next(
+            (one for one in self._numbers if (one.device, one.tool, one.argument) == (device, tool, argument)), None
+        )
+        if one is None or one.now is None:
+            return ""
+        if by := _BY.fullmatch(words):
+            wanted = one.now + float(by[1]) * (1 if by[2] == "more" else -1)
+            return f"{nearest(wanted, one.minimum, one.maximum, one.step):g}"
+        return dict(one.wished).get(words, "")

@@ -1,0 +1,143 @@
+"""What a thought is given: one text, or a choice of what the site has."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from devices.simulation.world import World
+from devices.site.site import Site, load_site
+from devices.site.tools import tools_of
+from edge_agent.agent.known import known_of
+from edge_agent.grammar.grammar import THOUGHT_CHARACTERS, Known
+from edge_agent.grammar.thought_guide import NO_TARGET, NO_TOOL, ThoughtGuide
+from edge_agent.wire.messages import State, body_of
+from finetune.data.generator import Stage, carry_out, draw_plan, random_world
+from finetune.data.people.asks import load_asks
+from finetune.data.random_sites import random_site
+
+HOME = load_site("home")
+
+
+def known(site: Site = HOME, state: State | None = None) -> Known:
+    return known_of(site, tools_of(site), World(site).snapshot() if state is None else state, {})
+
+
+@pytest.fixture(scope="module")
+def guide() -> ThoughtGuide:
+    return ThoughtGuide(known())
+
+
+@pytest.mark.parametrize(
+    ("thought", "forced"),
+    [
+        ("<think> house door is", " front_door"),
+        ("<think> both: fan is bathroom_fan, fan_set; outside light is", " porch_light"),
+        ("<think> not kitchen light, bedroom light is", " bedroom_lamp"),
+        ("<think> kitchen: kitchen lamp is", " kitchen_light"),
+        ("<think> old house door is", ""),
+        ("<think> cellar is", ""),
+        ("<think> All of light_brightness(", "device: kitchen_light | bedroom_lamp)"),
+        ("<think> All of no_tool(", ""),
+        ("<think> " + "x" * (THOUGHT_CHARACTERS - 30) + "; house door is", ""),
+    ],
+)
+def test_what_a_name_means_is_given(guide: ThoughtGuide, thought: str, forced: str) -> None:
+    assert guide.forced(thought) == forced
+
+
+def test_a_name_of_two_things_is_the_models_choice() -> None:
+    devices = {name: one.model_copy(update={"aliases": ("lamp",)}) for name, one in HOME.devices.items()}
+    guide = ThoughtGuide(known(HOME.model_copy(update={"devices": devices})))
+    assert guide.forced("<think> lamp is") == ""
+    assert {f" {name}" for name in HOME.devices} | set(NO_TARGET) == set(guide.choices("<think> lamp is"))
+
+
+@pytest.mark.parametrize(
+    ("thought", "choices"),
+    [
+        ("<think> fan is bathroom_fan,", (" fan_set", NO_TOOL)),
+        ("<think> All of", tuple(f" {tool.name}(" for tool in tools_of(HOME) if tool.devices)),
+        ("<think> All of light_brightness(device: kitchen_light | bedroom_lamp)", (" but", ",")),
+        ("<think> All of light_off(device: kitchen_light | bedroom_lamp | porch_light)", (" but", ".", ";")),
+        ("<think> All of no_tool(device: kitchen_light)", ()),
+        ("<think> it is other_fan,", ()),
+        ("<think> if: fan is bathroom_fan: speed=1,", ()),
+        ("<think> fan is bathroom_fan", ()),
+    ],
+)
+def test_a_device_has_its_own_tools(guide: ThoughtGuide, thought: str, choices: tuple[str, ...]) -> None:
+    assert guide.choices(thought) == choices
+
+
+def test_what_is_within_bounds_is_not_said_to_be_outside() -> None:
+    guide, start = ThoughtGuide(known()), "<think> fan is bathroom_fan, fan_set speed="
+    for value, end in ((3, ""), (4, ", above.")):
+        thought = f"{start}{value}, speed:"
+        assert guide.forced(thought) == f" 0..3{end}"
+        assert bool(guide.forbidden(f"{thought} 0..3")) == (not end) and not guide.forbidden(thought)
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_no_thought_of_the_training_data_is_contradicted(number: int) -> None:
+    rng = Random(number)
+    site = HOME if number == 0 else random_site(rng, (5, 16))
+    stage = Stage.of(site, None, load_asks() if number % 3 else None)
+    for _ in range(12):
+        world = random_world(site, rng)
+        thought = f"<think> {draw_plan(stage, world, rng, held_out=False).thought}"
+        guide = ThoughtGuide(known(site, world.snapshot()))
+        for end in range(8, len(thought)):
+            said, rest = thought[:end], thought[end:]
+            assert rest.startswith(guide.forced(said)), (said, rest)
+            choices = guide.choices(said)
+            assert not choices or rest.startswith(choices), (said, rest)
+            assert not rest.startswith(guide.forbidden(said) or ("<",)), (said, rest)
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_the_calls_that_a_thought_has_named_are_those_of_the_training_data(number: int) -> None:
+    rng, named, called = Random(number), 0, 0
+    site = HOME if number == 0 else random_site(rng, (5, 16))
+    stage = Stage.of(site, None, load_asks() if number % 3 else None)
+    for _ in range(30):
+        world = random_world(site, rng)
+        state = world.snapshot()
+        plan = draw_plan(stage, world, rng, held_out=False)
+        reply = next(message for message in carry_out(plan, stage, world)[0] if message.role == "assistant")
+        calls = ThoughtGuide(known(site, state)).calls(f"<think> {plan.thought}</think>")
+        assert calls in ("", body_of(reply).split("</think>")[1])
+        assert bool(calls) <= bool(reply.calls)
+        named, called = named + bool(calls), called + bool(reply.calls)
+    assert site.targets or named >= 0.9 * called
+
+
+def test_what_is_said_of_the_calls_is_not_said_again(guide: ThoughtGuide) -> None:
+    thought = "<think> all: All of light_brightness(device: kitchen_light | bedroom_lamp) but lamp is bedroom_lamp, "
+    thought += "light_brightness brightness=5, brightness: 0..100 percent.</think>"
+    assert guide.calls(f"{thought}<").startswith('tool_call>{"name":"light_brightness","arguments":{"device":"kitchen')
+    assert guide.calls(f"{thought}No") == ""
+
+
+@pytest.mark.parametrize(
+    "thought",
+    [
+        "fan is bathroom_fan",
+        "fan is bathroom_fan, no such tool",
+        "fan is bathroom_fan, light_on",
+        "fan is other_fan, fan_set speed=1",
+        "fan is bathroom_fan, fan_set speed missing, speed: 0..3",
+        "fan is bathroom_fan, fan_set speed=4, speed: 0..3, above",
+        "fan is bathroom_fan, fan_set speed=x",
+        "not to be done: fan is bathroom_fan",
+        "if: fan is bathroom_fan: speed=1, speed above 2: no, nothing to do",
+        "All of light_off(device: kitchen_light)",
+        "All of light_off(device: kitchen_light | bedroom_lamp | porch_light) but fan is bathroom_fan",
+        "All of light_off(device: kitchen_light | bedroom_lamp | porch_light) but all",
+        "both: fan is bathroom_fan, fan_set speed=1; and more",
+        "",
+    ],
+)
+def test_an_open_thought_names_no_calls(guide: ThoughtGuide, thought: str) -> None:
+    assert guide.calls(f"<think> {thought}.</think>") == ""
