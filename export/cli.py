@@ -13,6 +13,7 @@ from devices.errors import EdgeError, UsageError
 from devices.options import GpuLayers, Json
 from edge_agent.plugins import CASE_MAKERS, GENERATOR, load_plugin
 from edge_agent.progress import byte_progress_bar
+from export import release_cli
 
 if TYPE_CHECKING:
     from devices.site.site import Site
@@ -33,12 +34,14 @@ def register(app: typer.Typer) -> None:
     app.command("calibrate")(calibrate)
     app.command("card")(card)
     app.command("flash")(flash)
+    release_cli.register(app)
 
 
 def register_box(box: typer.Typer) -> None:
     """Add the commands of boxes that are run on a workstation."""
     box.command("build")(build_box)
     box.command("receive")(receive_bundle)
+    release_cli.register_box(box)
 
 
 def build_box(

@@ -34,6 +34,8 @@ COMMANDS = [
     "eval",
     "compare",
     "flash",
+    "keys",
+    "repo",
     "run",
     "bench",
     "box",

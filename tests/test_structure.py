@@ -27,8 +27,8 @@ ROOMS = {
     "devices": "errors durable json_lines yaml_file site driver simulation drivers exchange broker simulated_peers"
     " options exchange_cli tools_cli cli",
     "edge_agent": "plugins progress base_models run_facts wire grammar engine bundle agent evaluation serving box cli",
-    "export": "pip_command rope architectures llama_cpp_file trained quantize gates convert bundle flash kit pipeline"
-    " cli",
+    "export": "pip_command rope architectures llama_cpp_file trained quantize gates convert bundle flash release kit"
+    " pipeline release_cli cli",
     "finetune": "pages data recipe training inference pretraining cli",
 }
 MOST_FILES_IN_A_FOLDER = 20

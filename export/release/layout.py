@@ -1,0 +1,50 @@
+"""What a repository of releases looks like: static files that a web server or a USB stick holds.
+
+    metadata/N.root.json, N.targets.json, N.snapshot.json, timestamp.json     signed, The Update Framework 1.0
+    targets/CHANNEL/HASH.manifest.json                                       a bundle's manifest, signed by its entry
+    targets/blobs/HASH                                                       the bundles' files, each once
+
+A release is an entry of targets.json: the manifest of a bundle, with a sequence that only rises.
+
+Source: TUF specification 1.0.34.
+"""
+
+from __future__ import annotations
+
+import re
+
+from pydantic import Field
+from tuf.api.metadata import TargetFile
+
+from devices.errors import UsageError
+from devices.yaml_file import Strict
+from edge_agent.bundle import MANIFEST
+
+METADATA, TARGETS, BLOBS = "metadata", "targets", "blobs"
+CHANNEL = re.compile(r"[a-z][a-z0-9-]{0,39}")
+DEVELOPMENT_FIELD = "x-edgewright-development"
+
+
+class Release(Strict):
+    """What is signed of a release beside the manifest's hash. `percent` of the boxes may take it."""
+
+    sequence: int = Field(ge=1)
+    bundle: str
+    percent: int = Field(ge=0, le=100)
+
+
+def target_of(channel: str) -> str:
+    """Return the path of a channel's release. Raises UsageError if no channel has such a name."""
+    if not CHANNEL.fullmatch(channel) or channel == BLOBS:
+        raise UsageError(f"{channel!r} is no channel", hint="small letters, digits and hyphens, such as stable")
+    return f"{channel}/{MANIFEST}"
+
+
+def release_of(target: TargetFile) -> Release:
+    """Return what is signed of a release. Raises UsageError if that is something else."""
+    try:
+        return Release.model_validate(target.custom)
+    except ValueError as error:
+        raise UsageError(
+            f"{target.path}: no release: {error}", hint="publish it by `edgewright repo publish`"
+        ) from error

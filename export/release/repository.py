@@ -1,0 +1,188 @@
+"""Makes and keeps a repository of releases (layout.py): the publisher's side, with the keys.
+
+To go back, publish the older bundle: it gets a new sequence, and its files are there already. timestamp.json is written
+last, so that whoever reads meanwhile has the old release or the new one, whole.
+
+Source: python-tuf 7.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import Metadata, MetaFile, Root, Signed, Snapshot, TargetFile, Targets, Timestamp
+from tuf.api.serialization import DeserializationError
+
+from devices.durable import aside_of, finish, write_file
+from devices.errors import UsageError
+from edge_agent.bundle import MANIFEST, hold_bundle
+from edge_agent.progress import ByteProgressBar, no_progress_bar
+from export.flash.flash import is_whole
+from export.release.keys import ROOT_THRESHOLD, Keys
+from export.release.layout import BLOBS, DEVELOPMENT_FIELD, METADATA, TARGETS, Release, release_of, target_of
+
+LIFE = {Root.type: 730, Targets.type: 365, Snapshot.type: 30, Timestamp.type: 30}  # days
+
+
+@dataclass(frozen=True)
+class Published:
+    """A channel's release. `expires` is when the repository must have been renewed, as YYYY-MM-DD."""
+
+    channel: str
+    release: Release
+    expires: str
+
+
+def init_repository(folder: Path, keys: Keys) -> Path:
+    """Make an empty repository; return its root, which boxes must be given.
+
+    Raises:
+        UsageError: there is something at the folder, or a key is missing.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"{folder} is not empty", hint="choose a new folder")
+    development = {DEVELOPMENT_FIELD: True} if keys.is_development else {}
+    root = Root(expires=_until(Root.type), unrecognized_fields=cast("dict[str, Any]", development))
+    for role in LIFE:
+        for signer in keys.signers(role):
+            root.add_key(signer.public_key, role)
+    if not keys.is_development:
+        root.roles[Root.type].threshold = ROOT_THRESHOLD
+    (folder / METADATA).mkdir(parents=True)
+    (folder / TARGETS / BLOBS).mkdir(parents=True)
+    path = _write(folder, root, keys)
+    _write(folder, Targets(expires=_until(Targets.type)), keys)
+    _write(folder, Snapshot(expires=_until(Snapshot.type)), keys)
+    _write(folder, Timestamp(expires=_until(Timestamp.type)), keys)
+    return path
+
+
+def publish(
+    folder: Path,
+    bundle: Path,
+    keys: Keys,
+    *,
+    channel: str = "stable",
+    percent: int = 100,
+    progress_bar: ByteProgressBar = no_progress_bar,
+) -> Published:
+    """Make a bundle a channel's release.
+
+    Args:
+        folder: the repository.
+        bundle: a bundle's folder, or a box's root.
+        keys: of releases, and those that stay online.
+        channel: whose boxes shall have it.
+        percent: of the boxes that may take it now; by publishing again with more, the others follow.
+        progress_bar: opens a progress bar for what is copied.
+
+    Raises:
+        UsageError: no repository, channel or key, or a key that the repository's root does not know.
+        BundleTampered: the bundle is not as it was exported.
+    """
+    path = target_of(channel)
+    targets = _latest(folder, Targets)
+    with hold_bundle(bundle) as held:
+        manifest = held.manifest.to_bytes()
+        files = {
+            name: entry
+            for name, entry in held.manifest.files.items()
+            if not is_whole(_blob(folder, entry.sha256), entry)
+        }
+        with progress_bar("copying", sum(entry.bytes for entry in files.values())) as progress:
+            for name, entry in files.items():
+                blob = _blob(folder, entry.sha256)
+                shutil.copyfile(held.path / name, aside_of(blob))
+                finish(aside_of(blob), blob)
+                progress(entry.bytes)
+        before = targets.signed.targets.get(path)
+        sequence = release_of(before).sequence + 1 if before else 1
+        release = Release(sequence=sequence, bundle=held.manifest.id, percent=percent)
+    target = TargetFile.from_data(path, manifest, ["sha256"])
+    target.unrecognized_fields["custom"] = release.model_dump()
+    listed = folder / TARGETS / channel / f"{target.hashes['sha256']}.{MANIFEST}"
+    listed.parent.mkdir(exist_ok=True)
+    write_file(listed, manifest)
+    targets.signed.targets[path] = target
+    _write(folder, _next(targets.signed), keys)
+    renew(folder, keys)
+    return _published(folder, channel, release)
+
+
+def renew(folder: Path, keys: Keys) -> str:
+    """Say that the repository is still the newest; return until when that holds, as YYYY-MM-DD."""
+    targets, snapshot, timestamp = _latest(folder, Targets), _latest(folder, Snapshot), _latest(folder, Timestamp)
+    snapshot.signed.meta["targets.json"] = MetaFile(targets.signed.version)
+    _write(folder, _next(snapshot.signed), keys)
+    timestamp.signed.snapshot_meta = MetaFile(snapshot.signed.version)
+    _write(folder, _next(timestamp.signed), keys)
+    return f"{timestamp.signed.expires:%Y-%m-%d}"
+
+
+def releases(folder: Path) -> list[Published]:
+    """Return each channel's release, as the folder says; `check` proves it."""
+    listed = _latest(folder, Targets).signed.targets
+    return [_published(folder, path.split("/")[0], release_of(target)) for path, target in sorted(listed.items())]
+
+
+def root_path(folder: Path) -> Path:
+    """Return the file of a repository's newest root."""
+    return _newest(folder, Root.type)
+
+
+def _published(folder: Path, channel: str, release: Release) -> Published:
+    return Published(channel, release, f"{_latest(folder, Timestamp).signed.expires:%Y-%m-%d}")
+
+
+def _blob(folder: Path, sha256: str) -> Path:
+    return folder / TARGETS / BLOBS / sha256
+
+
+def _until(role: str) -> datetime:
+    return datetime.now(UTC).replace(microsecond=0) + timedelta(days=LIFE[role])
+
+
+def _next(signed: Any) -> Any:
+    """Return a role's content as that of the next version, with a new life."""
+    signed.version += 1
+    signed.expires = _until(signed.type)
+    return signed
+
+
+def _write(folder: Path, signed: Signed, keys: Keys) -> Path:
+    """Sign a role's content and write it. Raises UsageError if the repository's root would not have it."""
+    metadata: Metadata[Any] = Metadata(signed)
+    for signer in keys.signers(signed.type):
+        metadata.sign(signer, append=True)
+    root = signed if isinstance(signed, Root) else cast("Root", _latest(folder, Root).signed)
+    try:
+        root.verify_delegate(signed.type, metadata.signed_bytes, metadata.signatures)
+    except (RepositoryError, ValueError) as error:
+        hint = f"are the keys in {keys.folder} those that the repository was made with?"
+        raise UsageError(f"{folder}: not signed by the keys of its root: {error}", hint=hint) from error
+    name = f"{signed.type}.json" if isinstance(signed, Timestamp) else f"{signed.version}.{signed.type}.json"
+    path = folder / METADATA / name
+    write_file(path, metadata.to_bytes())
+    return path
+
+
+def _latest(folder: Path, role: type[Signed]) -> Metadata[Any]:
+    path = folder / METADATA / "timestamp.json" if role is Timestamp else _newest(folder, role.type)
+    try:
+        return Metadata.from_file(str(path))
+    except (DeserializationError, OSError) as error:
+        raise UsageError(f"{path}: {error}", hint="copy the repository again, or make a new one") from error
+
+
+def _newest(folder: Path, role: str) -> Path:
+    found: Iterable[Path] = (folder / METADATA).glob(f"*.{role}.json") if folder.is_dir() else ()
+    numbered = {int(path.name.split(".")[0]): path for path in found if path.name.split(".")[0].isdigit()}
+    if not numbered:
+        raise UsageError(f"{folder} is no repository", hint="`edgewright repo init` makes one")
+    return numbered[max(numbered)]
