@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -38,12 +38,14 @@ def quick(tmp_path: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def killed_at_line(count: int, work: Callable[[], object]) -> bool:
-    """Do work in a child process that dies at its count-th line in flash.py or durable.py; return whether it died.
+FLASH_FILES = frozenset({flashing.__file__, flashing.sync.__code__.co_filename})
+
+
+def killed_at_line(count: int, work: Callable[[], object], files: Set[str] = FLASH_FILES) -> bool:
+    """Do work in a child process that dies at its count-th line in some files; return whether it died.
 
     A line counts the first two times it runs: every file is copied by the same lines.
     """
-    files = {flashing.__file__, flashing.sync.__code__.co_filename}
     lines = 0
     times: Counter[tuple[str, int]] = Counter()
 
