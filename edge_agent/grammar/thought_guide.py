@@ -19,7 +19,7 @@ NO_TARGET = (" no device", " no area", " no scene")
 NO_TOOL = " no such tool"
 OUTSIDE = (", above.", ", below.")
 _LAST_NAME = re.compile(r"(\w*):")
-_NAMED = re.compile(rf"(?:{THINK} |[:;,] | but | and )([^:;,]+) is$")
+_BEFORE_NAME = re.compile(rf"{THINK} |[:;,] | but | and ")
 _ITS_TOOL = re.compile(r"\bis (\w+),$")
 _ALL_OF = re.compile(r"\bAll of (\w+)\($")
 _LISTED = re.compile(r"\bAll of (\w+)\([^()]*\)$")
@@ -52,15 +52,20 @@ class ThoughtGuide:
             return self._facts.get(_LAST_NAME.findall(thought)[-1], "") or self._bounds(thought) or self._truth(thought)
         if thought.endswith("="):
             return self._wished_value(thought)
-        if thought.endswith(" is") and (named := _NAMED.search(thought)) and named[1] in self._devices:
-            return f" {self._devices[named[1]]}"
+        if thought.endswith(" is"):
+            return self._device(thought.removesuffix(" is"))
         if thought.endswith("(") and (group := _ALL_OF.search(thought)) and group[1] in self._tools:
             return f"{self._tools[group[1]].listed})"
         return ""
 
+    def _device(self, thought: str) -> str:
+        """Return the device of the name that a thought ends with, if it is one."""
+        names = (thought[match.end() :] for match in _BEFORE_NAME.finditer(thought))  # the longest first
+        return next((f" {self._devices[name]}" for name in names if name in self._devices), "")
+
     def choices(self, thought: str) -> tuple[str, ...]:
         """Return the texts of which one must come next; none if anything may."""
-        if thought.endswith(" is") and _NAMED.search(thought):
+        if thought.endswith(" is"):
             return (*self._targets, *NO_TARGET) if self._targets else ()
         if thought.endswith(",") and (named := _ITS_TOOL.search(thought)):
             tools = [f" {one.tool}" for one in self._tools.values() if named[1] in one.devices]

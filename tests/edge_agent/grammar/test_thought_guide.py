@@ -36,6 +36,8 @@ def guide() -> ThoughtGuide:
         ("<think> both: fan is bathroom_fan, fan_set; outside light is", " porch_light"),
         ("<think> not kitchen light, bedroom light is", " bedroom_lamp"),
         ("<think> kitchen: kitchen lamp is", " kitchen_light"),
+        ("<think> All of light_off(device: kitchen_light | bedroom_lamp) but outside light is", " porch_light"),
+        ("<think> fan is bathroom_fan and lawn sprinkler is", " garden_sprinkler"),
         ("<think> old house door is", ""),
         ("<think> cellar is", ""),
         ("<think> All of light_brightness(", "device: kitchen_light | bedroom_lamp)"),
