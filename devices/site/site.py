@@ -348,8 +348,10 @@ def join_models(names: Sequence[str], models: dict[str, Any]) -> dict[str, Any]:
 
 
 def merge_mappings(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Return `base` with the values of `over` in it, mapping by mapping."""
+    """Return `base` with the values of `over` in it, mapping by mapping; what becomes an integer has no step of halves."""
     merged = dict(base)
+    if over.get("type") == "integer" and not float(merged.get("step") or 1).is_integer():
+        del merged["step"]
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = merge_mappings(merged[key], value) if both else value
