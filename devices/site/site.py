@@ -348,7 +348,7 @@ def join_models(names: Sequence[str], models: dict[str, Any]) -> dict[str, Any]:
 
 
 def merge_mappings(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Return `base` with the values of `over` in it, mapping by mapping; what becomes an integer has no step of halves."""
+    """Return `base` with the values of `over` in it, mapping by mapping; an integer loses a step of halves."""
     merged = dict(base)
     if over.get("type") == "integer" and not float(merged.get("step") or 1).is_integer():
         del merged["step"]
