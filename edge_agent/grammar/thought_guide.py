@@ -18,11 +18,13 @@ from edge_agent.wire.markers import END_THINK, THINK
 NO_TARGET = (" no device", " no area", " no scene")
 NO_TOOL = " no such tool"
 OUTSIDE = (", above.", ", below.")
+MARKS, ENDS = (")", '"'), (".", ";", ",")
 _LAST_NAME = re.compile(r"(\w*):")
 _BEFORE_NAME = re.compile(rf"{THINK} |[:;,] | but | and ")
 _ITS_TOOL = re.compile(r"\bis (\w+),$")
 _ALL_OF = re.compile(r"\bAll of (\w+)\($")
-_LISTED = re.compile(r"\bAll of (\w+)\([^()]*\)$")
+_LISTED = re.compile(r"\bAll of (\w+)\([^()]*\)(,?)$")
+_LEFT_OUT = re.compile(r"\bAll of (\w+)\([^()]*\) but [^;]+ is (\w+)(,?)$")
 _WISHED = re.compile(rf"{THINK} ([^:]+): .*\bis (\w+):.*, (\w+) (\w+)=$")
 _HANGS_ON = re.compile(rf"{THINK} (?:if|unless|only if|if or else): .*\bis (\w+):([^;]*), ([^,;:=]+):$")
 _COMPARED = re.compile(r"(\w+) (above|below) (-?\d+(?:\.\d+)?)")
@@ -40,12 +42,21 @@ class ThoughtGuide:
         self._targets = tuple(f" {target}" for target in known.targets)
         self._tools = {one.tool: one for one in known.tools}
         self._within = ""  # how a thought ends that has just been given bounds that its value is within
+        self._whole = ""  # a thought with what was forced last, if that ends with a mark
 
     def forced(self, thought: str) -> str:
-        """Return what must come next; "" if nothing must."""
-        if len(text := self._forced(thought)) + len(thought) > THOUGHT_CHARACTERS:
+        """Return what must come next; "" if nothing must. A mark at its end is left to `choices`.
+
+        In training a bracket or quotation mark is one token with the full stop after it: alone it would say that
+        something else comes.
+        """
+        text = self._forced(thought)
+        if len(text) + len(thought) > THOUGHT_CHARACTERS:
             return ""
-        return text
+        if not text.endswith(MARKS):
+            return text
+        self._whole = thought + text
+        return text[:-1]
 
     def _forced(self, thought: str) -> str:
         if thought.endswith(":"):
@@ -56,6 +67,8 @@ class ThoughtGuide:
             return self._device(thought.removesuffix(" is"))
         if thought.endswith("(") and (group := _ALL_OF.search(thought)) and group[1] in self._tools:
             return f"{self._tools[group[1]].listed})"
+        if thought.endswith(",") and (group := _LISTED.search(thought) or _LEFT_OUT.search(thought)):
+            return f" {group[1]}" if group[1] in self._tools and self._tools[group[1]].has_values else ""
         return ""
 
     def _device(self, thought: str) -> str:
@@ -65,6 +78,10 @@ class ThoughtGuide:
 
     def choices(self, thought: str) -> tuple[str, ...]:
         """Return the texts of which one must come next; none if anything may."""
+        if thought == self._whole[:-1] and self._whole:
+            is_within = self._within and self._whole.endswith(self._within)
+            ends = self._after_all(self._whole) or (ENDS[:-1] if is_within else ENDS)
+            return (self._whole[-1], *(self._whole[-1] + end for end in ends if end in ENDS))
         if thought.endswith(" is"):
             return (*self._targets, *NO_TARGET) if self._targets else ()
         if thought.endswith(",") and (named := _ITS_TOOL.search(thought)):
@@ -72,9 +89,21 @@ class ThoughtGuide:
             return (*tools, NO_TOOL) if tools else ()
         if thought.endswith(" All of"):
             return tuple(f" {tool}(" for tool in self._tools)
-        if thought.endswith(")") and (group := _LISTED.search(thought)) and group[1] in self._tools:
-            return (" but", ",") if self._tools[group[1]].has_values else (" but", ".", ";")
-        return ()
+        return self._after_all(thought)
+
+    def _after_all(self, thought: str) -> tuple[str, ...]:
+        """Return what may follow all devices of a tool, or one of them that is left out."""
+        group, left_out = _LISTED.search(thought), _LEFT_OUT.search(thought)
+        found = group or left_out
+        if not found or found[1] not in self._tools or thought.endswith(","):
+            return ()
+        tool = self._tools[found[1]]
+        ends = (",",) if tool.has_values else (".", ";")
+        if group:
+            return (" but", *ends)
+        assert left_out
+        may_go_on = [one for one in self._targets if one != f" {left_out[2]}" and one.startswith(f" {left_out[2]}")]
+        return () if may_go_on or left_out[2] not in tool.devices else (" and", *ends)
 
     def forbidden(self, thought: str) -> tuple[str, ...]:
         """Return texts that must not come next: that a value is outside of bounds which it is within."""

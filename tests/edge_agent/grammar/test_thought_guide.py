@@ -18,6 +18,8 @@ from finetune.data.people.asks import load_asks
 from finetune.data.random_sites import random_site
 
 HOME = load_site("home")
+DIMMED = "All of light_brightness(device: kitchen_light | bedroom_lamp)"
+LIGHTS = "All of light_off(device: kitchen_light | bedroom_lamp | porch_light)"
 
 
 def known(site: Site = HOME, state: State | None = None) -> Known:
@@ -40,7 +42,12 @@ def guide() -> ThoughtGuide:
         ("<think> fan is bathroom_fan and lawn sprinkler is", " garden_sprinkler"),
         ("<think> old house door is", ""),
         ("<think> cellar is", ""),
-        ("<think> All of light_brightness(", "device: kitchen_light | bedroom_lamp)"),
+        ("<think> All of light_brightness(", "device: kitchen_light | bedroom_lamp"),
+        (f"<think> {DIMMED},", " light_brightness"),
+        (
+            "<think> All of light_brightness(device: kitchen_light | bedroom_lamp) but x is bedroom_lamp,",
+            " light_brightness",
+        ),
         ("<think> All of no_tool(", ""),
         ("<think> " + "x" * (THOUGHT_CHARACTERS - 30) + "; house door is", ""),
     ],
@@ -64,6 +71,8 @@ def test_a_name_of_two_things_is_the_models_choice() -> None:
         ("<think> All of light_brightness(device: kitchen_light | bedroom_lamp)", (" but", ",")),
         ("<think> All of light_off(device: kitchen_light | bedroom_lamp | porch_light)", (" but", ".", ";")),
         ("<think> All of no_tool(device: kitchen_light)", ()),
+        (f"<think> {LIGHTS} but lamp is bedroom_lamp", (" and", ".", ";")),
+        (f"<think> {LIGHTS} but fan is bathroom_fan", ()),
         ("<think> it is other_fan,", ()),
         ("<think> if: fan is bathroom_fan: speed=1,", ()),
         ("<think> fan is bathroom_fan", ()),
@@ -81,6 +90,17 @@ def test_what_is_within_bounds_is_not_said_to_be_outside() -> None:
         assert bool(guide.forbidden(f"{thought} 0..3")) == (not end) and not guide.forbidden(thought)
 
 
+def test_a_mark_at_the_end_of_what_is_forced_is_written_with_what_follows() -> None:
+    """As one token, as it is in training: alone it would say that neither a full stop nor a semicolon comes."""
+    guide = ThoughtGuide(known())
+    all_lights = f"<think> {LIGHTS.split('(')[0]}("
+    assert guide.choices(all_lights + guide.forced(all_lights)) == (")", ").", ");")
+    target = "<think> heating is hall_thermostat, climate_set target_c=21, target_c:"
+    assert guide.forced(target) == " 10..28 degrees (step 0.5"
+    assert guide.choices(target + " 10..28 degrees (step 0.5") == (")", ").", ");")
+    assert guide.forced(target.replace("21", "9")).endswith("(step 0.5), below.")
+
+
 @pytest.mark.parametrize("number", range(12))
 def test_no_thought_of_the_training_data_is_contradicted(number: int) -> None:
     rng = Random(number)
@@ -92,9 +112,10 @@ def test_no_thought_of_the_training_data_is_contradicted(number: int) -> None:
         guide = ThoughtGuide(known(site, world.snapshot()))
         for end in range(8, len(thought)):
             said, rest = thought[:end], thought[end:]
-            assert rest.startswith(guide.forced(said)), (said, rest)
-            choices = guide.choices(said)
-            assert not choices or rest.startswith(choices), (said, rest)
+            forced = guide.forced(said)
+            assert rest.startswith(forced), (said, rest)
+            choices = guide.choices(said + forced)
+            assert not choices or rest.removeprefix(forced).startswith(choices), (said, forced, rest)
             assert not rest.startswith(guide.forbidden(said) or ("<",)), (said, rest)
 
 
