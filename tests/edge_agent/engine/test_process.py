@@ -228,7 +228,7 @@ def test_killed_while_it_loads_and_while_it_primes(
 def test_killed_in_every_phase_of_a_turn_it_acts_once(
     mortal: EngineProcess, simulation: Simulation, moments: Moments
 ) -> None:
-    """Killed before, in and after the first reply and the second: the world moves once, as without."""
+    """Killed before, in and after a reply: the world moves once, as without."""
     case = next(one for one in generate_cases(SITE, 60, 4) if one.kind == "call")
 
     def work(kill_at: int | None, moment: str) -> tuple[object, list[tuple[str, str]], int]:
@@ -245,7 +245,7 @@ def test_killed_in_every_phase_of_a_turn_it_acts_once(
         raise AssertionError
 
     expected_state, expected_actions, count = work(None, "")
-    assert count >= 2 and [status for _, status in expected_actions] == ["done"]
+    assert count >= 1 and [status for _, status in expected_actions] == ["done"]
     for kill_at in range(count):
         for moment in ("evaluate 1", "evaluate 2", "answer 1", "receive 1"):  # the last: when it has answered
             if moment == "receive 1" and kill_at == count - 1:

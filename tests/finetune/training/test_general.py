@@ -97,8 +97,8 @@ def test_a_source_with_too_few_rows_is_refused(base: Path, source: Path) -> None
 def test_a_run_says_what_was_forgotten_and_can_fail_for_it(base: Path, tmp_path: Path) -> None:
     write_rows(tmp_path / "train.jsonl", [Row(("tiny",), tuple(messages)) for messages in tiny_conversations()])
 
-    def run(name: str, last_answer: str, most: float) -> dict[str, Any]:
-        source = write_source(tmp_path / f"{name}.jsonl", last_answer)
+    def run(name: str, most: float, **other: Any) -> dict[str, Any]:
+        source = write_source(tmp_path / f"{name}.jsonl", "It is 7.")
         recipe = Recipe.model_validate(
             {
                 "schema": "recipe/v1",
@@ -107,17 +107,18 @@ def test_a_run_says_what_was_forgotten_and_can_fail_for_it(base: Path, tmp_path:
                 "data": str(tmp_path / "train.jsonl"),
                 "out": str(tmp_path / name),
                 "training": {"steps": 16, "batch_rows": 2, "learning_rate": 0.02, "warmup_steps": 0},
-                "general": {"data": str(source), "share": 0.5, "held_out_rows": 5, "max_rise": most},
+                "general": {"data": str(source), "share": 0.02 if other else 0.5, "held_out_rows": 5, "max_rise": most},
+                **other,
             }
         )
         train_run(recipe, progress=ProgressBar(io.StringIO()))
         return json.loads((tmp_path / name / "run.json").read_text(encoding="utf-8"))["general"]
 
-    learnt = run("learnt", "It is 7.", 0.0)
+    learnt = run("learnt", 0.0)
     assert learnt["rows"] == 3 and learnt["rejected"] == 3 and learnt["loss_after"] < learnt["loss_before"]
     assert (learnt["short"], learnt["exact_before"]) == (5, 0)
     with pytest.raises(GateError, match=r"the loss on 5 general rows rose by [\d.]+ nats a token"):
-        run("forgotten", "Blue orchids wander.", 0.1)
+        run("forgotten", 0.1, start_from=str(tmp_path / "learnt"))
     assert (tmp_path / "forgotten" / "run.json").exists()  # finished, and there to be looked at
 
 
