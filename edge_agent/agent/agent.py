@@ -26,10 +26,10 @@ from edge_agent.agent.yes_or_no import LEFT, said_yes
 from edge_agent.engine.engine import Completion, ContextFull, Engine, Limits, Request
 from edge_agent.grammar.grammar import Grammar
 from edge_agent.wire.contract import Contract
+from edge_agent.wire.markers import THEN
 from edge_agent.wire.messages import (
     DONE,
     NOT_DONE,
-    THEN,
     Message,
     before_request,
     result_message,

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from devices.site.tools import Tool, ToolCall
 from edge_agent.grammar.grammar import Known
 from edge_agent.grammar.thought_calls import calls_of
-from edge_agent.wire.markers import END_THINK, THINK
-from edge_agent.wire.messages import THEN
+from edge_agent.wire.markers import END_THINK, THEN, THINK
 from edge_agent.wire.parsing import ToolCalls, parse_reply
 
 

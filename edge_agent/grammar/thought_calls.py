@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edge_agent.grammar.grammar import Known
-from edge_agent.wire.markers import CALL, END_CALL
-from edge_agent.wire.messages import THEN
+from edge_agent.wire.markers import CALL, END_CALL, THEN
 
-_LOOKED_UP = re.compile(r"(?:if|unless|only if|if or else): .*: (?:yes|no)")
+CONDITION = "(?:if|unless|only if|if or else)"  # the wish of what hangs on a fact
+_LOOKED_UP = re.compile(rf"{CONDITION}: .*: (?:yes|no)")
 _ONE = re.compile(r"(?:.*[:,] )?(?:(?! is )[^:,])+ is (\w+)(?:: [^,]*)?, (\w+)((?: .*)?)")
 _ALL = re.compile(r"(?:.*: )?All of (\w+)\(([^)]*)\)( but [^,]+)?(?:, \1( .*))?")
 _BUT = re.compile(r"(?: but | and )[^:,]+? is (\w+)")

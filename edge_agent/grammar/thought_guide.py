@@ -12,7 +12,7 @@ import re
 
 from devices.site.nearest import nearest
 from edge_agent.grammar.grammar import THOUGHT_CHARACTERS, Known
-from edge_agent.grammar.thought_calls import calls_of
+from edge_agent.grammar.thought_calls import CONDITION, calls_of
 from edge_agent.wire.markers import END_THINK, THINK
 
 NO_TARGET = (" no device", " no area", " no scene")
@@ -26,7 +26,7 @@ _ALL_OF = re.compile(r"\bAll of (\w+)\($")
 _LISTED = re.compile(r"\bAll of (\w+)\([^()]*\)(,?)$")
 _LEFT_OUT = re.compile(r"\bAll of (\w+)\([^()]*\) but [^;]+ is (\w+)(,?)$")
 _WISHED = re.compile(rf"{THINK} ([^:]+): .*\bis (\w+):.*, (\w+) (\w+)=$")
-_HANGS_ON = re.compile(rf"{THINK} (?:if|unless|only if|if or else): .*\bis (\w+):([^;]*), ([^,;:=]+):$")
+_HANGS_ON = re.compile(rf"{THINK} {CONDITION}: .*\bis (\w+):([^;]*), ([^,;:=]+):$")
 _COMPARED = re.compile(r"(\w+) (above|below) (-?\d+(?:\.\d+)?)")
 _BY = re.compile(r"(\d+(?:\.\d+)?) (more|less)")
 _GIVEN = re.compile(r"\b(\w+)=(-?\d+(?:\.\d+)?), \1:$")

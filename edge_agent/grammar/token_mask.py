@@ -113,8 +113,8 @@ class Matcher:
         tokens = max(vocabulary.size, vocabulary.tokenizer.vocab_size)
         self.mask: NDArray[np.int32] = np.full((tokens + 31) // 32, -1, dtype=np.int32)
         self.is_over = False
-        is_guided = grammar is not None and grammar.known is not NOTHING
-        self._guide = ThoughtGuide(grammar.known) if grammar is not None and is_guided else None
+        known = grammar.known if grammar is not None else NOTHING
+        self._guide = ThoughtGuide(known) if known != NOTHING else None
         self.is_narrowed = False  # whether what is known leaves less than the grammar does
         self.cited: list[int] = []  # places, in the stretch that was taken last, of tokens that what is known left
         self._thought = ""

@@ -22,7 +22,6 @@ from edge_agent.wire.spoken_numbers import with_digits
 
 REQUEST = "Request: "
 DONE, NOT_DONE = "Done.", "Not done."  # all that the assistant says after calls
-THEN = "; then "  # in a thought, between calls of which one waits for the other
 State = Mapping[str, Mapping[str, Value]]
 Ages = Mapping[str, Mapping[str, str]]
 Role = Literal["system", "user", "assistant", "tool"]

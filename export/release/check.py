@@ -5,9 +5,9 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from devices.durable import sha256_of
 from devices.errors import GateError
 from edge_agent.bundle import parse_manifest
+from export.flash.flash import is_whole
 from export.release.layout import BLOBS, METADATA, TARGETS
 from export.release.repository import Published, releases
 from export.release.sources import FolderSource
@@ -24,13 +24,12 @@ def check(folder: Path) -> list[Published]:
     found, source = releases(folder), FolderSource(folder)
     with tempfile.TemporaryDirectory() as scratch:
         box = Path(scratch) / "box"
-        first = min((folder / METADATA).glob("*.root.json"), key=lambda path: int(path.name.split(".")[0]))
-        trust(box, first)
+        trust(box, folder / METADATA / "1.root.json")
         for one in found:
             trusted: Trusted = fetch_release(box, source, one.channel)
             for name, entry in parse_manifest(trusted.manifest, one.channel).files.items():
                 blob = folder / TARGETS / BLOBS / entry.sha256
-                if not blob.is_file() or sha256_of(blob) != entry.sha256:
+                if not is_whole(blob, entry):
                     hint = "publish the bundle again"
                     raise GateError(f"{blob} ({name} of {one.channel}) is missing or damaged", hint=hint)
     return found

@@ -131,11 +131,6 @@ def releases(folder: Path) -> list[Published]:
     return [_published(folder, path.split("/")[0], release_of(target)) for path, target in sorted(listed.items())]
 
 
-def root_path(folder: Path) -> Path:
-    """Return the file of a repository's newest root."""
-    return _newest(folder, Root.type)
-
-
 def _published(folder: Path, channel: str, release: Release) -> Published:
     return Published(channel, release, f"{_latest(folder, Timestamp).signed.expires:%Y-%m-%d}")
 

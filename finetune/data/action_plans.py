@@ -11,17 +11,16 @@ from dataclasses import replace
 from devices.site.action import Action, is_so
 from devices.site.device import Device
 from devices.site.phrasings import group_words
-from devices.site.schema import Value
 from devices.site.site import EVERYWHERE
 from devices.site.tools import Command, ToolCall, action_of
 from edge_agent.grammar.grammar import THOUGHT_CHARACTERS
 from edge_agent.wire.contract import devices_text
-from edge_agent.wire.messages import THEN
+from edge_agent.wire.markers import THEN
 from finetune.data import phrases
 from finetune.data.held_out import side
 from finetune.data.people.many import plan_many
 from finetune.data.people.spoken_values import round_times
-from finetune.data.scene import Plan, Scene, is_plain, needed_action, wanted_text
+from finetune.data.scene import Plan, Scene, is_plain, needed_action, wanted_text, whole
 
 TIMED_SHARE = 0.3  # of numbers are for how long, where a device runs for a time; an interlock may refuse it
 PART_DRAWS = 12
@@ -79,15 +78,11 @@ def plan_already(scene: Scene) -> Plan | None:
     choices = []
     for device, name, action in scene.actions():
         state = scene.state[device.name]
-        arguments = {key: _whole(state[key]) for key in action.input if key in state}
+        arguments = {key: whole(state[key]) for key in action.input if key in state}
         fits = all(key in arguments and not schema.problem_with(arguments[key]) for key, schema in action.input.items())
         if state and fits and action.is_already_so(state, arguments):
             choices.append(Command(device.name, name, arguments))
     return plan_command(scene, "already", scene.rng.choice(choices)) if choices else None
-
-
-def _whole(value: Value) -> Value:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def plan_confirmed(scene: Scene) -> Plan | None:

@@ -21,7 +21,8 @@ from devices.site.tools import Command, Tool, call_of, commands_of
 from edge_agent.evaluation.cases import CASES, CASES_SEED, Case
 from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.contract import contract_of
-from edge_agent.wire.messages import DONE, NOT_DONE, THEN, Message, result_message, result_of, user_message
+from edge_agent.wire.markers import THEN
+from edge_agent.wire.messages import DONE, NOT_DONE, Message, result_message, result_of, user_message
 from edge_agent.wire.spelling import SiteWords
 from finetune.data.held_out import content_of
 from finetune.data.leakage import without_leaks

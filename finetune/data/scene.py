@@ -184,9 +184,11 @@ class Scene:
         """Return an allowed value of a schema with steps, whole numbers more often."""
         assert schema.minimum is not None and schema.maximum is not None
         first, last = round(schema.minimum / step), math.floor(schema.maximum / step + 1e-9)
-        values = [whole_or(round(number * step, 6)) for number in range(first, last + 1)]
-        whole = [value for value in values if isinstance(value, int)]
-        return self.rng.choice(whole if whole and (schema.type == "integer" or self.rng.random() < 0.6) else values)
+        values = [whole(round(number * step, 6)) for number in range(first, last + 1)]
+        whole_values = [value for value in values if isinstance(value, int)]
+        return self.rng.choice(
+            whole_values if whole_values and (schema.type == "integer" or self.rng.random() < 0.6) else values
+        )
 
     def arguments_for(self, device: Device, action: Action) -> dict[str, Value]:
         """Return allowed values for every argument; most often those of something that the device knows."""
@@ -280,9 +282,9 @@ class Scene:
         return phrases.punctuate(text, self.rng), (*templates, *frames)
 
 
-def whole_or(value: float) -> int | float:
+def whole(value: Value) -> Value:
     """Return a number without a fraction as an integer, as JSON and people have it."""
-    return int(value) if float(value).is_integer() else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def is_by_name(template: str) -> bool:

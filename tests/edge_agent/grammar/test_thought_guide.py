@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from random import Random
 
 import pytest
@@ -164,3 +166,9 @@ def test_what_is_said_of_the_calls_is_not_said_again(guide: ThoughtGuide) -> Non
 )
 def test_an_open_thought_names_no_calls(guide: ThoughtGuide, thought: str) -> None:
     assert guide.calls(f"<think> {thought}.</think>") == ""
+
+
+def test_the_engine_starts_without_pydantic() -> None:
+    """It imports this room before it loads its model, and a tenth of a second counts there."""
+    program = "import sys, edge_agent.grammar.token_mask; sys.exit('pydantic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
