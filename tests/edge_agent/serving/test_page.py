@@ -339,6 +339,7 @@ def test_stop_works_while_the_engine_hangs(page: Page, hub: Hub, engine: Scripte
         page.until(lambda: "Stopped." in page.text("#said"))
         assert hub.state()["garden_sprinkler"]["open"] is False
         page.answer("This was given up")
+        page.until(lambda: hub.queue.figures.cancelled)  # the page says so before the box notices
     finally:
         engine.hold.set()
     assert hub.state()["kitchen_light"]["on"] is False  # nothing is begun after a stop
@@ -363,6 +364,7 @@ def test_a_request_can_be_given_up(page: Page, engine: ScriptedEngine, hub: Hub)
         page.say("kitchen light on")
         page.find("#give-up:not([hidden])").click()
         page.answer("This was given up")
+        page.until(lambda: hub.queue.figures.cancelled)  # the page says so before the box notices
     finally:
         engine.hold.set()
     page.say("kitchen light on")
