@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Protocol
 
 from devices.broker.broker import Outcome
@@ -26,17 +26,20 @@ from edge_agent.agent.yes_or_no import LEFT, said_yes
 from edge_agent.engine.engine import Completion, ContextFull, Engine, Limits, Request
 from edge_agent.grammar.grammar import Grammar
 from edge_agent.wire.contract import Contract
+from edge_agent.wire.durations import only_duration_s
 from edge_agent.wire.markers import THEN
 from edge_agent.wire.messages import (
     DONE,
     NOT_DONE,
     Message,
     before_request,
+    digits_text,
     result_message,
     result_of,
     user_message,
 )
 from edge_agent.wire.parsing import Answer, ToolCalls, Unusable, parse_reply
+from edge_agent.wire.spelling import NO_WORDS
 
 WHAT_WAS_DONE = re.compile(
     r"\W*(?:so |and )?what (?:did|have) you (?:just |actually )?(?:do|done|changed?)(?: just now| now| then| last)?\W*",
@@ -94,7 +97,7 @@ class Agent:
         self._history: list[Message] = []
         self._naming = Naming(broker.site)
         self._asked: Question | Doubt | None = None  # in the turn before
-        self._did = ""  # what came of the last commands
+        self._did = ""  # what came of the last commands, for a person
 
     @property
     def prefix(self) -> str:
@@ -122,7 +125,8 @@ class Agent:
         """
         deadline_s, (state, ages) = time.monotonic() + self._limits.timeout_s, self.broker.state_with_ages()
         messages = [*self._remembered(), user_message(ask, state, self._clock_text(), self.contract.words, ages)]
-        known = known_of(self.broker.site, self.contract.tools, state, ages)
+        duration_s = only_duration_s(digits_text(ask, self.contract.words or NO_WORDS))
+        known = known_of(self.broker.site, self.contract.tools, state, ages, duration_s)
         turn = Turn(ask, messages, self._grammar.knowing(known), deadline_s)
         asked, self._asked = self._asked, None
         stop_reason = self._take_up(turn, asked) if asked else None
@@ -135,14 +139,20 @@ class Agent:
         if turn.stop_reason in {"answer", "question"}:
             self._history = turn.messages
         result = turn.result(self.broker.site, state)
-        self._did = result.answer if turn.outcomes else self._did
+        self.note_done(turn.outcomes, result.answer)
         return result
+
+    def note_done(self, outcomes: Sequence[Outcome], report: str) -> None:
+        """Note what came of the last commands, for whoever asks what was done; also what got its yes after its turn."""
+        if outcomes:
+            is_any_done = any(one.status == "done" for one in outcomes)
+            self._did = f"I did this. {report}" if is_any_done else "I changed nothing."
 
     def _look_back(self, turn: Turn) -> str | None:
         """Say what was done last, as it was read back, if that is asked; return why the turn ends, if so."""
         if not self._did or not WHAT_WAS_DONE.fullmatch(turn.ask):
             return None
-        turn.say(f"I did this. {self._did}", "what was done.")
+        turn.say(self._did, "what was done.")
         return "answer"
 
     def _recognize(self, turn: Turn) -> str | None:

@@ -12,7 +12,9 @@ from edge_agent.wire.contract import devices_text
 from edge_agent.wire.messages import Ages, State, facts_of
 
 
-def known_of(site: Site, tools: Sequence[Tool], state: State, ages: Ages) -> Known:
+def known_of(
+    site: Site, tools: Sequence[Tool], state: State, ages: Ages, duration_s: float | None = None
+) -> Known:
     """Return what is known of a site in a state.
 
     Args:
@@ -20,13 +22,14 @@ def known_of(site: Site, tools: Sequence[Tool], state: State, ages: Ages) -> Kno
         tools: of the site.
         state: property values by device.
         ages: in words, of values that are older than they should be.
+        duration_s: the only duration that the request names.
     """
     facts = tuple(facts_of(state, ages))
     if site.is_toolset:
         return Known(facts)
     return Known(
         facts=facts,
-        numbers=tuple(number_arguments(site, tools, state)),
+        numbers=tuple(number_arguments(site, tools, state, duration_s)),
         truths=tuple(truths_of(site, state)),
         names=tuple(_names_of(site)),
         targets=(*site.devices, *site.targets, *site.scenes),

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Iterator
 
 from devices.site.describe import value_text
 from devices.site.relative_values import least_step, wished_values, written_property
+from devices.site.schema import DataSchema
 from devices.site.site import Site
 from devices.site.tools import Tool
 from edge_agent.grammar.grammar import NumberArgument
 from edge_agent.wire.contract import argument_text
+from edge_agent.wire.durations import SECONDS
 from edge_agent.wire.messages import State, json_value
 
 
@@ -28,23 +30,34 @@ def truths_of(site: Site, state: State) -> Iterator[tuple[str, str, str]]:
         yield from ((name, words, "yes" if so == {True} else "no") for words, so in said.items() if len(so) == 1)
 
 
-def number_arguments(site: Site, tools: Iterable[Tool], state: State) -> Iterator[NumberArgument]:
+def number_arguments(
+    site: Site, tools: Iterable[Tool], state: State, duration_s: float | None = None
+) -> Iterator[NumberArgument]:
     """Yield each numeric argument of a device's tools with its bounds, and what "more", "half" and such are now.
 
     Args:
         site: whose actions they are.
         tools: of the site.
         state: property values by device.
+        duration_s: the only duration that the request names.
     """
     for tool in tools:
         for name, schema in tool.input.items():
             if schema.minimum is None or schema.maximum is None:
                 continue
             bounds, step = argument_text(name, schema).removeprefix(f"{name}:"), least_step(schema)
+            asked = _in_its_unit(duration_s, schema)
             for device in tool.devices:
                 action = site.devices[device].actions[tool.action]
                 value = state.get(device, {}).get(written_property(action, name))
                 now = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
                 wished = {} if now is None else wished_values(now, schema)
                 texts = tuple((words, json_value(one)) for words, one in wished.items())
-                yield NumberArgument(device, tool.name, name, bounds, schema.minimum, schema.maximum, step, now, texts)
+                limits = schema.minimum, schema.maximum, step
+                yield NumberArgument(device, tool.name, name, bounds, *limits, now, texts, asked)
+
+
+def _in_its_unit(duration_s: float | None, schema: DataSchema) -> str:
+    """Return a duration as an argument counts it; "" if it counts no time, or not in whole numbers."""
+    unit_s = SECONDS.get(schema.unit.removesuffix("s"))
+    return f"{duration_s / unit_s:g}" if duration_s is not None and unit_s and duration_s % unit_s == 0 else ""

@@ -27,6 +27,7 @@ class NumberArgument(NamedTuple):
         minimum, maximum, step: of its value.
         now: what the property behind it is; None if there is none.
         wished: what ways to name a value come to now, as (`a bit more`, `60`).
+        asked: what the request's only duration is in its unit; "" if there is none, or several.
     """
 
     device: str
@@ -38,12 +39,13 @@ class NumberArgument(NamedTuple):
     step: float
     now: float | None
     wished: tuple[tuple[str, str], ...]
+    asked: str = ""
 
     @classmethod
     def of(cls, *values: Any) -> NumberArgument:
         """Return it from its values as JSON has them."""
-        *plain, wished = values
-        return cls._make([*plain, tuple((words, text) for words, text in wished)])
+        *plain, wished, asked = values
+        return cls._make([*plain, tuple((words, text) for words, text in wished), asked])
 
 
 class KnownTool(NamedTuple):

@@ -25,6 +25,7 @@ _ITS_TOOL = re.compile(r"\bis (\w+),$")
 _ALL_OF = re.compile(r"\bAll of (\w+)\($")
 _LISTED = re.compile(r"\bAll of (\w+)\([^()]*\)(,?)$")
 _LEFT_OUT = re.compile(r"\bAll of (\w+)\([^()]*\) but [^;]+ is (\w+)(,?)$")
+_ARGUMENT = re.compile(r"(\w+) (\w+)=$")
 _WISHED = re.compile(rf"{THINK} ([^:]+): .*\bis (\w+):.*, (\w+) (\w+)=$")
 _HANGS_ON = re.compile(rf"{THINK} {CONDITION}: .*\bis (\w+):([^;]*), ([^,;:=]+):$")
 _COMPARED = re.compile(r"(\w+) (above|below) (-?\d+(?:\.\d+)?)")
@@ -145,7 +146,11 @@ class ThoughtGuide:
         return f" {so}" if so else ""
 
     def _wished_value(self, thought: str) -> str:
-        """Return the value of the argument that a thought comes to, if it is named by what is so now."""
+        """Return the value of the argument that a thought comes to, if the request or what is so now names it."""
+        if to := _ARGUMENT.search(thought):
+            asked = next((one.asked for one in self._numbers if one.asked and (one.tool, one.argument) == to.groups()), "")
+            if asked:
+                return asked
         if (wish := _WISHED.search(thought)) is None:
             return ""
         words, device, tool, argument = wish.groups()

@@ -255,7 +255,9 @@ class Session:
             self._broker.broker.execute(one.command, lambda effect, wanted=one.effect: effect == wanted)  # type: ignore[misc]
             for one in confirmed
         ]
-        return Turn(self._reports(outcomes), tuple(outcomes), self._waiting)
+        reports = self._reports(outcomes)
+        self._agent.note_done(outcomes, reports)
+        return Turn(reports, tuple(outcomes), self._waiting)
 
     def _begin(self, cancellation: Cancellation) -> None:
         self._broker.cancellation, self._broker.stops = cancellation, self._broker.broker.stops

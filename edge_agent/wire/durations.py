@@ -12,11 +12,11 @@ import re
 
 from edge_agent.wire.spelling import NO_WORDS, SiteWords, protected_parts
 
-SECONDS = {"second": 1, "minute": 60, "min": 60, "hour": 3600, "hr": 3600}
+SECONDS = {"second": 1, "sec": 1, "minute": 60, "min": 60, "hour": 3600, "hr": 3600}
 _SHARES = {"half": 0.5, "quarter": 0.25, "three quarters": 0.75}
 _DURATION = re.compile(
     r"(?<![\w.])(?:(?P<number>\d{1,4}(?:\.\d{1,2})?)[ -]?|(?:a |one )?(?P<share>three quarters|half|quarter)"
-    r" (?:of )?an? |(?P<one>an?|one|a whole|a full) )(?P<unit>minute|min|hour|hr)s?(?P<and_a_half> and a half)?(?!\w)",
+    r" (?:of )?an? |(?P<one>an?|one|a whole|a full) )(?P<unit>second|sec|minute|min|hour|hr)s?(?P<and_a_half> and a half)?(?!\w)",
     re.IGNORECASE,
 )
 
@@ -33,14 +33,23 @@ def with_smaller_units(text: str, words: SiteWords = NO_WORDS) -> str:
     def explained(match: re.Match[str]) -> str:
         if any(start < match.end() and match.start() < end and not _holds(match, start, end) for start, end in kept):
             return match[0]
-        unit = SECONDS[match["unit"].lower()]
-        amount = float(match["number"] or _SHARES.get((match["share"] or "").lower(), 1))
-        seconds = (amount + (0.5 if match["and_a_half"] else 0)) * unit
-        smaller = [one for one in words.time_units if SECONDS[one[:-1]] < unit]
+        seconds = _seconds(match)
+        smaller = [one for one in words.time_units if SECONDS[one[:-1]] < SECONDS[match["unit"].lower()]]
         shown = [f"{seconds / SECONDS[one[:-1]]:g} {one}" for one in smaller if seconds % SECONDS[one[:-1]] == 0]
         return f"{match[0]} ({', '.join(shown)})" if shown else match[0]
 
     return _DURATION.sub(explained, text) if words.time_units else text
+
+
+def only_duration_s(text: str) -> float | None:
+    """Return the seconds of the one duration in a text; None if it has none, or several. Args: text: as above."""
+    found = list(_DURATION.finditer(text))
+    return _seconds(found[0]) if len(found) == 1 else None
+
+
+def _seconds(match: re.Match[str]) -> float:
+    amount = float(match["number"] or _SHARES.get((match["share"] or "").lower(), 1))
+    return (amount + (0.5 if match["and_a_half"] else 0)) * SECONDS[match["unit"].lower()]
 
 
 def _holds(match: re.Match[str], start: int, end: int) -> bool:

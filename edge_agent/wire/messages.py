@@ -59,9 +59,14 @@ def user_message(
     """
     if words is None:
         return Message("user", defuse(text))
-    spelled = with_smaller_units(with_digits(usual_spelling(text, words), words), words)
+    spelled = with_smaller_units(digits_text(text, words), words)
     lines = [*_state_lines(state, words, ages), f"clock {clock}", REQUEST + defuse(spelled)]
     return Message("user", "\n".join(["State:", *lines]))
+
+
+def digits_text(text: str, words: SiteWords) -> str:
+    """Return a request as it is usually spelled, with numbers in digits. Args: as `user_message`."""
+    return with_digits(usual_spelling(text, words), words)
 
 
 def _state_lines(state: State, words: SiteWords, ages: Ages) -> Iterator[str]:

@@ -90,6 +90,8 @@ def test_what_was_just_done_is_told_from_the_read_back_without_the_model() -> No
     result, requests = play(agent, "So what did you just do?")
     assert result.answer == "I did this. The kitchen light is on." and requests == []
     play(agent, "what did you do to the heating?", answer("Nothing."))  # is about something else
+    play(agent, "unlock", calls(LOCK), answer("Done."))
+    assert play(agent, "what did you do?")[0].answer == "I changed nothing."  # the question for a yes is not repeated
 
 
 def test_a_model_that_loops_repeats_nothing() -> None:

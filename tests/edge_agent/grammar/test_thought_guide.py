@@ -14,7 +14,9 @@ from devices.site.tools import tools_of
 from edge_agent.agent.known import known_of
 from edge_agent.grammar.grammar import THOUGHT_CHARACTERS, Known
 from edge_agent.grammar.thought_guide import NO_TARGET, NO_TOOL, ThoughtGuide
-from edge_agent.wire.messages import State, body_of
+from edge_agent.wire.durations import only_duration_s
+from edge_agent.wire.messages import State, body_of, digits_text
+from edge_agent.wire.spelling import NO_WORDS
 from finetune.data.generator import Stage, carry_out, draw_plan, random_world
 from finetune.data.people.asks import load_asks
 from finetune.data.random_sites import random_site
@@ -24,8 +26,9 @@ DIMMED = "All of light_brightness(device: kitchen_light | bedroom_lamp)"
 LIGHTS = "All of light_off(device: kitchen_light | bedroom_lamp | porch_light)"
 
 
-def known(site: Site = HOME, state: State | None = None) -> Known:
-    return known_of(site, tools_of(site), World(site).snapshot() if state is None else state, {})
+def known(site: Site = HOME, state: State | None = None, ask: str = "") -> Known:
+    duration_s = only_duration_s(digits_text(ask, NO_WORDS))
+    return known_of(site, tools_of(site), World(site).snapshot() if state is None else state, {}, duration_s)
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +95,23 @@ def test_what_is_within_bounds_is_not_said_to_be_outside() -> None:
         assert bool(guide.forbidden(f"{thought} 0..3")) == (not end) and not guide.forbidden(thought)
 
 
+@pytest.mark.parametrize(
+    ("ask", "given"),
+    [
+        ("water the lawn for two minutes", "2"),
+        ("half an hour of water", "30"),
+        ("120 seconds", "2"),
+        ("90 seconds", ""),  # no whole minutes
+        ("in ten minutes, water the lawn for two minutes", ""),
+        ("water the lawn for 2", ""),
+    ],
+)
+def test_the_only_duration_of_a_request_is_given_in_the_arguments_unit(ask: str, given: str) -> None:
+    guide = ThoughtGuide(known(ask=ask))
+    assert guide.forced("<think> lawn: garden sprinkler is garden_sprinkler, valve_water minutes=") == given
+    assert guide.forced("<think> fan is bathroom_fan, fan_set speed=") == ""
+
+
 def test_a_mark_at_the_end_of_what_is_forced_is_written_with_what_follows() -> None:
     """As one token, as it is in training: alone it would say that neither a full stop nor a semicolon comes."""
     guide = ThoughtGuide(known())
@@ -110,8 +130,8 @@ def test_no_thought_of_the_training_data_is_contradicted(number: int) -> None:
     stage = Stage.of(site, None, load_asks() if number % 3 else None)
     for _ in range(12):
         world = random_world(site, rng)
-        thought = f"<think> {draw_plan(stage, world, rng, held_out=False).thought}"
-        guide = ThoughtGuide(known(site, world.snapshot()))
+        plan = draw_plan(stage, world, rng, held_out=False)
+        thought, guide = f"<think> {plan.thought}", ThoughtGuide(known(site, world.snapshot(), plan.ask))
         for end in range(8, len(thought)):
             said, rest = thought[:end], thought[end:]
             forced = guide.forced(said)
