@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ OUTSIDE_CHARACTERS = 200
 CHOICES = 6  # that a question names at most
 ALIKE = 3  # devices of which the same is said are named in one sentence
 AGES = {"days": 86400, "hours": 3600, "minutes": 60, "seconds": 1}
+PLURAL = re.compile(r"[^sui\W]s$", re.IGNORECASE)  # "blinds", neither "glass" nor "status"
 MONEY = {"euros", "dollars"}
 
 
@@ -32,10 +34,12 @@ def number_text(value: float) -> str:
 
 
 def value_text(schema: DataSchema, value: Value) -> str:
-    """Return a value in words: "on", "40 percent", "18.5 degrees", "2 (medium)"."""
+    """Return a value in words: "on", "40 percent", "18.5 degrees", "2 (medium)", "closed"."""
     if isinstance(value, bool):
         return schema.labels.get(value, "true" if value else "false")
     if isinstance(value, int | float):
+        if state := schema.state_of(value):
+            return state
         number = f"{value:.2f}" if schema.unit in MONEY else number_text(value)
         level = schema.level_of(value)
         return f"{number} {schema.unit}".rstrip() + (f" ({level})" if level else "")
@@ -49,15 +53,39 @@ def property_title(name: str, schema: DataSchema) -> str:
 
 def describe(device: Device, property_name: str, value: Value, verb: str = "is") -> str:
     """Return one fact as a clause: "the kitchen light is on", "the hall thermostat target is 21 degrees"."""
-    schema = device.properties[property_name]
-    return f"the {_subject(device, property_name)} {verb} {value_text(schema, value)}"
+    text, subject = value_text(device.properties[property_name], value), _subject(device, property_name, value)
+    verb = verb.replace("is", "are", 1) if subject == device.title and PLURAL.search(subject) else verb
+    return f"the {subject} {verb} {text}"
 
 
-def _subject(device: Device, property_name: str) -> str:
-    """Return what a reading is of: a boolean without a title is how the device itself is."""
+def answers_about(device: Device, state: Mapping[str, Value]) -> list[str]:
+    """Return the sentences of which one answers what is asked of a device's state; only one if it has two properties.
+
+    Of what is off, nothing else is told. Of three properties or more, each has a sentence, and all of them have one.
+    """
+    is_off = state.get("on") is False
+    told = [name for name in state if name in device.properties and (name == "on" or not is_off)]
+    told.sort(key=lambda name: not _is_own(device.properties[name], state[name]))
+    if len(told) != 2:
+        clauses = [describe(device, name, state[name]) for name in told]
+        return [*map(sentence, clauses), *([sentence(*clauses)] if len(clauses) > 1 else [])]
+    first, second = told
+    if _is_own(device.properties[second], state[second]):
+        return [sentence(*(describe(device, name, state[name]) for name in told))]
+    schema = device.properties[second]
+    its = f"its {property_title(second, schema)} is {value_text(schema, state[second])}"
+    return [sentence(describe(device, first, state[first]), its)]
+
+
+def _subject(device: Device, property_name: str, value: Value) -> str:
+    """Return what a reading is of: a boolean without a title, or a state, is how the device itself is."""
     schema = device.properties[property_name]
-    is_own = schema.type == "boolean" and not schema.title
+    is_own = _is_own(schema, value)
     return device.title if is_own else f"{device.title} {property_title(property_name, schema)}"
+
+
+def _is_own(schema: DataSchema, value: Value) -> bool:
+    return not schema.title and (schema.type == "boolean" or bool(schema.state_of(value)))
 
 
 def age_text(age_s: float) -> str:
@@ -103,7 +131,8 @@ def _said_of(pattern: str, titles: list[str]) -> list[str]:
     if subject or len(titles) < ALIKE:
         return [pattern.replace("{}", f"The {title}", 1) for title in titles]
     names = f"The {', '.join(titles[:-1])} and {titles[-1]}"
-    return [f"{names} are {rest.removeprefix('is ')}" if rest.startswith("is ") else f"{names}: {rest}"]
+    verb, _, state = rest.partition(" ")
+    return [f"{names} are {state}" if verb in ("is", "are") else f"{names}: {rest}"]
 
 
 def which_text(devices: Sequence[Device], areas: Mapping[str, Area]) -> str:
@@ -130,7 +159,8 @@ def wish_text(device: Device, action: Action, arguments: dict[str, Value]) -> st
     if action.is_call:
         return _call_text(device, action, arguments)
     names, effect = main_properties(action, arguments), action.effect(arguments)
-    subject = _subject(device, names[0]) if device.properties[names[0]].type == "boolean" else device.title
+    is_boolean = device.properties[names[0]].type == "boolean"
+    subject = _subject(device, names[0], effect[names[0]]) if is_boolean else device.title
     values = " and ".join(value_text(device.properties[name], effect[name]) for name in names)
     duration = f" for {_duration_text(action, arguments)}" if action.ends else ""
     return f"the {subject} should be {values}{duration}"

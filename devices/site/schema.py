@@ -33,6 +33,7 @@ class DataSchema(Strict):
     A boolean with a title is one of several of its device, and is named where it is told.
     `levels` are numbers that have a name: `{low: 1, medium: 2, high: 3}`. The lowest and the highest are the least and
     the greatest of them; a bit more or less is the next level, or where there are none, one step.
+    `states` are numbers at which a device is in a state, which is told in the place of the number: `{closed: 0}`.
     """
 
     type: Literal["boolean", "integer", "number", "string"]
@@ -42,6 +43,7 @@ class DataSchema(Strict):
     enum: tuple[Plain, ...] | None = Field(default=None, strict=False)
     unit: Plain = ""
     levels: dict[Plain, int | float] = Field(default_factory=dict)
+    states: dict[Plain, int | float] = Field(default_factory=dict)
     title: Plain = ""
     labels: dict[bool, Plain] = Field(default_factory=dict)
 
@@ -57,9 +59,9 @@ class DataSchema(Strict):
             raise ValueError(f"step {self.step:g} needs a number whose minimum is a multiple of it")
         if self.step and self.type == "integer" and not self.step.is_integer():
             raise ValueError(f"an integer has no step of {self.step:g}")
+        if (self.levels or self.states) and (self.type in {"boolean", "string"} or "" in (*self.levels, *self.states)):
+            raise ValueError("levels and states are words for numbers")
         for name, value in self.levels.items():
-            if not name or self.type in {"boolean", "string"}:
-                raise ValueError("levels are words for numbers")
             if problem := self.problem_with(value):
                 raise ValueError(f"level {name}: {problem}")
         return self
@@ -91,9 +93,11 @@ class DataSchema(Strict):
 
     def level_of(self, value: object) -> str:
         """Return the first level that a value is, or "" if it is none."""
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return ""
-        return next((name for name, level in self.levels.items() if math.isclose(level, value, abs_tol=1e-9)), "")
+        return _name_of(value, self.levels)
+
+    def state_of(self, value: object) -> str:
+        """Return the state that a device is in at a value, or "" if it is in none."""
+        return _name_of(value, self.states)
 
     def levels_text(self) -> str:
         """Return the levels as signatures write them: `low 1, medium 2`."""
@@ -130,6 +134,12 @@ class DataSchema(Strict):
         if words := ", ".join(part for part in (self.unit, self.levels_text()) if part):
             schema["description"] = words
         return schema
+
+
+def _name_of(value: object, named: Mapping[str, float]) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return ""
+    return next((name for name, number in named.items() if math.isclose(number, value, abs_tol=1e-9)), "")
 
 
 def input_problem(schemas: Mapping[str, DataSchema], given: Mapping[str, Any]) -> str:

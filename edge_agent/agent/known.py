@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from devices.site.describe import answers_about
+from devices.site.device import Device
+from devices.site.phrasings import group_words
+from devices.site.schema import Value
 from devices.site.site import Site
 from devices.site.tools import Tool
 from edge_agent.agent.number_arguments import number_arguments, truths_of
-from edge_agent.grammar.grammar import Known, KnownTool
+from edge_agent.grammar.grammar import Known, KnownDevice, KnownTool
 from edge_agent.wire.contract import devices_text
 from edge_agent.wire.messages import Ages, State, facts_of
 
 
-def known_of(
-    site: Site, tools: Sequence[Tool], state: State, ages: Ages, duration_s: float | None = None
-) -> Known:
+def known_of(site: Site, tools: Sequence[Tool], state: State, ages: Ages, duration_s: float | None = None) -> Known:
     """Return what is known of a site in a state.
 
     Args:
@@ -36,7 +38,15 @@ def known_of(
         tools=tuple(
             KnownTool(tool.name, devices_text(tool), tool.devices, bool(tool.input)) for tool in tools if tool.devices
         ),
+        devices=tuple(known_device(site.devices[name], values) for name, values in state.items()),
     )
+
+
+def known_device(device: Device, values: Mapping[str, Value]) -> KnownDevice:
+    """Return what answers about a device are made of. Args: values: its properties'."""
+    group = group_words(device.kind)
+    singular, plural = (group.singular, group.plural) if group else (device.kind, f"{device.kind}s")
+    return KnownDevice(device.name, device.title, singular, plural, tuple(answers_about(device, values)))
 
 
 def _names_of(site: Site) -> Iterator[tuple[str, str]]:

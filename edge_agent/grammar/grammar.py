@@ -57,6 +57,19 @@ class KnownTool(NamedTuple):
     has_values: bool
 
 
+class KnownDevice(NamedTuple):
+    """A device as answers have it: its title, what one and all of its kind are called, what answers a question of it.
+
+    `answers` are sentences; where there are several, a question means one of them.
+    """
+
+    device: str
+    title: str
+    singular: str
+    plural: str
+    answers: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Known:
     """What thoughts need not reckon or recall: it is given to them, once they have come to it (thought_guide.py).
@@ -71,6 +84,7 @@ class Known:
         names: (name, device): after what one device alone is called and `is` comes that device.
         targets: devices, areas and scenes: nothing else comes after another name and `is`, but that it is none.
         tools: after `is DEVICE,` comes a tool that it has, or that there is none; after `All of TOOL(` its devices.
+        devices: after a thought that only looks up their facts comes what answers that (thought_answers.py).
     """
 
     facts: tuple[tuple[str, str], ...] = ()
@@ -79,6 +93,7 @@ class Known:
     names: tuple[tuple[str, str], ...] = ()
     targets: tuple[str, ...] = ()
     tools: tuple[KnownTool, ...] = ()
+    devices: tuple[KnownDevice, ...] = ()
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Known:
@@ -90,6 +105,7 @@ class Known:
             names=tuple(map(tuple, plain["names"])),
             targets=tuple(plain["targets"]),
             tools=tuple(KnownTool(name, listed, tuple(devices), has) for name, listed, devices, has in plain["tools"]),
+            devices=tuple(KnownDevice._make([*one[:4], tuple(one[4])]) for one in plain["devices"]),
         )
 
 

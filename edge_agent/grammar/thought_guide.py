@@ -12,6 +12,7 @@ import re
 
 from devices.site.nearest import nearest
 from edge_agent.grammar.grammar import THOUGHT_CHARACTERS, Known
+from edge_agent.grammar.thought_answers import answers_of, listed_devices
 from edge_agent.grammar.thought_calls import CONDITION, calls_of
 from edge_agent.wire.markers import END_THINK, THINK
 
@@ -61,7 +62,9 @@ class ThoughtGuide:
 
     def _forced(self, thought: str) -> str:
         if thought.endswith(":"):
-            return self._facts.get(_LAST_NAME.findall(thought)[-1], "") or self._bounds(thought) or self._truth(thought)
+            facts = self._facts.get(_LAST_NAME.findall(thought)[-1], "")
+            listed = listed_devices(thought.removeprefix(f"{THINK} "), self._known)
+            return facts or self._bounds(thought) or self._truth(thought) or listed
         if thought.endswith("="):
             return self._wished_value(thought)
         if thought.endswith(" is"):
@@ -116,6 +119,12 @@ class ThoughtGuide:
         calls = calls_of(named, self._known)
         return calls[len(said) :] if calls.startswith(said) else ""
 
+    def answers(self, thought: str) -> tuple[str, ...]:
+        """Return texts of which one must come after a thought and its end marker: the rest of what it answers."""
+        named, said = thought.removeprefix(THINK).removeprefix(" ").split(END_THINK, 1)
+        answers = answers_of(named, self._known)
+        return tuple(one[len(said) :] for one in answers if one.startswith(said) and one != said)
+
     def _bounds(self, thought: str) -> str:
         """Return the bounds of the argument that a thought has just given a value, and whether it is outside."""
         if (given := _GIVEN.search(thought)) is None:
@@ -148,9 +157,9 @@ class ThoughtGuide:
     def _wished_value(self, thought: str) -> str:
         """Return the value of the argument that a thought comes to, if the request or what is so now names it."""
         if to := _ARGUMENT.search(thought):
-            asked = next((one.asked for one in self._numbers if one.asked and (one.tool, one.argument) == to.groups()), "")
-            if asked:
-                return asked
+            asked = (one.asked for one in self._numbers if one.asked and (one.tool, one.argument) == to.groups())
+            if duration := next(asked, ""):
+                return duration
         if (wish := _WISHED.search(thought)) is None:
             return ""
         words, device, tool, argument = wish.groups()

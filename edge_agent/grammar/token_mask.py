@@ -120,6 +120,7 @@ class Matcher:
         self._thought = ""
         self._cited: list[int] = []  # tokens that must come next, by what is known
         self._choices: tuple[str, ...] = ()  # one of them must come next
+        self._is_answering = False  # whether what comes after a thought is cited, or one of several
         self._is_complete = False  # whether nothing comes after what is cited
 
     def take_forced(self) -> list[int]:
@@ -132,6 +133,9 @@ class Matcher:
         taken: list[int] = []
         self.cited = []
         while not self.is_over:
+            if self._is_complete and not self._cited:
+                self.is_over = True
+                break
             is_known, forced = bool(self._cited), self._cited or self._matcher.compute_ff_tokens()
             self._cited = []
             if not forced:
@@ -145,7 +149,6 @@ class Matcher:
                     break
                 self.cited += [len(taken)] if is_known else []
                 taken.append(token)
-            self.is_over |= self._is_complete
         _require_no_error(self._matcher)
         return taken
 
@@ -172,18 +175,34 @@ class Matcher:
         assert self._guide
         text = self.vocabulary.text_of([token])
         self._thought += text
-        if END_THINK in self._thought:
-            calls = self._guide.calls(self._thought)
-            self._guide, self._choices = None, ()
-            self._cited = self._tokens_of(calls) if calls else []
-            self._is_complete = bool(self._cited)
+        if END_THINK in self._thought and not self._is_answering:
+            self._end_thought()
             return
         left = tuple(one[len(text) :] for one in self._choices if one.startswith(text))
+        if self._is_answering:
+            self._go_on_with(left)
+            return
         self._choices = () if "" in left else left  # a name may go on: "light" where there is "light_2"
         if not self._choices and (forced := self._guide.forced(self._thought)):
             self._cited = self._tokens_of(forced)
         elif not self._choices:
             self._choices = self._guide.choices(self._thought)
+
+    def _end_thought(self) -> None:
+        """Cite the calls that a finished thought has named, or its answer; if it has several, one is decided on."""
+        assert self._guide
+        self._is_answering = True
+        calls = self._guide.calls(self._thought)
+        self._go_on_with((calls,) if calls else self._guide.answers(self._thought))
+
+    def _go_on_with(self, texts: Sequence[str]) -> None:
+        """Have one of some texts come next, and end the reply; if there are none, anything may come."""
+        if len(texts) > 1:
+            self._choices = tuple(texts)
+            return
+        self._guide, self._choices = None, ()
+        self._cited = self._tokens_of(texts[0]) if texts and texts[0] else []
+        self._is_complete = bool(self._cited) or "" in texts
 
     def _tokens_of(self, text: str) -> list[int]:
         """Return the tokens of a text that must come next; none if the grammar forbids one of them."""

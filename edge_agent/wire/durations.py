@@ -16,7 +16,8 @@ SECONDS = {"second": 1, "sec": 1, "minute": 60, "min": 60, "hour": 3600, "hr": 3
 _SHARES = {"half": 0.5, "quarter": 0.25, "three quarters": 0.75}
 _DURATION = re.compile(
     r"(?<![\w.])(?:(?P<number>\d{1,4}(?:\.\d{1,2})?)[ -]?|(?:a |one )?(?P<share>three quarters|half|quarter)"
-    r" (?:of )?an? |(?P<one>an?|one|a whole|a full) )(?P<unit>second|sec|minute|min|hour|hr)s?(?P<and_a_half> and a half)?(?!\w)",
+    r" (?:of )?an? |(?P<one>an?|one|a whole|a full) )(?P<unit>second|sec|minute|min|hour|hr)s?"
+    r"(?P<and_a_half> and a half)?(?!\w)",
     re.IGNORECASE,
 )
 

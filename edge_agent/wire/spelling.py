@@ -60,7 +60,7 @@ def words_of(site: Site, tools: Sequence[Tool]) -> SiteWords:
     texts = [*names]
     for device in site.devices.values():
         texts += device.actions
-        texts += [label for schema in device.properties.values() for label in schema.labels.values()]
+        texts += [word for one in device.properties.values() for word in (*one.labels.values(), *one.states)]
     own = frozenset(word for text in texts for word in re.split(r"[\W_]+", text) if word.islower() and len(word) > 1)
     by_area: dict[str, list[str]] = {area: [] for area in ("", *site.areas)}
     for device in site.devices.values():

@@ -5,7 +5,9 @@ Each maker returns None where the site or its state offers no such exchange.
 
 from __future__ import annotations
 
-from devices.site.describe import describe, number_text, property_title, sentence, value_text
+from collections.abc import Mapping, Sequence
+
+from devices.site.describe import answers_about, describe, number_text, property_title, sentence, value_text
 from devices.site.device import Device
 from devices.site.phrasings import load_phrasings
 from devices.site.schema import DataSchema, Value
@@ -153,11 +155,22 @@ def _question(scene: Scene, device: Device, said: Said, keys: list[str]) -> Plan
     """Return a question about properties: the thought has all of the device's, the answer those asked for."""
     state = scene.state[device.name]
     thought = _facts_text(scene, said.name, device) + "."
-    answer = sentence(*(describe(device, key, state[key]) for key in keys))
-    has = tuple(_words_for(device.properties[key], state[key]) for key in keys)
+    answer = answer_about(device, state, keys)
+    has = tuple(told_of(answer, _words_for(device.properties[key], state[key])) for key in keys)
     plain = (scene.typed(said.request), (said.template,))
     ask, templates = scene.finish(said.request, said.template) if scene.is_loose() else plain
     return Plan("question", ask, templates, thought, answer=answer, answer_has=has)
+
+
+def answer_about(device: Device, state: Mapping[str, Value], keys: Sequence[str]) -> str:
+    """Return what answers a question about one property of a device, or about all; all of it if that is short."""
+    answers = answers_about(device, state)
+    return answers[0] if len(answers) == 1 else sentence(*(describe(device, key, state[key]) for key in keys))
+
+
+def told_of(answer: str, words: tuple[str, ...]) -> tuple[str, ...]:
+    """Return how an answer may name a value: with some words, or if it is not told, because the device is off, so."""
+    return words if any(one in answer for one in words) else (" off ", " off.", " off,")
 
 
 def plan_recital(scene: Scene) -> Plan | None:
@@ -171,7 +184,8 @@ def plan_recital(scene: Scene) -> Plan | None:
     template = scene.rng.choice(side(phrases.load_templates().questions.status, held_out=False))
     ask, templates = scene.finish(template.format(device=f"{', '.join(spoken)} and {last}"), template)
     thoughts = [_facts_text(scene, name, device) for name, device in zip(names, chosen, strict=True)]
-    answer = sentence(*(describe(device, *next(iter(scene.state[device.name].items()))) for device in chosen))
+    states = [scene.state[device.name] for device in chosen]
+    answer = " ".join(answer_about(one, state, list(state)[:1]) for one, state in zip(chosen, states, strict=True))
     return Plan("recital", ask, templates, "; ".join(thoughts) + ".", answer=answer)
 
 

@@ -16,6 +16,7 @@ from devices.site.tools import Command, action_of, call_of, tool_of
 from edge_agent.evaluation.cases import State
 from edge_agent.wire.contract import devices_text
 from edge_agent.wire.messages import facts_text
+from finetune.data.answer_plans import answer_about, told_of
 from finetune.data.people.spoken_values import spoken_value
 from finetune.data.people.state_questions import MOST_OF_A_KIND, words_for
 from finetune.data.people.wishes import relative_plan, relative_ways, settable, starts_with_verb
@@ -230,8 +231,8 @@ def follow_question(scene: Scene, before: Before) -> Plan | None:
     if line is None or not (re.search(r"{", line[1]) or line[1] in scene.corpus.forms["follow_ups"].get(own, ())):
         return None
     thought = f"{resolved_text('it', device)}:{facts_text(state)}."
-    has = (words_for(device, key, value),)
-    answer = sentence(describe(device, key, value))
+    answer = answer_about(device, state, [key])
+    has = (told_of(answer, words_for(device, key, value)),)
     return Plan("follow_question", scene.typed(line[0]), (line[1],), thought, answer=answer, answer_has=has)
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from devices.site.describe import describe, number_text, sentence, value_text
+from devices.site.describe import number_text, value_text
 from devices.site.device import Device
 from devices.site.phrasings import group_words
 from devices.site.relative_values import allowed, usual_step
 from devices.site.schema import Value
+from edge_agent.agent.known import known_device
+from edge_agent.grammar.thought_answers import answer_about_kind
 from edge_agent.wire.messages import facts_text
+from finetune.data.answer_plans import answer_about, told_of
 from finetune.data.held_out import side
 from finetune.data.people.asks import AskedProperty
 from finetune.data.people.spoken_values import spoken_value
@@ -52,8 +53,10 @@ def question_plan(scene: Scene, device: Device, key: str, asked: AskedProperty, 
     if form == "remarks":
         return Plan("remark", ask, templates, f"a remark: {resolved}.", answer=NOTED)
     thought = f"{resolved}:{facts_text(scene.state[device.name])}."
-    answer = sentence(describe(device, key, value))
-    return Plan("question", ask, templates, thought, answer=answer, answer_has=(words_for(device, key, value),))
+    answer = answer_about(device, scene.state[device.name], [key])
+    return Plan(
+        "question", ask, templates, thought, answer=answer, answer_has=(told_of(answer, words_for(device, key, value)),)
+    )
 
 
 def words_for(device: Device, key: str, value: Value) -> tuple[str, ...]:
@@ -88,28 +91,6 @@ def plan_kind_question(scene: Scene) -> Plan | None:
     asked_for = form.replace("_", " ")
     thought = f"{asked_for}: {facts}; {label}: {', '.join(one.name for one in having) or 'none'}."
     has = tuple((one.title.lower(),) for one in having) if form in ("which", "which_not") else ()
-    answer = _answer(form, devices, having, label, words.singular, words.plural)
+    known = {one.name: known_device(one, scene.state[one.name]) for one in devices}
+    answer = answer_about_kind(asked_for, list(known.values()), [known[one.name] for one in having], label)
     return Plan("kind_question", ask, (template,), thought, answer=answer, answer_has=has)
-
-
-def _answer(
-    form: str, devices: Sequence[Device], having: Sequence[Device], label: str, singular: str, plural: str
-) -> str:
-    listed = _listed(having)
-    so = f"{listed} {'is' if len(having) == 1 else 'are'} {label}"
-    if form == "all":
-        if len(having) == len(devices):
-            return f"Yes, all {plural} are {label}."
-        others = [one for one in devices if one not in having]
-        return f"No, {_listed(others)} {'is' if len(others) == 1 else 'are'} not {label}."
-    if form == "how_many":
-        counted = f"{len(having)} of {len(devices)} {plural} {'is' if len(having) == 1 else 'are'} {label}"
-        return f"{counted}: {listed}." if having else f"{counted}."
-    if form == "any":
-        return f"Yes, {so}." if having else f"No, no {singular} is {label}."
-    return f"{so[:1].upper()}{so[1:]}." if having else f"No {singular} is {label}."
-
-
-def _listed(devices: Sequence[Device]) -> str:
-    names = [f"the {one.title}" for one in devices]
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""

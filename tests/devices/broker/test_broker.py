@@ -150,7 +150,7 @@ def test_stuck_device_failed_and_silent_one_never_started() -> None:
     broker, world, _ = make_broker()
     world.stuck.add("bathroom_fan")
     outcome = broker.execute(Command("bathroom_fan", "set", {"speed": 2}))
-    assert (outcome.status, outcome.report) == ("failed", "The bathroom fan did not change, it is 0.")
+    assert (outcome.status, outcome.report) == ("failed", "The bathroom fan did not change, it is off.")
     world.broken.add("porch_light")
     assert broker.execute(Command("porch_light", "on", {})).status == "failed"
     assert events_of(broker) == ["PROPOSED", "STARTED", "FAILED", "PROPOSED", "FAILED"]
@@ -239,8 +239,8 @@ def test_journal_in_a_missing_folder_is_one_line(tmp_path: Path) -> None:
             Command("kitchen_light", "brightness", {"brightness": 0}),
             "The kitchen light is already off.",
         ),
-        (Command("living_blinds", "open", {}), "The living blinds position is already 100 percent."),
-        (Command("living_blinds", "close", {}), "The living blinds position is 0 percent."),
+        (Command("living_blinds", "open", {}), "The living blinds are already open."),
+        (Command("living_blinds", "close", {}), "The living blinds are closed."),
         (Command("garden_sprinkler", "water", {"minutes": 5}), "The garden sprinkler is open for 5 minutes."),
     ],
 )

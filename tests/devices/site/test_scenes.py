@@ -63,7 +63,7 @@ def test_a_person_turns_a_scene_on_and_hears_of_each_device(tmp_path: Path, caps
     printed = capsys.readouterr()
     assert [line.partition(":")[0] for line in printed.out.splitlines()] == ["done", "done", "needs confirmation"]
     assert "garage open: needs confirmation; hint: add --yes" in printed.err
-    assert main([*call, "--yes"]) == 0 and "The garage position is 100 percent." in capsys.readouterr().out
+    assert main([*call, "--yes"]) == 0 and "The garage is open." in capsys.readouterr().out
     assert main(["devices", "call", "bedtime", "open", "--site", str(path)]) == 2
     path.write_text(TEXT.replace("aliases: [cinema]", "aliases: [Desk lamp]"), encoding="utf-8")
     capsys.readouterr()

@@ -93,7 +93,8 @@ def test_a_bit_more_is_the_next_level_or_one_step(
             {"type": "number", "minimum": 0, "maximum": 3, "step": 0.5, "levels": {"half": 1.2}},
             "level half: 1.2 is not",
         ),
-        ({"type": "boolean", "levels": {"low": 1}}, "levels are words for numbers"),
+        ({"type": "boolean", "levels": {"low": 1}}, "levels and states are words for numbers"),
+        ({"type": "string", "enum": ("a",), "states": {"low": 1}}, "levels and states are words for numbers"),
         ({"type": "integer", "minimum": 0, "maximum": 3, "levels": {"a|b": 1}}, "must be one line"),
     ],
 )

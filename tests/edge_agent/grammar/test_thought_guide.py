@@ -158,6 +158,54 @@ def test_the_calls_that_a_thought_has_named_are_those_of_the_training_data(numbe
     assert site.targets or named >= 0.9 * called
 
 
+@pytest.mark.parametrize("number", range(12))
+def test_the_answers_that_a_thought_has_named_are_those_of_the_training_data(number: int) -> None:
+    rng, named, asked = Random(number), 0, 0
+    site = HOME if number == 0 else random_site(rng, (5, 16))
+    stage = Stage.of(site, None, load_asks() if number % 3 else None)
+    for _ in range(60):
+        world = random_world(site, rng)
+        plan = draw_plan(stage, world, rng, held_out=False)
+        answers = ThoughtGuide(known(site, world.snapshot())).answers(f"<think> {plan.thought}</think>")
+        assert not answers or plan.answer in answers, (plan.thought, plan.answer, answers)
+        is_question = plan.kind in ("question", "recital", "kind_question")
+        named, asked = named + (is_question and bool(answers)), asked + is_question
+    assert named >= 0.9 * asked > 0
+
+
+@pytest.mark.parametrize(
+    ("thought", "answers"),
+    [
+        ("a question: garage is garage_door: position=0.", ("The garage door is closed.",)),
+        ("a question: it is hall_thermostat: target_c=20 temperature_c=18.5.",
+         ("The hall thermostat target is 20 degrees and its temperature is 18.5 degrees.",)),
+        ("a question: fan is bathroom_fan: speed=0; garage is garage_door: position=0.",
+         ("The bathroom fan is off. The garage door is closed.",)),
+        ("a question: fan is bathroom_fan: speed=3.", ()),  # which it is not
+        ("a question: fan is no_device: speed=3.", ()),
+        ("any: kitchen_light: on=false brightness=0; porch_light: on=false; off: kitchen_light, porch_light.",
+         ("Yes, the kitchen light and the porch light are off.",)),
+        ("any: kitchen_light: on=false brightness=0; porch_light: on=false; on: none.", ("No, no light is on.",)),
+        ("any: kitchen_light: on=false brightness=0; porch_light: on=false; on: porch_light.", ()),
+        ("if: fan is bathroom_fan: speed=0, speed above 2: no, nothing to do.", ()),
+        ("fan is bathroom_fan, fan_set speed=1, speed: 0..3.", ()),
+        ("Small talk.", ()),
+    ],
+)  # fmt: skip
+def test_what_a_thought_has_looked_up_is_the_answer(
+    guide: ThoughtGuide, thought: str, answers: tuple[str, ...]
+) -> None:
+    assert guide.answers(f"<think> {thought}</think>") == answers
+    assert guide.answers(f"<think> {thought}</think>No") == tuple(one[2:] for one in answers if one.startswith("No"))
+
+
+def test_what_is_so_of_the_devices_that_a_thought_lists_is_given(guide: ThoughtGuide) -> None:
+    listed = "<think> which: kitchen_light: on=false brightness=0; porch_light: on=false;"
+    assert guide.forced(f"{listed} on:") == " none"
+    assert guide.forced(f"{listed} off:") == " kitchen_light, porch_light"
+    assert guide.forced(f"{listed} locked:") == guide.forced(f"{listed.replace('=false', '=true')} on:") == ""
+
+
 def test_what_is_said_of_the_calls_is_not_said_again(guide: ThoughtGuide) -> None:
     thought = "<think> all: All of light_brightness(device: kitchen_light | bedroom_lamp) but lamp is bedroom_lamp, "
     thought += "light_brightness brightness=5, brightness: 0..100 percent.</think>"
