@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from devices.broker.broker import Outcome
@@ -39,6 +40,7 @@ from edge_agent.wire.messages import (
     user_message,
 )
 from edge_agent.wire.parsing import Answer, ToolCalls, Unusable, parse_reply
+from edge_agent.wire.slips import without_slips
 from edge_agent.wire.spelling import NO_WORDS
 
 WHAT_WAS_DONE = re.compile(
@@ -125,9 +127,10 @@ class Agent:
         """
         deadline_s, (state, ages) = time.monotonic() + self._limits.timeout_s, self.broker.state_with_ages()
         messages = [*self._remembered(), user_message(ask, state, self._clock_text(), self.contract.words, ages)]
-        duration_s = only_duration_s(digits_text(ask, self.contract.words or NO_WORDS))
+        words = self.contract.words or NO_WORDS
+        duration_s = only_duration_s(digits_text(ask, words))
         known = known_of(self.broker.site, self.contract.tools, state, ages, duration_s)
-        turn = Turn(ask, messages, self._grammar.knowing(known), deadline_s)
+        turn = Turn(without_slips(ask, words), messages, self._grammar.knowing(known), deadline_s)
         asked, self._asked = self._asked, None
         stop_reason = self._take_up(turn, asked) if asked else None
         if stop_reason is None and not turn.outcomes:
@@ -138,7 +141,7 @@ class Agent:
         turn.stop_reason = stop_reason or "step_limit"
         if turn.stop_reason in {"answer", "question"}:
             self._history = turn.messages
-        result = turn.result(self.broker.site, state)
+        result = replace(turn.result(self.broker.site, state), ask=ask)
         self.note_done(turn.outcomes, result.answer)
         return result
 

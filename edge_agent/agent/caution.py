@@ -34,16 +34,25 @@ _SPANS = [  # what a no, or an exception, is about
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
         rf"\b(?:{_NOT})\s+(?!{_SAID_OTHERWISE})(.*?){_END}",
+        rf"\b(?:nobody|no one) (?:asked|told|wants?|wanted|needs?)\b(.*?){_END}",
+        rf"\brather (?:you |we )?(?:not|did ?n'?t|do ?n'?t)\b(.*?){_END}",
+        rf"\bno (?!longer)(?:more )?(?:\w+ing)\b(.*?){_END}",
         rf"\b(?:{_BUT})\b(.*?){_END}",
         r"\bleave\b(.*?)\b(?:alone|be|as (?:it|they) (?:is|are))\b",
         r"\b(?:keep|leave)\b(.*?)\bas (?:it|they) (?:is|are)\b",
     )
 ]
+_HAVE = r"have (?:i|we|you|they|(?:the|my) \w+) (?:left|forgotten|been|got)"
 _IS = r"is (?!it (?:possible|time)|there any chance)|are|was|were|did|does|has"
 _HOW = "how (?:warm|cold|hot|high|low|full|wet|dry|bright|fast|many|much|long)"
 _QUESTION = re.compile(
     r"\W*(?:so |and |hey |tell me |do you know )?"
-    rf"(?:{_IS}|what'?s|what is|what are|which|who|{_HOW}|where|when did)\b",
+    rf"(?:{_HAVE}|{_IS}|what'?s|what is|what are|which|who|{_HOW}|where|when did)\b",
+    re.IGNORECASE,
+)
+_LOOKS = re.compile(
+    r"\b(?:check|look|see|find out|tell me|let me know|wonder|know|sure|remember)(?: for me)? (?:if|whether)\b"
+    r"(?! (?:you|we) (?:can|could)\b)",
     re.IGNORECASE,
 )
 _GOES_ON = re.compile(r"[,;:.?!]\s*\w|\b(?:and|then|if|so|please)\b", re.IGNORECASE)
@@ -61,7 +70,7 @@ def speaks_against(ask: str, devices: Collection[str], known: Collection[str], w
     """
     if _LATER.search(ask):
         return True
-    first = _QUESTION.match(ask)
+    first = _QUESTION.match(ask) or _LOOKS.search(ask)
     if first and not _GOES_ON.search(ask[first.end() :].rstrip("?!. ")):
         return True
 

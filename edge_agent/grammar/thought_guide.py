@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 from devices.site.nearest import nearest
-from edge_agent.grammar.grammar import THOUGHT_CHARACTERS, Known
+from edge_agent.grammar.grammar import THOUGHT_CHARACTERS, Known, NumberArgument
 from edge_agent.grammar.thought_answers import answers_of, listed_devices
 from edge_agent.grammar.thought_calls import CONDITION, calls_of
 from edge_agent.wire.markers import END_THINK, THINK
@@ -20,6 +20,7 @@ NO_TARGET = (" no device", " no area", " no scene")
 NO_TOOL = " no such tool"
 OUTSIDE = (", above.", ", below.")
 MARKS, ENDS = (")", '"'), (".", ";", ",")
+SMALL_WORDS = frozenset("the a an my our your in at on of for by from to".split())  # that tell no names apart
 _LAST_NAME = re.compile(r"(\w*):")
 _BEFORE_NAME = re.compile(rf"{THINK} |[:;,] | but | and ")
 _ITS_TOOL = re.compile(r"\bis (\w+),$")
@@ -27,6 +28,11 @@ _ALL_OF = re.compile(r"\bAll of (\w+)\($")
 _LISTED = re.compile(r"\bAll of (\w+)\([^()]*\)(,?)$")
 _LEFT_OUT = re.compile(r"\bAll of (\w+)\([^()]*\) but [^;]+ is (\w+)(,?)$")
 _ARGUMENT = re.compile(r"(\w+) (\w+)=$")
+_CALL = re.compile(r"\bis (\w+)(?:: [^;,]*)?, (\w+) (?:[^;]* )?(\w+)=$")
+_AXIS = re.compile(  # what is wished of one of several arguments
+    rf"{THINK} (only|a bit more|a bit less|\d+(?:\.\d+)? (?:more|less)) (\w+): "
+)
+STAYS = "0 more"
 _WISHED = re.compile(rf"{THINK} ([^:]+): .*\bis (\w+):.*, (\w+) (\w+)=$")
 _HANGS_ON = re.compile(rf"{THINK} {CONDITION}: .*\bis (\w+):([^;]*), ([^,;:=]+):$")
 _COMPARED = re.compile(r"(\w+) (above|below) (-?\d+(?:\.\d+)?)")
@@ -40,6 +46,10 @@ class ThoughtGuide:
     def __init__(self, known: Known) -> None:
         self._known = known
         self._facts, self._devices, self._numbers = dict(known.facts), dict(known.names), known.numbers
+        by_words: dict[frozenset[str], set[str]] = {}
+        for name, device in known.names:
+            by_words.setdefault(_words_of(name), set()).add(device)
+        self._by_words = {words: only for words, (only, *more) in by_words.items() if not more}
         self._truths = {(device, words): so for device, words, so in known.truths}
         self._targets = tuple(f" {target}" for target in known.targets)
         self._tools = {one.tool: one for one in known.tools}
@@ -77,8 +87,11 @@ class ThoughtGuide:
 
     def _device(self, thought: str) -> str:
         """Return the device of the name that a thought ends with, if it is one."""
-        names = (thought[match.end() :] for match in _BEFORE_NAME.finditer(thought))  # the longest first
-        return next((f" {self._devices[name]}" for name in names if name in self._devices), "")
+        names = [thought[match.end() :] for match in _BEFORE_NAME.finditer(thought)]  # the longest first
+        exact = (self._devices[name] for name in names if name in self._devices)
+        turned = (self._by_words[words] for name in names if (words := _words_of(name)) in self._by_words)
+        found = next(exact, "") or next(turned, "")
+        return f" {found}" if found else ""
 
     def choices(self, thought: str) -> tuple[str, ...]:
         """Return the texts of which one must come next; none if anything may."""
@@ -130,14 +143,22 @@ class ThoughtGuide:
         if (given := _GIVEN.search(thought)) is None:
             return ""
         named = re.findall(r"\w+", thought[: given.start()])[-1:]
+        call = _CALL.search(f"{thought[: given.start()]}{given[1]}=")
         for one in self._numbers:
-            if one.argument == given[1] and [one.tool] == named:
+            is_called = call and (one.device, one.tool) == call.groups()[:2]
+            if one.argument == given[1] and (is_called or [one.tool] == named):
+                if len(self._arguments(one.device, one.tool)) > 1:  # whether one is outside comes after the last one
+                    return one.bounds
                 value = float(given[2])
                 above, below = OUTSIDE
                 outside = above if value > one.maximum else below if value < one.minimum else ""
                 self._within = "" if outside else given[0] + one.bounds
                 return one.bounds + outside
         return ""
+
+    def _arguments(self, device: str, tool: str) -> set[str]:
+        """Return the numbers that a tool takes for a device."""
+        return {one.argument for one in self._numbers if (one.device, one.tool) == (device, tool)}
 
     def _truth(self, thought: str) -> str:
         """Return whether what a condition hangs on is so, if a thought has come to that."""
@@ -157,18 +178,35 @@ class ThoughtGuide:
     def _wished_value(self, thought: str) -> str:
         """Return the value of the argument that a thought comes to, if the request or what is so now names it."""
         if to := _ARGUMENT.search(thought):
-            asked = (one.asked for one in self._numbers if one.asked and (one.tool, one.argument) == to.groups())
-            if duration := next(asked, ""):
-                return duration
-        if (wish := _WISHED.search(thought)) is None:
+            asked = (one for one in self._numbers if one.asked and (one.tool, one.argument) == to.groups())
+            if one := next(asked, None):
+                return f"{one.asked}, {one.argument}:"
+        if (call := _CALL.search(thought)) is None:
             return ""
-        words, device, tool, argument = wish.groups()
+        device, tool, argument = call.groups()
         one = next(
             (one for one in self._numbers if (one.device, one.tool, one.argument) == (device, tool, argument)), None
         )
         if one is None or one.now is None:
             return ""
-        if by := _BY.fullmatch(words):
-            wanted = one.now + float(by[1]) * (1 if by[2] == "more" else -1)
-            return f"{nearest(wanted, one.minimum, one.maximum, one.step):g}"
-        return dict(one.wished).get(words, "")
+        wish, moved, axes = _WISHED.search(thought), _AXIS.match(thought), self._arguments(device, tool)
+        if moved and len(axes) > 1 and moved[2] in axes:
+            is_moved = argument == moved[2]
+            value = _moved_to(moved[1] if is_moved else STAYS, one)
+        else:
+            value = _moved_to(wish[1], one) if wish else ""
+        return f"{value}, {argument}:" if value else ""
+
+
+def _words_of(name: str) -> frozenset[str]:
+    """Return the words of a name, so that "bench light" is "light at the bench"."""
+    return frozenset(word.removesuffix("s") for word in name.lower().split() if word not in SMALL_WORDS)
+
+
+def _moved_to(words: str, argument: NumberArgument) -> str:
+    """Return the value that words name by what an argument is now; "" if they name none."""
+    assert argument.now is not None
+    if by := _BY.fullmatch(words):
+        wanted = argument.now + float(by[1]) * (1 if by[2] == "more" else -1)
+        return f"{nearest(wanted, argument.minimum, argument.maximum, argument.step):g}"
+    return dict(argument.wished).get(words, "")

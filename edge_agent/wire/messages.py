@@ -17,6 +17,7 @@ from devices.site.schema import Value
 from devices.site.tools import ToolCall
 from edge_agent.wire.durations import with_smaller_units
 from edge_agent.wire.markers import CALL, END_CALL, END_THINK, THINK
+from edge_agent.wire.slips import without_slips
 from edge_agent.wire.spelling import NO_WORDS, SiteWords, usual_spelling
 from edge_agent.wire.spoken_numbers import with_digits
 
@@ -65,8 +66,8 @@ def user_message(
 
 
 def digits_text(text: str, words: SiteWords) -> str:
-    """Return a request as it is usually spelled, with numbers in digits. Args: as `user_message`."""
-    return with_digits(usual_spelling(text, words), words)
+    """Return a request as it is usually spelled, names without slips, numbers in digits. Args: as `user_message`."""
+    return with_digits(usual_spelling(without_slips(text, words), words), words)
 
 
 def _state_lines(state: State, words: SiteWords, ages: Ages) -> Iterator[str]:

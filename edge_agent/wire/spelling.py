@@ -39,6 +39,7 @@ class SiteWords:
         areas: each area's devices, as a state is written: "" has those in none; empty for a site without areas.
         kinds: of each device of which a tool says no more than its kind.
         time_units: in which tools take a duration: of TIME_UNITS.
+        digits: how many the largest number of a tool has.
     """
 
     names: tuple[str, ...] = ()
@@ -46,6 +47,7 @@ class SiteWords:
     areas: tuple[tuple[str, tuple[str, ...]], ...] = ()
     kinds: tuple[tuple[str, str], ...] = ()
     time_units: tuple[str, ...] = ()
+    digits: int = 0
 
 
 NO_WORDS = SiteWords()
@@ -69,8 +71,10 @@ def words_of(site: Site, tools: Sequence[Tool]) -> SiteWords:
     areas = tuple((area, tuple(devices)) for area, devices in placed if devices)
     by_kind = {tool.kind for tool in tools if tool.targets}
     kinds = tuple((device.name, device.kind) for device in site.devices.values() if device.kind in by_kind)
-    taken = {schema.unit for tool in tools for schema in tool.input.values()}
-    return SiteWords(names, own, areas, kinds, tuple(unit for unit in TIME_UNITS if unit in taken))
+    taken = [schema for tool in tools for schema in tool.input.values()]
+    time_units = tuple(unit for unit in TIME_UNITS if unit in {schema.unit for schema in taken})
+    digits = max((len(f"{schema.maximum:.0f}") for schema in taken if schema.maximum is not None), default=0)
+    return SiteWords(names, own, areas, kinds, time_units, digits)
 
 
 def usual_spelling(text: str, words: SiteWords = NO_WORDS) -> str:

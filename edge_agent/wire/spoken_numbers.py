@@ -1,7 +1,8 @@
 """Numbers in words as digits, for the model: "twenty two" is 22, wherever it is no name.
 
 Numbers below three stay words unless a unit follows ("the other one", "both of the two"), as do fractions and ordinals
-("three quarters").
+("three quarters"). Where a tool takes numbers of three digits or more, those may be said digit by digit or in pairs:
+"five seven one", "eight-oh-six", "seventy sixty-one".
 
 Does not guard against: languages other than English; times ("half past ten" is "half past 10").
 """
@@ -20,6 +21,18 @@ _KEPT = re.compile(
 )
 _SMALL = re.compile(r"\b(one|two)(?= (?:degrees?|percent|minutes?|seconds?|hours?|euros?|steps?|notch(?:es)?)\b)", re.I)
 _AND_A_HALF = re.compile(r"\b(\d+) and a half\b", re.IGNORECASE)
+_NUMBERS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+_NUMBERS += "thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_VALUES = {word: value for value, word in enumerate(_NUMBERS)} | {word: 10 * at for at, word in enumerate(_TENS, 2)}
+_DIGIT = rf"(?:{'|'.join(_NUMBERS[1:10])})(?!\w)"
+_PAIR = rf"(?:(?:{'|'.join(_TENS)})(?:[ -]{_DIGIT})?|{'|'.join(_NUMBERS[10:])}|(?:oh|o|zero)[ -]{_DIGIT})"
+_SPELLED = re.compile(
+    rf"(?<!\w)(?<!\bat )(?<!\bby )(?<!\bpast )(?<!\buntil )"
+    rf"(?:{_DIGIT}(?:[ -](?:{_DIGIT}|oh|o|zero)){{2,5}}|(?:{_PAIR}|{_DIGIT})[ -]{_PAIR})"
+    r"(?!\w|[ -](?:hundred|thousand))",
+    re.IGNORECASE,
+)
 _A_HUNDRED = re.compile(r"\ba (1\d{2,3})\b", re.IGNORECASE)  # "a hundred and five" is "a 105"
 
 
@@ -34,9 +47,23 @@ def with_digits(text: str, words: SiteWords = NO_WORDS) -> str:
     parts, end = [], 0
     for start, stop in sorted(kept):
         if start >= end:
-            parts += [_digits(text[end:start]), text[start:stop]]
+            parts += [_digits(_joined(text[end:start], words.digits)), text[start:stop]]
             end = stop
-    return _AND_A_HALF.sub(r"\1.5", "".join([*parts, _digits(text[end:])]))
+    return _AND_A_HALF.sub(r"\1.5", "".join([*parts, _digits(_joined(text[end:], words.digits))]))
+
+
+def _joined(text: str, digits: int) -> str:
+    """Return a text with numbers of three digits or more that are said digit by digit, or in pairs, in digits."""
+
+    def written(match: re.Match[str]) -> str:
+        number = ""
+        for pair in re.findall(rf"{_PAIR}|{_DIGIT}|zero|oh|o", match[0], re.IGNORECASE):
+            parts = [_VALUES.get(word.lower(), 0) for word in re.split("[ -]", pair)]
+            has_two = len(parts) > 1 or parts[0] > 9
+            number += f"{sum(parts):02}" if has_two else str(parts[0])
+        return number if len(number) <= digits else match[0]
+
+    return _SPELLED.sub(written, text) if digits > 2 else text
 
 
 def _digits(text: str) -> str:

@@ -107,8 +107,10 @@ def plan_missing_device(scene: Scene) -> Plan | None:
 
 def plan_unsupported(scene: Scene) -> Plan | None:
     """A device that is here but cannot do what is asked."""
-    picked = pick(scene, lambda device, action: not action.input)
+    picked = pick(scene, lambda device, action: not action.input or scene.asks is not None)
     sensors = [device for device in scene.site.devices.values() if picked and device.kind != picked[0].kind]
+    if picked and picked[2].input:  # "set it to 40" is no wrong request where something can be set
+        sensors = [one for one in sensors if not any(own.input for own in one.actions.values())]
     if picked is None or not sensors:
         return None
     device, (other, name, action) = scene.rng.choice(sensors), picked
@@ -121,7 +123,7 @@ def plan_unsupported(scene: Scene) -> Plan | None:
     by_name = scene.requests_by_name(other, name)
     if not by_name:
         return None
-    said = scene.say_as(by_name, device)
+    said = scene.say_as(by_name, device, **scene.shown(action, scene.arguments_for(other, action)))
     ask, templates = scene.finish(said.request, said.template)
     answer = f"The {device.title} cannot do that."
     thought = f"{resolved_text(said.name, device)}, no such tool."
@@ -165,7 +167,9 @@ def _question(scene: Scene, device: Device, said: Said, keys: list[str]) -> Plan
 def answer_about(device: Device, state: Mapping[str, Value], keys: Sequence[str]) -> str:
     """Return what answers a question about one property of a device, or about all; all of it if that is short."""
     answers = answers_about(device, state)
-    return answers[0] if len(answers) == 1 else sentence(*(describe(device, key, state[key]) for key in keys))
+    if len(answers) == 1 or len(keys) > 1:
+        return answers[-1]
+    return sentence(describe(device, keys[0], state[keys[0]]))
 
 
 def told_of(answer: str, words: tuple[str, ...]) -> tuple[str, ...]:

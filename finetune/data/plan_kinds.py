@@ -27,9 +27,10 @@ from finetune.data.answer_plans import (
 )
 from finetune.data.area_plans import plan_area, plan_everything, plan_except, plan_list, plan_missing_area
 from finetune.data.level_plans import has_bits, plan_bit
+from finetune.data.people.axes import plan_axis
 from finetune.data.people.conditions import plan_condition
 from finetune.data.people.corrections import plan_correction
-from finetune.data.people.many import plan_many
+from finetune.data.people.many import plan_many, plan_two_records
 from finetune.data.people.state_questions import plan_asked_question, plan_kind_question
 from finetune.data.people.wishes import (
     plan_chitchat,
@@ -75,16 +76,18 @@ MAKERS: dict[str, tuple[float, Callable[[Scene], Plan | None]]] = {
 PEOPLE_MAKERS: dict[str, tuple[float, Callable[[Scene], Plan | None]]] = {  # of finetune/asks, beside those above
     "relative": (0.24, plan_relative),
     "hint": (0.25, plan_hint),
-    "negated": (0.06, plan_negated),
-    "report": (0.02, plan_report),
-    "later": (0.09, plan_later),
+    "negated": (0.1, plan_negated),
+    "report": (0.09, plan_report),
+    "later": (0.1, plan_later),
     "condition": (0.18, plan_condition),
     "correction": (0.15, plan_correction),
-    "asked_question": (0.16, plan_asked_question),
+    "asked_question": (0.2, plan_asked_question),
     "kind_question": (0.15, plan_kind_question),
     "many": (0.25, plan_many),
+    "axis": (0.12, plan_axis),
+    "two_records": (0.12, plan_two_records),
     "chitchat": (0.04, plan_chitchat),
-    "unable": (0.04, plan_unable),
+    "unable": (0.07, plan_unable),
 }
 ALL_MAKERS = MAKERS | PEOPLE_MAKERS
 WISHES = {  # named first in the thought, if people's words are among the requests; other makers there name their own

@@ -22,12 +22,13 @@ Of = tuple[str, str]  # a kind of device, and one of its actions or properties
 class AskedAction(Strict):
     """How people ask for one action of a device; keys without lines are left out.
 
-    `ask` says it plainly, `without` leaves the value out, `hints` ask without a request, `negated` wants that it is not
-    done, `report` says that it was, `off` wants the value that stands for off. The others are ways to name a value: by
-    the range (`max` to `three_quarters`) or by what it is now.
+    `ask` says it plainly, `pairs` of two records, `without` leaves the value out, `hints` ask without a request,
+    `negated` wants that it is not done, `report` says that it was, `off` wants the value that stands for off. The
+    others are ways to name a value: by the range (`max` to `three_quarters`) or by what it is now.
     """
 
     ask: Words = ()
+    pairs: Words = ()
     without: Words = ()
     hints: Words = ()
     negated: Words = ()

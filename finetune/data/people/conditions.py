@@ -12,7 +12,7 @@ from devices.site.tools import Command
 from edge_agent.wire.messages import facts_text
 from finetune.data.held_out import side
 from finetune.data.people.spoken_values import spoken_value
-from finetune.data.people.wishes import plain_request, starts_with_verb
+from finetune.data.people.wishes import LATER, plain_request, starts_with_verb
 from finetune.data.scene import (
     Plan,
     Said,
@@ -25,6 +25,8 @@ OTHERWISE_SHARE, OTHER_VALUE_SHARE = 0.2, 0.3  # of conditions; of those want th
 OWN_FACT_SHARE = 0.35  # of conditions are about the device itself: "if it's below 19 in the hall, heating to 22"
 IT_SHARE = 0.6  # of those name it once
 FACT_SHARE = 0.75  # of facts are said in people's words
+WHENEVER_SHARE = 0.12  # of conditions are for each time that they come to hold
+STATE_SHARE = 0.4  # of facts about a number that has a state at its end are about that: "if the garage is open"
 HALF, HALF_SHARE = 50, 0.15  # of bounds in percent: "more than half full"
 
 
@@ -55,6 +57,8 @@ def plan_condition(scene: Scene) -> Plan | None:
         other = _other_value(scene, found) if scene.rng.random() < OTHER_VALUE_SHARE else plain_request(scene)
         if other and other[0] != command and (other[0].device == command.device or other[0].device != device.name):
             return _otherwise(scene, fact, found, other)
+    if scene.rng.random() < WHENEVER_SHARE:
+        return _whenever(scene, fact, said)
     form = scene.rng.choice(("if", "if", "unless", "only_if"))
     forms = (form, f"{form}_verb_first") if starts_with_verb(said.request) else (form,)
     if (line := scene.line("conditions", *forms, ask=said.request, fact=fact.said.request)) is None:
@@ -73,6 +77,15 @@ def plan_condition(scene: Scene) -> Plan | None:
         return Plan("condition", ask, templates, thought, ((command,),))
     answer = sentence(describe(device, fact.key, scene.state[device.name][fact.key])) + " So I did nothing."
     return Plan("condition", ask, templates, f"{start}, nothing to do.", answer=answer)
+
+
+def _whenever(scene: Scene, fact: Fact, said: Said) -> Plan | None:
+    """A standing rule, which the box does not keep: it says so and does nothing now."""
+    line = scene.line("conditions", "whenever", ask=said.request, fact=fact.said.request)
+    if line is None:
+        return None
+    return Plan("later", scene.typed(line[0]), (line[1], said.template), "later, not now.", answer=LATER,
+                answer_has=(("later",),))  # fmt: skip
 
 
 def _is_changed(scene: Scene, command: Command, fact: Fact) -> bool:
@@ -133,6 +146,8 @@ def _facts(scene: Scene) -> list[Fact]:
                 said = _said_fact(scene, device, f"{key} {'yes' if wanted else 'no'}")
                 said = said or Said(describe(device, key, wanted), "", device.title)
                 found.append(Fact(device, key, said, value_text(schema, wanted), value == wanted))
+            elif schema.minimum in schema.states.values() and rng.random() < STATE_SHARE:
+                found += _state_facts(scene, device, key)
             elif isinstance(value, int | float) and schema.minimum is not None:
                 step = usual_step(schema)
                 bound = allowed(schema, value + rng.choice((-3, -1, 1, 3)) * step)
@@ -151,6 +166,19 @@ def _facts(scene: Scene) -> list[Fact]:
                     is_so = (value > bound) == is_above
                     found.append(Fact(device, key, said or Said(plain, "", device.title), text, is_so))
     return found
+
+
+def _state_facts(scene: Scene, device: Device, key: str) -> list[Fact]:
+    """Return the fact that a number is, or is not, at its least, where the device is closed or off."""
+    schema, value = device.properties[key], scene.state[device.name][key]
+    assert schema.minimum is not None and isinstance(value, int | float)
+    is_least = scene.rng.random() < 0.5
+    boolean = {"closed": "open", "off": "running"}.get(schema.state_of(schema.minimum))
+    least = f"{key} below {number_text(schema.minimum + 1)}"
+    text = least if is_least else f"{key} above {number_text(schema.minimum)}"
+    if boolean is None or (said := _said_fact(scene, device, f"{boolean} {'no' if is_least else 'yes'}")) is None:
+        return []
+    return [Fact(device, key, said, text, (value == schema.minimum) == is_least)]
 
 
 def _said_fact(scene: Scene, device: Device, form: str, value: str = "") -> Said | None:

@@ -9,12 +9,14 @@ from devices.site.phrasings import KindGroup, group_words
 from devices.site.schema import Value
 from devices.site.tools import Command, Tool
 from edge_agent.wire.contract import devices_text
+from finetune.data.people.spoken_values import spoken_value
 from finetune.data.scene import (
     Plan,
     Scene,
     call_text,
     is_plain,
     resolved_text,
+    wanted_text,
 )
 
 PLACE_SHARE = 0.3  # of the devices among several are called by their place alone
@@ -69,6 +71,28 @@ def plan_many(scene: Scene) -> Plan | None:
     commands = tuple(Command(one.name, tool.action, arguments) for one in wanted)
     ask, templates = scene.finish(*said)
     return Plan("many", ask, templates, f"{thought}.", (commands,))
+
+
+def plan_two_records(scene: Scene) -> Plan | None:
+    """One look-up or action for two of a device's records: "orders 4141 and 7061, where are they"."""
+    choices = [
+        (device, name, pairs)
+        for device, name, action in scene.actions()
+        if len(action.input) == 1 and (pairs := scene.corpus.action(device, name).pairs) and is_plain(device, action)
+    ]
+    if not choices:
+        return None
+    device, name, pairs = scene.rng.choice(choices)
+    ((key, schema),) = device.actions[name].input.items()
+    arguments = [scene.arguments_for(device, device.actions[name]) for _ in range(2)]
+    shown = [spoken_value(schema, one[key], scene.rng) for one in arguments]
+    said = scene.fill(pairs, device, number=shown[0], other=shown[1])
+    if said is None or arguments[0] == arguments[1]:
+        return None
+    commands = tuple(Command(device.name, name, one) for one in arguments)
+    wanted = "; ".join(wanted_text(scene, device.title, one) for one in commands)
+    ask, templates = scene.finish(said.request, said.template)
+    return Plan("two_records", ask, templates, f"both: {wanted}.", (commands,))
 
 
 def _plan_mixed(scene: Scene) -> Plan | None:

@@ -11,6 +11,7 @@ from random import Random
 NEIGHBOURS = dict(zip("qwertyuiopasdfghjklzxcvbnm", (
     "wa qes wrd etf ryg tuh yij uok ipl ol qsz adwx sfec dgrv fhtb gjyn hkum jli ko asx zdc xfv cgb vhn bjm nk"
 ).split(), strict=True))  # fmt: skip
+SHORT = 5  # words of a question that is one by its mark alone
 _ENDINGS = ("'t", "'s", "'m", "'re", "'ll", "'d", "'ve")
 
 
@@ -22,7 +23,9 @@ def as_typed(text: str, rng: Random, names: Collection[str] = ()) -> str:
     if chance < 0.60:
         return _mark(_capital(text), rng)
     if chance < 0.78:  # a speech recogniser
-        return "".join(letter for letter in text.lower() if letter not in ',;:!?"' and letter != "…").replace("  ", " ")
+        heard = "".join(letter for letter in text.lower() if letter not in ',;:!?"' and letter != "…")
+        is_short = text.endswith("?") and len(text.split()) <= SHORT  # "the light on?" is heard as a question
+        return heard.replace("  ", " ") + ("?" if is_short else "")
     if chance < 0.84:
         return text.upper()
     if chance < 0.92:

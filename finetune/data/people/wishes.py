@@ -34,6 +34,10 @@ from finetune.data.scene import (
 LATER = "I cannot do things later. Ask me again when it is time."
 NOTED = "All right."
 STEP_SHARE = 0.25  # of "more by" is one step, where a number need not be whole: "half a degree"
+STAYS = "All right, the {} stays as it is."
+OWN_KIND_SHARE = 0.6  # of what is told of a device is about its kind
+TOLD_SHARE = 0.75  # of remarks are told about a device; the others report what somebody did
+NEVER_SHARE = 0.4  # of what no device here can do is what no device can
 OFTEN = {"off": 5, "max": 2, "half": 2}  # ways that people name more than others
 OPPOSITE = {
     one: other
@@ -155,23 +159,53 @@ def plan_hint(scene: Scene) -> Plan | None:
 
 def plan_negated(scene: Scene) -> Plan | None:
     """What must not be done."""
-    return _left_alone(scene, "negated", "not to be done", "All right, the {} stays as it is.")
+    found = scene.rng.choice((_of_action, _of_action, _not_asked, _stays))(scene, "negated")
+    return found and _left_alone(scene, "negated", *found)
 
 
 def plan_report(scene: Scene) -> Plan | None:
-    """Somebody says that they did it, and wants nothing."""
-    return _left_alone(scene, "report", "a remark", NOTED)
+    """Somebody tells something of a device, or that they did it, and wants nothing."""
+    found = _told(scene) if scene.rng.random() < TOLD_SHARE else _of_action(scene, "report")
+    return found and _left_alone(scene, "report", *found)
 
 
-def _left_alone(scene: Scene, key: str, wish: str, answer: str) -> Plan | None:
+def _left_alone(scene: Scene, key: str, device: Device, said: Said) -> Plan:
+    is_remark = key == "report"
+    ask, templates = scene.finish(said.request, said.template)
+    thought = f"{'a remark' if is_remark else 'not to be done'}: {resolved_text(said.name, device)}."
+    return Plan(key, ask, templates, thought, answer=NOTED if is_remark else STAYS.format(device.title))
+
+
+def _of_action(scene: Scene, key: str) -> tuple[Device, Said] | None:
     if (picked := _pick(scene, key, lambda device, action: True)) is None:
         return None
     device, name, _ = picked
-    if (said := scene.fill(getattr(scene.corpus.action(device, name), key), device)) is None:
+    said = scene.fill(getattr(scene.corpus.action(device, name), key), device)
+    return (device, said) if said else None
+
+
+def _not_asked(scene: Scene, _: str) -> tuple[Device, Said] | None:
+    """Return a request that is not wanted."""
+    if (found := plain_request(scene)) is None or not starts_with_verb(found[1].request):
         return None
-    ask, templates = scene.finish(said.request, said.template)
-    thought = f"{wish}: {resolved_text(said.name, device)}."
-    return Plan(key, ask, templates, thought, answer=answer.format(device.title))
+    command, said = found
+    line = scene.line("negations", "frames", ask=said.request)
+    return line and (scene.site.devices[command.device], Said(line[0], line[1], said.name))
+
+
+def _stays(scene: Scene, _: str) -> tuple[Device, Said] | None:
+    device = scene.rng.choice(list(scene.site.devices.values()))
+    said = scene.fill(scene.corpus.form("negations", "stays"), device) if scene.state[device.name] else None
+    return (device, said) if said else None
+
+
+def _told(scene: Scene) -> tuple[Device, Said] | None:
+    device = scene.rng.choice(list(scene.site.devices.values()))
+    told = scene.corpus.forms["told"]
+    said = scene.fill(
+        told[device.kind if scene.rng.random() < OWN_KIND_SHARE and device.kind in told else "any"], device
+    )
+    return (device, said) if said and scene.state[device.name] else None
 
 
 def plain_request(scene: Scene) -> tuple[Command, Said] | None:
@@ -189,7 +223,7 @@ def plan_later(scene: Scene) -> Plan | None:
     if (found := plain_request(scene)) is None:
         return None
     _, said = found
-    form = scene.rng.choice(("after", "at", "at", "until"))
+    form = scene.rng.choice(("after", "at", "at", "until", "whenever", "nights"))
     time, moment = (scene.line("later", key) for key in ("durations" if form == "after" else "times", "moments"))
     if time is None or moment is None:
         return None
@@ -214,10 +248,10 @@ def plan_chitchat(scene: Scene) -> Plan | None:
 
 def plan_unable(scene: Scene) -> Plan | None:
     """What no device can do, or a thing that is not here."""
-    form = scene.rng.choice(("unable", "things"))
+    form = scene.rng.choices(("unable", "things", "never"), (0.3, 0.3, NEVER_SHARE))[0]
     lines = side(scene.corpus.form("not_here", form), scene.held_out)
     template = scene.rng.choice(lines)
-    if form == "unable":
+    if form != "things":
         device = scene.rng.choice(list(scene.site.devices.values()))
         name = scene.name_for(device)
         ask, templates = scene.finish(template.format(device=scene.with_article(name)), template)

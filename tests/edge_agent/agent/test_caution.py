@@ -34,6 +34,12 @@ KITCHEN, PORCH, GARAGE = "kitchen_light", "porch_light", "garage_door"
         ("is the kitchen light on?", [KITCHEN]),
         ("which lights are burning", [PORCH]),
         ("how bright is the kitchen light right now?", [KITCHEN]),
+        ("have the kids left the porch light on", [PORCH]),
+        ("I'm in the car, could you check whether the garage is open", [GARAGE]),
+        ("not sure if the kitchen light is off", [KITCHEN]),
+        ("nobody asked for the garage to go up", [GARAGE]),
+        ("I'd rather you didn't touch the kitchen light", [KITCHEN]),
+        ("no dimming in the kitchen, thanks", [KITCHEN]),
     ],
 )
 def test_what_the_words_speak_against_is_asked_about(ask: str, devices: list[str]) -> None:
@@ -65,6 +71,11 @@ def test_what_the_words_speak_against_is_asked_about(ask: str, devices: list[str
         ("close the garage, besides turn the porch light on", [GARAGE, PORCH]),
         ("close the garage and later turn the porch light on", [GARAGE, PORCH]),
         ("I don't suppose you could close the garage", [GARAGE]),
+        ("check if the garage is open and if so close it", [GARAGE]),
+        ("see if you can close the garage", [GARAGE]),
+        ("have the kitchen light switched on", [KITCHEN]),
+        ("no more waiting, close the garage", [GARAGE]),
+        ("I'd rather have the porch light on", [PORCH]),
     ],
 )
 def test_what_they_do_not_is_done(ask: str, devices: list[str]) -> None:

@@ -326,11 +326,11 @@ DIM = " a bit more: lamp is kitchen_light: on=true brightness=40, light_brightne
 @pytest.mark.parametrize(
     ("thought", "forced"),
     [
-        (DIM, "50"),
-        (DIM.replace("a bit more", "7 less"), "33"),
-        (DIM.replace("a bit more", "90 more"), "100"),
-        (DIM.replace("a bit more", "a third"), "33"),
-        (DIM.replace("a bit more", "half of it"), "20"),
+        (DIM, "50, brightness: 0..100 percent"),
+        (DIM.replace("a bit more", "7 less"), "33, brightness: 0..100 percent"),
+        (DIM.replace("a bit more", "90 more"), "100, brightness: 0..100 percent"),
+        (DIM.replace("a bit more", "a third"), "33, brightness: 0..100 percent"),
+        (DIM.replace("a bit more", "half of it"), "20, brightness: 0..100 percent"),
         (DIM.replace("a bit more", "a question"), ""),
         (DIM.replace("is kitchen_light", "is other_light"), ""),
         (" lamp is kitchen_light, light_brightness brightness=50, brightness:", " 0..100 percent"),

@@ -108,7 +108,8 @@ def test_what_is_within_bounds_is_not_said_to_be_outside() -> None:
 )
 def test_the_only_duration_of_a_request_is_given_in_the_arguments_unit(ask: str, given: str) -> None:
     guide = ThoughtGuide(known(ask=ask))
-    assert guide.forced("<think> lawn: garden sprinkler is garden_sprinkler, valve_water minutes=") == given
+    forced = f"{given}, minutes:" if given else ""
+    assert guide.forced("<think> lawn: garden sprinkler is garden_sprinkler, valve_water minutes=") == forced
     assert guide.forced("<think> fan is bathroom_fan, fan_set speed=") == ""
 
 

@@ -46,5 +46,28 @@ def test_what_is_no_number_stays(said: str) -> None:
     assert with_digits(said, WORDS) == said
 
 
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("order seventy sixty-one", "order 7061"),
+        ("article five seven one?", "article 571?"),
+        ("Eight-oh-six and one thirty-five", "806 and 135"),
+        ("nineteen ninety nine", "1999"),
+        ("y one-eighty", "y 180"),
+        ("four thousand one hundred forty-one", "4141"),
+        ("twenty five and thirty-five", "25 and 35"),
+        ("at seven thirty", "at 7 30"),
+        ("one two three four five six", "1 2 3 4 5 6"),  # no tool takes as many digits
+        ("close one or two", "close one or two"),
+    ],
+)
+def test_a_long_number_may_be_said_in_parts(said: str, shown: str) -> None:
+    assert with_digits(said, SiteWords(digits=4)) == shown
+
+
+def test_parts_stay_apart_where_no_tool_takes_long_numbers() -> None:
+    assert with_digits("six ninety-five", SiteWords(digits=2)) == "6 95"
+
+
 def test_the_model_sees_digits() -> None:
     assert user_message("HEATING TO TWENTY", {}, "07:00").text.endswith("Request: Heating to 20")

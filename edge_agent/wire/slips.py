@@ -1,0 +1,58 @@
+"""Slips of the finger in the site's own words: "kitchn light" is "kitchen light", "ligth off" is "light off".
+
+One slip in a word is undone: two letters swapped, one left out, or one too many, if one word of the site's names alone
+is that near, begins with the same letter and has SHORTEST letters. A letter in the place of another one stays: that
+makes other words ("value" is no "valve").
+
+Does not guard against: a word of the language that is that near a word of the site, and meant.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from edge_agent.wire.spelling import NO_WORDS, SiteWords, protected_parts
+
+SHORTEST = 5  # letters of a word, as it is spelled or as it was typed
+COMMON = frozenset(  # English words that near ones in names are not taken for, of those that the corpus has
+    "beside charge complain hover metre moister partly planet quite shout smoker stale stored stripe".split()
+)
+_WORD = re.compile(r"[^\W\d_]+")
+
+
+def without_slips(text: str, words: SiteWords = NO_WORDS) -> str:
+    """Return a request with slips in the site's words undone. Args: text: as it was typed; words: of the site."""
+    kept = protected_parts(text, words)
+    known, near = _near(words.names)
+
+    def mended(match: re.Match[str]) -> str:
+        word = match[0]
+        if any(start < match.end() and match.start() < end for start, end in kept) or word.lower() in known:
+            return word
+        meant = near.get(word.lower(), "") if len(word) >= SHORTEST else ""
+        return meant.upper() if word.isupper() and meant else meant or word
+
+    return _WORD.sub(mended, text)
+
+
+@lru_cache(maxsize=16)
+def _near(names: tuple[str, ...]) -> tuple[frozenset[str], dict[str, str]]:
+    """Return the words of names with their plurals; and those one slip away from only one, with what they mean."""
+    own = {word.lower() for name in names for word in _WORD.findall(name)}
+    known = frozenset(own | {f"{word}s" for word in own} | {word.removesuffix("s") for word in own})
+    meant: dict[str, set[str]] = {}
+    for word in own:
+        if len(word) >= SHORTEST:
+            for slip in _slips(word):
+                meant.setdefault(slip, set()).add(word)
+    return known, {slip: only for slip, (only, *more) in meant.items() if not more and slip not in known | COMMON}
+
+
+def _slips(word: str) -> set[str]:
+    """Return a word with one slip after its first letter."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    swapped = {word[:at] + word[at + 1] + word[at] + word[at + 2 :] for at in range(1, len(word) - 1)}
+    missing = {word[:at] + word[at + 1 :] for at in range(1, len(word))}
+    extra = {word[:at] + letter + word[at:] for at in range(1, len(word) + 1) for letter in letters}
+    return swapped | missing | extra
