@@ -46,6 +46,8 @@ OF_FORMS = OF_KINDS | {
     "fact",
     "time",
     "property",
+    "axis",
+    "device",
 }
 
 
@@ -54,8 +56,9 @@ def lists() -> Iterator[tuple[str, tuple[str, ...], set[str]]]:
     for kind in ASKS.kinds:
         for name, action in kind.actions.items():
             arguments = {"x", "y", "z", "number", "euros"}
-            yield from ((f"{kind.kind}.{name}.{key}", getattr(action, key), OF_KINDS | arguments)
-                        for key in AskedAction.model_fields)  # fmt: skip
+            for key in AskedAction.model_fields:
+                holes = OF_KINDS | arguments | ({"other"} if key == "pairs" else set())
+                yield f"{kind.kind}.{name}.{key}", getattr(action, key), holes
         for name, asked in kind.questions.items():
             yield from (
                 (f"{kind.kind}.{name}.{key}", getattr(asked, key), OF_KINDS) for key in AskedProperty.model_fields
