@@ -20,6 +20,7 @@ _KEPT = re.compile(
     r"\b(?:(?:three|two) )?(?:quarters?|(?:thir|four|fif|six|seven|eigh|nin|ten|\w+teen|\w+tie)(?:d|th)s?)\b", re.I
 )
 _SMALL = re.compile(r"\b(one|two)(?= (?:degrees?|percent|minutes?|seconds?|hours?|euros?|steps?|notch(?:es)?)\b)", re.I)
+_HALF_A_DEGREE = re.compile(r"\b(?:a )?half a degree\b", re.IGNORECASE)
 _AND_A_HALF = re.compile(r"\b(\d+) and a half\b", re.IGNORECASE)
 _NUMBERS = "zero one two three four five six seven eight nine ten eleven twelve".split()
 _NUMBERS += "thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
@@ -43,6 +44,7 @@ def with_digits(text: str, words: SiteWords = NO_WORDS) -> str:
         text: as usual_spelling returns it.
         words: of the site.
     """
+    text = _HALF_A_DEGREE.sub("0.5 degrees", text)
     kept = [*protected_parts(text, words), *(match.span() for match in _KEPT.finditer(text))]
     parts, end = [], 0
     for start, stop in sorted(kept):

@@ -50,6 +50,8 @@ BESIDE_ASKS = {  # weights beside people's words: they ask otherwise, and their 
 WITH_ASKS = FromOneState(long_rows=2, cut_share=0.7)  # of a site's rows in people's words
 FOLLOW_UP_SHARE = 0.7  # of the exchanges after another, in people's words
 BRANCHES, LONG_ROWS = 48, 2  # of a site's rows: of one exchange each from one state, and after them of several
+SPOKEN_OF_SHARE = 0.75  # of conversations in people's words begin with what is easily spoken of again
+SPOKEN_OF = {"call": 0.35, "value": 0.2, "relative": 0.1, "many": 0.12, "asked_question": 0.2, "confirmation": 0.03}
 DRAWS = 1000  # of a kind, before it is given up that the site offers one
 
 
@@ -164,10 +166,10 @@ def make_row(
 ) -> Row:
     """Return one conversation of several exchanges in one world, whose time goes on between them."""
     world, journal = world or random_world(stage.site, rng), Journal()
-    messages, kinds = [stage.system], []
+    messages, kinds = [stage.system], list[str]()
     before: Before | None = None
     for _ in range(rng.randint(*exchanges)):
-        plan = _follow_up(stage, world, rng, before) or draw_plan(stage, world, rng, held_out=False)
+        plan = _follow_up(stage, world, rng, before) or _opening(stage, world, rng, is_first=not kinds)
         state = world.snapshot()
         said, outcomes = carry_out(plan, stage, world, journal)
         messages += said
@@ -188,6 +190,13 @@ def _follow_up(stage: Stage, world: World, rng: Random, before: Before | None) -
     scene = Scene(stage.site, stage.tools, world.snapshot(), rng, False, stage.asks)
     plan = draw_follow_up(scene, before) if before else None
     return plan and _with_wish(plan)
+
+
+def _opening(stage: Stage, world: World, rng: Random, *, is_first: bool) -> Plan:
+    """Return a plan that refers to nothing; the first of people's words most often does what can be referred to."""
+    if not stage.asks or not is_first or rng.random() > SPOKEN_OF_SHARE:
+        return draw_plan(stage, world, rng, held_out=False)
+    return draw_plan(replace(stage, weights=SPOKEN_OF), world, rng, held_out=False)
 
 
 def _with_wish(plan: Plan) -> Plan:

@@ -23,7 +23,9 @@ from finetune.data.people.wishes import relative_plan, relative_ways, settable, 
 from finetune.data.scene import Plan, Said, Scene, call_text, is_plain, resolved_text, wanted_text
 
 SHORT_SHARE = 0.5  # of relative wishes after a value was set are one of a few words
-NOTHING_SHARE = 0.85  # of the exchanges in which nothing was done are not spoken of again
+NOTHING_SHARE = 0.85  # of the exchanges in which nothing was done are not spoken of again, but for questions
+HINT_SHARE = 0.4  # of relative wishes are said as what is wrong: "still too bright"
+QUESTIONS = ("question", "follow_question")
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,14 @@ def _only(scene: Scene, before: Before) -> tuple[Device, Command] | None:
         return None
     command = before.done[-1]
     return scene.site.devices[command.device], command
+
+
+def _spoken_of(scene: Scene, before: Before) -> tuple[Device, str] | None:
+    """Return the one device that was moved, with the action, or that was asked about, with ""."""
+    if only := _only(scene, before):
+        return only[0], only[1].action
+    named = re.findall(r"\bis (\w+):", before.plan.thought) if before.plan.kind in QUESTIONS else []
+    return (scene.site.devices[named[0]], "") if len(named) == 1 else None
 
 
 def restoring(scene: Scene, before: Before, command: Command) -> Command | None:
@@ -86,14 +96,14 @@ def follow_undo(scene: Scene, before: Before) -> Plan | None:
 
 
 def follow_other_action(scene: Scene, before: Before) -> Plan | None:
-    """Something else with what was spoken of last: "and now off again"."""
-    if (only := _only(scene, before)) is None:
+    """Something else with what was spoken of last: "and now off again", "well, lock it then"."""
+    if (spoken := _spoken_of(scene, before)) is None:
         return None
-    device, command = only
+    device, last = spoken
     choices = [
         (name, action)
         for name, action in device.actions.items()
-        if name != command.action and not action.input and is_plain(device, action)
+        if name != last and not action.input and is_plain(device, action)
         and not action.is_already_so(scene.state[device.name], {})
     ]  # fmt: skip
     if not choices:
@@ -113,20 +123,21 @@ def follow_other_action(scene: Scene, before: Before) -> Plan | None:
 
 
 def follow_relative(scene: Scene, before: Before) -> Plan | None:
-    """More or less of what was just set."""
-    if (only := _only(scene, before)) is None:
+    """More or less of what was just set, or asked about."""
+    if (spoken := _spoken_of(scene, before)) is None:
         return None
-    items = [item for item in settable(scene) if item[0].name == only[0].name]
+    items = [item for item in settable(scene) if item[0].name == spoken[0].name]
     if not items:
         return None
     item = scene.rng.choice(items)
-    if item[1] == only[1].action and scene.rng.random() < SHORT_SHARE:  # "a bit more" is of what was said
+    if item[1] == spoken[1] and scene.rng.random() < SHORT_SHARE:  # "a bit more" is of what was said
         way = scene.rng.choice(("more", "less", "a_bit_more", "a_bit_less"))
         if (line := scene.line("follow_ups", way)) is None:
             return None
         plan = relative_plan(scene, item, way, Said(line[0], line[1], "it"), is_it=True)
     else:
-        ways = [way for way in relative_ways(scene, item[0], item[1]) if not way.startswith("hints")]
+        is_hint = scene.rng.random() < HINT_SHARE
+        ways = [way for way in relative_ways(scene, item[0], item[1]) if way.startswith("hints") == is_hint]
         plan = relative_plan(scene, item, scene.rng.choice(ways), is_it=True) if ways else None
     return plan and replace(plan, kind="follow_relative")
 
@@ -183,6 +194,29 @@ def follow_all(scene: Scene, before: Before) -> Plan | None:
         return None
     thought = f"All of {tool.name}({devices_text(tool)})."
     return Plan("follow_all", scene.typed(line[0]), (line[1],), thought, (commands,))
+
+
+def follow_both(scene: Scene, before: Before) -> Plan | None:
+    """Something else with the two that were moved: "turn both off again"."""
+    moved = list(dict.fromkeys(command.device for command in before.done))
+    if len(moved) != 2:
+        return None
+    devices = [scene.site.devices[name] for name in moved]
+    shared = [
+        (name, action)
+        for name, action in devices[0].actions.items()
+        if not action.input and all(name in one.actions and is_plain(one, one.actions[name]) for one in devices)
+        and not all(one.actions[name].is_already_so(scene.state[one.name], {}) for one in devices)
+        and any("{device}" in request for request in action.requests)
+    ]  # fmt: skip
+    if not shared:
+        return None
+    name, action = scene.rng.choice(shared)
+    template = scene.rng.choice([one for one in action.requests if "{device}" in one])
+    request = template.format(device=scene.rng.choice(("both", "both of them", "them both", "the two")))
+    commands = tuple(Command(one, name, {}) for one in moved)
+    thought = "; ".join(f"{one.device} is {wanted_call(scene, one)}" for one in commands)
+    return Plan("follow_both", scene.typed(request), (template,), f"both: {thought}.", (commands,))
 
 
 def follow_value(scene: Scene, before: Before) -> Plan | None:
@@ -265,7 +299,8 @@ def follow_thanks(scene: Scene, before: Before) -> Plan | None:
 
 
 FOLLOW_UPS: dict[str, tuple[float, Callable[[Scene, Before], Plan | None]]] = {
-    "undo": (0.18, follow_undo),
+    "undo": (0.22, follow_undo),
+    "both": (0.3, follow_both),
     "other_action": (0.2, follow_other_action),
     "relative": (0.16, follow_relative),
     "all": (0.06, follow_all),
@@ -283,7 +318,7 @@ def draw_follow_up(scene: Scene, before: Before) -> Plan | None:
     if before.plan.asked is not None:
         return follow_value(scene, before)
     left = dict(FOLLOW_UPS)
-    if not before.done and scene.rng.random() < NOTHING_SHARE:
+    if not before.done and before.plan.kind not in QUESTIONS and scene.rng.random() < NOTHING_SHARE:
         return None
     while left:
         name = scene.rng.choices(list(left), [weight for weight, _ in left.values()])[0]

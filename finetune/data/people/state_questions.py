@@ -18,6 +18,7 @@ from finetune.data.people.wishes import NOTED
 from finetune.data.scene import Plan, Scene, resolved_text
 
 REMARKS_SHARE = 0.2
+BY_STATE_SHARE = 0.3  # of questions about a kind name the state, also the one that is not so: "are they all off?"
 MOST_OF_A_KIND = 6  # more would not fit a thought
 
 
@@ -83,10 +84,13 @@ def plan_kind_question(scene: Scene) -> Plan | None:
     if not choices:
         return None
     devices, key, form, template, words = scene.rng.choice(choices)
-    ask = scene.typed(template.format(plural=words.plural, singular=words.singular))
     wanted = form != "which_not"
-    having = [one for one in devices if scene.state[one.name][key] is wanted]
+    if scene.rng.random() < BY_STATE_SHARE:
+        form, wanted = scene.rng.choice(("which", "how_many", "any", "all")), scene.rng.random() < 0.5
+        template = scene.rng.choice(side(scene.corpus.form("groups", f"{form}_state"), scene.held_out))
     label = value_text(devices[0].properties[key], wanted)
+    ask = scene.typed(template.format(plural=words.plural, singular=words.singular, state=label))
+    having = [one for one in devices if scene.state[one.name][key] is wanted]
     facts = "; ".join(f"{one.name}:{facts_text(scene.state[one.name])}" for one in devices)
     asked_for = form.replace("_", " ")
     thought = f"{asked_for}: {facts}; {label}: {', '.join(one.name for one in having) or 'none'}."

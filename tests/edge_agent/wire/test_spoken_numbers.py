@@ -18,6 +18,7 @@ WORDS = SiteWords(("line three", "pump two"))
         ("run the pump for thirty-five seconds.", "run the pump for 35 seconds."),
         ("twenty one and a half degrees", "21.5 degrees"),
         ("zero point five", "0.5"),
+        ("half a degree up", "0.5 degrees up"),
         ("a hundred and five percent", "105 percent"),
         ("two degrees warmer, one minute", "2 degrees warmer, 1 minute"),
         ("  ten  ", "  10  "),
