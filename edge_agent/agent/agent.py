@@ -23,6 +23,7 @@ from edge_agent.agent.known import known_of
 from edge_agent.agent.naming import Naming, Question, spelled
 from edge_agent.agent.planned import planned_steps
 from edge_agent.agent.turn import USUAL_LIMITS, Turn, TurnLimits, TurnResult
+from edge_agent.agent.undo import undo_text, undoing
 from edge_agent.agent.yes_or_no import LEFT, said_yes
 from edge_agent.engine.engine import Completion, ContextFull, Engine, Limits, Request
 from edge_agent.grammar.grammar import Grammar
@@ -33,6 +34,7 @@ from edge_agent.wire.messages import (
     DONE,
     NOT_DONE,
     Message,
+    State,
     before_request,
     digits_text,
     result_message,
@@ -100,6 +102,8 @@ class Agent:
         self._naming = Naming(broker.site)
         self._asked: Question | Doubt | None = None  # in the turn before
         self._did = ""  # what came of the last commands, for a person
+        self._state: State = {}  # that the last request came in
+        self._done: tuple[tuple[Command, ...], State] = ((), {})  # the last commands, and the state before them
 
     @property
     def prefix(self) -> str:
@@ -129,7 +133,8 @@ class Agent:
         messages = [*self._remembered(), user_message(ask, state, self._clock_text(), self.contract.words, ages)]
         words = self.contract.words or NO_WORDS
         duration_s = only_duration_s(digits_text(ask, words))
-        known = known_of(self.broker.site, self.contract.tools, state, ages, duration_s)
+        known = known_of(self.broker.site, self.contract.tools, state, ages, duration_s, self._undo(state))
+        self._state = state
         turn = Turn(without_slips(ask, words), messages, self._grammar.knowing(known), deadline_s)
         asked, self._asked = self._asked, None
         stop_reason = self._take_up(turn, asked) if asked else None
@@ -148,8 +153,15 @@ class Agent:
     def note_done(self, outcomes: Sequence[Outcome], report: str) -> None:
         """Note what came of the last commands, for whoever asks what was done; also what got its yes after its turn."""
         if outcomes:
-            is_any_done = any(one.status == "done" for one in outcomes)
-            self._did = f"I did this. {report}" if is_any_done else "I changed nothing."
+            done = tuple(one.command for one in outcomes if one.status == "done")
+            self._did = f"I did this. {report}" if done else "I changed nothing."
+            self._done = done, self._state
+
+    def _undo(self, state: State) -> str:
+        """Return what undoes the last commands, as thoughts have it."""
+        (done, before), site = self._done, self.broker.site
+        of_devices = [one for one in done if one.device in site.devices]
+        return undo_text(site, self.contract.tools, before, undoing(site, before, state, of_devices))
 
     def _look_back(self, turn: Turn) -> str | None:
         """Say what was done last, as it was read back, if that is asked; return why the turn ends, if so."""

@@ -16,7 +16,9 @@ from edge_agent.wire.contract import devices_text
 from edge_agent.wire.messages import Ages, State, facts_of
 
 
-def known_of(site: Site, tools: Sequence[Tool], state: State, ages: Ages, duration_s: float | None = None) -> Known:
+def known_of(
+    site: Site, tools: Sequence[Tool], state: State, ages: Ages, duration_s: float | None = None, undo: str = ""
+) -> Known:
     """Return what is known of a site in a state.
 
     Args:
@@ -25,6 +27,7 @@ def known_of(site: Site, tools: Sequence[Tool], state: State, ages: Ages, durati
         state: property values by device.
         ages: in words, of values that are older than they should be.
         duration_s: the only duration that the request names.
+        undo: what makes devices again what they were, as undo_text has it.
     """
     facts = tuple(facts_of(state, ages))
     if site.is_toolset:
@@ -38,6 +41,7 @@ def known_of(site: Site, tools: Sequence[Tool], state: State, ages: Ages, durati
         tools=tuple(
             KnownTool(tool.name, devices_text(tool), tool.devices, bool(tool.input)) for tool in tools if tool.devices
         ),
+        undo=undo,
         devices=tuple(known_device(site.devices[name], values) for name, values in state.items()),
     )
 

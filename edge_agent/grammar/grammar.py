@@ -84,6 +84,7 @@ class Known:
         names: (name, device): after what one device alone is called and `is` comes that device.
         targets: devices, areas and scenes: nothing else comes after another name and `is`, but that it is none.
         tools: after `is DEVICE,` comes a tool that it has, or that there is none; after `All of TOOL(` its devices.
+        undo: after `undo,` comes what makes devices again what they were before the last commands.
         devices: after a thought that only looks up their facts comes what answers that (thought_answers.py).
     """
 
@@ -94,6 +95,7 @@ class Known:
     targets: tuple[str, ...] = ()
     tools: tuple[KnownTool, ...] = ()
     devices: tuple[KnownDevice, ...] = ()
+    undo: str = ""
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Known:
@@ -106,6 +108,7 @@ class Known:
             targets=tuple(plain["targets"]),
             tools=tuple(KnownTool(name, listed, tuple(devices), has) for name, listed, devices, has in plain["tools"]),
             devices=tuple(KnownDevice._make([*one[:4], tuple(one[4])]) for one in plain["devices"]),
+            undo=plain["undo"],
         )
 
 

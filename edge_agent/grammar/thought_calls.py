@@ -1,5 +1,6 @@
 """The calls that a finished thought has already named: each device, its tool and every value.
 
+    undo, fan was speed=1, fan_set speed=1, speed: 0..3.
     both: fan is bathroom_fan, fan_set speed=2, speed: 0..3; All of light_off(device: a | b | c) but porch is b.
 
 A thought that says anything else, or leaves something open, names no calls; then the model writes what follows.
@@ -19,6 +20,7 @@ from edge_agent.wire.markers import CALL, END_CALL, THEN
 CONDITION = "(?:if|unless|only if|if or else)"  # the wish of what hangs on a fact
 _LOOKED_UP = re.compile(rf"{CONDITION}: .*: (?:yes|no)")
 _ONE = re.compile(r"(?:.*[:,] )?(?:(?! is )[^:,])+ is (\w+)(?:: [^,]*)?, (\w+)((?: .*)?)")
+_BACK = re.compile(r"(?:undo, )?(\w+) was [^,]*, (\w+)((?: .*)?)")
 _ALL = re.compile(r"(?:.*: )?All of (\w+)\(([^)]*)\)( but [^,]+)?(?:, \1( .*))?")
 _BUT = re.compile(r"(?: but | and )[^:,]+? is (\w+)")
 
@@ -50,7 +52,7 @@ def _calls_of(part: str, known: Known) -> Iterator[dict[str, Any]]:
         devices = [one for one in devices_of[tool].devices if one not in left_out]
         if len(devices) + len(left_out) != len(devices_of[tool].devices):
             raise _Open
-    elif found := _ONE.fullmatch(part):
+    elif found := _BACK.fullmatch(part) or _ONE.fullmatch(part):
         device, tool, values = found.groups()
         if tool not in devices_of or device not in devices_of[tool].devices:
             raise _Open

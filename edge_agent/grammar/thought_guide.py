@@ -79,6 +79,8 @@ class ThoughtGuide:
             return self._wished_value(thought)
         if thought.endswith(" is"):
             return self._device(thought.removesuffix(" is"))
+        if thought == f"{THINK} undo,":
+            return f" {self._known.undo}." if self._known.undo else ""
         if thought.endswith("(") and (group := _ALL_OF.search(thought)) and group[1] in self._tools:
             return f"{self._tools[group[1]].listed})"
         if thought.endswith(",") and (group := _LISTED.search(thought) or _LEFT_OUT.search(thought)):

@@ -10,10 +10,10 @@ from pathlib import Path
 from devices.simulation.world import World
 from devices.site.schema import DataSchema
 from devices.site.site import Site, load_site
-from devices.site.tools import Tool, ToolCall, tools_of
+from devices.site.tools import Command, Tool, ToolCall, call_of, tools_of
 from edge_agent.wire.chat_template import ChatTemplate, ContractChanged
 from edge_agent.wire.function_text import TOOLS_HEADING, with_lines
-from edge_agent.wire.messages import Message, compact_json, result_message, user_message
+from edge_agent.wire.messages import Message, compact_json, json_value, result_message, user_message
 from edge_agent.wire.spelling import NO_WORDS, SiteWords, words_of
 
 WIRE_FORMAT = "wire/4"  # how turns are written below; a change of it is another contract
@@ -162,3 +162,15 @@ def argument_text(name: str, schema: DataSchema) -> str:
     bounds = f"{name}: {schema.minimum:.12g}..{schema.maximum:.12g} {schema.unit}".rstrip()
     more = schema.levels_text() or (f"step {schema.step:g}" if schema.step else "")
     return f"{bounds} ({more})" if more else bounds
+
+
+def bounds_text(name: str, schema: DataSchema) -> str:
+    """Return an argument's bounds as the tool's signature writes them, so that they need only be copied; "" if none."""
+    return "" if schema.minimum is None else f", {argument_text(name, schema)}"
+
+
+def call_text(site: Site, tools: Iterable[Tool], command: Command) -> str:
+    """Return a call as thoughts write it: `light_brightness brightness=40, brightness: 0..100 percent`."""
+    schemas = site.devices[command.device].actions[command.action].input
+    values = [f" {key}={json_value(value)}{bounds_text(key, schemas[key])}" for key, value in command.input.items()]
+    return call_of(command, tools).name + "".join(values)

@@ -12,12 +12,13 @@ from devices.site.device import Device
 from devices.site.phrasings import load_phrasings
 from devices.site.schema import DataSchema, Value
 from devices.site.tools import Command, call_of
+from edge_agent.wire.contract import bounds_text
 from edge_agent.wire.messages import facts_text
 from finetune.data import phrases
 from finetune.data.held_out import side
 from finetune.data.people.spoken_values import round_times
 from finetune.data.random_sites import random_name
-from finetune.data.scene import Plan, Said, Scene, bounds_text, pick, resolved_text, wanted_text
+from finetune.data.scene import Plan, Said, Scene, pick, resolved_text, wanted_text
 
 RECITED = (2, 4)  # devices of a recital
 ROUND_ABOVE_SHARE = 0.3  # of durations above the range are round

@@ -14,9 +14,10 @@ from devices.site.phrasings import KindGroup, SpokenAction, group_words, load_ph
 from devices.site.schema import Value
 from devices.site.site import EVERYWHERE
 from devices.site.tools import Command, Tool, ToolCall
+from edge_agent.wire.contract import call_text
 from finetune.data import phrases
 from finetune.data.held_out import side
-from finetune.data.scene import HOLE, Plan, Scene, call_text, is_by_name, is_plain, resolved_text
+from finetune.data.scene import HOLE, Plan, Scene, is_by_name, is_plain, resolved_text
 
 LISTED = (2, 4)  # devices of a list
 SINGULAR = re.compile(r"\b(it|its|is|needs|has)\b")  # a template with one of these is about one device

@@ -9,8 +9,9 @@ from devices.site.phrasings import SpokenAction, load_phrasings
 from devices.site.schema import DataSchema, Value
 from devices.site.site import Site
 from devices.site.tools import Command
+from edge_agent.wire.contract import call_text
 from edge_agent.wire.messages import facts_text
-from finetune.data.scene import Plan, Scene, call_text, is_plain, resolved_text
+from finetune.data.scene import Plan, Scene, is_plain, resolved_text
 
 
 def has_bits(site: Site) -> bool:

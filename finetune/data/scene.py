@@ -16,10 +16,9 @@ from devices.site.device import Device
 from devices.site.phrasings import SpokenAction, load_phrasings
 from devices.site.schema import DataSchema, Value
 from devices.site.site import Site
-from devices.site.tools import Command, Tool, ToolCall, call_of
+from devices.site.tools import Command, Tool, ToolCall
 from edge_agent.evaluation.cases import State
-from edge_agent.wire.contract import argument_text
-from edge_agent.wire.messages import json_value
+from edge_agent.wire.contract import call_text
 from finetune.data import phrases
 from finetune.data.held_out import side
 from finetune.data.people.asks import Asks
@@ -306,18 +305,6 @@ def wanted_text(scene: Scene, name: str, command: Command) -> str:
     """Return the thought before a call: which device is meant, its tool, and each value with its range."""
     device = scene.site.devices[command.device]
     return f"{resolved_text(name, device)}, {call_text(scene.site, scene.tools, command)}"
-
-
-def call_text(site: Site, tools: Iterable[Tool], command: Command) -> str:
-    """Return a call as thoughts write it: `light_brightness brightness=40, brightness: 0..100 percent`."""
-    schemas = site.devices[command.device].actions[command.action].input
-    values = [f" {key}={json_value(value)}{bounds_text(key, schemas[key])}" for key, value in command.input.items()]
-    return call_of(command, tools).name + "".join(values)
-
-
-def bounds_text(name: str, schema: DataSchema) -> str:
-    """Return an argument's bounds as the tool's signature writes them, so that they need only be copied; "" if none."""
-    return "" if schema.minimum is None else f", {argument_text(name, schema)}"
 
 
 def pick(scene: Scene, keep: Callable[[Device, Action], bool]) -> tuple[Device, str, SpokenAction] | None:

@@ -10,10 +10,11 @@ from devices.site.device import Device
 from devices.site.relative_values import WAYS, allowed, written_property
 from devices.site.schema import DataSchema, Value
 from devices.site.tools import Command
+from edge_agent.wire.contract import call_text
 from edge_agent.wire.messages import facts_text
 from finetune.data.answer_plans import answer_about
 from finetune.data.people.spoken_values import spoken_value
-from finetune.data.scene import Plan, Scene, call_text, resolved_text
+from finetune.data.scene import Plan, Scene, resolved_text
 
 HEIGHT = "z"
 OF_HEIGHT = {"up_to": "to", "up": "more", "down": "less", "a_bit_up": "a_bit_more", "a_bit_down": "a_bit_less"}

@@ -6,21 +6,21 @@ Each maker gets what was before and returns None where nothing of it can be mean
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from devices.site.describe import describe, property_title, sentence, value_text
 from devices.site.device import Device
-from devices.site.schema import Value
 from devices.site.tools import Command, action_of, call_of, tool_of
+from edge_agent.agent.undo import restoring, undo_text, undoing
 from edge_agent.evaluation.cases import State
-from edge_agent.wire.contract import devices_text
+from edge_agent.wire.contract import call_text, devices_text
 from edge_agent.wire.messages import facts_text
 from finetune.data.answer_plans import answer_about, told_of
 from finetune.data.people.spoken_values import spoken_value
 from finetune.data.people.state_questions import MOST_OF_A_KIND, words_for
 from finetune.data.people.wishes import relative_plan, relative_ways, settable, starts_with_verb
-from finetune.data.scene import Plan, Said, Scene, call_text, is_plain, resolved_text, wanted_text
+from finetune.data.scene import Plan, Said, Scene, is_plain, resolved_text, wanted_text
 
 SHORT_SHARE = 0.5  # of relative wishes after a value was set are one of a few words
 NOTHING_SHARE = 0.85  # of the exchanges in which nothing was done are not spoken of again, but for questions
@@ -53,46 +53,14 @@ def _spoken_of(scene: Scene, before: Before) -> tuple[Device, str] | None:
     return (scene.site.devices[named[0]], "") if len(named) == 1 else None
 
 
-def restoring(scene: Scene, before: Before, command: Command) -> Command | None:
-    """Return the command that makes a device again what it was before one, or None if there is none."""
-    device, action = action_of(scene.site, command)
-    old, now = before.state.get(command.device, {}), scene.state[command.device]
-    changed = [key for key in action.writes if key in old and old[key] != now.get(key)]
-    if not changed:
-        return None
-
-    def restores(effect: Mapping[str, Value]) -> bool:
-        return changed[0] in effect and all(old.get(key, value) == value for key, value in effect.items())
-
-    for name, other in device.actions.items():
-        if not other.input and not other.is_call and not other.ends and restores(other.effect({})):
-            return Command(device.name, name, {})
-    for name, other in device.actions.items():
-        if len(other.input) != 1 or other.ends or other.is_call:
-            continue
-        key, schema = next(iter(other.input.items()))
-        written = next((one for one, value in other.writes.items() if str(value).split(" ")[0] == f"${key}"), "")
-        value = old.get(written)
-        value = int(value) if isinstance(value, float) and value.is_integer() else value
-        if value is None or schema.problem_with(value):
-            continue
-        if restores(other.effect({key: value})):
-            return Command(device.name, name, {key: value})
-    return None
-
-
 def follow_undo(scene: Scene, before: Before) -> Plan | None:
     """What was done is to be undone."""
-    back = [restoring(scene, before, command) for command in reversed(before.done)]
-    commands = tuple(command for command in back if command)
+    commands = undoing(scene.site, before.state, scene.state, before.done)
     line = scene.line("follow_ups", "undo")
-    if not commands or len(commands) != len(back) or not line:
+    if not commands or not line:
         return None
-    thought = "undo, " + "; ".join(
-        f"{one.device} was{facts_text(before.state[one.device])}, {call_text(scene.site, scene.tools, one)}"
-        for one in commands
-    )
-    return Plan("undo", scene.typed(line[0]), (line[1],), f"{thought}.", (commands,))
+    thought = f"undo, {undo_text(scene.site, scene.tools, before.state, commands)}."
+    return Plan("undo", scene.typed(line[0]), (line[1],), thought, (commands,))
 
 
 def follow_other_action(scene: Scene, before: Before) -> Plan | None:
@@ -175,7 +143,7 @@ def _with_other(scene: Scene, before: Before, key: str, *, is_corrected: bool) -
     commands: tuple[Command, ...] = (wanted,)
     thought = wanted_text(scene, name, wanted)
     if is_corrected:
-        if (back := restoring(scene, before, command)) is None:
+        if (back := restoring(scene.site, before.state, scene.state, command)) is None:
             return None
         commands = (back, wanted)
         thought = f"not {command.device}, {call_text(scene.site, scene.tools, back)}; {thought}"

@@ -8,16 +8,9 @@ from collections.abc import Mapping
 from devices.site.phrasings import KindGroup, group_words
 from devices.site.schema import Value
 from devices.site.tools import Command, Tool
-from edge_agent.wire.contract import devices_text
+from edge_agent.wire.contract import call_text, devices_text
 from finetune.data.people.spoken_values import spoken_value
-from finetune.data.scene import (
-    Plan,
-    Scene,
-    call_text,
-    is_plain,
-    resolved_text,
-    wanted_text,
-)
+from finetune.data.scene import Plan, Scene, is_plain, resolved_text, wanted_text
 
 PLACE_SHARE = 0.3  # of the devices among several are called by their place alone
 MIXED_SHARE, ALL_SHARE = 0.2, 0.4  # of several devices: of two kinds, and of one of those all

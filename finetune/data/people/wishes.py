@@ -16,20 +16,12 @@ from devices.site.phrasings import SpokenAction, load_phrasings
 from devices.site.relative_values import WAYS, allowed, usual_step, written_property
 from devices.site.schema import DataSchema, Value
 from devices.site.tools import Command
+from edge_agent.wire.contract import call_text
 from edge_agent.wire.messages import facts_text
 from finetune.data.held_out import side
 from finetune.data.people.asks import AskedAction
 from finetune.data.people.spoken_values import spoken_value
-from finetune.data.scene import (
-    Plan,
-    Said,
-    Scene,
-    call_text,
-    is_by_name,
-    is_plain,
-    resolved_text,
-    wanted_text,
-)
+from finetune.data.scene import Plan, Said, Scene, is_by_name, is_plain, resolved_text, wanted_text
 
 LATER = "I cannot do things later. Ask me again when it is time."
 NOTED = "All right."

@@ -18,7 +18,9 @@ from edge_agent.agent.simulation import Simulation
 from edge_agent.agent.turn import NO_ANSWER, NOT_SURE, TurnLimits, TurnResult
 from edge_agent.engine.engine import Completion, ContextFull, Limits, Request, StopReason
 from edge_agent.grammar.grammar import Known
+from edge_agent.grammar.thought_guide import ThoughtGuide
 from edge_agent.wire.chat_template import load_template
+from edge_agent.wire.markers import END_THINK, THINK
 from edge_agent.wire.messages import Message, body_of
 from tests.den import den
 from tests.home_with_areas import home_with_areas
@@ -302,3 +304,29 @@ def test_the_model_sees_how_old_a_reading_is(site: Site) -> None:
     _, (asked,) = play(agent, "how wet is the soil?", answer("The garden soil moisture is 42 percent."))
     assert f" garden_soil: {old}\n" in asked.prompt and asked.prompt.count(" ago)") == 2
     assert asked.grammar and ("garden_soil", f" {old}") in asked.grammar.known.facts  # a thought cites it as it stands
+
+
+def test_undo_is_given_what_was_before_the_last_commands() -> None:
+    agent, world = make()
+    play(agent, "kitchen light on", calls(LIGHT_ON), answer("Done."))
+    _, requests = play(agent, "undo", answer("Done."))
+    grammar = requests[0].grammar
+    assert grammar and grammar.known.undo == "kitchen_light was on=false brightness=0, light_off"
+    undo = f"{THINK} undo, {grammar.known.undo}.{END_THINK}"
+    guide = ThoughtGuide(grammar.known)
+    assert guide.forced(f"{THINK} undo,") == f" {grammar.known.undo}."
+    assert guide.calls(undo) == calls(LIGHT_OFF).split(END_THINK)[1]
+    play(agent, "thanks", answer("You are welcome."))
+    _, requests = play(agent, "undo that", calls(LIGHT_OFF), answer("Done."))
+    assert requests[0].grammar and requests[0].grammar.known.undo  # small talk in between undoes nothing
+    assert world.state["kitchen_light"]["on"] is False
+
+
+def test_what_cannot_be_undone_is_not_given() -> None:
+    agent, _ = make()
+    play(agent, "water", calls(("valve_water", {"device": "garden_sprinkler", "minutes": 1})), answer("Done."))
+    _, requests = play(agent, "undo", answer("Done."))
+    assert requests[0].grammar and requests[0].grammar.known.undo.endswith("valve_close")
+    agent, _ = make()
+    _, requests = play(agent, "undo", answer("Done."))
+    assert requests[0].grammar and requests[0].grammar.known.undo == ""
