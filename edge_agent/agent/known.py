@@ -39,7 +39,7 @@ def known_of(
         names=tuple(_names_of(site)),
         targets=(*site.devices, *site.targets, *site.scenes),
         tools=tuple(
-            KnownTool(tool.name, devices_text(tool), tool.devices, bool(tool.input)) for tool in tools if tool.devices
+            KnownTool(tool.name, devices_text(tool), tool.devices, tuple(tool.input)) for tool in tools if tool.devices
         ),
         undo=undo,
         devices=tuple(known_device(site.devices[name], values) for name, values in state.items()),

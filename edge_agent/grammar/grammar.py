@@ -49,12 +49,12 @@ class NumberArgument(NamedTuple):
 
 
 class KnownTool(NamedTuple):
-    """A tool as thoughts write it: its name, its devices as listed in its signature, their names, if it has values."""
+    """A tool as thoughts write it: name, devices as listed in its signature, their names, its arguments."""
 
     tool: str
     listed: str
     devices: tuple[str, ...]
-    has_values: bool
+    arguments: tuple[str, ...]
 
 
 class KnownDevice(NamedTuple):
@@ -106,7 +106,7 @@ class Known:
             truths=tuple(map(tuple, plain["truths"])),
             names=tuple(map(tuple, plain["names"])),
             targets=tuple(plain["targets"]),
-            tools=tuple(KnownTool(name, listed, tuple(devices), has) for name, listed, devices, has in plain["tools"]),
+            tools=tuple(KnownTool(one[0], one[1], tuple(one[2]), tuple(one[3])) for one in plain["tools"]),
             devices=tuple(KnownDevice._make([*one[:4], tuple(one[4])]) for one in plain["devices"]),
             undo=plain["undo"],
         )

@@ -23,14 +23,16 @@ MARKS, ENDS = (")", '"'), (".", ";", ",")
 SMALL_WORDS = frozenset("the a an my our your in at on of for by from to".split())  # that tell no names apart
 _LAST_NAME = re.compile(r"(\w*):")
 _BEFORE_NAME = re.compile(rf"{THINK} |[:;,] | but | and ")
-_ITS_TOOL = re.compile(r"\bis (\w+),$")
+_ITS_TOOL = re.compile(r"\bis (\w+)(: [^:;,]*)?,$")
+_WITH_TOOL = re.compile(r"\bis (\w+)(: [^:;,]*)?, (\w+)$")
+_WISH = re.compile(rf"{THINK} ([^:]+): ")
 _ALL_OF = re.compile(r"\bAll of (\w+)\($")
 _LISTED = re.compile(r"\bAll of (\w+)\([^()]*\)(,?)$")
 _LEFT_OUT = re.compile(r"\bAll of (\w+)\([^()]*\) but [^;]+ is (\w+)(,?)$")
 _ARGUMENT = re.compile(r"(\w+) (\w+)=$")
 _CALL = re.compile(r"\bis (\w+)(?:: [^;,]*)?, (\w+) (?:[^;]* )?(\w+)=$")
 _AXIS = re.compile(  # what is wished of one of several arguments
-    rf"{THINK} (only|a bit more|a bit less|\d+(?:\.\d+)? (?:more|less)) (\w+): "
+    rf"{THINK} (only|a bit more|a bit less|\d+(?:\.\d+)? (?:more|less)) (?!if:)(\w+): "
 )
 STAYS = "0 more"
 _WISHED = re.compile(rf"{THINK} ([^:]+): .*\bis (\w+):.*, (\w+) (\w+)=$")
@@ -51,6 +53,7 @@ class ThoughtGuide:
             by_words.setdefault(_words_of(name), set()).add(device)
         self._by_words = {words: only for words, (only, *more) in by_words.items() if not more}
         self._truths = {(device, words): so for device, words, so in known.truths}
+        self._wishes = {words for one in known.numbers for words, _ in one.wished}
         self._targets = tuple(f" {target}" for target in known.targets)
         self._tools = {one.tool: one for one in known.tools}
         self._within = ""  # how a thought ends that has just been given bounds that its value is within
@@ -84,7 +87,7 @@ class ThoughtGuide:
         if thought.endswith("(") and (group := _ALL_OF.search(thought)) and group[1] in self._tools:
             return f"{self._tools[group[1]].listed})"
         if thought.endswith(",") and (group := _LISTED.search(thought) or _LEFT_OUT.search(thought)):
-            return f" {group[1]}" if group[1] in self._tools and self._tools[group[1]].has_values else ""
+            return f" {group[1]}" if group[1] in self._tools and self._tools[group[1]].arguments else ""
         return ""
 
     def _device(self, thought: str) -> str:
@@ -105,10 +108,29 @@ class ThoughtGuide:
             return (*self._targets, *NO_TARGET) if self._targets else ()
         if thought.endswith(",") and (named := _ITS_TOOL.search(thought)):
             tools = [f" {one.tool}" for one in self._tools.values() if named[1] in one.devices]
-            return (*tools, NO_TOOL) if tools else ()
+            is_called = not named[2] or self._is_relative(thought)  # after facts other things may come, as conditions
+            return (*tools, NO_TOOL) if tools and is_called else ()
+        if (called := _WITH_TOOL.search(thought)) and (not called[2] or self._is_relative(thought)):
+            return self._after_tool(called[1], called[3])
         if thought.endswith(" All of"):
             return tuple(f" {tool}(" for tool in self._tools)
         return self._after_all(thought)
+
+    def _is_relative(self, thought: str) -> bool:
+        """Return whether a thought begins with a wish for a value that is named by what it is now."""
+        wish = _WISH.match(thought)
+        return bool(_AXIS.match(thought) or (wish and (_BY.fullmatch(wish[1]) or wish[1] in self._wishes)))
+
+    def _after_tool(self, device: str, tool: str) -> tuple[str, ...]:
+        """Return what may follow a tool of a device: its first argument, an end, or the rest of a longer name."""
+        if tool not in self._tools or device not in self._tools[tool].devices:
+            return ()
+        arguments, others = self._tools[tool].arguments, self._tools.values()
+        longer = [
+            one.tool for one in others if one.tool.startswith(tool) and one.tool != tool and device in one.devices
+        ]
+        ends = (f" {arguments[0]}",) if arguments else ENDS
+        return (*ends, *(one.removeprefix(tool) for one in longer))
 
     def _after_all(self, thought: str) -> tuple[str, ...]:
         """Return what may follow all devices of a tool, or one of them that is left out."""
@@ -117,7 +139,7 @@ class ThoughtGuide:
         if not found or found[1] not in self._tools or thought.endswith(","):
             return ()
         tool = self._tools[found[1]]
-        ends = (",",) if tool.has_values else (".", ";")
+        ends = (",",) if tool.arguments else (".", ";")
         if group:
             return (" but", *ends)
         assert left_out
@@ -149,8 +171,10 @@ class ThoughtGuide:
         for one in self._numbers:
             is_called = call and (one.device, one.tool) == call.groups()[:2]
             if one.argument == given[1] and (is_called or [one.tool] == named):
-                if len(self._arguments(one.device, one.tool)) > 1:  # whether one is outside comes after the last one
-                    return one.bounds
+                if len(arguments := self._tools[one.tool].arguments if one.tool in self._tools else ()) > 1:
+                    return one.bounds + "".join(
+                        f" {after}=" for after in arguments[arguments.index(given[1]) + 1 :][:1]
+                    )
                 value = float(given[2])
                 above, below = OUTSIDE
                 outside = above if value > one.maximum else below if value < one.minimum else ""
