@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from devices.errors import UnavailableError, UsageError
 from devices.exchange.imports.home_assistant import TOKEN_ENV
+from devices.no_redirect import NoRedirect
 from devices.site.describe import plain_text
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def _states(base: str, token: str, timeout_s: float) -> list[Any]:
     headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
     request = urllib.request.Request(where, headers=headers)  # noqa: S310 - require_url takes http and https only
     # no proxy and no redirect: the token goes where the person said, and nowhere else
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), NoRedirect())
     try:
         with opener.open(request, timeout=timeout_s) as answer:
             raw = answer.read(MAX_ANSWER_BYTES + 1)
@@ -146,8 +147,3 @@ def _message(connection: Connection, timeout_s: float) -> dict[str, Any]:
     except ValueError as error:
         raise UnavailableError("Home Assistant's WebSocket API said no JSON") from error
     return message if isinstance(message, dict) else {}
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any) -> None:
-        return None

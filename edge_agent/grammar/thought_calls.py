@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from edge_agent.grammar.grammar import Known
+from edge_agent.grammar.grammar import Known, KnownTool
 from edge_agent.wire.markers import CALL, END_CALL, THEN
 
 CONDITION = "(?:if|unless|only if|if or else)"  # the wish of what hangs on a fact
@@ -30,8 +30,9 @@ def calls_of(thought: str, known: Known) -> str:
     parts = thought.split(THEN)[0].removesuffix(".").split("; ")
     if len(parts) > 1 and _LOOKED_UP.fullmatch(parts[0]):
         parts = parts[1:]
+    tools = {one.tool: one for one in known.tools}
     try:
-        calls = [call for part in parts for call in _calls_of(part, known)]
+        calls = [call for part in parts for call in _calls_of(part, tools, known)]
     except _Open:
         return ""
     texts = (json.dumps(call, ensure_ascii=False, separators=(",", ":")) for call in calls)
@@ -42,19 +43,18 @@ class _Open(Exception):
     """A part of a thought that does not name its calls."""
 
 
-def _calls_of(part: str, known: Known) -> Iterator[dict[str, Any]]:
-    devices_of = {one.tool: one for one in known.tools}
+def _calls_of(part: str, tools: Mapping[str, KnownTool], known: Known) -> Iterator[dict[str, Any]]:
     if found := _ALL.fullmatch(part):
         tool, listed, but, values = found.groups()
         left_out = _BUT.findall(but or "")
-        if tool not in devices_of or devices_of[tool].listed != listed or (but and not left_out):
+        if tool not in tools or tools[tool].listed != listed or (but and not left_out):
             raise _Open
-        devices = [one for one in devices_of[tool].devices if one not in left_out]
-        if len(devices) + len(left_out) != len(devices_of[tool].devices):
+        devices = [one for one in tools[tool].devices if one not in left_out]
+        if len(devices) + len(left_out) != len(tools[tool].devices):
             raise _Open
     elif found := _BACK.fullmatch(part) or _ONE.fullmatch(part):
         device, tool, values = found.groups()
-        if tool not in devices_of or device not in devices_of[tool].devices:
+        if tool not in tools or device not in tools[tool].devices:
             raise _Open
         devices = [device]
     else:

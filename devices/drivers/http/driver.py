@@ -40,6 +40,7 @@ from devices.driver import (
 )
 from devices.drivers.http.digest import authorization
 from devices.drivers.json_values import JsonValue, Moving, Scalar, Secrets
+from devices.no_redirect import NoRedirect
 from devices.site.action import Action
 from devices.site.functions import FunctionAction
 from devices.site.schema import Value
@@ -233,7 +234,7 @@ class HttpDriver:
         self._settings, self._bindings, self._clock = settings, bindings, clock
         self._last: dict[str, tuple[Any, float]] = {}  # what devices that sleep said, by path
         # no proxy and no redirect: a device is asked where the site file says, and nowhere else
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), NoRedirect())
 
     def read(self, device: str) -> dict[str, Reading]:
         """Return every property of a device; what does not fit its schema is marked bad."""
@@ -389,11 +390,6 @@ class HttpDriver:
         if not self._settings.token_file:
             return {}
         return {"Authorization": f"Bearer {read_secret(device, self._settings.token_file)}"}
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any) -> None:
-        return None
 
 
 def _problem_with(_: HttpSettings, place: JsonPlace, is_written: bool) -> str:

@@ -22,6 +22,7 @@ from typing import Any, cast
 from devices.broker.broker import Outcome
 from devices.broker.runtime import SiteRuntime
 from devices.errors import UnavailableError, UsageError
+from devices.no_redirect import NoRedirect
 from devices.site.describe import reports_text
 from devices.site.tools import ToolCall, action_of, commands_of
 from edge_agent.agent.agent import Agent, Controls
@@ -36,13 +37,6 @@ KEY = "OPENAI_API_KEY"
 TIMEOUT_S, TRIES, WAIT_S = 120.0, 4, 2.0
 AGAIN = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 MAX_ANSWER_BYTES = 4 << 20
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """The key goes where the person said, and nowhere else."""
-
-    def redirect_request(self, *given: Any) -> None:
-        return None
 
 
 @dataclass(frozen=True)
@@ -83,7 +77,7 @@ class Endpoint:
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         request = urllib.request.Request(where, json.dumps(body).encode(), headers)  # noqa: S310 - http(s) by find_model
         try:
-            with urllib.request.build_opener(_NoRedirect()).open(request, timeout=TIMEOUT_S) as answer:
+            with urllib.request.build_opener(NoRedirect()).open(request, timeout=TIMEOUT_S) as answer:
                 raw = answer.read(MAX_ANSWER_BYTES)
         except urllib.error.HTTPError as error:
             said = error.read(400).decode(errors="replace")

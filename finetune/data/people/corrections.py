@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from devices.site.tools import Command, call_of, tool_of
+from finetune.data.people.conditions import IT_SHARE
 from finetune.data.people.spoken_values import spoken_value
 from finetune.data.people.wishes import NOTED, plain_request, value_json
 from finetune.data.scene import (
@@ -17,7 +18,6 @@ from finetune.data.scene import (
 )
 
 AGAIN_SHARE = 0.3  # of corrections say the whole wish again
-IT_SHARE = 0.6  # of those name it once
 
 
 def plan_correction(scene: Scene) -> Plan | None:
