@@ -3,8 +3,8 @@
     python benchmarks/held_out_requests.py MODEL.gguf --suites home,still,conversations,sites --out RESULT.json
 
 MODEL is a GGUF that `edgewright export` made, or a bundle. A suite ends in `_dev` if its misses may be read; those of
-others are never shown. A suite takes its cases at even distances. Of `still`, requests that must move nothing, it counts those
-that moved something: what was wrong otherwise is a wrong answer. Two cores: a second a request.
+others are never shown. A suite takes its cases at even distances. Where something moved that must not, or by the wrong
+value, that is counted; what is wrong otherwise is an answer, or nothing done. Two cores: a second a request.
 """
 
 from __future__ import annotations
