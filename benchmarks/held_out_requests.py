@@ -3,8 +3,8 @@
     python benchmarks/held_out_requests.py MODEL.gguf --suites home,still,conversations,sites --out RESULT.json
 
 MODEL is a GGUF that `edgewright export` made, or a bundle. A suite ends in `_dev` if its misses may be read; those of
-others are never shown. A suite takes its cases at even distances. Where something moved that must not, or by the wrong
-value, that is counted; what is wrong otherwise is an answer, or nothing done. Two cores: a second a request.
+others are never shown. A suite takes its cases at even distances. Turns in which something moved that was not to
+are counted; what is wrong otherwise is a value, an answer, or nothing done. Two cores: a second a request.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def run(model: Path, suite: Suite) -> dict[str, Any]:
     """Return what a model does of a suite: right, total, share and 95 % interval, of all and by kind."""
     cases = ROOT / "finetune" / "asks" / "held_out" / suite.file
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "edgewright", "eval", str(model), "--site", suite.site]
+        command = [sys.executable, "-m", "edgewright", "eval", str(model.resolve()), "--site", suite.site]
         command += ["--cases", str(cases), "-n", str(suite.cases), "--out", folder]
         started_s = time.monotonic()
         subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)

@@ -18,7 +18,7 @@ OUTSIDE_CHARACTERS = 200
 CHOICES = 6  # that a question names at most
 ALIKE = 3  # devices of which the same is said are named in one sentence
 AGES = {"days": 86400, "hours": 3600, "minutes": 60, "seconds": 1}
-PLURAL = re.compile(r"[^sui\W]s$", re.IGNORECASE)  # "blinds", neither "glass" nor "status"
+PLURAL = re.compile(r"(?<!ga)(?<!\bcanva)(?<!lens)[^sui\W]s$", re.I)  # "blinds", not "glass" or "status"
 MONEY = {"euros", "dollars"}
 
 
@@ -61,10 +61,11 @@ def describe(device: Device, property_name: str, value: Value, verb: str = "is")
 def answers_about(device: Device, state: Mapping[str, Value]) -> list[str]:
     """Return the sentences of which one answers what is asked of a device's state; only one if it has two properties.
 
-    Of what is off, nothing else is told. Of three properties or more, each has a sentence, and all of them have one.
+    Of what is off, no settings are told. Of three properties or more, each has a sentence, and all of them have one.
     """
-    is_off = state.get("on") is False
-    told = [name for name in state if name in device.properties and (name == "on" or not is_off)]
+    settings = {key for action in device.actions.values() for key in action.writes} - {"on"}
+    unsaid = settings if state.get("on") is False else set[str]()
+    told = [name for name in state if name in device.properties and name not in unsaid]
     told.sort(key=lambda name: not _is_own(device.properties[name], state[name]))
     if len(told) != 2:
         clauses = [describe(device, name, state[name]) for name in told]

@@ -22,7 +22,7 @@ from edge_agent.agent.intents import IntentRecognizer
 from edge_agent.agent.known import known_of
 from edge_agent.agent.naming import Naming, Question, spelled
 from edge_agent.agent.planned import planned_steps
-from edge_agent.agent.turn import USUAL_LIMITS, Turn, TurnLimits, TurnResult
+from edge_agent.agent.turn import USUAL_LIMITS, Turn, TurnLimits, TurnResult, told
 from edge_agent.agent.undo import undo_text, undoing
 from edge_agent.agent.yes_or_no import LEFT, said_yes
 from edge_agent.engine.engine import Completion, ContextFull, Engine, Limits, Request
@@ -43,12 +43,12 @@ from edge_agent.wire.messages import (
 )
 from edge_agent.wire.parsing import Answer, ToolCalls, Unusable, parse_reply
 from edge_agent.wire.slips import without_slips
-from edge_agent.wire.spelling import NO_WORDS
 
 WHAT_WAS_DONE = re.compile(
     r"\W*(?:so |and )?what (?:did|have) you (?:just |actually )?(?:do|done|changed?)(?: just now| now| then| last)?\W*",
     re.IGNORECASE,
 )
+NOTHING = "I changed nothing."
 KNOWN = "a known sentence."  # the thought where no model was asked
 
 
@@ -102,7 +102,6 @@ class Agent:
         self._naming = Naming(broker.site)
         self._asked: Question | Doubt | None = None  # in the turn before
         self._did = ""  # what came of the last commands, for a person
-        self._state: State = {}  # that the last request came in
         self._done: tuple[tuple[Command, ...], State] = ((), {})  # the last commands, and the state before them
 
     @property
@@ -131,11 +130,21 @@ class Agent:
         """
         deadline_s, (state, ages) = time.monotonic() + self._limits.timeout_s, self.broker.state_with_ages()
         messages = [*self._remembered(), user_message(ask, state, self._clock_text(), self.contract.words, ages)]
-        words = self.contract.words or NO_WORDS
-        duration_s = only_duration_s(digits_text(ask, words))
+        words = self.contract.words
+        duration_s = only_duration_s(digits_text(ask, words), words) if words else None
         known = known_of(self.broker.site, self.contract.tools, state, ages, duration_s, self._undo(state))
-        self._state = state
-        turn = Turn(without_slips(ask, words), messages, self._grammar.knowing(known), deadline_s)
+        turn = Turn(without_slips(ask, words) if words else ask, messages, self._grammar.knowing(known), deadline_s)
+        try:
+            yield from self._work(turn)
+        finally:  # also if whoever asked went away in the middle
+            if turn.outcomes:
+                self._did, self._done = self._told(turn.outcomes, turn.model_answer), ((), state)
+                self._note(turn.outcomes)
+        if turn.stop_reason in {"answer", "question"}:
+            self._history = turn.messages
+        return replace(turn.result(self.broker.site, state), ask=ask)
+
+    def _work(self, turn: Turn) -> Generator[Request, Completion, None]:
         asked, self._asked = self._asked, None
         stop_reason = self._take_up(turn, asked) if asked else None
         if stop_reason is None and not turn.outcomes:
@@ -144,18 +153,24 @@ class Agent:
             if stop_reason := stop_reason or (yield from self._step(turn)):
                 break
         turn.stop_reason = stop_reason or "step_limit"
-        if turn.stop_reason in {"answer", "question"}:
-            self._history = turn.messages
-        result = replace(turn.result(self.broker.site, state), ask=ask)
-        self.note_done(turn.outcomes, result.answer)
-        return result
 
-    def note_done(self, outcomes: Sequence[Outcome], report: str) -> None:
-        """Note what came of the last commands, for whoever asks what was done; also what got its yes after its turn."""
-        if outcomes:
-            done = tuple(one.command for one in outcomes if one.status == "done")
-            self._did = f"I did this. {report}" if done else "I changed nothing."
-            self._done = done, self._state
+    def note_confirmed(self, outcomes: Sequence[Outcome]) -> None:
+        """Note what came of commands of the last request that got their yes after it."""
+        self._did = f"{self._did.removesuffix(NOTHING)} {told(outcomes, self.broker.site)}".strip()
+        self._note(outcomes)
+
+    def forget_done(self) -> None:
+        """Note that something was done without the agent: what it did last is no longer what "undo" means."""
+        self._did, self._done = "", ((), {})
+
+    def _note(self, outcomes: Sequence[Outcome]) -> None:
+        commands, before = self._done
+        self._done = (*commands, *(one.command for one in outcomes if one.status == "done")), before
+
+    def _told(self, outcomes: Sequence[Outcome], model_answer: str) -> str:
+        """Return what a person hears who asks what was done: what was begun, and what is not known."""
+        begun = [one for one in outcomes if one.status not in ("refused", "needs_confirmation")]
+        return (told(begun, self.broker.site) or model_answer) if begun else NOTHING
 
     def _undo(self, state: State) -> str:
         """Return what undoes the last commands, as thoughts have it."""
@@ -167,7 +182,7 @@ class Agent:
         """Say what was done last, as it was read back, if that is asked; return why the turn ends, if so."""
         if not self._did or not WHAT_WAS_DONE.fullmatch(turn.ask):
             return None
-        turn.say(self._did, "what was done.")
+        turn.say(self._did if self._did == NOTHING else f"I did this. {self._did}", "what was done.")
         return "answer"
 
     def _recognize(self, turn: Turn) -> str | None:

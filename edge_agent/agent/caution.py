@@ -51,11 +51,15 @@ _QUESTION = re.compile(
     re.IGNORECASE,
 )
 _LOOKS = re.compile(
-    r"\b(?:check|look|see|find out|tell me|let me know|wonder|know|sure|remember)(?: for me)? (?:if|whether)\b"
-    r"(?! (?:you|we) (?:can|could)\b)",
+    r"(?:^|[,.;] ?)(?:hey |please |just |quickly |go |and |can you |could you |would you )*"
+    r"(?:check|(?:have a )?look|see|find out|tell me|let me know|i wonder|(?:i'?m )?not sure|i don'?t know)"
+    r"(?: for me)? (?:if|whether)\b(?! (?:you|we) (?:can|could)\b)",
     re.IGNORECASE,
 )
-_GOES_ON = re.compile(r"[,;:.?!]\s*\w|\b(?:and|then|if|so|please)\b", re.IGNORECASE)
+_ACTS = re.compile(
+    r"\b(?:turn|switch|put|set|open|close|shut|lock|unlock|dim|start|stop|run|water|make)\b", re.IGNORECASE
+)
+_GOES_ON = re.compile(r"[,;:.?!]\s*\w|\b(?:and|then|if|so|but|please)\b", re.IGNORECASE)
 Words = Callable[[str, str], Collection[str]]  # words of a text that name a device: device, text
 
 
@@ -71,7 +75,7 @@ def speaks_against(ask: str, devices: Collection[str], known: Collection[str], w
     if _LATER.search(ask):
         return True
     first = _QUESTION.match(ask) or _LOOKS.search(ask)
-    if first and not _GOES_ON.search(ask[first.end() :].rstrip("?!. ")):
+    if first and not _ACTS.search(ask[: first.start()]) and not _GOES_ON.search(ask[first.end() :].rstrip("?!. ")):
         return True
 
     def is_named(device: str, text: str) -> bool:

@@ -42,12 +42,12 @@ def known_of(
             KnownTool(tool.name, devices_text(tool), tool.devices, tuple(tool.input)) for tool in tools if tool.devices
         ),
         undo=undo,
-        devices=tuple(known_device(site.devices[name], values) for name, values in state.items()),
+        devices=tuple(known_device(site.devices[name], {} if ages.get(name) else one) for name, one in state.items()),
     )
 
 
 def known_device(device: Device, values: Mapping[str, Value]) -> KnownDevice:
-    """Return what answers about a device are made of. Args: values: its properties'."""
+    """Return what answers about a device are made of. Args: values: its properties'; none if the model tells them."""
     group = group_words(device.kind)
     singular, plural = (group.singular, group.plural) if group else (device.kind, f"{device.kind}s")
     return KnownDevice(device.name, device.title, singular, plural, tuple(answers_about(device, values)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from devices.broker.broker import Outcome
@@ -126,8 +127,7 @@ class Turn:
 
     def result(self, site: Site, state: State) -> TurnResult:
         """Return what it led to. Args: site: whose devices report; state: what the model was shown."""
-        told = [one for one in self.outcomes if one.status != "done" or one.command.device in site.devices]
-        reports = reports_text([(action_of(site, one.command)[0].title, one.report) for one in told])
+        reports = told(self.outcomes, site)
         if self.stop_reason == "question":
             answer = f"{reports} {self.question}".strip()
         elif self.stop_reason != "answer":
@@ -147,3 +147,9 @@ class Turn:
             state,
             self.choices,
         )
+
+
+def told(outcomes: Iterable[Outcome], site: Site) -> str:
+    """Return what the broker reports, as one text; what a function answered is told by the model."""
+    shown = [one for one in outcomes if one.status != "done" or one.command.device in site.devices]
+    return reports_text([(action_of(site, one.command)[0].title, one.report) for one in shown])

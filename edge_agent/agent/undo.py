@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from devices.site.relative_values import written_property
 from devices.site.schema import Value
 from devices.site.site import Site
 from devices.site.tools import Command, Tool, action_of
@@ -29,15 +30,19 @@ def restoring(site: Site, before: State, now: State, command: Command) -> Comman
     def restores(effect: Mapping[str, Value]) -> bool:
         return changed[0] in effect and all(old.get(key, value) == value for key, value in effect.items())
 
-    for name, other in device.actions.items():
-        if not other.input and not other.is_call and not other.ends and restores(other.effect({})):
+    usable = {
+        name: one
+        for name, one in device.actions.items()
+        if not one.is_call and not one.ends and one.risk != "forbidden"
+    }
+    for name, other in usable.items():
+        if not other.input and restores(other.effect({})):
             return Command(device.name, name, {})
-    for name, other in device.actions.items():
-        if len(other.input) != 1 or other.ends or other.is_call:
+    for name, other in usable.items():
+        if len(other.input) != 1:
             continue
-        key, schema = next(iter(other.input.items()))
-        written = next((one for one, value in other.writes.items() if str(value).split(" ")[0] == f"${key}"), "")
-        value = old.get(written)
+        ((key, schema),) = other.input.items()
+        value = old.get(written_property(other, key))
         value = int(value) if isinstance(value, float) and value.is_integer() else value
         if value is None or schema.problem_with(value):
             continue
@@ -47,9 +52,19 @@ def restoring(site: Site, before: State, now: State, command: Command) -> Comman
 
 
 def undoing(site: Site, before: State, now: State, done: Sequence[Command]) -> tuple[Command, ...]:
-    """Return the commands that undo others, the last one first; none if one of them cannot be undone."""
-    back = [restoring(site, before, now, command) for command in reversed(done)]
-    return tuple(one for one in back if one) if all(back) else ()
+    """Return the commands that undo others, the last one first; none if one that changed something cannot be undone."""
+    changed = [one for one in reversed(done) if _is_changed(site, before, now, one)]
+    back: list[Command] = []
+    for one in changed:
+        if (restored := restoring(site, before, now, one)) is None:
+            return ()
+        back += [] if restored in back else [restored]
+    return tuple(back)
+
+
+def _is_changed(site: Site, before: State, now: State, command: Command) -> bool:
+    old, new = before.get(command.device, {}), now.get(command.device, {})
+    return any(old.get(key) != new.get(key) for key in action_of(site, command)[1].writes)
 
 
 def undo_text(site: Site, tools: Sequence[Tool], before: State, commands: Sequence[Command]) -> str:

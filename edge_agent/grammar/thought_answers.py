@@ -40,7 +40,7 @@ def answers_of(thought: str, known: Known) -> list[str]:
     answers = [devices[one].answers for one in asked if one in devices]
     if len(answers) != len(asked):
         return []
-    found = [" ".join(one) for one in product(*answers)] if answers else []
+    found = list(dict.fromkeys(" ".join(one) for one in product(*answers))) if answers else []
     return found if len(found) <= MOST_ANSWERS else []
 
 

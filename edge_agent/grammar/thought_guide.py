@@ -75,9 +75,10 @@ class ThoughtGuide:
 
     def _forced(self, thought: str) -> str:
         if thought.endswith(":"):
-            facts = self._facts.get(_LAST_NAME.findall(thought)[-1], "")
-            listed = listed_devices(thought.removeprefix(f"{THINK} "), self._known)
-            return facts or self._bounds(thought) or self._truth(thought) or listed
+            facts = (
+                self._facts.get(_LAST_NAME.findall(thought)[-1], "") or self._bounds(thought) or self._truth(thought)
+            )
+            return facts or listed_devices(thought.removeprefix(f"{THINK} "), self._known)
         if thought.endswith("="):
             return self._wished_value(thought)
         if thought.endswith(" is"):
@@ -171,16 +172,17 @@ class ThoughtGuide:
         for one in self._numbers:
             is_called = call and (one.device, one.tool) == call.groups()[:2]
             if one.argument == given[1] and (is_called or [one.tool] == named):
-                if len(arguments := self._tools[one.tool].arguments if one.tool in self._tools else ()) > 1:
-                    return one.bounds + "".join(
-                        f" {after}=" for after in arguments[arguments.index(given[1]) + 1 :][:1]
-                    )
-                value = float(given[2])
-                above, below = OUTSIDE
+                value, (above, below) = float(given[2]), OUTSIDE
                 outside = above if value > one.maximum else below if value < one.minimum else ""
                 self._within = "" if outside else given[0] + one.bounds
-                return one.bounds + outside
+                return one.bounds + (outside or self._next_argument(one))
         return ""
+
+    def _next_argument(self, argument: NumberArgument) -> str:
+        """Return what a thought goes on with after an argument of a tool that takes more."""
+        arguments = self._tools[argument.tool].arguments if argument.tool in self._tools else ()
+        after = arguments[arguments.index(argument.argument) + 1 :] if argument.argument in arguments else ()
+        return f" {after[0]}=" if after else ""
 
     def _arguments(self, device: str, tool: str) -> set[str]:
         """Return the numbers that a tool takes for a device."""

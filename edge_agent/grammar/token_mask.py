@@ -197,11 +197,11 @@ class Matcher:
 
     def _go_on_with(self, texts: Sequence[str]) -> None:
         """Have one of some texts come next, and end the reply; if there are none, anything may come."""
-        if len(texts) > 1:
+        if len(texts) > 1 and "" not in texts:
             self._choices = tuple(texts)
             return
         self._guide, self._choices = None, ()
-        self._cited = self._tokens_of(texts[0]) if texts and texts[0] else []
+        self._cited = self._tokens_of(texts[0]) if len(texts) == 1 and texts[0] else []
         self._is_complete = bool(self._cited) or "" in texts
 
     def _tokens_of(self, text: str) -> list[int]:

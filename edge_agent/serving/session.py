@@ -219,6 +219,7 @@ class Session:
             self.used_s = started_s = time.monotonic()
             self._take_waiting()
             self._begin(cancellation or Cancellation())
+            self._agent.forget_done()
             for one in commands:
                 self._broker.execute(one)
             return self._turn(self._reports(self._broker.outcomes), seconds=time.monotonic() - started_s)
@@ -255,9 +256,8 @@ class Session:
             self._broker.broker.execute(one.command, lambda effect, wanted=one.effect: effect == wanted)  # type: ignore[misc]
             for one in confirmed
         ]
-        reports = self._reports(outcomes)
-        self._agent.note_done(outcomes, reports)
-        return Turn(reports, tuple(outcomes), self._waiting)
+        self._agent.note_confirmed(outcomes)
+        return Turn(self._reports(outcomes), tuple(outcomes), self._waiting)
 
     def _begin(self, cancellation: Cancellation) -> None:
         self._broker.cancellation, self._broker.stops = cancellation, self._broker.broker.stops

@@ -22,6 +22,12 @@ _DURATION = re.compile(
 )
 
 
+_MOMENT = re.compile(
+    r"\b(?:in|after|wait|within|every|next|last|first|another)(?: (?:about|around|the))? $", re.IGNORECASE
+)
+_LASTING = re.compile(r"\bfor $", re.IGNORECASE)
+
+
 def with_smaller_units(text: str, words: SiteWords = NO_WORDS) -> str:
     """Return a request whose minutes and hours are also in the smaller units that the site's tools take.
 
@@ -32,7 +38,7 @@ def with_smaller_units(text: str, words: SiteWords = NO_WORDS) -> str:
     kept = protected_parts(text, words) if words.time_units else []
 
     def explained(match: re.Match[str]) -> str:
-        if any(start < match.end() and match.start() < end and not _holds(match, start, end) for start, end in kept):
+        if _is_kept(match, kept):
             return match[0]
         seconds = _seconds(match)
         smaller = [one for one in words.time_units if SECONDS[one[:-1]] < SECONDS[match["unit"].lower()]]
@@ -42,10 +48,28 @@ def with_smaller_units(text: str, words: SiteWords = NO_WORDS) -> str:
     return _DURATION.sub(explained, text) if words.time_units else text
 
 
-def only_duration_s(text: str) -> float | None:
-    """Return the seconds of the one duration in a text; None if it has none, or several. Args: text: as above."""
-    found = list(_DURATION.finditer(text))
-    return _seconds(found[0]) if len(found) == 1 else None
+def only_duration_s(text: str, words: SiteWords = NO_WORDS) -> float | None:
+    """Return the seconds of a duration that is the only number of a request, and how long something is to last.
+
+    None if there is another number, or if it may be a moment ("in 10 minutes") or no duration ("one sec", "a second").
+
+    Args:
+        text: as with_digits returns it.
+        words: of the site.
+    """
+    kept = protected_parts(text, words)
+    found = [one for one in _DURATION.finditer(text) if not _is_kept(one, kept)]
+    if len(found) != 1 or _MOMENT.search(text[: found[0].start()]):
+        return None
+    if found[0]["one"] and not _LASTING.search(text[: found[0].start()]):
+        return None
+    others = f"{text[: found[0].start()]} {text[found[0].end() :]}"
+    return None if re.search(r"\d", others) else _seconds(found[0])
+
+
+def _is_kept(match: re.Match[str], kept: list[tuple[int, int]]) -> bool:
+    """Return whether a match is of a name, a code or quoted words."""
+    return any(start < match.end() and match.start() < end and not _holds(match, start, end) for start, end in kept)
 
 
 def _seconds(match: re.Match[str]) -> float:

@@ -1,23 +1,22 @@
 """Slips of the finger in the site's own words: "kitchn light" is "kitchen light", "ligth off" is "light off".
 
 One slip in a word is undone: two letters swapped, one left out, or one too many, if one word of the site's names alone
-is that near, begins with the same letter and has SHORTEST letters. A letter in the place of another one stays: that
-makes other words ("value" is no "valve").
+is that near, begins and ends alike and has SHORTEST letters. A letter in the place of another one stays: that makes
+other words ("value" is no "valve"). So does each word of common_words.txt, which has those of the corpus of requests.
 
-Does not guard against: a word of the language that is that near a word of the site, and meant.
+Does not guard against: a rarer word that is that near a word of the site, and meant.
 """
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
+from pathlib import Path
 
 from edge_agent.wire.spelling import NO_WORDS, SiteWords, protected_parts
 
 SHORTEST = 5  # letters of a word, as it is spelled or as it was typed
-COMMON = frozenset(  # English words that near ones in names are not taken for, of those that the corpus has
-    "beside charge complain hover metre moister partly planet quite shout smoker stale stored stripe".split()
-)
+COMMON = frozenset(Path(__file__).with_name("common_words.txt").read_text(encoding="utf-8").split())
 _WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -28,7 +27,7 @@ def without_slips(text: str, words: SiteWords = NO_WORDS) -> str:
 
     def mended(match: re.Match[str]) -> str:
         word = match[0]
-        if any(start < match.end() and match.start() < end for start, end in kept) or word.lower() in known:
+        if any(start < match.end() and match.start() < end for start, end in kept) or word.lower() in known | words.own:
             return word
         meant = near.get(word.lower(), "") if len(word) >= SHORTEST else ""
         return meant.upper() if word.isupper() and meant else meant or word
@@ -50,9 +49,9 @@ def _near(names: tuple[str, ...]) -> tuple[frozenset[str], dict[str, str]]:
 
 
 def _slips(word: str) -> set[str]:
-    """Return a word with one slip after its first letter."""
+    """Return a word with one slip between its first letter and its last."""
     letters = "abcdefghijklmnopqrstuvwxyz"
     swapped = {word[:at] + word[at + 1] + word[at] + word[at + 2 :] for at in range(1, len(word) - 1)}
-    missing = {word[:at] + word[at + 1 :] for at in range(1, len(word))}
-    extra = {word[:at] + letter + word[at:] for at in range(1, len(word) + 1) for letter in letters}
+    missing = {word[:at] + word[at + 1 :] for at in range(1, len(word) - 1)}
+    extra = {word[:at] + letter + word[at:] for at in range(1, len(word)) for letter in letters}
     return swapped | missing | extra

@@ -39,7 +39,7 @@ class SiteWords:
         areas: each area's devices, as a state is written: "" has those in none; empty for a site without areas.
         kinds: of each device of which a tool says no more than its kind.
         time_units: in which tools take a duration: of TIME_UNITS.
-        digits: how many the largest number of a tool has.
+        largest: the largest number that a tool takes which has no unit, as that of an order, or is in millimetres.
     """
 
     names: tuple[str, ...] = ()
@@ -47,7 +47,7 @@ class SiteWords:
     areas: tuple[tuple[str, tuple[str, ...]], ...] = ()
     kinds: tuple[tuple[str, str], ...] = ()
     time_units: tuple[str, ...] = ()
-    digits: int = 0
+    largest: int = 0
 
 
 NO_WORDS = SiteWords()
@@ -73,8 +73,9 @@ def words_of(site: Site, tools: Sequence[Tool]) -> SiteWords:
     kinds = tuple((device.name, device.kind) for device in site.devices.values() if device.kind in by_kind)
     taken = [schema for tool in tools for schema in tool.input.values()]
     time_units = tuple(unit for unit in TIME_UNITS if unit in {schema.unit for schema in taken})
-    digits = max((len(f"{schema.maximum:.0f}") for schema in taken if schema.maximum is not None), default=0)
-    return SiteWords(names, own, areas, kinds, time_units, digits)
+    numbers = [schema for schema in taken if schema.unit in ("", "millimetres")]
+    largest = max((int(schema.maximum) for schema in numbers if schema.maximum is not None), default=0)
+    return SiteWords(names, own, areas, kinds, time_units, largest)
 
 
 def usual_spelling(text: str, words: SiteWords = NO_WORDS) -> str:

@@ -1,8 +1,8 @@
 """Numbers in words as digits, for the model: "twenty two" is 22, wherever it is no name.
 
 Numbers below three stay words unless a unit follows ("the other one", "both of the two"), as do fractions and ordinals
-("three quarters"). Where a tool takes numbers of three digits or more, those may be said digit by digit or in pairs:
-"five seven one", "eight-oh-six", "seventy sixty-one".
+("three quarters"). Where a tool takes numbers of three digits or more, as of an order, those may be said digit by digit
+or in pairs: "five seven one", "eight-oh-six", "seventy sixty-one".
 
 Does not guard against: languages other than English; times ("half past ten" is "half past 10").
 """
@@ -29,9 +29,9 @@ _VALUES = {word: value for value, word in enumerate(_NUMBERS)} | {word: 10 * at 
 _DIGIT = rf"(?:{'|'.join(_NUMBERS[1:10])})(?!\w)"
 _PAIR = rf"(?:(?:{'|'.join(_TENS)})(?:[ -]{_DIGIT})?|{'|'.join(_NUMBERS[10:])}|(?:oh|o|zero)[ -]{_DIGIT})"
 _SPELLED = re.compile(
-    rf"(?<!\w)(?<!\bat )(?<!\bby )(?<!\bpast )(?<!\buntil )"
+    r"(?<!\w)(?P<time>(?:at|by|past|until|till|around|about|before|after|from|since) )?"
     rf"(?:{_DIGIT}(?:[ -](?:{_DIGIT}|oh|o|zero)){{2,5}}|(?:{_PAIR}|{_DIGIT})[ -]{_PAIR})"
-    r"(?!\w|[ -](?:hundred|thousand))",
+    r"(?!\w|[ -](?:hundred|thousand|minutes?|seconds?|hours?|percent|degrees?|euros?)\b)",
     re.IGNORECASE,
 )
 _A_HUNDRED = re.compile(r"\ba (1\d{2,3})\b", re.IGNORECASE)  # "a hundred and five" is "a 105"
@@ -44,17 +44,16 @@ def with_digits(text: str, words: SiteWords = NO_WORDS) -> str:
         text: as usual_spelling returns it.
         words: of the site.
     """
-    text = _HALF_A_DEGREE.sub("0.5 degrees", text)
     kept = [*protected_parts(text, words), *(match.span() for match in _KEPT.finditer(text))]
     parts, end = [], 0
     for start, stop in sorted(kept):
         if start >= end:
-            parts += [_digits(_joined(text[end:start], words.digits)), text[start:stop]]
+            parts += [_digits(_joined(text[end:start], words.largest)), text[start:stop]]
             end = stop
-    return _AND_A_HALF.sub(r"\1.5", "".join([*parts, _digits(_joined(text[end:], words.digits))]))
+    return _AND_A_HALF.sub(r"\1.5", "".join([*parts, _digits(_joined(text[end:], words.largest))]))
 
 
-def _joined(text: str, digits: int) -> str:
+def _joined(text: str, largest: int) -> str:
     """Return a text with numbers of three digits or more that are said digit by digit, or in pairs, in digits."""
 
     def written(match: re.Match[str]) -> str:
@@ -63,9 +62,9 @@ def _joined(text: str, digits: int) -> str:
             parts = [_VALUES.get(word.lower(), 0) for word in re.split("[ -]", pair)]
             has_two = len(parts) > 1 or parts[0] > 9
             number += f"{sum(parts):02}" if has_two else str(parts[0])
-        return number if len(number) <= digits else match[0]
+        return match[0] if match["time"] or int(number) > largest else number
 
-    return _SPELLED.sub(written, text) if digits > 2 else text
+    return _SPELLED.sub(written, text) if largest > 99 else text
 
 
 def _digits(text: str) -> str:
@@ -73,5 +72,6 @@ def _digits(text: str) -> str:
         return text
     start, stop = len(text) - len(text.lstrip()), len(text.rstrip())  # alpha2digit loses blanks at the ends
     found = _A_HUNDRED.sub(r"\1", alpha2digit(text[start:stop], "en"))
+    found = _HALF_A_DEGREE.sub("0.5 degrees", found)
     found = _SMALL.sub(lambda number: "1" if number[0].lower() == "one" else "2", found)
     return f"{text[:start]}{found}{text[stop:]}" if stop > start else text

@@ -46,7 +46,11 @@ def plan_out_of_range(scene: Scene) -> Plan | None:
     command = Command(device.name, name, scene.arguments_for(device, action) | {key: value})
     said = scene.say(device, action, command.input)
     ask, templates = scene.finish(said.request, said.template)
-    thought = f"{wanted_text(scene, said.name, command)}, {'above' if float(value) > high else 'below'}."
+    given = list(command.input)[
+        : list(command.input).index(key) + 1
+    ]  # what comes after what is outside is not looked at
+    tried = Command(device.name, name, {one: command.input[one] for one in given})
+    thought = f"{wanted_text(scene, said.name, tried)}, {'above' if float(value) > high else 'below'}."
     unit = f" {schema.unit}" if schema.unit else ""
     low_text, high_text = number_text(schema.minimum), number_text(schema.maximum)
     answer = f"The {device.title} takes {low_text} to {high_text}{unit}."

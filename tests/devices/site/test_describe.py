@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from devices.site.describe import age_text, number_text
+from devices.site.describe import age_text, answers_about, number_text
+from devices.site.site import load_site
 
 
 @pytest.mark.parametrize(
@@ -29,3 +33,31 @@ def test_ages(age_s: float, text: str) -> None:
 )
 def test_large_numbers_keep_their_digits(value: float, text: str) -> None:
     assert number_text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("model", "state", "answers"),
+    [
+        ("blinds", {"position": 0}, ["The slats are closed."]),
+        ("blinds", {"position": 100}, ["The slats are open."]),
+        ("blinds", {"position": 40}, ["The slats position is 40 percent."]),
+        ("fan", {"speed": 0}, ["The slats are off."]),
+        ("dimmable_light", {"on": False, "brightness": 40}, ["The slats are off."]),
+        ("dimmable_light", {"on": True, "brightness": 40}, ["The slats are on and its brightness is 40 percent."]),
+        (["humidifier", "humidity"], {"on": False, "target_humidity": 50, "humidity": 33},
+         ["The slats are off and its humidity is 33 percent."]),
+        ("blinds", {}, []),
+    ],
+)  # fmt: skip
+def test_what_is_asked_of_a_state(tmp_path: Path, model: object, state: dict[str, Any], answers: list[str]) -> None:
+    site = {"schema": "site/v1", "name": "s", "title": "s", "devices": {"slats": {"model": model}}}
+    (tmp_path / "site.yaml").write_text(json.dumps(site), encoding="utf-8")
+    assert answers_about(load_site(tmp_path / "site.yaml").devices["slats"], state) == answers
+
+
+def test_of_three_properties_each_has_a_sentence_and_all_have_one() -> None:
+    arm = load_site("bench_arm").devices["arm"]
+    state = {"x": 1, "y": 2, "gripping": True}
+    each = ["The robot arm is gripping.", "The robot arm x is 1 millimetres.", "The robot arm y is 2 millimetres."]
+    whole = "The robot arm is gripping, the robot arm x is 1 millimetres and the robot arm y is 2 millimetres."
+    assert answers_about(arm, state) == [*each, whole]

@@ -322,7 +322,7 @@ def test_undo_is_given_what_was_before_the_last_commands() -> None:
     assert world.state["kitchen_light"]["on"] is False
 
 
-def test_what_cannot_be_undone_is_not_given() -> None:
+def test_what_runs_for_a_time_is_undone_by_its_end() -> None:
     agent, _ = make()
     play(agent, "water", calls(("valve_water", {"device": "garden_sprinkler", "minutes": 1})), answer("Done."))
     _, requests = play(agent, "undo", answer("Done."))
@@ -330,3 +330,45 @@ def test_what_cannot_be_undone_is_not_given() -> None:
     agent, _ = make()
     _, requests = play(agent, "undo", answer("Done."))
     assert requests[0].grammar and requests[0].grammar.known.undo == ""
+
+
+def undo_after(agent: Agent, *replies: str) -> str:
+    play(agent, "do it", *replies, answer("Done."))
+    _, requests = play(agent, "undo", answer("Done."))
+    assert requests[0].grammar
+    return requests[0].grammar.known.undo
+
+
+def test_a_light_is_dimmed_back_and_what_was_so_already_stays() -> None:
+    agent, world = make()
+    world.state["kitchen_light"] |= {"on": True, "brightness": 40}
+    dimmed = ("light_brightness", {"device": "kitchen_light", "brightness": 70})
+    assert undo_after(agent, calls(dimmed)).endswith("light_brightness brightness=40, brightness: 0..100 percent")
+    agent, world = make()
+    world.state["porch_light"]["on"] = True
+    both = calls(("light_off", {"device": "porch_light"}), LIGHT_OFF)
+    assert undo_after(agent, both) == "porch_light was on=true, light_on"
+
+
+def test_what_is_forbidden_undoes_nothing() -> None:
+    gate = SITE.devices["front_door"].model_copy(deep=True)
+    gate.actions["unlock"] = gate.actions["unlock"].model_copy(update={"risk": "forbidden"})
+    site = SITE.model_copy(update={"devices": {**SITE.devices, "front_door": gate}})
+    agent, world = make(site=site)
+    world.state["front_door"]["locked"] = False
+    assert undo_after(agent, calls(("lock_lock", {"device": "front_door"}))) == ""
+
+
+def test_what_was_done_before_who_asked_went_away_is_noted() -> None:
+    agent, _ = make()
+    turn = agent.run("kitchen light on, then off")
+    next(turn)
+    turn.send(completion(calls(LIGHT_ON)))
+    turn.close()
+    assert play(agent, "what did you do?")[0].answer == "I did this. The kitchen light is on."
+
+
+def test_what_needs_a_yes_is_not_told_as_done() -> None:
+    agent, _ = make()
+    play(agent, "both", calls(LIGHT_ON, LOCK), answer("Done."))
+    assert play(agent, "what did you do?")[0].answer == "I did this. The kitchen light is on."

@@ -7,7 +7,7 @@ import pytest
 from devices.site.site import load_site
 from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.contract import contract_of
-from edge_agent.wire.durations import with_smaller_units
+from edge_agent.wire.durations import only_duration_s, with_smaller_units
 from edge_agent.wire.messages import user_message
 from edge_agent.wire.spelling import SiteWords
 
@@ -36,6 +36,26 @@ def test_a_duration_is_also_in_smaller_units(said: str, shown: str) -> None:
 )
 def test_what_is_no_longer_duration_stays(said: str) -> None:
     assert with_smaller_units(said, BOTH) == said
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("run it for 2 minutes", 120),
+        ("half an hour please", 1800),
+        ("for a minute", 60),
+        ("40 seconds of water", 40),
+        ("run it in 10 minutes", None),
+        ("wait 10 minutes and run it", None),
+        ("one sec, run it for 30", None),
+        ("run it a second time", None),
+        ("for 30 seconds, no, 60", None),
+        ("tea 2 minutes timer on", None),
+        ("run it", None),
+    ],
+)
+def test_only_a_duration_that_stands_alone_is_meant(said: str, seconds: float | None) -> None:
+    assert only_duration_s(said, BOTH) == seconds
 
 
 def test_only_units_of_the_tools_are_added() -> None:

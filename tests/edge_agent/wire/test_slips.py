@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import runpy
+from pathlib import Path
+
 import pytest
 
 from edge_agent.wire.messages import user_message
 from edge_agent.wire.slips import without_slips
 from edge_agent.wire.spelling import SiteWords
 
-WORDS = SiteWords(("kitchen light", "quiet room", "roof vent", "living blinds", "front", "frond", "Wärmepumpe"))
+WORDS = SiteWords(
+    (
+        "closet",
+        "three",
+        "quiet",
+        "kitchen light",
+        "quiet room",
+        "roof vent",
+        "living blinds",
+        "front",
+        "frond",
+        "Wärmepumpe",
+    )
+)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +55,7 @@ def test_a_slip_in_a_name_is_undone(typed: str, meant: str) -> None:
         "frnt",
         "frond front",
         "light2 ligth_",
+        "close it, quite there",
         "",
     ],
 )
@@ -54,3 +71,8 @@ def test_a_word_near_two_of_a_site_stays() -> None:
 
 def test_the_model_sees_names_without_slips() -> None:
     assert user_message("kitchn light on", {}, "07:00", WORDS).text.endswith("Request: kitchen light on")
+
+
+def test_the_words_of_the_corpus_are_no_slips() -> None:
+    script = runpy.run_path(str(Path(__file__).parents[3] / "scripts" / "common_words.py"))
+    assert script["OUT"].read_text(encoding="utf-8") == script["common_words"](), "run python scripts/common_words.py"

@@ -58,16 +58,19 @@ def test_what_is_no_number_stays(said: str) -> None:
         ("four thousand one hundred forty-one", "4141"),
         ("twenty five and thirty-five", "25 and 35"),
         ("at seven thirty", "at 7 30"),
+        ("around six fifteen, from one two three", "around 6 15, from 1 2 3"),
+        ("zone one ten minutes", "zone 1 10 minutes"),
+        ("light two forty percent", "light 2 40 percent"),
         ("one two three four five six", "1 2 3 4 5 6"),  # no tool takes as many digits
         ("close one or two", "close one or two"),
     ],
 )
 def test_a_long_number_may_be_said_in_parts(said: str, shown: str) -> None:
-    assert with_digits(said, SiteWords(digits=4)) == shown
+    assert with_digits(said, SiteWords(largest=9999)) == shown
 
 
 def test_parts_stay_apart_where_no_tool_takes_long_numbers() -> None:
-    assert with_digits("six ninety-five", SiteWords(digits=2)) == "6 95"
+    assert with_digits("six ninety-five", SiteWords(largest=3)) == "6 95"
 
 
 def test_the_model_sees_digits() -> None:
