@@ -132,7 +132,8 @@ class Agent:
         messages = [*self._remembered(), user_message(ask, state, self._clock_text(), self.contract.words, ages)]
         words = self.contract.words
         duration_s = only_duration_s(digits_text(ask, words), words) if words else None
-        known = known_of(self.broker.site, self.contract.tools, state, ages, duration_s, self._undo(state))
+        undo, recent = self._undo(state), sorted(self._recent(len(self._history)))
+        known = known_of(self.broker.site, self.contract.tools, state, ages, duration_s, undo, recent)
         turn = Turn(without_slips(ask, words) if words else ask, messages, self._grammar.knowing(known), deadline_s)
         try:
             yield from self._work(turn)
@@ -256,13 +257,21 @@ class Agent:
             clear += [] if "device" in call.arguments else found
         return self._naming.question(turn.ask, commands, self._recent(), clear)
 
-    def _recent(self) -> set[str]:
-        """Return the devices that the turn before called or spoke of."""
-        start = next((place for place, one in enumerate(reversed(self._history)) if one.role == "user"), 0)
-        last = self._history[len(self._history) - start :]
-        called = {command.device for one in last for call in one.calls for command in self._commands(call)}
-        told = " ".join(one.text for one in last if one.role == "assistant")
-        return called | {name for name, device in self.broker.site.devices.items() if device.title in told}
+    def _recent(self, turns: int = 1) -> set[str]:
+        """Return the devices that the turn before called or spoke of; of several, the last that did either."""
+        starts, end = [place for place, one in enumerate(self._history) if one.role == "user"], len(self._history)
+        for start in starts[: -turns - 1 : -1]:
+            if found := self._spoken_of(self._history[start:end]):
+                return found
+            end = start
+        return set()
+
+    def _spoken_of(self, messages: Sequence[Message]) -> set[str]:
+        devices = self.broker.site.devices
+        called = {command.device for one in messages for call in one.calls for command in self._commands(call)}
+        said = " ".join(f"{one.text} {one.thought}" for one in messages if one.role == "assistant")
+        named = {name for name in re.findall(r"\bis (\w+)", said) if name in devices}
+        return (called & devices.keys()) | named | {name for name, device in devices.items() if device.title in said}
 
     def _take_up(self, turn: Turn, asked: Question | Doubt) -> str | None:
         """Carry out what was asked about, as the answer has it; return why the turn ends, if so."""

@@ -17,7 +17,13 @@ from edge_agent.wire.messages import Ages, State, facts_of
 
 
 def known_of(
-    site: Site, tools: Sequence[Tool], state: State, ages: Ages, duration_s: float | None = None, undo: str = ""
+    site: Site,
+    tools: Sequence[Tool],
+    state: State,
+    ages: Ages,
+    duration_s: float | None = None,
+    undo: str = "",
+    recent: Sequence[str] = (),
 ) -> Known:
     """Return what is known of a site in a state.
 
@@ -28,6 +34,7 @@ def known_of(
         ages: in words, of values that are older than they should be.
         duration_s: the only duration that the request names.
         undo: what makes devices again what they were, as undo_text has it.
+        recent: devices that were spoken of last.
     """
     facts = tuple(facts_of(state, ages))
     if site.is_toolset:
@@ -41,6 +48,7 @@ def known_of(
         tools=tuple(
             KnownTool(tool.name, devices_text(tool), tool.devices, tuple(tool.input)) for tool in tools if tool.devices
         ),
+        recent=tuple(recent),
         undo=undo,
         devices=tuple(known_device(site.devices[name], {} if ages.get(name) else one) for name, one in state.items()),
     )

@@ -84,6 +84,7 @@ class Known:
         names: (name, device): after what one device alone is called and `is` comes that device.
         targets: devices, areas and scenes: nothing else comes after another name and `is`, but that it is none.
         tools: after `is DEVICE,` comes a tool that it has, or that there is none; after `All of TOOL(` its devices.
+        recent: after `it is` comes one of these, or of those that the thought has named: what was spoken of last.
         undo: after `undo,` comes what makes devices again what they were before the last commands.
         devices: after a thought that only looks up their facts comes what answers that (thought_answers.py).
     """
@@ -95,6 +96,7 @@ class Known:
     targets: tuple[str, ...] = ()
     tools: tuple[KnownTool, ...] = ()
     devices: tuple[KnownDevice, ...] = ()
+    recent: tuple[str, ...] = ()
     undo: str = ""
 
     @classmethod
@@ -108,6 +110,7 @@ class Known:
             targets=tuple(plain["targets"]),
             tools=tuple(KnownTool(one[0], one[1], tuple(one[2]), tuple(one[3])) for one in plain["tools"]),
             devices=tuple(KnownDevice._make([*one[:4], tuple(one[4])]) for one in plain["devices"]),
+            recent=tuple(plain["recent"]),
             undo=plain["undo"],
         )
 

@@ -105,6 +105,9 @@ class ThoughtGuide:
             is_within = self._within and self._whole.endswith(self._within)
             ends = self._after_all(self._whole) or (ENDS[:-1] if is_within else ENDS)
             return (self._whole[-1], *(self._whole[-1] + end for end in ends if end in ENDS))
+        if thought.endswith(" it is") and self._known.recent:
+            said = [one for one in re.findall(r"\bis (\w+)", thought) if f" {one}" in self._targets]
+            return tuple(f" {one}" for one in dict.fromkeys((*self._known.recent, *said)))
         if thought.endswith(" is"):
             return (*self._targets, *NO_TARGET) if self._targets else ()
         if thought.endswith(",") and (named := _ITS_TOOL.search(thought)):

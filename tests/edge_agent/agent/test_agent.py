@@ -372,3 +372,18 @@ def test_what_needs_a_yes_is_not_told_as_done() -> None:
     agent, _ = make()
     play(agent, "both", calls(LIGHT_ON, LOCK), answer("Done."))
     assert play(agent, "what did you do?")[0].answer == "I did this. The kitchen light is on."
+
+
+def test_it_is_what_was_spoken_of_last() -> None:
+    agent, _ = make()
+    _, requests = play(agent, "is the garage open?", answer("The garage door is closed."))
+    assert requests[0].grammar and requests[0].grammar.known.recent == ()
+    play(agent, "thanks", answer("You are welcome."))
+    _, requests = play(agent, "kitchen light on, and open it", calls(LIGHT_ON), answer("Done."))
+    assert requests[0].grammar and requests[0].grammar.known.recent == ("garage_door",)
+    guide = ThoughtGuide(requests[0].grammar.known)
+    assert guide.choices(f"{THINK} it is") == (" garage_door",)
+    named = f"{THINK} both: kitchen light is kitchen_light, light_on; it is"
+    assert guide.choices(named) == (" garage_door", " kitchen_light")
+    _, requests = play(agent, "and off", calls(LIGHT_OFF), answer("Done."))
+    assert requests[0].grammar and requests[0].grammar.known.recent == ("kitchen_light",)
