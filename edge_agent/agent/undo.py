@@ -36,7 +36,7 @@ def restoring(site: Site, before: State, now: State, command: Command) -> Comman
         if not one.is_call and not one.ends and one.risk != "forbidden"
     }
     for name, other in usable.items():
-        if not other.input and restores(other.effect({})):
+        if not other.input and restores(other.effect({})) and not other.is_already_so(dict(new), {}):
             return Command(device.name, name, {})
     for name, other in usable.items():
         if len(other.input) != 1:

@@ -345,6 +345,9 @@ def test_a_light_is_dimmed_back_and_what_was_so_already_stays() -> None:
     dimmed = ("light_brightness", {"device": "kitchen_light", "brightness": 70})
     assert undo_after(agent, calls(dimmed)).endswith("light_brightness brightness=40, brightness: 0..100 percent")
     agent, world = make()
+    world.state["kitchen_light"] |= {"on": True, "brightness": 100}  # which "on" would be already
+    assert undo_after(agent, calls(dimmed)).endswith("light_brightness brightness=100, brightness: 0..100 percent")
+    agent, world = make()
     world.state["porch_light"]["on"] = True
     both = calls(("light_off", {"device": "porch_light"}), LIGHT_OFF)
     assert undo_after(agent, both) == "porch_light was on=true, light_on"
