@@ -143,5 +143,5 @@ def test_a_wrong_file_is_one_line_with_its_place(tmp_path: Path, text: str, said
 
 @pytest.mark.parametrize("path", HELD_OUT, ids=lambda path: path.stem)
 def test_the_held_out_requests_are_about_their_site(path: Path) -> None:
-    site = load_site("home" if path.stem.startswith("home") else path.stem)
-    assert len(read_own_cases(path, site)) >= 60
+    site = load_site("home" if path.stem.startswith("home") else path.stem.removesuffix("_dev"))
+    assert len(read_own_cases(path, site)) >= (50 if path.stem.endswith("_dev") else 60)
