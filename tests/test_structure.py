@@ -24,8 +24,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 # Rooms of each package, lowest first: a file imports from its own room and from those before it.
 ROOMS = {
-    "devices": "errors durable json_lines no_redirect yaml_file site driver simulation drivers exchange broker simulated_peers"
-    " options exchange_cli tools_cli cli",
+    "devices": "errors durable json_lines no_redirect yaml_file site driver simulation drivers exchange broker"
+    " simulated_peers options exchange_cli tools_cli cli",
     "edge_agent": "plugins progress base_models run_facts wire grammar engine bundle agent evaluation serving box cli",
     "export": "pip_command rope architectures llama_cpp_file trained quantize gates convert bundle flash release kit"
     " pipeline release_cli cli",
