@@ -27,9 +27,10 @@ def without_slips(text: str, words: SiteWords = NO_WORDS) -> str:
 
     def mended(match: re.Match[str]) -> str:
         word = match[0]
-        if any(start < match.end() and match.start() < end for start, end in kept) or word.lower() in known | words.own:
+        if any(start < match.end() and match.start() < end for start, end in kept):
             return word
-        meant = near.get(word.lower(), "") if len(word) >= SHORTEST else ""
+        is_slip = len(word) >= SHORTEST and word.lower() not in known and word.lower() not in words.own
+        meant = near.get(word.lower(), "") if is_slip else ""
         return meant.upper() if word.isupper() and meant else meant or word
 
     return _WORD.sub(mended, text)
@@ -45,7 +46,8 @@ def _near(names: tuple[str, ...]) -> tuple[frozenset[str], dict[str, str]]:
         if len(word) >= SHORTEST:
             for slip in _slips(word):
                 meant.setdefault(slip, set()).add(word)
-    return known, {slip: only for slip, (only, *more) in meant.items() if not more and slip not in known | COMMON}
+    other = known | COMMON
+    return known, {slip: only for slip, (only, *more) in meant.items() if not more and slip not in other}
 
 
 def _slips(word: str) -> set[str]:
