@@ -16,7 +16,7 @@ OUT = ROOT / "edge_agent" / "wire" / "common_words.txt"
 
 
 def common_words() -> str:
-    """Return the words in finetune/asks of five letters or more, one a line, in order."""
+    """Return the words in finetune/asks of four letters or more, one a line, in order."""
     asks = ROOT / "finetune" / "asks"
     paths = sorted([*asks.glob("*.yaml"), *(asks / "kinds").glob("*.yaml")])
     lines = (line for path in paths for line in _lines_in(plain_values(read_yaml(path, "asks").root)))

@@ -27,15 +27,10 @@ def answers_of(thought: str, known: Known) -> list[str]:
     text = thought.removesuffix(".")
     if counted := _COUNTED.fullmatch(text):
         form, facts, label, listed = counted.groups()
-        asked = _facts_of(facts, known)
-        if (
-            not asked
-            or listed != listed_devices(f"{form}: {facts}; {label}:", known)
-            or any(one not in devices for one in asked)
-        ):
+        asked, having = _those_so(facts, label, known)
+        if not asked or listed != _listing(having) or any(one not in devices for one in asked):
             return []
-        having = [devices[one] for one in listed.replace(",", "").split() if one in devices]
-        return [answer_about_kind(form, [devices[one] for one in asked], having, label)]
+        return [answer_about_kind(form, [devices[one] for one in asked], [devices[one] for one in having], label)]
     asked = _facts_of(text, known)
     answers = [devices[one].answers for one in asked if one in devices]
     if len(answers) != len(asked):
@@ -48,12 +43,21 @@ def listed_devices(thought: str, known: Known) -> str:
     """Return those that are so, of the devices whose facts a thought has listed, if it has come to that; or ""."""
     if (listing := _LISTING.fullmatch(thought)) is None:
         return ""
+    asked, having = _those_so(listing[2], listing[3], known)
+    return _listing(having) if asked else ""
+
+
+def _those_so(facts: str, label: str, known: Known) -> tuple[list[str], list[str]]:
+    """Return the devices whose facts are listed, and those of them that are so; none if that is not known of each."""
     truths = {(device, words): so for device, words, so in known.truths}
-    _, facts, label = listing.groups()
     asked = _facts_of(facts, known)
-    if not asked or any((one, label) not in truths for one in asked):
-        return ""
-    return f" {', '.join(one for one in asked if truths[one, label] == 'yes') or 'none'}"
+    if any((one, label) not in truths for one in asked):
+        return [], []
+    return asked, [one for one in asked if truths[one, label] == "yes"]
+
+
+def _listing(devices: Sequence[str]) -> str:
+    return f" {', '.join(devices) or 'none'}"
 
 
 def _facts_of(text: str, known: Known) -> list[str]:

@@ -20,8 +20,6 @@ _DURATION = re.compile(
     r"(?P<and_a_half> and a half)?(?!\w)",
     re.IGNORECASE,
 )
-
-
 _MOMENT = re.compile(
     r"\b(?:in|after|wait|within|every|next|last|first|another)(?: (?:about|around|the))? $", re.IGNORECASE
 )
@@ -59,12 +57,13 @@ def only_duration_s(text: str, words: SiteWords = NO_WORDS) -> float | None:
     """
     kept = protected_parts(text, words)
     found = [one for one in _DURATION.finditer(text) if not _is_kept(one, kept)]
-    if len(found) != 1 or _MOMENT.search(text[: found[0].start()]):
+    if len(found) != 1:
         return None
-    if found[0]["one"] and not _LASTING.search(text[: found[0].start()]):
+    (only,) = found
+    said, after = text[: only.start()], text[only.end() :]
+    if _MOMENT.search(said) or (only["one"] and not _LASTING.search(said)) or re.search(r"\d", said + after):
         return None
-    others = f"{text[: found[0].start()]} {text[found[0].end() :]}"
-    return None if re.search(r"\d", others) else _seconds(found[0])
+    return _seconds(only)
 
 
 def _is_kept(match: re.Match[str], kept: list[tuple[int, int]]) -> bool:

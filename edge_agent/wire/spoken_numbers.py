@@ -22,12 +22,14 @@ _KEPT = re.compile(
 _SMALL = re.compile(r"\b(one|two)(?= (?:degrees?|percent|minutes?|seconds?|hours?|euros?|steps?|notch(?:es)?)\b)", re.I)
 _HALF_A_DEGREE = re.compile(r"\b(?:a )?half a degree\b", re.IGNORECASE)
 _AND_A_HALF = re.compile(r"\b(\d+) and a half\b", re.IGNORECASE)
-_NUMBERS = "zero one two three four five six seven eight nine ten eleven twelve".split()
-_NUMBERS += "thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-_VALUES = {word: value for value, word in enumerate(_NUMBERS)} | {word: 10 * at for at, word in enumerate(_TENS, 2)}
-_DIGIT = rf"(?:{'|'.join(_NUMBERS[1:10])})(?!\w)"
-_PAIR = rf"(?:(?:{'|'.join(_TENS)})(?:[ -]{_DIGIT})?|{'|'.join(_NUMBERS[10:])}|(?:oh|o|zero)[ -]{_DIGIT})"
+ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
+    " eighteen nineteen"
+).split()
+TENS = "zero ten twenty thirty forty fifty sixty seventy eighty ninety".split()
+_VALUES = {word: 10 * at for at, word in enumerate(TENS)} | {word: value for value, word in enumerate(ONES)}
+_DIGIT = rf"(?:{'|'.join(ONES[1:10])})(?!\w)"
+_PAIR = rf"(?:(?:{'|'.join(TENS[2:])})(?:[ -]{_DIGIT})?|{'|'.join(ONES[10:])}|(?:oh|o|zero)[ -]{_DIGIT})"
 _SPELLED = re.compile(
     r"(?<!\w)(?P<time>(?:at|by|past|until|till|around|about|before|after|from|since) )?"
     rf"(?:{_DIGIT}(?:[ -](?:{_DIGIT}|oh|o|zero)){{2,5}}|(?:{_PAIR}|{_DIGIT})[ -]{_PAIR})"

@@ -46,11 +46,10 @@ def plan_out_of_range(scene: Scene) -> Plan | None:
     command = Command(device.name, name, scene.arguments_for(device, action) | {key: value})
     said = scene.say(device, action, command.input)
     ask, templates = scene.finish(said.request, said.template)
-    given = list(command.input)[
-        : list(command.input).index(key) + 1
-    ]  # what comes after what is outside is not looked at
-    tried = Command(device.name, name, {one: command.input[one] for one in given})
-    thought = f"{wanted_text(scene, said.name, tried)}, {'above' if float(value) > high else 'below'}."
+    names = list(command.input)
+    tried = {one: command.input[one] for one in names[: names.index(key) + 1]}  # the rest is not looked at
+    wanted = wanted_text(scene, said.name, Command(device.name, name, tried))
+    thought = f"{wanted}, {'above' if float(value) > high else 'below'}."
     unit = f" {schema.unit}" if schema.unit else ""
     low_text, high_text = number_text(schema.minimum), number_text(schema.maximum)
     answer = f"The {device.title} takes {low_text} to {high_text}{unit}."

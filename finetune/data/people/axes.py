@@ -5,6 +5,8 @@ The thought names the axis first, and the others are called as they are.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from devices.site.describe import number_text
 from devices.site.device import Device
 from devices.site.relative_values import WAYS, allowed, written_property
@@ -14,7 +16,7 @@ from edge_agent.wire.contract import call_text
 from edge_agent.wire.messages import facts_text
 from finetune.data.answer_plans import answer_about
 from finetune.data.people.spoken_values import spoken_value
-from finetune.data.scene import Plan, Scene, resolved_text
+from finetune.data.scene import Plan, Said, Scene, resolved_text
 
 HEIGHT = "z"
 OF_HEIGHT = {"up_to": "to", "up": "more", "down": "less", "a_bit_up": "a_bit_more", "a_bit_down": "a_bit_less"}
@@ -44,32 +46,33 @@ def plan_axis(scene: Scene) -> Plan | None:
         holes, words = {"amount": _said(scene, schema, amount)}, f"{number_text(amount)} {way}"
     else:
         value, words, holes = allowed(schema, WAYS[way].value(now, schema)), WAYS[way].words, {}
-    lines = [one for one in scene.corpus.form("axes", form) if _is_alone(scene, device) or "{device}" in one]
-    if (said := scene.fill(lines, device, axis=axis, **holes)) is None:
+    if (said := _filled(scene, form, device, axis=axis, **holes)) is None:
         return None
     arguments = {one: value if one == axis else allowed(*stays) for one, stays in axes.items()}
     if value == now or device.actions[name].order_problem(arguments):
         return None
     command = Command(device.name, name, arguments)
-    called = said.name if "{device}" in said.template else device.title
     facts, call = facts_text(scene.state[device.name]), call_text(scene.site, scene.tools, command)
-    thought = f"{words} {axis}: {resolved_text(called, device)}:{facts}, {call}."
+    thought = f"{words} {axis}: {resolved_text(said.name, device)}:{facts}, {call}."
     return Plan("axis", scene.typed(said.request), (said.template,), thought, ((command,),))
 
 
 def _where(scene: Scene, device: Device) -> Plan | None:
     """A question about all axes."""
-    lines = [one for one in scene.corpus.form("axes", "where") if _is_alone(scene, device) or "{device}" in one]
-    if (said := scene.fill(lines, device)) is None:
+    if (said := _filled(scene, "where", device)) is None:
         return None
-    state, called = scene.state[device.name], said.name if "{device}" in said.template else device.title
-    thought = f"{resolved_text(called, device)}:{facts_text(state)}."
+    state = scene.state[device.name]
+    thought = f"{resolved_text(said.name, device)}:{facts_text(state)}."
     answer = answer_about(device, state, list(state))
     return Plan("question", scene.typed(said.request), (said.template,), thought, answer=answer)
 
 
-def _is_alone(scene: Scene, device: Device) -> bool:
-    return sum(one.kind == device.kind for one in scene.site.devices.values()) == 1
+def _filled(scene: Scene, form: str, device: Device, **holes: str) -> Said | None:
+    """Return a request of a form; one that does not name the device is only used, and has its title, if it is alone."""
+    is_alone = sum(one.kind == device.kind for one in scene.site.devices.values()) == 1
+    lines = [one for one in scene.corpus.form("axes", form) if is_alone or "{device}" in one]
+    said = scene.fill(lines, device, **holes)
+    return replace(said, name=device.title) if said and "{device}" not in said.template else said
 
 
 def _axes(scene: Scene, device: Device, name: str) -> Axes:

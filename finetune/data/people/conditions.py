@@ -12,7 +12,7 @@ from devices.site.tools import Command
 from edge_agent.wire.messages import facts_text
 from finetune.data.held_out import side
 from finetune.data.people.spoken_values import spoken_value
-from finetune.data.people.wishes import LATER, plain_request, starts_with_verb
+from finetune.data.people.wishes import later_plan, plain_request, starts_with_verb
 from finetune.data.scene import (
     Plan,
     Said,
@@ -58,7 +58,8 @@ def plan_condition(scene: Scene) -> Plan | None:
         if other and other[0] != command and (other[0].device == command.device or other[0].device != device.name):
             return _otherwise(scene, fact, found, other)
     if scene.rng.random() < WHENEVER_SHARE:
-        return _whenever(scene, fact, said)
+        rule = scene.line("conditions", "whenever", ask=said.request, fact=fact.said.request)
+        return rule and later_plan(scene, rule, said)
     form = scene.rng.choice(("if", "if", "unless", "only_if"))
     forms = (form, f"{form}_verb_first") if starts_with_verb(said.request) else (form,)
     if (line := scene.line("conditions", *forms, ask=said.request, fact=fact.said.request)) is None:
@@ -77,15 +78,6 @@ def plan_condition(scene: Scene) -> Plan | None:
         return Plan("condition", ask, templates, thought, ((command,),))
     answer = sentence(describe(device, fact.key, scene.state[device.name][fact.key])) + " So I did nothing."
     return Plan("condition", ask, templates, f"{start}, nothing to do.", answer=answer)
-
-
-def _whenever(scene: Scene, fact: Fact, said: Said) -> Plan | None:
-    """A standing rule, which the box does not keep: it says so and does nothing now."""
-    line = scene.line("conditions", "whenever", ask=said.request, fact=fact.said.request)
-    if line is None:
-        return None
-    return Plan("later", scene.typed(line[0]), (line[1], said.template), "later, not now.", answer=LATER,
-                answer_has=(("later",),))  # fmt: skip
 
 
 def _is_changed(scene: Scene, command: Command, fact: Fact) -> bool:

@@ -6,12 +6,8 @@ from random import Random
 
 from devices.site.describe import number_text
 from devices.site.schema import DataSchema, Value
+from edge_agent.wire.spoken_numbers import ONES, TENS
 
-_ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
-    " eighteen nineteen"
-).split()
-_TENS = "zero ten twenty thirty forty fifty sixty seventy eighty ninety".split()
 HALF_DEGREE = 0.5
 WORDS_UP_TO = 9999
 ROUND_SHARE = 0.7  # of round times are said in the larger unit
@@ -42,13 +38,13 @@ def number_words(number: int) -> str:
     if not 0 <= number <= WORDS_UP_TO:
         return str(number)
     if number < 20:
-        return _ONES[number]
+        return ONES[number]
     if number < 100:
-        return _TENS[number // 10] + (f"-{_ONES[number % 10]}" if number % 10 else "")
+        return TENS[number // 10] + (f"-{ONES[number % 10]}" if number % 10 else "")
     size, name = (1000, "thousand") if number >= 1000 else (100, "hundred")
     rest = number % size
     joint = " and " if 0 < rest < 100 else " "
-    return f"{_ONES[number // size]} {name}" + (joint + number_words(rest) if rest else "")
+    return f"{ONES[number // size]} {name}" + (joint + number_words(rest) if rest else "")
 
 
 def spoken_number(value: float, rng: Random) -> str:
@@ -61,7 +57,7 @@ def spoken_number(value: float, rng: Random) -> str:
     elif tenths == 5 and rng.random() < 0.5:
         words = f"{number_words(whole)} and a half"
     else:
-        words = f"{number_words(whole)} point {_ONES[tenths]}"
+        words = f"{number_words(whole)} point {ONES[tenths]}"
     return words.replace("-", " ") if rng.random() < 0.5 else words
 
 

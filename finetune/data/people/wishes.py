@@ -194,9 +194,8 @@ def _stays(scene: Scene, _: str) -> tuple[Device, Said] | None:
 def _told(scene: Scene) -> tuple[Device, Said] | None:
     device = scene.rng.choice(list(scene.site.devices.values()))
     told = scene.corpus.forms["told"]
-    said = scene.fill(
-        told[device.kind if scene.rng.random() < OWN_KIND_SHARE and device.kind in told else "any"], device
-    )
+    is_own = scene.rng.random() < OWN_KIND_SHARE and device.kind in told
+    said = scene.fill(told[device.kind if is_own else "any"], device)
     return (device, said) if said and scene.state[device.name] else None
 
 
@@ -220,8 +219,11 @@ def plan_later(scene: Scene) -> Plan | None:
     if time is None or moment is None:
         return None
     line = scene.line("later", form, ask=said.request, time=time[0], moment=moment[0])
-    if line is None:
-        return None
+    return line and later_plan(scene, line, said)
+
+
+def later_plan(scene: Scene, line: tuple[str, str], said: Said) -> Plan:
+    """Return what is said to a wish that the box cannot keep in mind. Args: line: as it is said, and its template."""
     return Plan("later", scene.typed(line[0]), (line[1], said.template), "later, not now.", answer=LATER,
                 answer_has=(("later",),))  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from random import Random
 
 import pytest
@@ -20,6 +21,7 @@ from edge_agent.wire.spelling import NO_WORDS
 from finetune.data.generator import Stage, carry_out, draw_plan, random_world
 from finetune.data.people.asks import load_asks
 from finetune.data.random_sites import random_site
+from finetune.data.scene import Plan
 
 HOME = load_site("home")
 DIMMED = "All of light_brightness(device: kitchen_light | bedroom_lamp)"
@@ -29,6 +31,16 @@ LIGHTS = "All of light_off(device: kitchen_light | bedroom_lamp | porch_light)"
 def known(site: Site = HOME, state: State | None = None, ask: str = "") -> Known:
     duration_s = only_duration_s(digits_text(ask, NO_WORDS))
     return known_of(site, tools_of(site), World(site).snapshot() if state is None else state, {}, duration_s)
+
+
+def drawn(number: int, count: int) -> Iterator[tuple[Stage, World, Plan]]:
+    """Plans of the training data, each in a world of its own; the first site is the home."""
+    rng = Random(number)
+    site = HOME if number == 0 else random_site(rng, (5, 16))
+    stage = Stage.of(site, None, load_asks() if number % 3 else None)
+    for _ in range(count):
+        world = random_world(site, rng)
+        yield stage, world, draw_plan(stage, world, rng, held_out=False)
 
 
 @pytest.fixture(scope="module")
@@ -126,12 +138,8 @@ def test_a_mark_at_the_end_of_what_is_forced_is_written_with_what_follows() -> N
 
 @pytest.mark.parametrize("number", range(12))
 def test_no_thought_of_the_training_data_is_contradicted(number: int) -> None:
-    rng = Random(number)
-    site = HOME if number == 0 else random_site(rng, (5, 16))
-    stage = Stage.of(site, None, load_asks() if number % 3 else None)
-    for _ in range(12):
-        world = random_world(site, rng)
-        plan = draw_plan(stage, world, rng, held_out=False)
+    for stage, world, plan in drawn(number, 12):
+        site = stage.site
         thought, guide = f"<think> {plan.thought}", ThoughtGuide(known(site, world.snapshot(), plan.ask))
         for end in range(8, len(thought)):
             said, rest = thought[:end], thought[end:]
@@ -144,13 +152,9 @@ def test_no_thought_of_the_training_data_is_contradicted(number: int) -> None:
 
 @pytest.mark.parametrize("number", range(12))
 def test_the_calls_that_a_thought_has_named_are_those_of_the_training_data(number: int) -> None:
-    rng, named, called = Random(number), 0, 0
-    site = HOME if number == 0 else random_site(rng, (5, 16))
-    stage = Stage.of(site, None, load_asks() if number % 3 else None)
-    for _ in range(30):
-        world = random_world(site, rng)
-        state = world.snapshot()
-        plan = draw_plan(stage, world, rng, held_out=False)
+    named = called = 0
+    for stage, world, plan in drawn(number, 30):
+        site, state = stage.site, world.snapshot()
         reply = next(message for message in carry_out(plan, stage, world)[0] if message.role == "assistant")
         calls = ThoughtGuide(known(site, state)).calls(f"<think> {plan.thought}</think>")
         assert calls in ("", body_of(reply).split("</think>")[1])
@@ -161,13 +165,9 @@ def test_the_calls_that_a_thought_has_named_are_those_of_the_training_data(numbe
 
 @pytest.mark.parametrize("number", range(12))
 def test_the_answers_that_a_thought_has_named_are_those_of_the_training_data(number: int) -> None:
-    rng, named, asked = Random(number), 0, 0
-    site = HOME if number == 0 else random_site(rng, (5, 16))
-    stage = Stage.of(site, None, load_asks() if number % 3 else None)
-    for _ in range(60):
-        world = random_world(site, rng)
-        plan = draw_plan(stage, world, rng, held_out=False)
-        answers = ThoughtGuide(known(site, world.snapshot())).answers(f"<think> {plan.thought}</think>")
+    named = asked = 0
+    for stage, world, plan in drawn(number, 60):
+        answers = ThoughtGuide(known(stage.site, world.snapshot())).answers(f"<think> {plan.thought}</think>")
         assert not answers or plan.answer in answers, (plan.thought, plan.answer, answers)
         is_question = plan.kind in ("question", "recital", "kind_question")
         named, asked = named + (is_question and bool(answers)), asked + is_question
