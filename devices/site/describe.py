@@ -18,7 +18,7 @@ OUTSIDE_CHARACTERS = 200
 CHOICES = 6  # that a question names at most
 ALIKE = 3  # devices of which the same is said are named in one sentence
 AGES = {"days": 86400, "hours": 3600, "minutes": 60, "seconds": 1}
-PLURAL = re.compile(r"(?<!ga)(?<!\bcanva)(?<!lens)[^sui\W]s$", re.I)  # "blinds", not "glass" or "status"
+PLURAL = re.compile(r"(?<=[^sui\W]s)(?<!\bgas)(?<!\bcanvas)(?<!\blens)$", re.I)  # "blinds", not "glass" or "gas"
 MONEY = {"euros", "dollars"}
 
 

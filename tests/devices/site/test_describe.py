@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from devices.site.describe import age_text, answers_about, number_text
+from devices.site.describe import age_text, answers_about, describe, number_text
 from devices.site.site import load_site
 
 
@@ -53,6 +53,16 @@ def test_what_is_asked_of_a_state(tmp_path: Path, model: object, state: dict[str
     site = {"schema": "site/v1", "name": "s", "title": "s", "devices": {"slats": {"model": model}}}
     (tmp_path / "site.yaml").write_text(json.dumps(site), encoding="utf-8")
     assert answers_about(load_site(tmp_path / "site.yaml").devices["slats"], state) == answers
+
+
+@pytest.mark.parametrize(
+    ("title", "verb"),
+    [("blinds", "are"), ("string lights", "are"), ("main gas", "is"), ("canvas", "is"), ("lens", "is"), ("glass", "is"),
+     ("status", "is"), ("lamp", "is")],
+)  # fmt: skip
+def test_plural_names_are(title: str, verb: str) -> None:
+    light = load_site("home").devices["porch_light"].model_copy(update={"title": title})
+    assert describe(light, "on", True) == f"the {title} {verb} on"
 
 
 def test_of_three_properties_each_has_a_sentence_and_all_have_one() -> None:
