@@ -110,6 +110,7 @@ class Phrasings(Strict):
     sensor_nouns: dict[str, Words]
     other_nouns: dict[str, Words]
     more_nouns: dict[str, Words]
+    other_words: dict[str, Words]
     places: Words
     adverbs: Words
     positions: Words

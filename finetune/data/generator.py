@@ -113,7 +113,7 @@ def generate_any_site(rows: int, seed: int, wanted: Sites, asks: Asks | None = N
     """
     rng = Random(f"sites-{seed}")
     while rows > 0:
-        site = with_near_names(random_site(rng, wanted.devices, wanted.weights), rng, strange=False)
+        site = with_near_names(random_site(rng, wanted.devices, wanted.weights, wanted.other_names), rng, strange=False)
         stage, world = Stage.of(site, None, asks), random_world(site, rng)
         found = _from_one_state(stage, rng, world, wanted)
         yield from found[:rows]

@@ -75,7 +75,7 @@ MAKERS: dict[str, tuple[float, Callable[[Scene], Plan | None]]] = {
 
 PEOPLE_MAKERS: dict[str, tuple[float, Callable[[Scene], Plan | None]]] = {  # of finetune/asks, beside those above
     "relative": (0.24, plan_relative),
-    "hint": (0.25, plan_hint),
+    "hint": (0.3, plan_hint),
     "negated": (0.1, plan_negated),
     "report": (0.09, plan_report),
     "later": (0.1, plan_later),
@@ -83,7 +83,7 @@ PEOPLE_MAKERS: dict[str, tuple[float, Callable[[Scene], Plan | None]]] = {  # of
     "correction": (0.15, plan_correction),
     "asked_question": (0.2, plan_asked_question),
     "kind_question": (0.15, plan_kind_question),
-    "many": (0.25, plan_many),
+    "many": (0.4, plan_many),
     "axis": (0.12, plan_axis),
     "two_records": (0.12, plan_two_records),
     "chitchat": (0.04, plan_chitchat),

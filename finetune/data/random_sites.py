@@ -59,16 +59,24 @@ class Sites(FromOneState):
     Attributes:
         devices: how many each has, from and to.
         weights: how often a model of devices is drawn against the others; 1 if it is left out.
+        other_names: how many devices have an alias that shares no word with what they are ("heating"), or is their
+            place alone ("the garage").
     """
 
     devices: tuple[int, int] = Field(default=(3, 10), strict=False)
+    other_names: float = Field(default=0.0, ge=0, le=1)
     weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=lambda: dict(USUAL))
 
 
-def random_site(rng: Random, devices: tuple[int, int] = (4, 14), weights: Mapping[str, float] | None = None) -> Site:
+def random_site(
+    rng: Random,
+    devices: tuple[int, int] = (4, 14),
+    weights: Mapping[str, float] | None = None,
+    other_names: float = 0.0,
+) -> Site:
     """Return a site with a number of devices in the range given; some of them have unusual tool names.
 
-    `weights` says how often a model is drawn against the others; 1 if it is not in it.
+    `weights` and `other_names` are as in `Sites`.
     """
     models, words = load_models(), load_phrasings()
     ranges = {name: rng.choice(found.ranges) for name, found in words.arguments.items() if found.ranges}
@@ -78,6 +86,7 @@ def random_site(rng: Random, devices: tuple[int, int] = (4, 14), weights: Mappin
     is_renamed = rng.random() < RENAMED_SHARE
     areas = _random_areas(rng) if rng.random() < AREAS_SHARE else {}
     made: dict[str, Device] = {}
+    models_of: dict[str, str] = {}
     wanted, usual_nouns = rng.randint(*devices), words.nouns | words.more_nouns
     while len(made) < wanted:
         is_other = rng.random() < OTHER_SHARE
@@ -107,11 +116,14 @@ def random_site(rng: Random, devices: tuple[int, int] = (4, 14), weights: Mappin
         title = noun if is_alone else f"{place} {noun}".replace("_", " ")
         device = Device(name=name, title=title, aliases=aliases, area=area, **entry)
         made[name] = device.model_copy(update={"records": _random_records(device, rng)})
+        models_of[name] = model_name
     nouns = Counter(name.split("_")[-1] for name in made)
     for name, device in made.items():
         noun = name.split("_")[-1]
         if nouns[noun] == 1 and noun != name:  # the only one of its name is also called by the noun alone
             made[name] = device.model_copy(update={"aliases": (*device.aliases, noun)})
+    if other_names:
+        _add_other_names(made, models_of, rng, other_names)
     floors = {floor: Floor(title=floor.replace("_", " "), aliases=words.floors[floor]) for floor in _floors_of(areas)}
     groups = _random_groups(made, rng) if areas and rng.random() < GROUPS_SHARE else {}
     site = Site(name="random", title=rng.choice(words.titles), floors=floors, areas=areas, groups=groups, devices=made)
@@ -175,6 +187,21 @@ def random_name(rng: Random, model: str) -> tuple[str, str]:
     nouns = words.nouns | words.more_nouns | words.sensor_nouns | words.other_nouns
     noun = _invented_word(rng) if rng.random() < INVENTED_SHARE / 2 else rng.choice(nouns[model])
     return place, noun
+
+
+def _add_other_names(made: dict[str, Device], models_of: Mapping[str, str], rng: Random, share: float) -> None:
+    """Give a share of the devices an alias of other words, which no other device has."""
+    words = load_phrasings()
+    for name, device in made.items():
+        taken = [{word for one in other.names for word in one.split()} for other in made.values() if other is not device]
+        place, _, noun = name.partition("_")
+        if (others := words.other_words.get(models_of[name].split(" + ")[-1])) is None:
+            continue
+        called = [f"{place} {one}" for one in others] + [f"{one} in the {place}" for one in others] if noun else []
+        called += [*others, *others, *([place] if noun and place in words.places else [])]
+        fits = [one for one in called if one not in device.names and not any({*one.split()} <= had for had in taken)]
+        if rng.random() < share and fits:
+            made[name] = device.model_copy(update={"aliases": (*device.aliases, rng.choice(fits))})
 
 
 def _random_records(device: Device, rng: Random) -> tuple[dict[str, Value], ...]:

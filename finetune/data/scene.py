@@ -18,6 +18,7 @@ from devices.site.schema import DataSchema, Value
 from devices.site.site import Site
 from devices.site.tools import Command, Tool, ToolCall
 from edge_agent.evaluation.cases import State
+from edge_agent.grammar.thought_guide import SMALL_WORDS
 from edge_agent.wire.contract import call_text
 from finetune.data import phrases
 from finetune.data.held_out import side
@@ -226,16 +227,34 @@ class Scene:
     def fill(self, templates: Iterable[str], device: Device, **holes: object) -> Said | None:
         """Return a request of one of the templates about a device, or about its place; None if none can be filled.
 
-        The name of what is said about a place is `place: title`, so that a thought says which device that is.
+        A template with neither ("it's freezing") fits where no other device is meant by it. The name of what is said
+        about a place is `place: title`, so that a thought says which device that is; of what names nothing, the title.
         """
         place, name = self.place_of(device), self.name_for(device)
         filled = {"device": self.with_article(name), **({"area": f"the {place}"} if place else {}), **holes}
-        usable = [one for one in side(templates, self.held_out) if set(HOLE.findall(one)) <= filled.keys()]
+        usable = [
+            one
+            for one in side(templates, self.held_out)
+            if set(HOLE.findall(one)) <= filled.keys() and (names_device(one) or self.is_meant(device, one))
+        ]
         if not usable:
             return None
         template = self.rng.choice(usable)
-        is_of_place = "{area}" in template and "{device}" not in template
-        return Said(template.format(**filled), template, f"{place}: {device.title}" if is_of_place else name)
+        if not names_device(template):
+            name = device.title
+        elif "{device}" not in template:
+            name = f"{place}: {device.title}"
+        return Said(template.format(**filled), template, name)
+
+    def is_meant(self, device: Device, unnamed: str) -> bool:
+        """Return whether a template that names no device means this one: no other is of its kind, or named in it."""
+        words = {*re.findall(r"\w+", unnamed.lower())}
+        return not any(
+            (one.kind == device.kind and one.actions.keys() == device.actions.keys())
+            or any(words & {*name.lower().split()} - SMALL_WORDS for name in one.names)
+            for one in self.site.devices.values()
+            if one is not device
+        )
 
     def line(self, file: str, *keys: str, **holes: str) -> tuple[str, str] | None:
         """Return a line of a form of speech with its holes filled, and the line itself; None if none can be."""
@@ -289,6 +308,11 @@ def whole(value: Value) -> Value:
 def is_by_name(template: str) -> bool:
     """Return whether a template of requests names the device, and not its place."""
     return "{device}" in template and "{area}" not in template
+
+
+def names_device(template: str) -> bool:
+    """Return whether a template of requests names the device or its place."""
+    return "{device}" in template or "{area}" in template
 
 
 def spoken_arguments(arguments: Mapping[str, Value]) -> dict[str, Value]:

@@ -15,6 +15,7 @@ from finetune.data.scene import Plan, Scene, is_plain, resolved_text, wanted_tex
 PLACE_SHARE = 0.3  # of the devices among several are called by their place alone
 MIXED_SHARE, ALL_SHARE = 0.2, 0.4  # of several devices: of two kinds, and of one of those all
 MANY = 6  # devices that are called one by one
+ANOTHER_SHARE = 0.3  # of lists name three devices, and of exceptions two
 GROUP_LINE_SHARE = 0.6  # of requests for several devices; the others are those for one device, put to several
 MANY_NAMES = {
     "all": (
@@ -41,24 +42,26 @@ def plan_many(scene: Scene) -> Plan | None:
     tool = scene.rng.choice(tools)
     devices = [scene.site.devices[name] for name in tool.devices]
     form = scene.rng.choice(["all", "list", *(["both"] if len(devices) == 2 else ["except", "except"])])
-    first, second = scene.rng.sample(devices, 2)
-    names = [scene.name_for(one) for one in (first, second)]
+    first, *others = scene.rng.sample(devices, min(3, len(devices)))
+    is_more = len(others) == 2 and form in ("list", "except") and scene.rng.random() < ANOTHER_SHARE
+    named = [first, *(others[: 1 + is_more] if form == "list" else others[:is_more])]
+    names = [scene.name_for(one) for one in named]
     if (place := scene.place_of(first)) and scene.rng.random() < PLACE_SHARE:  # "all but the porch"
         names[0] = place
     arguments = scene.arguments_for(first, first.actions[tool.action])
-    said = _said_of_many(scene, tool, form, [scene.with_article(name) for name in names], arguments)
+    spoken = [scene.with_article(name) for name in names]
+    said_of = (", ".join(spoken[:-1]), spoken[-1]) if form == "list" else (" and ".join(spoken), "")
+    said = _said_of_many(scene, tool, form, said_of, arguments)
     if said is None:
         return None
     called = call_text(scene.site, scene.tools, Command(first.name, tool.action, arguments))
     thought, wanted = f"All of {tool.name}({devices_text(tool)})", devices
+    resolved = [resolved_text(*one) for one in zip(names, named, strict=True)]
     if form == "except":
-        thought, wanted = (
-            f"{thought} but {resolved_text(names[0], first)}",
-            [one for one in devices if one is not first],
-        )
+        thought = f"{thought} but {' and '.join(resolved)}"
+        wanted = [one for one in devices if one not in named]
     if form == "list":
-        resolved = [f"{resolved_text(*one)}, {called}" for one in zip(names, (first, second), strict=True)]
-        thought, wanted = f"both: {'; '.join(resolved)}", [first, second]
+        thought, wanted = f"both: {'; '.join(f'{one}, {called}' for one in resolved)}", named
     elif arguments:
         thought += f", {called}"
     commands = tuple(Command(one.name, tool.action, arguments) for one in wanted)
@@ -134,9 +137,12 @@ def _is_for_many(scene: Scene, tool: Tool) -> bool:
 
 
 def _said_of_many(
-    scene: Scene, tool: Tool, form: str, names: list[str], arguments: Mapping[str, Value]
+    scene: Scene, tool: Tool, form: str, names: tuple[str, str], arguments: Mapping[str, Value]
 ) -> tuple[str, str] | None:
-    """Return a request for several devices and its template: a line about groups, or one for a device, put to them."""
+    """Return a request for several devices and its template: a line about groups, or one for a device, put to them.
+
+    `names` are of an exception, or of a list all but the last, and the last of a list.
+    """
     group = group_words(tool.kind)
     assert group is not None
     called = _called(scene, tool, group)

@@ -213,12 +213,13 @@ def plan_later(scene: Scene) -> Plan | None:
     """A wish for another time: the box cannot do that, and must not do it now."""
     if (found := plain_request(scene)) is None:
         return None
-    _, said = found
+    command, said = found
     form = scene.rng.choice(("after", "at", "at", "until", "whenever", "nights"))
     time, moment = (scene.line("later", key) for key in ("durations" if form == "after" else "times", "moments"))
     if time is None or moment is None:
         return None
-    line = scene.line("later", form, ask=said.request, time=time[0], moment=moment[0])
+    device = scene.with_article(scene.name_for(scene.site.devices[command.device]))
+    line = scene.line("later", form, ask=said.request, time=time[0], moment=moment[0], device=device)
     return line and later_plan(scene, line, said)
 
 

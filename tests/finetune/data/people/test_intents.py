@@ -97,7 +97,7 @@ def test_plans_of_them_are_done_and_none_is_held_out() -> None:
     theirs = {line for found in lists(ENGLISH).values() for line in found}
     own = {line for kind in ASKS.kinds for one in kind.actions.values() for _, found in one for line in found}
     rng, used = Random(2), set()
-    for number in range(60):
+    for number in range(90):
         site = HOME if number % 2 else random_site(rng, (3, 8))
         stage, world = Stage.of(site, None, JOINED), random_world(site, rng)
         for _ in range(8):
