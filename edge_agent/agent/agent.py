@@ -22,13 +22,13 @@ from edge_agent.agent.intents import IntentRecognizer
 from edge_agent.agent.known import known_of
 from edge_agent.agent.naming import Naming, Question, spelled
 from edge_agent.agent.planned import planned_steps
+from edge_agent.agent.request_facts import NOTHING_SAID, facts_of_request
 from edge_agent.agent.turn import USUAL_LIMITS, Turn, TurnLimits, TurnResult, told
 from edge_agent.agent.undo import undo_text, undoing
 from edge_agent.agent.yes_or_no import LEFT, said_yes
 from edge_agent.engine.engine import Completion, ContextFull, Engine, Limits, Request
 from edge_agent.grammar.grammar import Grammar
 from edge_agent.wire.contract import Contract
-from edge_agent.wire.durations import only_duration_s
 from edge_agent.wire.markers import THEN
 from edge_agent.wire.messages import (
     DONE,
@@ -131,9 +131,9 @@ class Agent:
         deadline_s, (state, ages) = time.monotonic() + self._limits.timeout_s, self.broker.state_with_ages()
         messages = [*self._remembered(), user_message(ask, state, self._clock_text(), self.contract.words, ages)]
         words = self.contract.words
-        duration_s = only_duration_s(digits_text(ask, words), words) if words else None
+        said = facts_of_request(digits_text(ask, words), words, self._done[0]) if words else NOTHING_SAID
         undo, recent = self._undo(state), sorted(self._recent(len(self._history)))
-        known = known_of(self.broker.site, self.contract.tools, state, ages, duration_s, undo, recent)
+        known = known_of(self.broker.site, self.contract.tools, state, ages, said, undo, recent)
         turn = Turn(without_slips(ask, words) if words else ask, messages, self._grammar.knowing(known), deadline_s)
         try:
             yield from self._work(turn)

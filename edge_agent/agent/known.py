@@ -9,11 +9,13 @@ from devices.site.device import Device
 from devices.site.phrasings import group_words
 from devices.site.schema import Value
 from devices.site.site import Site
-from devices.site.tools import Tool
+from devices.site.tools import Command, Tool, tool_of
 from edge_agent.agent.number_arguments import number_arguments, truths_of
+from edge_agent.agent.plain_lists import listed_devices
+from edge_agent.agent.request_facts import NOTHING_SAID, RequestFacts
 from edge_agent.grammar.grammar import Known, KnownDevice, KnownTool
 from edge_agent.wire.contract import devices_text
-from edge_agent.wire.messages import Ages, State, facts_of
+from edge_agent.wire.messages import Ages, State, facts_of, json_value
 
 
 def known_of(
@@ -21,7 +23,7 @@ def known_of(
     tools: Sequence[Tool],
     state: State,
     ages: Ages,
-    duration_s: float | None = None,
+    said: RequestFacts = NOTHING_SAID,
     undo: str = "",
     recent: Sequence[str] = (),
 ) -> Known:
@@ -32,16 +34,17 @@ def known_of(
         tools: of the site.
         state: property values by device.
         ages: in words, of values that are older than they should be.
-        duration_s: the only duration that the request names.
+        said: what the request settles.
         undo: what makes devices again what they were, as undo_text has it.
         recent: devices that were spoken of last.
     """
     facts = tuple(facts_of(state, ages))
     if site.is_toolset:
         return Known(facts)
+    movable = [device for device in site.devices.values() if device.actions]
     return Known(
         facts=facts,
-        numbers=tuple(number_arguments(site, tools, state, duration_s)),
+        numbers=tuple(number_arguments(site, tools, state, said)),
         truths=tuple(truths_of(site, state)),
         names=tuple(_names_of(site)),
         targets=(*site.devices, *site.targets, *site.scenes),
@@ -50,8 +53,17 @@ def known_of(
         ),
         recent=tuple(recent),
         undo=undo,
+        is_wish=said.is_wish,
+        again=tuple(_calls_of(said.again, tools)),
+        listed=listed_devices(said.text, ((name, one.name) for one in movable for name in one.names)),
         devices=tuple(known_device(site.devices[name], {} if ages.get(name) else one) for name, one in state.items()),
     )
+
+
+def _calls_of(commands: Sequence[Command], tools: Sequence[Tool]) -> Iterator[tuple[str, tuple[tuple[str, str], ...]]]:
+    """Yield the tool of each command, with its values as thoughts have them."""
+    for one in commands:
+        yield tool_of(one, tools).name, tuple((key, json_value(value)) for key, value in one.input.items())
 
 
 def known_device(device: Device, values: Mapping[str, Value]) -> KnownDevice:
@@ -62,13 +74,9 @@ def known_device(device: Device, values: Mapping[str, Value]) -> KnownDevice:
 
 
 def _names_of(site: Site) -> Iterator[tuple[str, str]]:
-    """Yield each name that one thing of a site alone has, and what it is in calls."""
-    meant: dict[str, set[str]] = {}
+    """Yield each name of the things of a site, and what it is in calls."""
     for places in (site.floors, site.areas, site.groups, site.scenes):
         for key, place in places.items():
-            for name in (place.title, *place.aliases):
-                meant.setdefault(name, set()).add(key)
+            yield from ((name, key) for name in (place.title, *place.aliases))
     for device in site.devices.values():
-        for name in device.names:
-            meant.setdefault(name, set()).add(device.name)
-    yield from ((name, only) for name, (only, *more) in meant.items() if not more)
+        yield from ((name, device.name) for name in device.names)

@@ -9,6 +9,7 @@ from devices.site.relative_values import least_step, wished_values, written_prop
 from devices.site.schema import DataSchema
 from devices.site.site import Site
 from devices.site.tools import Tool
+from edge_agent.agent.request_facts import NOTHING_SAID, RequestFacts
 from edge_agent.grammar.grammar import NumberArgument
 from edge_agent.wire.contract import argument_text
 from edge_agent.wire.durations import SECONDS
@@ -31,7 +32,7 @@ def truths_of(site: Site, state: State) -> Iterator[tuple[str, str, str]]:
 
 
 def number_arguments(
-    site: Site, tools: Iterable[Tool], state: State, duration_s: float | None = None
+    site: Site, tools: Iterable[Tool], state: State, said: RequestFacts = NOTHING_SAID
 ) -> Iterator[NumberArgument]:
     """Yield each numeric argument of a device's tools with its bounds, and what "more", "half" and such are now.
 
@@ -39,22 +40,27 @@ def number_arguments(
         site: whose actions they are.
         tools: of the site.
         state: property values by device.
-        duration_s: the only duration that the request names.
+        said: what the request settles.
     """
     for tool in tools:
         for name, schema in tool.input.items():
             if schema.minimum is None or schema.maximum is None:
                 continue
             bounds, step = argument_text(name, schema).removeprefix(f"{name}:"), least_step(schema)
-            asked = _in_its_unit(duration_s, schema)
+            asked = _in_its_unit(said.duration_s, schema)
             for device in tool.devices:
                 action = site.devices[device].actions[tool.action]
-                value = state.get(device, {}).get(written_property(action, name))
+                written = written_property(action, name)
+                value = state.get(device, {}).get(written)
                 now = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
                 wished = {} if now is None else wished_values(now, schema)
                 texts = tuple((words, json_value(one)) for words, one in wished.items())
                 limits = schema.minimum, schema.maximum, step
-                yield NumberArgument(device, tool.name, name, bounds, *limits, now, texts, asked)
+                property_ = site.devices[device].properties.get(written)
+                off = property_.states.get("off") if said.is_off and property_ else None
+                yield NumberArgument(
+                    device, tool.name, name, bounds, *limits, now, texts, asked if off is None else json_value(off)
+                )
 
 
 def _in_its_unit(duration_s: float | None, schema: DataSchema) -> str:

@@ -27,7 +27,7 @@ class NumberArgument(NamedTuple):
         minimum, maximum, step: of its value.
         now: what the property behind it is; None if there is none.
         wished: what ways to name a value come to now, as (`a bit more`, `60`).
-        asked: what the request's only duration is in its unit; "" if there is none, or several.
+        asked: what the request's only duration is in its unit, or what is off; "" if it names neither, or several.
     """
 
     device: str
@@ -82,10 +82,14 @@ class Known:
         truths: (device, words, yes or no): whether what a condition hangs on is so, after its words and a colon, as
             `motion: yes`; where a number is compared (`level_pct below 20:`), what is so is reckoned.
         names: (name, device): after what one device alone is called and `is` comes that device.
-        targets: devices, areas and scenes: nothing else comes after another name and `is`, but that it is none.
+        targets: devices, areas and scenes: after another name and `is` comes one of those that share most words with
+            it, or that it is none.
         tools: after `is DEVICE,` comes a tool that it has, or that there is none; after `All of TOOL(` its devices.
         recent: after `it is` comes one of these, or of those that the thought has named: what was spoken of last.
         undo: after `undo,` comes what makes devices again what they were before the last commands.
+        again: (tool, values): after `is DEVICE,` comes one of these tools, if it has one; then its values.
+        listed: (name, device): of a request that lists plain wishes, each device is in the thought before it ends.
+        is_wish: whether the request is no question about the state, so that no thought begins as those of questions do.
         devices: after a thought that only looks up their facts comes what answers that (thought_answers.py).
     """
 
@@ -98,6 +102,9 @@ class Known:
     devices: tuple[KnownDevice, ...] = ()
     recent: tuple[str, ...] = ()
     undo: str = ""
+    again: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()
+    listed: tuple[tuple[str, str], ...] = ()
+    is_wish: bool = False
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Known:
@@ -112,6 +119,9 @@ class Known:
             devices=tuple(KnownDevice._make([*one[:4], tuple(one[4])]) for one in plain["devices"]),
             recent=tuple(plain["recent"]),
             undo=plain["undo"],
+            again=tuple((tool, tuple(map(tuple, values))) for tool, values in plain["again"]),
+            listed=tuple(map(tuple, plain["listed"])),
+            is_wish=plain["is_wish"],
         )
 
 

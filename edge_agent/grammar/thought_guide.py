@@ -9,6 +9,8 @@ Does not guard against: a wrong wish, the wrong device of those there are, or th
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from typing import TypeVar
 
 from devices.site.nearest import nearest
 from edge_agent.grammar.grammar import THOUGHT_CHARACTERS, Known, NumberArgument
@@ -35,6 +37,8 @@ _AXIS = re.compile(  # what is wished of one of several arguments
     rf"{THINK} (only|a bit more|a bit less|\d+(?:\.\d+)? (?:more|less)) (?!if:)(\w+): "
 )
 STAYS = "0 more"
+QUESTIONS = (" which", " any", " how")  # as thoughts about them begin; also "a question:", and "all:" of devices
+Name = TypeVar("Name", str, frozenset[str])
 _WISHED = re.compile(rf"{THINK} ([^:]+): .*\bis (\w+):.*, (\w+) (\w+)=$")
 _HANGS_ON = re.compile(rf"{THINK} {CONDITION}: .*\bis (\w+):([^;]*), ([^,;:=]+):$")
 _COMPARED = re.compile(r"(\w+) (above|below) (-?\d+(?:\.\d+)?)")
@@ -47,16 +51,19 @@ class ThoughtGuide:
 
     def __init__(self, known: Known) -> None:
         self._known = known
-        self._facts, self._devices, self._numbers = dict(known.facts), dict(known.names), known.numbers
-        by_words: dict[frozenset[str], set[str]] = {}
-        for name, device in known.names:
-            by_words.setdefault(_words_of(name), set()).add(device)
-        self._by_words = {words: only for words, (only, *more) in by_words.items() if not more}
+        self._facts, self._numbers = dict(known.facts), known.numbers
+        self._devices = _meant((name, target) for name, target in known.names)
+        self._by_words = _meant((_words_of(name), target) for name, target in known.names)
+        self._words: dict[str, list[frozenset[str]]] = {}  # of each name, by what it is the name of
+        for name, target in known.names:
+            self._words.setdefault(target, []).append(_words_of(name))
         self._truths = {(device, words): so for device, words, so in known.truths}
         self._wishes = {words for one in known.numbers for words, _ in one.wished}
         self._targets = tuple(f" {target}" for target in known.targets)
         self._tools = {one.tool: one for one in known.tools}
+        self._again = dict(known.again)
         self._within = ""  # how a thought ends that has just been given bounds that its value is within
+        self._end = ""  # the same, if its tool takes no other argument
         self._whole = ""  # a thought with what was forced last, if that ends with a mark
 
     def forced(self, thought: str) -> str:
@@ -65,7 +72,7 @@ class ThoughtGuide:
         In training a bracket or quotation mark is one token with the full stop after it: alone it would say that
         something else comes.
         """
-        text = self._forced(thought)
+        text = self._forced(thought) or self._next_listed(thought)
         if len(text) + len(thought) > THOUGHT_CHARACTERS:
             return ""
         if not text.endswith(MARKS):
@@ -91,6 +98,22 @@ class ThoughtGuide:
             return f" {group[1]}" if group[1] in self._tools and self._tools[group[1]].arguments else ""
         return ""
 
+    def _next_listed(self, thought: str) -> str:
+        """Return the next device of a list of wishes that a thought has left out, if it has come to a wish's end."""
+        if not (left := self._left_out(thought)):
+            return ""
+        wishes, is_next = thought.removesuffix(";"), thought.endswith(";")
+        called, is_end = _WITH_TOOL.search(wishes), self._end and wishes.endswith(self._end)
+        if is_end or (called and self._after_tool(called[1], called[3]) == ENDS):
+            return f"{'' if is_next else ';'} {left[0][0]} is"
+        return ""
+
+    def _left_out(self, thought: str) -> list[tuple[str, str]]:
+        """Return the listed devices that a thought about plain wishes does not name."""
+        wish = thought.removeprefix(f"{THINK} ").split(":")[0]
+        is_plain = wish == "both" or " is " in wish or self._is_relative(thought) or self._in_place(wish)
+        return [one for one in self._known.listed if is_plain and not re.search(rf"\b{one[1]}\b", thought)]
+
     def _device(self, thought: str) -> str:
         """Return the device of the name that a thought ends with, if it is one."""
         names = [thought[match.end() :] for match in _BEFORE_NAME.finditer(thought)]  # the longest first
@@ -104,14 +127,19 @@ class ThoughtGuide:
         if thought == self._whole[:-1] and self._whole:
             is_within = self._within and self._whole.endswith(self._within)
             ends = self._after_all(self._whole) or (ENDS[:-1] if is_within else ENDS)
+            if self._end and self._whole.endswith(self._end) and self._left_out(thought):
+                ends = (";",)
             return (self._whole[-1], *(self._whole[-1] + end for end in ends if end in ENDS))
         if thought.endswith(" it is") and self._known.recent:
             said = [one for one in re.findall(r"\bis (\w+)", thought) if f" {one}" in self._targets]
             return tuple(f" {one}" for one in dict.fromkeys((*self._known.recent, *said)))
         if thought.endswith(" is"):
-            return (*self._targets, *NO_TARGET) if self._targets else ()
+            return self._named(_last_name(thought.removesuffix(" is")))
+        if thought.endswith(":") and (there := self._in_place(_last_name(thought[:-1]))):
+            return there
         if thought.endswith(",") and (named := _ITS_TOOL.search(thought)):
             tools = [f" {one.tool}" for one in self._tools.values() if named[1] in one.devices]
+            tools = [one for one in tools if one[1:] in self._again] or tools
             is_called = not named[2] or self._is_relative(thought)  # after facts other things may come, as conditions
             return (*tools, NO_TOOL) if tools and is_called else ()
         if (called := _WITH_TOOL.search(thought)) and (not called[2] or self._is_relative(thought)):
@@ -119,6 +147,24 @@ class ThoughtGuide:
         if thought.endswith(" All of"):
             return tuple(f" {tool}(" for tool in self._tools)
         return self._after_all(thought)
+
+    def _named(self, name: str) -> tuple[str, ...]:
+        """Return what a name that is no device's own may mean: what shares most words with it; of none, anything."""
+        said = _words_of(name)
+        shared = {
+            target: max((len(said & words) for words in self._words.get(target[1:], ())), default=0)
+            for target in self._targets
+        }
+        most = max(shared.values(), default=0)
+        return (*(target for target, count in shared.items() if count == most), *NO_TARGET) if shared else ()
+
+    def _in_place(self, place: str) -> tuple[str, ...]:
+        """Return the devices that are called after a place, each with its title; none where areas say what is where."""
+        said = _words_of(place) - {"room"}
+        if not said or len(self._targets) > len(self._known.devices):
+            return ()
+        there = (one for one in self._known.devices if any(said <= words for words in self._words.get(one.device, ())))
+        return tuple(f" {one.title} is {one.device}" for one in there)
 
     def _is_relative(self, thought: str) -> bool:
         """Return whether a thought begins with a wish for a value that is named by what it is now."""
@@ -151,8 +197,14 @@ class ThoughtGuide:
         return () if may_go_on or left_out[2] not in tool.devices else (" and", *ends)
 
     def forbidden(self, thought: str) -> tuple[str, ...]:
-        """Return texts that must not come next: that a value is outside of bounds which it is within."""
-        return OUTSIDE if self._within and thought.endswith(self._within) else ()
+        """Return texts that must not come next: that a value is outside of bounds it is within, a question's start."""
+        if self._within and thought.endswith(self._within):
+            return OUTSIDE
+        if not self._known.is_wish:
+            return ()
+        is_everywhere_named = len(self._targets) > len(self._known.devices)
+        starts = {THINK: QUESTIONS if is_everywhere_named else (*QUESTIONS, " all"), f"{THINK} a": (" question",)}
+        return starts.get(thought, ())
 
     def calls(self, thought: str) -> str:
         """Return what must come after a thought and its end marker: the rest of the calls that it has named."""
@@ -177,8 +229,9 @@ class ThoughtGuide:
             if one.argument == given[1] and (is_called or [one.tool] == named):
                 value, (above, below) = float(given[2]), OUTSIDE
                 outside = above if value > one.maximum else below if value < one.minimum else ""
-                self._within = "" if outside else given[0] + one.bounds
-                return one.bounds + (outside or self._next_argument(one))
+                self._within, after = "" if outside else given[0] + one.bounds, self._next_argument(one)
+                self._end = "" if after else self._within
+                return one.bounds + (outside or after)
         return ""
 
     def _next_argument(self, argument: NumberArgument) -> str:
@@ -209,9 +262,9 @@ class ThoughtGuide:
     def _wished_value(self, thought: str) -> str:
         """Return the value of the argument that a thought comes to, if the request or what is so now names it."""
         if to := _ARGUMENT.search(thought):
-            asked = (one for one in self._numbers if one.asked and (one.tool, one.argument) == to.groups())
-            if one := next(asked, None):
-                return f"{one.asked}, {one.argument}:"
+            asked = (one.asked for one in self._numbers if one.asked and (one.tool, one.argument) == to.groups())
+            if value := dict(self._again.get(to[1], ())).get(to[2], "") or next(asked, ""):
+                return f"{value}, {to[2]}:"
         if (call := _CALL.search(thought)) is None:
             return ""
         device, tool, argument = call.groups()
@@ -229,9 +282,23 @@ class ThoughtGuide:
         return f"{value}, {argument}:" if value else ""
 
 
+def _meant(names: Iterable[tuple[Name, str]]) -> dict[Name, str]:
+    """Return what each name means that is the name of one thing alone."""
+    targets: dict[Name, set[str]] = {}
+    for name, target in names:
+        targets.setdefault(name, set()).add(target)
+    return {name: only for name, (only, *more) in targets.items() if not more}
+
+
 def _words_of(name: str) -> frozenset[str]:
     """Return the words of a name, so that "bench light" is "light at the bench"."""
     return frozenset(word.removesuffix("s") for word in name.lower().split() if word not in SMALL_WORDS)
+
+
+def _last_name(thought: str) -> str:
+    """Return what a thought ends with, after the last mark before which no name begins."""
+    starts = [match.end() for match in _BEFORE_NAME.finditer(thought)]
+    return thought[starts[-1] :] if starts else ""
 
 
 def _moved_to(words: str, argument: NumberArgument) -> str:

@@ -193,7 +193,7 @@ def _add_other_names(made: dict[str, Device], models_of: Mapping[str, str], rng:
     """Give a share of the devices an alias of other words, which no other device has."""
     words = load_phrasings()
     for name, device in made.items():
-        taken = [{word for one in other.names for word in one.split()} for other in made.values() if other is not device]
+        taken = [{word for one in made[other].names for word in one.split()} for other in made if other != name]
         place, _, noun = name.partition("_")
         if (others := words.other_words.get(models_of[name].split(" + ")[-1])) is None:
             continue

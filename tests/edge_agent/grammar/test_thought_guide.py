@@ -13,9 +13,9 @@ from devices.simulation.world import World
 from devices.site.site import Site, load_site
 from devices.site.tools import tools_of
 from edge_agent.agent.known import known_of
+from edge_agent.agent.request_facts import facts_of_request
 from edge_agent.grammar.grammar import THOUGHT_CHARACTERS, Known
 from edge_agent.grammar.thought_guide import NO_TARGET, NO_TOOL, ThoughtGuide
-from edge_agent.wire.durations import only_duration_s
 from edge_agent.wire.messages import State, body_of, digits_text
 from edge_agent.wire.spelling import NO_WORDS
 from finetune.data.generator import Stage, carry_out, draw_plan, random_world
@@ -29,8 +29,8 @@ LIGHTS = "All of light_off(device: kitchen_light | bedroom_lamp | porch_light)"
 
 
 def known(site: Site = HOME, state: State | None = None, ask: str = "") -> Known:
-    duration_s = only_duration_s(digits_text(ask, NO_WORDS))
-    return known_of(site, tools_of(site), World(site).snapshot() if state is None else state, {}, duration_s)
+    said = facts_of_request(digits_text(ask, NO_WORDS), NO_WORDS)
+    return known_of(site, tools_of(site), World(site).snapshot() if state is None else state, {}, said)
 
 
 def drawn(number: int, count: int) -> Iterator[tuple[Stage, World, Plan]]:
@@ -144,6 +144,8 @@ def test_no_thought_of_the_training_data_is_contradicted(number: int) -> None:
         for end in range(8, len(thought)):
             said, rest = thought[:end], thought[end:]
             forced = guide.forced(said)
+            if forced.endswith(" is") and forced.strip("; ") in rest:  # one before it was not known by its name
+                continue
             assert rest.startswith(forced), (said, rest)
             choices = guide.choices(said + forced)
             assert not choices or rest.removeprefix(forced).startswith(choices), (said, forced, rest)
