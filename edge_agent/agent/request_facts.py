@@ -29,7 +29,7 @@ _ELSE = re.compile(
 )
 
 _ASKS = re.compile(  # what "turn the light on" has no word of, and a question about the state has
-    r"\?|\b(?:what\w*|which|who\w*|how\w*|where|why|when|is|are|was|were|am|been|do|does|did|has|have|had|any\w*|tell"
+    r"\?|\b(?:what(?:['’]?s|ever)?|which|who(?:['’]?s|se|m)?|how(?:['’]?s)?|where|why|when|is|are|was|were|am|been|do|does|did|has|have|had|any(?:thing|one|body)?|tell"
     r"|know|say|whether|if|or|check|look|see|show|read|status|state|report|wonder|find|list|still|already|number|position|swear"
     r"|\w+n['’]t|forgot\w*|left|hear|info|update|value|level|reading|temp\w*|sure|curious|name)\b",
     re.IGNORECASE,
@@ -37,6 +37,12 @@ _ASKS = re.compile(  # what "turn the light on" has no word of, and a question a
 _ACTS = re.compile(
     r"\b(?:on|off|out|up|down|turn|switch|put|set|open|close|shut|lock|unlock|start|stop|run|make|dim|lower|raise|bring"
     r"|get|kill)\b",
+    re.IGNORECASE,
+)
+
+_EXCEPTS = re.compile(
+    r"\b(?:except\w*|but|apart|besides|bar|other|others|than|not|no|never|without|leave|leaving|keep|only|just|stays?"
+    r"|remains?|rest|excluding|exclud\w*|save|minus|spare|skip|alone|aside|exempt\w*|ignore|unless|nor|however|yet)\b|n['’]?t\b",
     re.IGNORECASE,
 )
 
@@ -49,6 +55,7 @@ class RequestFacts(NamedTuple):
         is_off: whether it wants something off, and neither on nor at some number.
         again: what was done last, if it wants the same with another device and says no more of it.
         is_wish: whether it wants something done: it has words for that, and none that a question about the state has.
+        is_whole: whether it has no word of an exception.
         text: all of it, its numbers as digits.
     """
 
@@ -56,6 +63,7 @@ class RequestFacts(NamedTuple):
     is_off: bool = False
     again: tuple[Command, ...] = ()
     is_wish: bool = False
+    is_whole: bool = False
     text: str = ""
 
 
@@ -70,8 +78,9 @@ def facts_of_request(text: str, words: SiteWords, done: Sequence[Command] = ()) 
         words: of the site.
         done: the last commands.
     """
+    is_whole = bool(text) and not _EXCEPTS.search(text)
     again, is_wish = tuple(done) if says_again(text) else (), bool(_ACTS.search(text)) and not _ASKS.search(text)
-    return RequestFacts(only_duration_s(text, words), says_off(text), again, is_wish, text)
+    return RequestFacts(only_duration_s(text, words), says_off(text), again, is_wish, is_whole, text)
 
 
 def says_off(text: str) -> bool:

@@ -90,6 +90,7 @@ class Known:
         again: (tool, values): after `is DEVICE,` comes one of these tools, if it has one; then its values.
         listed: (name, device): of a request that lists plain wishes, each device is in the thought before it ends.
         is_wish: whether the request is no question about the state, so that no thought begins as those of questions do.
+        is_whole: whether the request has no word of an exception, so that no device is left out of all of them.
         devices: after a thought that only looks up their facts comes what answers that (thought_answers.py).
     """
 
@@ -105,6 +106,7 @@ class Known:
     again: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()
     listed: tuple[tuple[str, str], ...] = ()
     is_wish: bool = False
+    is_whole: bool = False
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Known:
@@ -122,6 +124,7 @@ class Known:
             again=tuple((tool, tuple(map(tuple, values))) for tool, values in plain["again"]),
             listed=tuple(map(tuple, plain["listed"])),
             is_wish=plain["is_wish"],
+            is_whole=plain["is_whole"],
         )
 
 

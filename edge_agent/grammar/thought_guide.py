@@ -191,7 +191,7 @@ class ThoughtGuide:
         tool = self._tools[found[1]]
         ends = (",",) if tool.arguments else (".", ";")
         if group:
-            return (" but", *ends)
+            return ends if self._known.is_whole else (" but", *ends)
         assert left_out
         may_go_on = [one for one in self._targets if one != f" {left_out[2]}" and one.startswith(f" {left_out[2]}")]
         return () if may_go_on or left_out[2] not in tool.devices else (" and", *ends)

@@ -11,7 +11,7 @@ import pytest
 
 from devices.simulation.world import World
 from devices.site.site import Site, load_site
-from devices.site.tools import tools_of
+from devices.site.tools import Command, tools_of
 from edge_agent.agent.known import known_of
 from edge_agent.agent.request_facts import facts_of_request
 from edge_agent.grammar.grammar import THOUGHT_CHARACTERS, Known
@@ -28,8 +28,8 @@ DIMMED = "All of light_brightness(device: kitchen_light | bedroom_lamp)"
 LIGHTS = "All of light_off(device: kitchen_light | bedroom_lamp | porch_light)"
 
 
-def known(site: Site = HOME, state: State | None = None, ask: str = "") -> Known:
-    said = facts_of_request(digits_text(ask, NO_WORDS), NO_WORDS)
+def known(site: Site = HOME, state: State | None = None, ask: str = "", done: tuple[Command, ...] = ()) -> Known:
+    said = facts_of_request(digits_text(ask, NO_WORDS), NO_WORDS, done)
     return known_of(site, tools_of(site), World(site).snapshot() if state is None else state, {}, said)
 
 
@@ -78,6 +78,96 @@ def test_a_name_of_two_things_is_the_models_choice() -> None:
     guide = ThoughtGuide(known(HOME.model_copy(update={"devices": devices})))
     assert guide.forced("<think> lamp is") == ""
     assert {f" {name}" for name in HOME.devices} | set(NO_TARGET) == set(guide.choices("<think> lamp is"))
+
+
+@pytest.mark.parametrize(
+    ("thought", "targets"),
+    [
+        ("motion is", ("hall_motion",)),
+        ("kitchen strip is", ("kitchen_light",)),
+        ("strong light is", ("kitchen_light", "bedroom_lamp", "porch_light")),
+        ("radio is", tuple(HOME.devices)),
+    ],
+)
+def test_a_name_that_is_no_devices_own_means_what_shares_most_words_with_it(
+    guide: ThoughtGuide, thought: str, targets: tuple[str, ...]
+) -> None:
+    assert set(guide.choices(f"<think> {thought}")) == {f" {name}" for name in targets} | set(NO_TARGET)
+
+
+@pytest.mark.parametrize(
+    ("place", "there"),
+    [
+        ("living room", (" living blinds is living_blinds",)),
+        ("hall", (" hall thermostat is hall_thermostat", " hall motion is hall_motion")),
+        ("less", ()),
+        ("attic", ()),
+    ],
+)
+def test_in_a_place_are_the_devices_that_are_called_after_it(
+    guide: ThoughtGuide, place: str, there: tuple[str, ...]
+) -> None:
+    assert guide.choices(f"<think> {place}:") == there
+
+
+@pytest.mark.parametrize(
+    ("ask", "value"),
+    [("stop the fan", "0"), ("that fan off please", "0"), ("fan on", ""), ("shut the fan down to 1", ""), ("fan", "")],
+)
+def test_what_is_to_be_off_is_at_the_value_that_is_off(ask: str, value: str) -> None:
+    forced = f"{value}, speed:" if value else ""
+    assert ThoughtGuide(known(ask=ask)).forced("<think> fan is bathroom_fan, fan_set speed=") == forced
+
+
+@pytest.mark.parametrize(
+    ("ask", "tools"),
+    [
+        ("and the porch too", (" light_off", NO_TOOL)),
+        ("same for the porch please", (" light_off", NO_TOOL)),
+        ("turn the porch on too", (" light_on", " light_off", NO_TOOL)),
+        ("the porch", (" light_on", " light_off", NO_TOOL)),
+    ],
+)
+def test_the_same_again_is_what_was_done_last(ask: str, tools: tuple[str, ...]) -> None:
+    off, dim = Command("kitchen_light", "off", {}), Command("kitchen_light", "brightness", {"brightness": 40})
+    guide = ThoughtGuide(known(ask=ask, done=(off,)))
+    assert set(guide.choices("<think> porch light is porch_light,")) == set(tools)
+    again = ThoughtGuide(known(ask=ask, done=(dim,))).forced("<think> x is bedroom_lamp, light_brightness brightness=")
+    assert again == ("40, brightness:" if len(tools) == 2 else "")
+
+
+def test_a_list_of_wishes_ends_when_each_device_was_named() -> None:
+    guide = ThoughtGuide(known(ask="lock the front door, heating to 19, blinds down and porch light on"))
+    thought = "<think> both: front door is front_door, lock_lock"
+    assert guide.forced(thought) == "; heating is"
+    thought += "; blinds is living_blinds, cover_close; heating is hall_thermostat, climate_set target_c=19, target_c:"
+    assert guide.forced(thought) == " 10..28 degrees (step 0.5"
+    assert guide.choices(f"{thought} 10..28 degrees (step 0.5") == (")", ");")
+    assert guide.forced(f"{thought} 10..28 degrees (step 0.5);") == " porch light is"
+    thought += " 10..28 degrees (step 0.5); porch light is porch_light, light_on"
+    assert guide.forced(thought) == "" and "." in guide.choices(thought)
+    assert guide.forced("<think> not to be done: front door is front_door, lock_lock") == ""
+
+
+@pytest.mark.parametrize(
+    ("ask", "is_wish"),
+    [
+        ("All lights on!", True),
+        ("Porch light. On.", True),
+        ("every lamp in this house should be out", True),
+        ("garage door open?", False),
+        ("tell me what is on", False),
+        ("someone forgot to close the garage", False),
+    ],
+)
+def test_a_plain_wish_is_no_question(ask: str, *, is_wish: bool) -> None:
+    guide = ThoughtGuide(known(ask=ask))
+    assert (" which" in guide.forbidden("<think>")) == (" question" in guide.forbidden("<think> a")) == is_wish
+
+
+def test_nothing_is_left_out_where_no_word_says_so() -> None:
+    for ask, ends in (("all lights off", (".", ";")), ("all lights off but the porch", (" but", ".", ";"))):
+        assert ThoughtGuide(known(ask=ask)).choices(f"<think> {LIGHTS}") == ends
 
 
 @pytest.mark.parametrize(
