@@ -1,9 +1,11 @@
-"""The commands `edgewright export`, `calibrate`, `card`, `flash` and `box build`: parse, call one function, print."""
+"""The commands `edgewright export`, `calibrate`, `card`, `flash`, `box build`, `box image`: parse, call, print."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+from getpass import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
@@ -40,6 +42,7 @@ def register(app: typer.Typer) -> None:
 def register_box(box: typer.Typer) -> None:
     """Add the commands of boxes that are run on a workstation."""
     box.command("build")(build_box)
+    box.command("image")(box_image)
     box.command("receive")(receive_bundle)
     release_cli.register_box(box)
 
@@ -60,6 +63,50 @@ def build_box(
     kit = build_kit(out, target, python, extra, ProgressBar())
     text = f"{out}: {kit.wheels} wheels, {kit.size_bytes / 1e6:.0f} MB; copy it to the box and run there: sh install.sh"
     print(json.dumps(asdict(kit)) if as_json else text)
+
+
+def box_image(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE|BOX", help="What the box runs.")],
+    kit: Annotated[Path, typer.Option(metavar="KIT", help="As `box build` made it, with --python of the system's.")],
+    system: Annotated[
+        Path, typer.Option("--image", metavar="IMG", help="Of the system, .img or .img.xz, that you downloaded.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="CARD.img", help="A new file.")],
+    ssh_key: Annotated[list[Path], typer.Option(metavar="KEY.pub", help="Who may log in; several times for several.")],
+    hostname: Annotated[str, typer.Option(help="What the box is called in its network.")] = "edgewright",
+    user: Annotated[str, typer.Option(help="Who logs in.")] = "pi",
+    wifi: Annotated[
+        str,
+        typer.Option(
+            metavar="SSID", help="Its wireless network; the passphrase is asked, or $EDGEWRIGHT_WIFI_PASSPHRASE."
+        ),
+    ] = "",
+    wifi_country: Annotated[str, typer.Option(metavar="XX", help="Where that is, in two letters.")] = "",
+    site: Annotated[Path | None, typer.Option(metavar="SITE.yaml", help="Another site than the bundle's own.")] = None,
+    live: Annotated[bool, typer.Option("--live", help="The service moves real devices.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make an SD card's image of a system of yours: at its first boot the box installs kit and bundle, and serves."""
+    from dataclasses import asdict
+
+    from edge_agent.progress import ProgressBar
+    from export.kit.sd_card import Host, Wifi, make_card, read_public_key
+
+    network = Wifi(wifi, _passphrase(wifi), wifi_country.upper()) if wifi else None
+    host = Host(hostname, user, tuple(map(read_public_key, ssh_key)), network)
+    card = make_card(kit, bundle, system, out, host, ProgressBar(), site=site, is_live=live)
+    text = f"{card.image}: {card.size_bytes / 1e9:.1f} GB; open {card.manifest} in Raspberry Pi Imager, or use dd"
+    print(json.dumps(asdict(card)) if as_json else text)
+
+
+def _passphrase(ssid: str) -> str:
+    """Return a wireless network's passphrase: of the environment, else as it is typed, without showing it."""
+    found = os.environ.get("EDGEWRIGHT_WIFI_PASSPHRASE", "")
+    if not found and sys.stdin.isatty():
+        found = getpass(f"passphrase of {ssid}: ")
+    if not found:
+        raise UsageError(f"no passphrase for {ssid}", hint="set EDGEWRIGHT_WIFI_PASSPHRASE, or run this at a terminal")
+    return found
 
 
 def receive_bundle(
