@@ -30,6 +30,7 @@ def register(app: typer.Typer) -> None:
     repo.command("init")(init)
     repo.command("publish")(publish)
     repo.command("renew")(renew)
+    repo.command("rotate")(rotate)
     repo.command("check")(check)
     app.add_typer(keys, name="keys")
     app.add_typer(repo, name="repo")
@@ -85,6 +86,21 @@ def renew(repo: RepoFolder, keys: KeysFolder) -> None:
     from export.release.repository import renew as sign
 
     print(f"{repo} is good until {sign(repo, Keys(keys))}")
+
+
+def rotate(
+    repo: RepoFolder,
+    keys: KeysFolder,
+    new: Annotated[
+        Path | None,
+        typer.Option("--new-keys", metavar="NEW", help="All keys from now on; default: the same, with a new life."),
+    ] = None,
+) -> None:
+    """Make the next root: a key was lost or stolen, or the root expires (after 2 years). Boxes follow by themselves."""
+    from export.release.keys import Keys
+    from export.release.repository import rotate as make
+
+    print(make(repo, Keys(keys), Keys(new or keys)))
 
 
 def check(repo: RepoFolder, as_json: Json = False) -> None:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
+from securesystemslib.signer import CryptoSigner
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, MetaFile, Root, Signed, Snapshot, TargetFile, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
@@ -47,13 +48,7 @@ def init_repository(folder: Path, keys: Keys) -> Path:
     """
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty", hint="choose a new folder")
-    development = {DEVELOPMENT_FIELD: True} if keys.is_development else {}
-    root = Root(expires=_until(Root.type), unrecognized_fields=cast("dict[str, Any]", development))
-    for role in LIFE:
-        for signer in keys.signers(role):
-            root.add_key(signer.public_key, role)
-    if not keys.is_development:
-        root.roles[Root.type].threshold = ROOT_THRESHOLD
+    root = _root_of(keys, version=1)
     (folder / METADATA).mkdir(parents=True)
     (folder / TARGETS / BLOBS).mkdir(parents=True)
     path = _write(folder, root, keys)
@@ -125,6 +120,34 @@ def renew(folder: Path, keys: Keys) -> str:
     return f"{timestamp.signed.expires:%Y-%m-%d}"
 
 
+def rotate(folder: Path, keys: Keys, new: Keys) -> Path:
+    """Make the next root, whose keys are new ones or the same with a new life; return its file.
+
+    Boxes that trust an older root follow. What was signed by keys that are gone counts no more.
+
+    Args:
+        folder: the repository.
+        keys: two of the root keys so far.
+        new: all keys from now on; of the root two at least, of releases and online.
+
+    Raises:
+        UsageError: no repository, or keys that its root does not know.
+    """
+    before = _latest(folder, Root).signed
+    root = _root_of(new, before.version + 1)
+    signed = _signed(root, [*keys.signers(Root.type), *new.signers(Root.type)], root, new.folder)
+    _require_signed(before, signed, keys.folder)
+    targets, snapshot, timestamp = (_next(_latest(folder, role).signed) for role in (Targets, Snapshot, Timestamp))
+    snapshot.meta["targets.json"] = MetaFile(targets.version)
+    timestamp.snapshot_meta = MetaFile(snapshot.version)
+    rest = [_signed(one, new.signers(one.type), root, new.folder) for one in (targets, snapshot, timestamp)]
+    for metadata in rest[:2]:  # nobody reads them before the timestamp names them
+        _save(folder, metadata)
+    path = _save(folder, signed)
+    _save(folder, rest[2])
+    return path
+
+
 def releases(folder: Path) -> list[Published]:
     """Return each channel's release, as the folder says; `check` proves it."""
     listed = _latest(folder, Targets).signed.targets
@@ -150,17 +173,44 @@ def _next(signed: Any) -> Any:
     return signed
 
 
+def _root_of(keys: Keys, version: int) -> Root:
+    """Return a root that has keys, of which a development key signs alone."""
+    development = {DEVELOPMENT_FIELD: True} if keys.is_development else {}
+    fields = cast("dict[str, Any]", development)
+    root = Root(version=version, expires=_until(Root.type), unrecognized_fields=fields)
+    for role in LIFE:
+        for signer in keys.signers(role):
+            root.add_key(signer.public_key, role)
+    if not keys.is_development:
+        root.roles[Root.type].threshold = ROOT_THRESHOLD
+    return root
+
+
 def _write(folder: Path, signed: Signed, keys: Keys) -> Path:
     """Sign a role's content and write it. Raises UsageError if the repository's root would not have it."""
-    metadata: Metadata[Any] = Metadata(signed)
-    for signer in keys.signers(signed.type):
-        metadata.sign(signer, append=True)
     root = signed if isinstance(signed, Root) else cast("Root", _latest(folder, Root).signed)
+    return _save(folder, _signed(signed, keys.signers(signed.type), root, keys.folder))
+
+
+def _signed(signed: Signed, signers: Iterable[CryptoSigner], root: Root, keys: Path) -> Metadata[Any]:
+    """Return a role's content with signatures. Raises UsageError if a root would not have it."""
+    metadata: Metadata[Any] = Metadata(signed)
+    for signer in signers:
+        metadata.sign(signer, append=True)
+    _require_signed(root, metadata, keys)
+    return metadata
+
+
+def _require_signed(root: Root, metadata: Metadata[Any], keys: Path) -> None:
     try:
-        root.verify_delegate(signed.type, metadata.signed_bytes, metadata.signatures)
+        root.verify_delegate(metadata.signed.type, metadata.signed_bytes, metadata.signatures)
     except (RepositoryError, ValueError) as error:
-        hint = f"are the keys in {keys.folder} those that the repository was made with?"
-        raise UsageError(f"{folder}: not signed by the keys of its root: {error}", hint=hint) from error
+        hint = f"are the keys in {keys} those that the repository was made with?"
+        raise UsageError(f"the repository is not signed by the keys of its root: {error}", hint=hint) from error
+
+
+def _save(folder: Path, metadata: Metadata[Any]) -> Path:
+    signed = metadata.signed
     name = f"{signed.type}.json" if isinstance(signed, Timestamp) else f"{signed.version}.{signed.type}.json"
     path = folder / METADATA / name
     write_file(path, metadata.to_bytes())

@@ -24,7 +24,7 @@ from export.release.check import check
 from export.release.keys import PASSPHRASE, Keys, new_keys
 from export.release.layout import BLOBS, METADATA, TARGETS
 from export.release.pull import pull
-from export.release.repository import init_repository, publish, renew
+from export.release.repository import init_repository, publish, renew, rotate
 from export.release.sources import FolderSource, open_source
 from export.release.trust import NotTrusted, fetch_release, is_in_wave
 from tests.tiny_bundle import make_tiny_bundle
@@ -320,6 +320,65 @@ def test_two_of_three_root_keys_are_needed_and_do(tmp_path: Path) -> None:
     (tmp_path / "keys" / "root-2.pem").unlink()
     with pytest.raises(UsageError, match="not signed by the keys"):
         init_repository(tmp_path / "one", Keys(tmp_path / "keys"))
+
+
+def test_boxes_follow_to_a_root_of_other_keys(world: World, tmp_path: Path) -> None:
+    world.publish(0)
+    assert world.pull() == "installed"
+    before = world.copy("before")
+    new_keys(tmp_path / "new")
+    new = Keys(tmp_path / "new")
+    for name in ("root-1", "root-2"):  # the third is enough for nothing
+        (tmp_path / "keys" / f"{name}.pem").rename(tmp_path / f"{name}.pem")
+    with pytest.raises(UsageError, match="not signed by the keys"):
+        rotate(world.repo, world.keys, new)
+    assert check(world.repo) == check(before)
+    for name in ("root-1", "root-2"):
+        (tmp_path / f"{name}.pem").rename(tmp_path / "keys" / f"{name}.pem")
+    shutil.copy(tmp_path / "keys" / "root-1.pem", tmp_path / "new" / "root-1.pem")  # one of the old ones stays
+    assert rotate(world.repo, world.keys, new).name == "2.root.json"
+    with pytest.raises(UsageError, match="not signed by the keys"):
+        world.publish(1)  # by keys that are gone
+    publish(world.repo, world.bundles[1], new)
+    assert world.pull() == "installed" and world.has(1)
+    with pytest.raises(NotTrusted):
+        pull(world.box, FolderSource(before))
+    late = tmp_path / "late"  # a box that was given the first root, and was off all the time
+    trust.trust(late, world.root)
+    assert pull(late, FolderSource(world.repo)).state == "installed"
+    assert check(world.repo)[0].release.sequence == 2
+
+
+def test_a_root_gets_a_new_life_by_its_own_keys(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.publish(0)
+    monkeypatch.setitem(repository.LIFE, "root", 3000)
+    path = rotate(world.repo, world.keys, world.keys)
+    expires = [json.loads(one.read_bytes())["signed"]["expires"] for one in (world.root, path)]
+    assert expires[0] < expires[1] and world.pull() == "installed"
+
+
+def test_a_rotation_that_was_cut_short_is_finished_by_a_renewal(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.publish(0)
+    world.pull()
+    new_keys(tmp_path / "new")
+    save, new = repository._save, Keys(tmp_path / "new")
+
+    def until_timestamp(folder: Path, metadata: Any) -> Path:
+        if metadata.signed.type == "timestamp":
+            raise KeyboardInterrupt
+        return save(folder, metadata)
+
+    monkeypatch.setattr(repository, "_save", until_timestamp)
+    with pytest.raises(KeyboardInterrupt):
+        rotate(world.repo, world.keys, new)
+    monkeypatch.undo()
+    with pytest.raises(NotTrusted):
+        world.pull()
+    assert world.has(0)
+    renew(world.repo, new)
+    assert world.pull() == "current"
 
 
 def test_what_is_no_repository_root_or_channel(world: World, tmp_path: Path) -> None:
