@@ -55,6 +55,7 @@ def known_of(
         undo=undo,
         is_wish=said.is_wish,
         is_whole=said.is_whole,
+        direction=said.direction,
         again=tuple(_calls_of(said.again, tools)),
         listed=listed_devices(said.text, ((name, one.name) for one in movable for name in one.names)),
         devices=tuple(known_device(site.devices[name], {} if ages.get(name) else one) for name, one in state.items()),

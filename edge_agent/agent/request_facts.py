@@ -46,6 +46,15 @@ _EXCEPTS = re.compile(
     re.IGNORECASE,
 )
 
+_LESS = re.compile(
+    r"\btoo (?:bright|loud|fast|high|strong|noisy|quick)\b|\b(?:darker|dimmer|quieter|slower|lower(?! the| my| our))\b",
+    re.IGNORECASE,
+)
+_MORE = re.compile(
+    r"\btoo (?:dark|dim|quiet|slow|low|weak|faint)\b|\b(?:brighter|louder|faster|stronger|higher)\b", re.IGNORECASE
+)
+_TURNED = re.compile(r"\b(?:less|not|never|colou?r|cold\w*|warm\w*|clos\w*|shut|open\w*)\b|n['’]?t\b", re.IGNORECASE)
+
 
 class RequestFacts(NamedTuple):
     """What the words of a request settle.
@@ -56,6 +65,7 @@ class RequestFacts(NamedTuple):
         again: what was done last, if it wants the same with another device and says no more of it.
         is_wish: whether it wants something done: it has words for that, and none that a question about the state has.
         is_whole: whether it has no word of an exception.
+        direction: `more` or `less`, if its words have a value go one way only.
         text: all of it, its numbers as digits.
     """
 
@@ -64,6 +74,7 @@ class RequestFacts(NamedTuple):
     again: tuple[Command, ...] = ()
     is_wish: bool = False
     is_whole: bool = False
+    direction: str = ""
     text: str = ""
 
 
@@ -80,7 +91,14 @@ def facts_of_request(text: str, words: SiteWords, done: Sequence[Command] = ()) 
     """
     is_whole = bool(text) and not _EXCEPTS.search(text)
     again, is_wish = tuple(done) if says_again(text) else (), bool(_ACTS.search(text)) and not _ASKS.search(text)
-    return RequestFacts(only_duration_s(text, words), says_off(text), again, is_wish, is_whole, text)
+    return RequestFacts(only_duration_s(text, words), says_off(text), again, is_wish, is_whole, _direction(text), text)
+
+
+def _direction(text: str) -> str:
+    is_less, is_more = bool(_LESS.search(text)), bool(_MORE.search(text))
+    if is_less == is_more or _TURNED.search(text):
+        return ""
+    return "less" if is_less else "more"
 
 
 def says_off(text: str) -> bool:

@@ -91,6 +91,7 @@ class Known:
         listed: (name, device): of a request that lists plain wishes, each device is in the thought before it ends.
         is_wish: whether the request is no question about the state, so that no thought begins as those of questions do.
         is_whole: whether the request has no word of an exception, so that no device is left out of all of them.
+        direction: `more` or `less`: a wish for a value named by what it is now names none that goes the other way.
         devices: after a thought that only looks up their facts comes what answers that (thought_answers.py).
     """
 
@@ -107,6 +108,7 @@ class Known:
     listed: tuple[tuple[str, str], ...] = ()
     is_wish: bool = False
     is_whole: bool = False
+    direction: str = ""
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Known:
@@ -125,6 +127,7 @@ class Known:
             listed=tuple(map(tuple, plain["listed"])),
             is_wish=plain["is_wish"],
             is_whole=plain["is_whole"],
+            direction=plain["direction"],
         )
 
 

@@ -42,6 +42,7 @@ Name = TypeVar("Name", str, frozenset[str])
 _WISHED = re.compile(rf"{THINK} ([^:]+): .*\bis (\w+):.*, (\w+) (\w+)=$")
 _HANGS_ON = re.compile(rf"{THINK} {CONDITION}: .*\bis (\w+):([^;]*), ([^,;:=]+):$")
 _COMPARED = re.compile(r"(\w+) (above|below) (-?\d+(?:\.\d+)?)")
+_TO_DIRECTION = re.compile(rf"{THINK}(?: a bit| much| \d+(?:\.\d+)?)?")  # `more` or `less` may come
 _BY = re.compile(r"(\d+(?:\.\d+)?) (more|less)")
 _GIVEN = re.compile(r"\b(\w+)=(-?\d+(?:\.\d+)?), \1:$")
 
@@ -197,9 +198,12 @@ class ThoughtGuide:
         return () if may_go_on or left_out[2] not in tool.devices else (" and", *ends)
 
     def forbidden(self, thought: str) -> tuple[str, ...]:
-        """Return texts that must not come next: that a value is outside of bounds it is within, a question's start."""
+        """Return texts that must not come next: "above" of what is within, the other direction, a question's start."""
         if self._within and thought.endswith(self._within):
             return OUTSIDE
+        opposite = {"more": (" less",), "less": (" more",)}.get(self._known.direction, ())
+        if opposite and _TO_DIRECTION.fullmatch(thought):
+            return opposite
         if not self._known.is_wish:
             return ()
         is_everywhere_named = len(self._targets) > len(self._known.devices)

@@ -165,6 +165,16 @@ def test_a_plain_wish_is_no_question(ask: str, *, is_wish: bool) -> None:
     assert (" which" in guide.forbidden("<think>")) == (" question" in guide.forbidden("<think> a")) == is_wish
 
 
+@pytest.mark.parametrize(
+    ("ask", "forbidden"),
+    [("still too bright", " more"), ("a bit louder", " less"), ("not so bright", ""), ("less dark than that", "")],
+)
+def test_a_value_goes_the_way_that_the_words_say(ask: str, forbidden: str) -> None:
+    guide = ThoughtGuide(known(ask=ask))
+    for start in ("<think>", "<think> a bit", "<think> 2.5"):
+        assert guide.forbidden(start) == ((forbidden,) if forbidden else ())
+
+
 def test_nothing_is_left_out_where_no_word_says_so() -> None:
     for ask, ends in (("all lights off", (".", ";")), ("all lights off but the porch", (" but", ".", ";"))):
         assert ThoughtGuide(known(ask=ask)).choices(f"<think> {LIGHTS}") == ends
