@@ -1,8 +1,9 @@
-"""What the words of a request settle before a model reads it: a duration, "off", or "the same again".
+"""What the words of a request settle for the thought about it: "off" without a number, the same again, no question.
 
-The words are English; of other languages nothing is settled but durations in digits.
+A small model loses such words at times. Each rule holds where its words are there and none that could turn them; else
+it settles nothing, and the model decides.
 
-Does not guard against: "stop" of one device beside a wish for another that has numbers.
+Does not guard against: words used in another sense ("lower" as a place's name); languages other than English.
 """
 
 from __future__ import annotations
@@ -15,45 +16,43 @@ from devices.site.tools import Command
 from edge_agent.wire.durations import only_duration_s
 from edge_agent.wire.spelling import SiteWords
 
-_OFF = re.compile(r"\b(?:off|stop|kill|halt|quit|shut|cut|silence|end)\b", re.IGNORECASE)
-_NOT_OFF = re.compile(
-    r"\d|\b(?:on|up|start|more|less|lower|higher|faster|slower|max\w*|min\w*|full|half|low|high)\b|\bdown (?:a|one)\b",
-    re.IGNORECASE,
-)
-_AGAIN = re.compile(r"\b(?:too|also|as well|the same|same (?:for|in|with|again|there)|likewise|ditto)\b", re.IGNORECASE)
-_ELSE = re.compile(
-    r"\d|\btoo (?!please|actually|then|thanks)\w+|\b(?:on|off|up|down|open|close|shut|lock|unlock|"
-    r"start|stop|turn|switch|put|set|run|water|raise|lower|dim|more|less|half|bright\w*|dark\w*|warm\w*|cool\w*|cold\w*|"
-    r"not|n't|what|which|who|is|are|was|how|why|when|where|if)\b",
-    re.IGNORECASE,
-)
 
-_ASKS = re.compile(  # what "turn the light on" has no word of, and a question about the state has
-    r"\?|\b(?:what(?:['’]?s|ever)?|which|who(?:['’]?s|se|m)?|how(?:['’]?s)?|where|why|when|is|are|was|were|am|been|do|does|did|has|have|had|any(?:thing|one|body)?|tell"
-    r"|know|say|whether|if|or|check|look|see|show|read|status|state|report|wonder|find|list|still|already|number|position|swear"
-    r"|\w+n['’]t|forgot\w*|left|hear|info|update|value|level|reading|temp\w*|sure|curious|name)\b",
-    re.IGNORECASE,
-)
-_ACTS = re.compile(
-    r"\b(?:on|off|out|up|down|turn|switch|put|set|open|close|shut|lock|unlock|start|stop|run|make|dim|lower|raise|bring"
-    r"|get|kill)\b",
-    re.IGNORECASE,
-)
+def _one_of(words: str, *patterns: str) -> re.Pattern[str]:
+    """Return a pattern of words, each by itself, and of others that are patterns already."""
+    return re.compile("|".join((rf"\b(?:{'|'.join(words.split())})\b", *patterns)), re.IGNORECASE)
 
-_EXCEPTS = re.compile(
-    r"\b(?:except\w*|but|apart|besides|bar|other|others|than|not|no|never|without|leave|leaving|keep|only|just|stays?"
-    r"|remains?|rest|excluding|exclud\w*|save|minus|spare|skip|alone|aside|exempt\w*|ignore|unless|nor|however|yet)\b|n['’]?t\b",
-    re.IGNORECASE,
-)
 
-_LESS = re.compile(
-    r"\btoo (?:bright|loud|fast|high|strong|noisy|quick)\b|\b(?:darker|dimmer|quieter|slower|lower(?! the| my| our))\b",
-    re.IGNORECASE,
+_NOT = r"n['’]t\b|\b(?:do|does|did|is|are|was|were|ca|wo|would|could|should|must|has|have|had)nt\b"
+_OFF = _one_of("off stop kill halt quit shut cut silence end")
+_NOT_OFF = _one_of(
+    "on up start more less lower higher faster slower max maximum min minimum full half low high",
+    r"\d", r"\bdown (?:a|one)\b",
+)  # fmt: skip
+_AGAIN = _one_of("too also likewise ditto", r"\bas well\b", r"\bthe same\b", r"\bsame (?:for|in|with|again|there)\b")
+_NOT_AGAIN = _one_of(
+    r"on off up down open close shut lock unlock start stop turn switch put set run water raise lower dim more less"
+    r" half bright\w* dark\w* warm\w* cool\w* cold\w* not what which who is are was how why when where if",
+    r"\d", r"\btoo (?!please|actually|then|thanks)\w+", _NOT,
+)  # fmt: skip
+_ACTS = _one_of(
+    "on off out up down turn switch put set open close shut lock unlock start stop run make dim lower raise bring get"
+    " kill"
 )
-_MORE = re.compile(
-    r"\btoo (?:dark|dim|quiet|slow|low|weak|faint)\b|\b(?:brighter|louder|faster|stronger|higher)\b", re.IGNORECASE
+_ASKS = _one_of(  # what "turn the light on" has no word of, and a question about the state has
+    r"what(?:['’]?s|ever)? which who(?:['’]?s|se|m)? how(?:['’]?s)? where why when is are was were am been do does did"
+    r" has have had any(?:thing|one|body)? tell know say whether if or check look see show read status state report"
+    r" wonder find list still already number position swear forgot\w* left hear info update value level reading temp\w*"
+    r" sure curious name",
+    r"\?", _NOT,
+)  # fmt: skip
+_EXCEPTS = _one_of(
+    r"except\w* but apart besides bar other others than not no never without leave leaving keep only just stays?"
+    r" remains? rest exclud\w* save minus spare skip alone aside exempt\w* ignore unless nor however yet",
+    _NOT,
 )
-_TURNED = re.compile(r"\b(?:less|not|never|colou?r|cold\w*|warm\w*|clos\w*|shut|open\w*)\b|n['’]?t\b", re.IGNORECASE)
+_LESS = _one_of("darker dimmer quieter slower lower", r"\btoo (?:bright|loud|fast|high|strong|noisy|quick)\b")
+_MORE = _one_of("brighter louder faster stronger higher", r"\btoo (?:dark|dim|quiet|slow|low|weak|faint)\b")
+_TURNED = _one_of(r"less not never colou?r cold\w* warm\w* clos\w* shut open\w*", _NOT)
 
 
 class RequestFacts(NamedTuple):
@@ -89,9 +88,16 @@ def facts_of_request(text: str, words: SiteWords, done: Sequence[Command] = ()) 
         words: of the site.
         done: the last commands.
     """
-    is_whole = bool(text) and not _EXCEPTS.search(text)
-    again, is_wish = tuple(done) if says_again(text) else (), bool(_ACTS.search(text)) and not _ASKS.search(text)
-    return RequestFacts(only_duration_s(text, words), says_off(text), again, is_wish, is_whole, _direction(text), text)
+    is_again = _AGAIN.search(text) and not _NOT_AGAIN.search(text)
+    return RequestFacts(
+        duration_s=only_duration_s(text, words),
+        is_off=bool(_OFF.search(text)) and not _NOT_OFF.search(text),
+        again=tuple(done) if is_again else (),
+        is_wish=bool(_ACTS.search(text)) and not _ASKS.search(text),
+        is_whole=bool(text) and not _EXCEPTS.search(text),
+        direction=_direction(text),
+        text=text,
+    )
 
 
 def _direction(text: str) -> str:
@@ -99,13 +105,3 @@ def _direction(text: str) -> str:
     if is_less == is_more or _TURNED.search(text):
         return ""
     return "less" if is_less else "more"
-
-
-def says_off(text: str) -> bool:
-    """Return whether a request wants something off, and neither on nor at some number."""
-    return bool(_OFF.search(text)) and not _NOT_OFF.search(text)
-
-
-def says_again(text: str) -> bool:
-    """Return whether a request wants what was done last with something else, and says no more of it."""
-    return bool(_AGAIN.search(text)) and not _ELSE.search(text)
