@@ -111,6 +111,7 @@ class Phrasings(Strict):
     other_nouns: dict[str, Words]
     more_nouns: dict[str, Words]
     other_words: dict[str, Words]
+    own_words: frozenset[str] = Field(strict=False)
     places: Words
     adverbs: Words
     positions: Words

@@ -247,9 +247,13 @@ class Scene:
         return Said(template.format(**filled), template, name)
 
     def is_meant(self, device: Device, unnamed: str) -> bool:
-        """Return whether a template that names no device means this one: no other is of its kind, or named in it."""
+        """Return whether a template that names no device means this one: no other is of its kind, or named in it.
+
+        A device of an unusual name ("oven") is meant only where that is said.
+        """
         words = {*re.findall(r"\w+", unnamed.lower())}
-        return not any(
+        own = {*device.title.split()} & load_phrasings().own_words
+        return own <= words and not any(
             (one.kind == device.kind and one.actions.keys() == device.actions.keys())
             or any(words & {*name.lower().split()} - SMALL_WORDS for name in one.names)
             for one in self.site.devices.values()
@@ -286,12 +290,15 @@ class Scene:
         """Return whether to vary what is said beyond what the cases do."""
         return self.asks is None and not self.held_out and self.rng.random() < LOOSE_SHARE
 
-    def finish(self, request: str, *templates: str) -> tuple[str, tuple[str, ...]]:
-        """Put frame and punctuation around a request, in training sometimes two; return it with all templates used."""
+    def finish(self, request: str, *templates: str, is_wish: bool = True) -> tuple[str, tuple[str, ...]]:
+        """Put frame and punctuation around a request, in training sometimes two; return it with all templates used.
+
+        `is_wish` says whether it wants something done; other requests have no frame in people's words.
+        """
         if self.is_part:
             return request, templates
         if self.asks:
-            text, frames = framed(self.asks, request, self.rng, self.held_out)
+            text, frames = framed(self.asks, request, self.rng, self.held_out, is_wish=is_wish)
             return self.typed(text), (*templates, *frames)
         text, frames = phrases.frame(request, self.rng, self.held_out)
         if self.is_loose():

@@ -163,7 +163,7 @@ def plan_report(scene: Scene) -> Plan | None:
 
 def _left_alone(scene: Scene, key: str, device: Device, said: Said) -> Plan:
     is_remark = key == "report"
-    ask, templates = scene.finish(said.request, said.template)
+    ask, templates = scene.finish(said.request, said.template, is_wish=False)
     thought = f"{'a remark' if is_remark else 'not to be done'}: {resolved_text(said.name, device)}."
     return Plan(key, ask, templates, thought, answer=NOTED if is_remark else STAYS.format(device.title))
 
@@ -171,7 +171,10 @@ def _left_alone(scene: Scene, key: str, device: Device, said: Said) -> Plan:
 def _of_action(scene: Scene, key: str) -> tuple[Device, Said] | None:
     if (picked := _pick(scene, key, lambda device, action: True)) is None:
         return None
-    device, name, _ = picked
+    device, name, action = picked
+    state = scene.state[device.name]
+    if key == "negated" and not action.input and state and action.is_already_so(state, {}):
+        return None  # "I don't want any light" wants it off where it is on
     said = scene.fill(getattr(scene.corpus.action(device, name), key), device)
     return (device, said) if said else None
 
