@@ -131,7 +131,9 @@ class Agent:
         deadline_s, (state, ages) = time.monotonic() + self._limits.timeout_s, self.broker.state_with_ages()
         messages = [*self._remembered(), user_message(ask, state, self._clock_text(), self.contract.words, ages)]
         words = self.contract.words
-        said = facts_of_request(digits_text(ask, words), words, self._done[0]) if words else NOTHING_SAID
+        said = (
+            facts_of_request(digits_text(ask, words), self.broker.site, words, self._done[0]) if words else NOTHING_SAID
+        )
         undo, recent = self._undo(state), sorted(self._recent(len(self._history)))
         known = known_of(self.broker.site, self.contract.tools, state, ages, said, undo, recent)
         turn = Turn(without_slips(ask, words) if words else ask, messages, self._grammar.knowing(known), deadline_s)

@@ -11,7 +11,6 @@ from devices.site.schema import Value
 from devices.site.site import Site
 from devices.site.tools import Command, Tool, tool_of
 from edge_agent.agent.number_arguments import number_arguments, truths_of
-from edge_agent.agent.plain_lists import listed_devices
 from edge_agent.agent.request_facts import NOTHING_SAID, RequestFacts
 from edge_agent.grammar.grammar import Known, KnownDevice, KnownTool
 from edge_agent.wire.contract import devices_text
@@ -41,7 +40,6 @@ def known_of(
     facts = tuple(facts_of(state, ages))
     if site.is_toolset:
         return Known(facts)
-    movable = [device for device in site.devices.values() if device.actions]
     return Known(
         facts=facts,
         numbers=tuple(number_arguments(site, tools, state, said)),
@@ -57,15 +55,16 @@ def known_of(
         is_whole=said.is_whole,
         direction=said.direction,
         again=tuple(_calls_of(said.again, tools)),
-        listed=listed_devices(said.text, ((name, one.name) for one in movable for name in one.names)),
+        listed=said.listed,
         devices=tuple(known_device(site.devices[name], {} if ages.get(name) else one) for name, one in state.items()),
     )
 
 
 def _calls_of(commands: Sequence[Command], tools: Sequence[Tool]) -> Iterator[tuple[str, tuple[tuple[str, str], ...]]]:
-    """Yield the tool of each command, with its values as thoughts have them."""
+    """Yield the tool of each command, with its numbers as thoughts have them."""
     for one in commands:
-        yield tool_of(one, tools).name, tuple((key, json_value(value)) for key, value in one.input.items())
+        numbers = {key: value for key, value in one.input.items() if isinstance(value, int | float)}
+        yield tool_of(one, tools).name, tuple((key, json_value(value)) for key, value in numbers.items())
 
 
 def known_device(device: Device, values: Mapping[str, Value]) -> KnownDevice:

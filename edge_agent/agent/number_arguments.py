@@ -57,7 +57,8 @@ def number_arguments(
                 texts = tuple((words, json_value(one)) for words, one in wished.items())
                 limits = schema.minimum, schema.maximum, step
                 property_ = site.devices[device].properties.get(written)
-                off = property_.states.get("off") if said.is_off and property_ else None
+                off = property_.states.get("off") if device in said.off and property_ else None
+                off = None if off is None or schema.problem_with(off) else off
                 yield NumberArgument(
                     device, tool.name, name, bounds, *limits, now, texts, asked if off is None else json_value(off)
                 )

@@ -10,25 +10,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-_NOT_PLAIN = re.compile(  # no, exceptions, conditions, reasons, questions, corrections, an order
-    r"\b(?:not|no|never|without|except|but|apart|besides|other|others|rest|leave|keep|stays?|remains?|only|instead|rather"
-    r"|if|unless|when|while|whether|until|till|whenever|once|before|after|because|since|so|like|as|than|same"
-    r"|what|which|who|how|why|where|is|are|was|were|am|has|had|did|does|already|still"
-    r"|wait|actually|sorry|mean|meant|oops|scratch|forget|hang|hold|undo"
-    r"|then|first|next|finally|afterwards?|followed|order|step)\b|n['’]t\b|['’](?:s|re|m)\b|\?",
-    re.IGNORECASE,
-)
+from edge_agent.agent.word_patterns import EXCEPTS, one_of
+
+_NOT_PLAIN = one_of(  # conditions, reasons, questions, corrections, an order
+    "instead rather if when while whether until till whenever once before after because since so like as same"
+    " match what which who how why where is are was were am has had did does already still wait actually sorry mean"
+    " meant oops whoops scratch forget hang hold undo nope wrong rephrase changed pardon bad"
+    " then first next finally afterwards? followed order step",
+    r"['’](?:s|re|m)\b", r"\?", r"\bmake that\b",
+)  # fmt: skip
+_JOINT = r"[,;.!+&]+(?:\s|$)|\s(?:and|plus|also)\s"
+_VERBS = "on off out up down open close shut lock unlock start stop turn switch set dim run water lower raise kill"
 _BEFORE = re.compile(
-    r"(?:^|[,;.:+&!]|\b(?:the|my|our|your|and|also|plus|with|both|on|off|up|down|in|open|close|shut|lock|unlock|start"
-    r"|stop|turn|switch|set|put|dim|run|water|get|make|have|lower|raise|kill|please))\s*$",
-    re.IGNORECASE,
+    rf"(?:^|{_JOINT}|\b(?:both|please|{'|'.join(_VERBS.split())})\s)\s*(?:(?:the|my|our|your)\s)?$", re.IGNORECASE
 )
-_AFTER = re.compile(
-    r"\s*(?:$|[,;.:+&!\d]|(?:to|at|on|off|up|down|and|also|plus|too|as well|please|open|closed?|shut|locked"
-    r"|unlocked|half\w*|fully|all|should|needs?|must|goes|go|by|for|now|brighter|darker|warmer|cooler|higher|lower|lock"
-    r"|unlock|start|stop|turn|switch|put|set|dim|run|raise|kill)\b)",
-    re.IGNORECASE,
-)
+_DONE = one_of(f"{_VERBS} put brighter darker warmer cooler higher lower half\\w* fully", r"\d", r"\bto\b")
 
 
 def listed_devices(text: str, names: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
@@ -38,7 +34,7 @@ def listed_devices(text: str, names: Iterable[tuple[str, str]]) -> tuple[tuple[s
         text: a request, its numbers as digits.
         names: (name, device) of devices that can be moved; what names several is left out.
     """
-    if _NOT_PLAIN.search(text):
+    if _NOT_PLAIN.search(text) or EXCEPTS.search(text):
         return ()
     meant: dict[str, set[str]] = {}
     for name, device in names:
@@ -49,10 +45,21 @@ def listed_devices(text: str, names: Iterable[tuple[str, str]]) -> tuple[tuple[s
     return in_order if len(in_order) > 1 else ()
 
 
+def clauses(text: str) -> list[str]:
+    """Return the parts of a request between commas, full stops and "and"."""
+    return [part for part in re.split(_JOINT, text) if part.strip()]
+
+
 def _places(text: str, names: Mapping[str, str]) -> Iterator[tuple[int, str, str]]:
-    """Yield where each name stands by itself, longer ones first; what one has covered is not looked at again."""
+    """Yield where each name stands by itself, longer ones first; what one has covered is not looked at again.
+
+    It stands by itself at the start of its clause, or after a verb; and its clause, or the last, says what to do.
+    """
+    parts = clauses(text)
     for name in sorted(names, key=len, reverse=True):
-        for match in re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", text):
-            if _BEFORE.search(text[: match.start()]) and _AFTER.match(text[match.end() :]):
+        pattern = rf"(?<!\w){re.escape(name)}(?!\w)"
+        for match in re.finditer(pattern, text):
+            own = next((part for part in parts if re.search(pattern, part)), "")
+            if _BEFORE.search(text[: match.start()]) and (_DONE.search(own) or _DONE.search(parts[-1])):
                 yield match.start(), name, names[name]
-        text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", lambda match: "_" * len(match[0]), text)
+        text = re.sub(pattern, lambda match: "_" * len(match[0]), text)

@@ -3,56 +3,56 @@
 A small model loses such words at times. Each rule holds where its words are there and none that could turn them; else
 it settles nothing, and the model decides.
 
-Does not guard against: words used in another sense ("lower" as a place's name); languages other than English.
+Does not guard against: words used in another sense; languages other than English.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from devices.site.site import Site
 from devices.site.tools import Command
+from edge_agent.agent.plain_lists import clauses, listed_devices
+from edge_agent.agent.word_patterns import ACTS, EXCEPTS, NOT, one_of
 from edge_agent.wire.durations import only_duration_s
-from edge_agent.wire.spelling import SiteWords
+from edge_agent.wire.spelling import NO_WORDS, SiteWords
 
-
-def _one_of(words: str, *patterns: str) -> re.Pattern[str]:
-    """Return a pattern of words, each by itself, and of others that are patterns already."""
-    return re.compile("|".join((rf"\b(?:{'|'.join(words.split())})\b", *patterns)), re.IGNORECASE)
-
-
-_NOT = r"n['’]t\b|\b(?:do|does|did|is|are|was|were|ca|wo|would|could|should|must|has|have|had)nt\b"
-_OFF = _one_of("off stop kill halt quit shut cut silence end")
-_NOT_OFF = _one_of(
-    "on up start more less lower higher faster slower max maximum min minimum full half low high",
-    r"\d", r"\bdown (?:a|one)\b",
+_OFF = one_of("off stop stopped kill halt quit shut cut silence end")
+_NOT_OFF = one_of(
+    "on up start run put set crank open close lock more less lower higher faster slower max maximum min minimum medium"
+    " full half low high one two three four five if unless not never but keep keeps hands",
+    r"\d", r"\bdown (?:a|one)\b", r"\boff (?:the|my|our) (?:desk|table|floor|wall|way)\b", NOT,
 )  # fmt: skip
-_AGAIN = _one_of("too also likewise ditto", r"\bas well\b", r"\bthe same\b", r"\bsame (?:for|in|with|again|there)\b")
-_NOT_AGAIN = _one_of(
-    r"on off up down open close shut lock unlock start stop turn switch put set run water raise lower dim more less"
-    r" half bright\w* dark\w* warm\w* cool\w* cold\w* not what which who is are was how why when where if",
-    r"\d", r"\btoo (?!please|actually|then|thanks)\w+", _NOT,
-)  # fmt: skip
-_ACTS = _one_of(
-    "on off out up down turn switch put set open close shut lock unlock start stop run make dim lower raise bring get"
-    " kill"
+_AGAIN = one_of("too also likewise ditto", r"\bas well\b", r"\bthe same\b", r"\bsame (?:for|in|with|again|there)\b")
+_FILLERS = frozenset(
+    "and also the same for with in do make it that this there too as well likewise ditto please thanks thank you oh ah"
+    " hm hmm ok okay yes yeah yep now then actually just i want like would my our one ones room at to of thing again"
+    " exactly could can we need good great fine next sorry so erm um uh me let s".split()
 )
-_ASKS = _one_of(  # what "turn the light on" has no word of, and a question about the state has
-    r"what(?:['’]?s|ever)? which who(?:['’]?s|se|m)? how(?:['’]?s)? where why when is are was were am been do does did"
-    r" has have had any(?:thing|one|body)? tell know say whether if or check look see show read status state report"
-    r" wonder find list still already number position swear forgot\w* left hear info update value level reading temp\w*"
-    r" sure curious name",
-    r"\?", _NOT,
+_ASKS = one_of(  # what "turn the light on" has no word of, and a question about the state has
+    r"what(?:['’]?s|ever)? which who(?:['’]?s|se|m)? how(?:['’]?s)? where(?:['’]?s)? why when is are was were am been"
+    r" do does did has have had any(?:thing|one|body)? tell know say whether if or check look see show read status"
+    r" state report wonder find list still already number count position swear forgot\w* left hear info update value"
+    r" level reading gauge target moisture temp\w* sure curious name right",
+    r"\?", r"['’]s (?:on|off|open|closed|shut|locked)\b", NOT,
 )  # fmt: skip
-_EXCEPTS = _one_of(
-    r"except\w* but apart besides bar other others than not no never without leave leaving keep only just stays?"
-    r" remains? rest exclud\w* save minus spare skip alone aside exempt\w* ignore unless nor however yet",
-    _NOT,
+_ALL = one_of("all every each everything everywhere whole entire any")
+_NOT_ALL = one_of("them those these again back indoors? outdoors? inside outside remaining upstairs downstairs")
+_CONDITION = one_of("if unless when while not never", NOT)
+_LEAD = (
+    r"(?:still|just|only|a bit|a little|slightly|much|way|far|even|that['’]?s|it['’]?s|ok|okay|no|hm+|and|please|both"
+    r"|go|make (?:it|that|them))"
 )
-_LESS = _one_of("darker dimmer quieter slower lower", r"\btoo (?:bright|loud|fast|high|strong|noisy|quick)\b")
-_MORE = _one_of("brighter louder faster stronger higher", r"\btoo (?:dark|dim|quiet|slow|low|weak|faint)\b")
-_TURNED = _one_of(r"less not never colou?r cold\w* warm\w* clos\w* shut open\w*", _NOT)
+_END = r"(?:[ ,.!]+(?:please|then|now|again|thanks|for me))*[ .!]*"
+_DIRECTIONS = {
+    way: re.compile(rf"(?:{_LEAD}[ ,.!]+)*(?:{words}){_END}", re.IGNORECASE)
+    for way, words in (
+        ("less", "too (?:bright|loud|fast|high|strong|noisy)|darker|dimmer|quieter|slower|lower"),
+        ("more", "too (?:dark|dim|quiet|slow|low|weak)|brighter|louder|faster|stronger|higher"),
+    )
+}
 
 
 class RequestFacts(NamedTuple):
@@ -60,48 +60,62 @@ class RequestFacts(NamedTuple):
 
     Attributes:
         duration_s: the only duration that it names.
-        is_off: whether it wants something off, and neither on nor at some number.
-        again: what was done last, if it wants the same with another device and says no more of it.
-        is_wish: whether it wants something done: it has words for that, and none that a question about the state has.
-        is_whole: whether it has no word of an exception.
-        direction: `more` or `less`, if its words have a value go one way only.
-        text: all of it, its numbers as digits.
+        off: the devices that it wants off, where it names no number.
+        again: what was done last, if it says nothing but a device and that it wants the same.
+        is_wish: whether it has words for doing something, and none that a question about the state has.
+        is_whole: whether it is about all, and has neither a word of an exception nor a device's name.
+        direction: `more` or `less`, if it says nothing but that.
+        listed: (name, device) of each device that a plain list of wishes names.
     """
 
     duration_s: float | None = None
-    is_off: bool = False
+    off: tuple[str, ...] = ()
     again: tuple[Command, ...] = ()
     is_wish: bool = False
     is_whole: bool = False
     direction: str = ""
-    text: str = ""
+    listed: tuple[tuple[str, str], ...] = ()
 
 
 NOTHING_SAID = RequestFacts()
 
 
-def facts_of_request(text: str, words: SiteWords, done: Sequence[Command] = ()) -> RequestFacts:
+def facts_of_request(text: str, site: Site, words: SiteWords = NO_WORDS, done: Sequence[Command] = ()) -> RequestFacts:
     """Return what a request settles.
 
     Args:
         text: with its numbers as digits.
+        site: whose devices it may name.
         words: of the site.
         done: the last commands.
     """
-    is_again = _AGAIN.search(text) and not _NOT_AGAIN.search(text)
+    movable = {one.name: one.names for one in site.devices.values() if one.actions}
+    named = {word for one in site.devices.values() for name in one.names for word in name.casefold().split()}
+    said = re.findall(r"[^\W_]+", text.casefold())
+    is_again = bool(_AGAIN.search(text)) and {*said} <= named | _FILLERS
+    is_of_all = _ALL.search(text) and not EXCEPTS.search(text) and not _NOT_ALL.search(text)
     return RequestFacts(
         duration_s=only_duration_s(text, words),
-        is_off=bool(_OFF.search(text)) and not _NOT_OFF.search(text),
+        off=tuple(_off(text, movable.items())),
         again=tuple(done) if is_again else (),
-        is_wish=bool(_ACTS.search(text)) and not _ASKS.search(text),
-        is_whole=bool(text) and not _EXCEPTS.search(text),
-        direction=_direction(text),
-        text=text,
+        is_wish=bool(ACTS.search(text)) and not _ASKS.search(text),
+        is_whole=bool(is_of_all) and not any(_names(text, one.names) for one in site.devices.values()),
+        direction=next((way for way, pattern in _DIRECTIONS.items() if pattern.fullmatch(text.strip())), ""),
+        listed=listed_devices(text, ((name, device) for device, names in movable.items() for name in names)),
     )
 
 
-def _direction(text: str) -> str:
-    is_less, is_more = bool(_LESS.search(text)), bool(_MORE.search(text))
-    if is_less == is_more or _TURNED.search(text):
-        return ""
-    return "less" if is_less else "more"
+def _off(text: str, movable: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
+    """Return the devices that a request wants off: those of its clauses that say so, or any if it names none."""
+    if not _OFF.search(text) or _CONDITION.search(text):
+        return []
+    found = {device: [one for one in clauses(text) if _names(one, names)] for device, names in movable}
+    if not any(found.values()):
+        return list(found) if not _NOT_OFF.search(text) else []
+    return [
+        device for device, own in found.items() if any(_OFF.search(one) and not _NOT_OFF.search(one) for one in own)
+    ]
+
+
+def _names(text: str, names: Iterable[str]) -> bool:
+    return any(re.search(rf"\b{re.escape(name)}\b", text, re.IGNORECASE) for name in names)

@@ -27,7 +27,7 @@ class NumberArgument(NamedTuple):
         minimum, maximum, step: of its value.
         now: what the property behind it is; None if there is none.
         wished: what ways to name a value come to now, as (`a bit more`, `60`).
-        asked: what the request's only duration is in its unit, or what is off; "" if it names neither, or several.
+        asked: what the request's only duration is in its unit, or what the device is at if it is off, if it says so.
     """
 
     device: str

@@ -23,6 +23,7 @@ NO_TOOL = " no such tool"
 OUTSIDE = (", above.", ", below.")
 MARKS, ENDS = (")", '"'), (".", ";", ",")
 SMALL_WORDS = frozenset("the a an my our your in at on of for by from to".split())  # that tell no names apart
+_PLACE = re.compile(rf"(?:{THINK}|[:;]) ([^:;,]+):$")
 _LAST_NAME = re.compile(r"(\w*):")
 _BEFORE_NAME = re.compile(rf"{THINK} |[:;,] | but | and ")
 _ITS_TOOL = re.compile(r"\bis (\w+)(: [^:;,]*)?,$")
@@ -112,7 +113,9 @@ class ThoughtGuide:
     def _left_out(self, thought: str) -> list[tuple[str, str]]:
         """Return the listed devices that a thought about plain wishes does not name."""
         wish = thought.removeprefix(f"{THINK} ").split(":")[0]
-        is_plain = wish == "both" or " is " in wish or self._is_relative(thought) or self._in_place(wish)
+        is_plain = not wish.startswith("not ") and (
+            wish == "both" or " is " in wish or self._is_relative(thought) or self._in_place(wish)
+        )
         return [one for one in self._known.listed if is_plain and not re.search(rf"\b{one[1]}\b", thought)]
 
     def _device(self, thought: str) -> str:
@@ -136,7 +139,7 @@ class ThoughtGuide:
             return tuple(f" {one}" for one in dict.fromkeys((*self._known.recent, *said)))
         if thought.endswith(" is"):
             return self._named(_last_name(thought.removesuffix(" is")))
-        if thought.endswith(":") and (there := self._in_place(_last_name(thought[:-1]))):
+        if (place := _PLACE.search(thought)) and (there := self._in_place(place[1])):
             return there
         if thought.endswith(",") and (named := _ITS_TOOL.search(thought)):
             tools = [f" {one.tool}" for one in self._tools.values() if named[1] in one.devices]
@@ -150,10 +153,10 @@ class ThoughtGuide:
         return self._after_all(thought)
 
     def _named(self, name: str) -> tuple[str, ...]:
-        """Return what a name that is no device's own may mean: what shares most words with it; of none, anything."""
-        said = _words_of(name)
+        """Return what a name that is no device's own may mean: what shares its noun and most words; else anything."""
+        said, noun = _words_of(name), _words_of(name.split(" ")[-1])
         shared = {
-            target: max((len(said & words) for words in self._words.get(target[1:], ())), default=0)
+            target: max((len(said & words) for words in self._words.get(target[1:], ()) if noun <= words), default=0)
             for target in self._targets
         }
         most = max(shared.values(), default=0)
@@ -265,11 +268,14 @@ class ThoughtGuide:
 
     def _wished_value(self, thought: str) -> str:
         """Return the value of the argument that a thought comes to, if the request or what is so now names it."""
-        if to := _ARGUMENT.search(thought):
-            asked = (one.asked for one in self._numbers if one.asked and (one.tool, one.argument) == to.groups())
-            if value := dict(self._again.get(to[1], ())).get(to[2], "") or next(asked, ""):
-                return f"{value}, {to[2]}:"
-        if (call := _CALL.search(thought)) is None:
+        to, call = _ARGUMENT.search(thought), _CALL.search(thought)
+        if to and not _WISHED.search(thought):
+            meant = [one for one in self._numbers if (one.tool, one.argument) == to.groups()]
+            asked = {one.asked for one in meant if not call or one.device == call[1]}
+            given = dict(self._again.get(to[1], ())).get(to[2], "") or (asked.pop() if len(asked) == 1 else "")
+            if given:
+                return f"{given}, {to[2]}:"
+        if call is None:
             return ""
         device, tool, argument = call.groups()
         one = next(

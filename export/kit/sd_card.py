@@ -26,8 +26,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any, cast
 
-from devices.durable import sha256_of
+from devices.durable import sha256_of, write_file
 from devices.errors import UnavailableError, UsageError
+from devices.site.site import load_site
 from edge_agent.bundle import hold_bundle
 from edge_agent.progress import ProgressBar
 from export.kit.kit import FACTS, SUMS
@@ -159,15 +160,18 @@ def make_card(
         is_live: whether the service moves real devices.
 
     Raises:
-        UsageError: `out` is there already, or kit, system or site are not what they should be.
+        UsageError: `out` or its manifest is there already, or kit, system or site are not what they should be.
         UnavailableError: mtools is missing, or the boot partition or the disk has no room.
         RefusedError: the bundle is damaged.
     """
     if shutil.which("mcopy") is None:
         raise UnavailableError("mtools is missing", hint="sudo apt install mtools (macOS: brew install mtools)")
-    if out.exists():
-        raise UsageError(f"{out} is there already", hint="give a new file, or remove it")
+    manifest = out.with_name(out.name + MANIFEST)
+    if taken := [path for path in (out, manifest) if path.exists()]:
+        raise UsageError(f"{taken[0]} is there already", hint="give a new file, or remove it")
     facts = _kit_facts(kit)
+    if site:
+        load_site(str(site))
     if not system.is_file():
         raise UsageError(
             f"{system} is not there",
@@ -200,9 +204,8 @@ def make_card(
         _sync(image)
         title = f"Edgewright: {held.manifest.site} on {host.name}"
         image.rename(out)
-    manifest = out.with_name(out.name + MANIFEST)
     entry = imager_entry(out, title, str(facts["target"]))
-    manifest.write_text(json.dumps(entry, indent=1) + "\n", encoding="utf-8")
+    write_file(manifest, (json.dumps(entry, indent=1) + "\n").encode())
     return Card(str(out), str(manifest), out.stat().st_size)
 
 
@@ -262,7 +265,8 @@ def _unpack(system: Path, image: Path, progress: ProgressBar) -> None:
     """Copy the system's image, unpacked if it is .xz."""
     total = system.stat().st_size
     try:
-        with system.open("rb") as raw, image.open("wb") as written, ExitStack() as opened:
+        descriptor = os.open(image, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)  # it holds the network's key
+        with system.open("rb") as raw, os.fdopen(descriptor, "wb") as written, ExitStack() as opened:
             source = opened.enter_context(lzma.open(raw)) if system.suffix == ".xz" else raw
             while block := source.read(BLOCK):
                 written.write(block)
@@ -270,6 +274,9 @@ def _unpack(system: Path, image: Path, progress: ProgressBar) -> None:
                 progress.show(done, total, f"{done / 1e6:.0f} of {total / 1e6:.0f} MB of the system's image")
     except (lzma.LZMAError, EOFError) as error:
         raise UsageError(f"{system} is no whole .xz file: {error}", hint="download it again") from None
+    except OSError as error:
+        hint = "it takes as much room as the system's image unpacked"
+        raise UnavailableError(f"{system} could not be copied: {error.strerror}", hint=hint) from error
 
 
 def _boot_partition(image: Path) -> int:

@@ -82,7 +82,7 @@ def publish(
         BundleTampered: the bundle is not as it was exported.
     """
     path = target_of(channel)
-    targets = _latest(folder, Targets)
+    targets = _trusted(folder, Targets)
     with hold_bundle(bundle) as held:
         manifest = held.manifest.to_bytes()
         files = {
@@ -112,7 +112,7 @@ def publish(
 
 def renew(folder: Path, keys: Keys) -> str:
     """Say that the repository is still the newest; return until when that holds, as YYYY-MM-DD."""
-    targets, snapshot, timestamp = _latest(folder, Targets), _latest(folder, Snapshot), _latest(folder, Timestamp)
+    targets, snapshot, timestamp = _trusted(folder, Targets), _latest(folder, Snapshot), _latest(folder, Timestamp)
     snapshot.signed.meta["targets.json"] = MetaFile(targets.signed.version)
     _write(folder, _next(snapshot.signed), keys)
     timestamp.signed.snapshot_meta = MetaFile(snapshot.signed.version)
@@ -133,11 +133,14 @@ def rotate(folder: Path, keys: Keys, new: Keys) -> Path:
     Raises:
         UsageError: no repository, or keys that its root does not know.
     """
+    if new.is_development and not keys.is_development:
+        raise UsageError(f"{new.folder} has a development key, which alone would sign for all", hint="`keys new`")
     before = _latest(folder, Root).signed
     root = _root_of(new, before.version + 1)
     signed = _signed(root, [*keys.signers(Root.type), *new.signers(Root.type)], root, new.folder)
     _require_signed(before, signed, keys.folder)
-    targets, snapshot, timestamp = (_next(_latest(folder, role).signed) for role in (Targets, Snapshot, Timestamp))
+    targets = _next(_trusted(folder, Targets).signed)
+    snapshot, timestamp = (_next(_latest(folder, role).signed) for role in (Snapshot, Timestamp))
     snapshot.meta["targets.json"] = MetaFile(targets.version)
     timestamp.snapshot_meta = MetaFile(snapshot.version)
     rest = [_signed(one, new.signers(one.type), root, new.folder) for one in (targets, snapshot, timestamp)]
@@ -215,6 +218,17 @@ def _save(folder: Path, metadata: Metadata[Any]) -> Path:
     path = folder / METADATA / name
     write_file(path, metadata.to_bytes())
     return path
+
+
+def _trusted(folder: Path, role: type[Signed]) -> Metadata[Any]:
+    """Return a role's newest content. Raises UsageError if the root's keys have not signed it."""
+    found = _latest(folder, role)
+    try:
+        cast("Root", _latest(folder, Root).signed).verify_delegate(role.type, found.signed_bytes, found.signatures)
+    except (RepositoryError, ValueError) as error:
+        hint = "nobody's boxes take it: remove it, or copy the repository again"
+        raise UsageError(f"{folder}: its newest {role.type} is not signed by its root's keys", hint=hint) from error
+    return found
 
 
 def _latest(folder: Path, role: type[Signed]) -> Metadata[Any]:

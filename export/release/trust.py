@@ -40,9 +40,10 @@ class NotTrusted(RefusedError):
 
 
 class Floor(Strict):
-    """What was seen: the highest version of each role, and the highest sequence of each channel."""
+    """What was seen: the highest version of each role with the keys that signed it, each channel's highest sequence."""
 
     versions: dict[str, int] = Field(default_factory=dict)
+    keys: dict[str, list[str]] = Field(default_factory=dict)
     sequences: dict[str, int] = Field(default_factory=dict)
 
 
@@ -133,9 +134,19 @@ def is_in_wave(box: Path, trusted: Trusted) -> bool:
 
 
 def _raise_floor(folder: Path, cache: Path, channel: str, release: Release) -> None:
-    """Hold what was verified against what was seen, and note it durably. Raises NotTrusted if it is older."""
+    """Hold what was verified against what was seen, and note it durably. Raises NotTrusted if it is older.
+
+    What a role's keys have signed counts no more once a newer root has others: whoever stole one may have signed the
+    highest version there is.
+    """
     floor = _read_floor(folder / FLOOR)
     seen = {role: Metadata.from_file(str(cache / f"{role}.json")).signed.version for role in ROLES}
+    roles = Metadata[Root].from_file(str(cache / "root.json")).signed.roles
+    keys = {role: sorted(roles[role].keyids) for role in ROLES if role != Root.type}
+    if seen[Root.type] > floor.versions.get(Root.type, 0):
+        gone = {role for role, before in floor.keys.items() if before != keys[role]}
+        versions = {role: at for role, at in floor.versions.items() if role not in gone}
+        floor = Floor(versions=versions, sequences={} if "targets" in gone else floor.sequences)
     older = [f"{role} {seen[role]} after {at}" for role, at in floor.versions.items() if seen.get(role, 0) < at]
     if release.sequence < floor.sequences.get(channel, 0):
         older.append(f"release {release.sequence} after {floor.sequences[channel]}")
@@ -145,8 +156,8 @@ def _raise_floor(folder: Path, cache: Path, channel: str, release: Release) -> N
         raise NotTrusted(f"older than what this box has seen: {', '.join(older)}", hint=hint)
     for path in [cache, *cache.rglob("*")]:
         sync(path)
-    raised = Floor(versions=seen, sequences={**floor.sequences, channel: release.sequence})
-    if raised != floor:
+    raised = Floor(versions=seen, keys=keys, sequences={**floor.sequences, channel: release.sequence})
+    if raised != _read_floor(folder / FLOOR):
         write_file(folder / FLOOR, raised.model_dump_json().encode())
 
 

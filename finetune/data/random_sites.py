@@ -123,7 +123,7 @@ def random_site(
         if nouns[noun] == 1 and noun != name:  # the only one of its name is also called by the noun alone
             made[name] = device.model_copy(update={"aliases": (*device.aliases, noun)})
     if other_names:
-        _add_other_names(made, models_of, rng, other_names)
+        _add_other_names(made, models_of, areas, rng, other_names)
     floors = {floor: Floor(title=floor.replace("_", " "), aliases=words.floors[floor]) for floor in _floors_of(areas)}
     groups = _random_groups(made, rng) if areas and rng.random() < GROUPS_SHARE else {}
     site = Site(name="random", title=rng.choice(words.titles), floors=floors, areas=areas, groups=groups, devices=made)
@@ -189,11 +189,14 @@ def random_name(rng: Random, model: str) -> tuple[str, str]:
     return place, noun
 
 
-def _add_other_names(made: dict[str, Device], models_of: Mapping[str, str], rng: Random, share: float) -> None:
-    """Give a share of the devices an alias of other words, which no other device has."""
+def _add_other_names(
+    made: dict[str, Device], models_of: Mapping[str, str], areas: Mapping[str, Area], rng: Random, share: float
+) -> None:
+    """Give a share of the devices an alias of other words, which no other device and no area has."""
     words = load_phrasings()
     for name, device in made.items():
         taken = [{word for one in made[other].names for word in one.split()} for other in made if other != name]
+        taken += [{*area.title.split()} for area in areas.values()]
         place, _, noun = name.partition("_")
         if (others := words.other_words.get(models_of[name].split(" + ")[-1])) is None:
             continue

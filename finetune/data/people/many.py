@@ -33,7 +33,7 @@ OF_ONE = re.compile(r"{device}('s| \w+s\b| \w+n't\b)|\b(it|one|that|this)\b", re
 
 
 def plan_many(scene: Scene) -> Plan | None:
-    """All of a kind, both, all but one, or two that are named; for sites without areas, where each has its own call."""
+    """All of a kind, both, all but one or two, or two or three that are named; on sites without areas, a call each."""
     if scene.rng.random() < MIXED_SHARE and (plan := _plan_mixed(scene)):
         return plan
     tools = [one for one in scene.tools if _is_for_many(scene, one)]

@@ -24,19 +24,20 @@ from finetune.data.random_sites import random_site
 from finetune.data.scene import Plan
 
 HOME = load_site("home")
+SITES = [HOME, *map(load_site, ("greenhouse", "bench_arm", "support", "database"))]
 DIMMED = "All of light_brightness(device: kitchen_light | bedroom_lamp)"
 LIGHTS = "All of light_off(device: kitchen_light | bedroom_lamp | porch_light)"
 
 
 def known(site: Site = HOME, state: State | None = None, ask: str = "", done: tuple[Command, ...] = ()) -> Known:
-    said = facts_of_request(digits_text(ask, NO_WORDS), NO_WORDS, done)
+    said = facts_of_request(digits_text(ask, NO_WORDS), site, NO_WORDS, done)
     return known_of(site, tools_of(site), World(site).snapshot() if state is None else state, {}, said)
 
 
 def drawn(number: int, count: int) -> Iterator[tuple[Stage, World, Plan]]:
     """Plans of the training data, each in a world of its own; the first site is the home."""
     rng = Random(number)
-    site = HOME if number == 0 else random_site(rng, (5, 16))
+    site = SITES[number] if number < len(SITES) else random_site(rng, (5, 16))
     stage = Stage.of(site, None, load_asks() if number % 3 else None)
     for _ in range(count):
         world = random_world(site, rng)
@@ -84,7 +85,8 @@ def test_a_name_of_two_things_is_the_models_choice() -> None:
     ("thought", "targets"),
     [
         ("motion is", ("hall_motion",)),
-        ("kitchen strip is", ("kitchen_light",)),
+        ("dark kitchen light is", ("kitchen_light",)),
+        ("kitchen strip is", tuple(HOME.devices)),
         ("strong light is", ("kitchen_light", "bedroom_lamp", "porch_light")),
         ("radio is", tuple(HOME.devices)),
     ],
@@ -236,9 +238,9 @@ def test_a_mark_at_the_end_of_what_is_forced_is_written_with_what_follows() -> N
     assert guide.forced(target.replace("21", "9")).endswith("(step 0.5), below.")
 
 
-@pytest.mark.parametrize("number", range(12))
+@pytest.mark.parametrize("number", range(16))
 def test_no_thought_of_the_training_data_is_contradicted(number: int) -> None:
-    for stage, world, plan in drawn(number, 12):
+    for stage, world, plan in drawn(number, 40 if number < len(SITES) else 12):
         site = stage.site
         thought, guide = f"<think> {plan.thought}", ThoughtGuide(known(site, world.snapshot(), plan.ask))
         for end in range(8, len(thought)):

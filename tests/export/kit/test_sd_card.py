@@ -50,6 +50,7 @@ def test_a_card_holds_the_kit_the_bundle_and_what_cloud_init_reads(three: list[B
     own.write_text((Path("devices/sites/home.yaml")).read_text(encoding="utf-8"), encoding="utf-8")
     card = make_card(kit, three[0].path, packed, tmp_path / "card.img", HOST, ProgressBar(), site=own, is_live=True)
     image = Path(card.image)
+    assert image.stat().st_mode & 0o077 == 0  # it holds the network's key
     data = read(image, "user-data")
     assert data.startswith("#cloud-config\n")
     told = json.loads(data.removeprefix("#cloud-config\n"))
@@ -87,6 +88,8 @@ def load_site_text(text: str, folder: Path) -> str:
     ("broken", "message"),
     [
         ("no kit", "is no kit"),
+        ("no site", "none.yaml"),
+        ("manifest", "is there already"),
         ("no image", "is not there"),
         ("no table", "no FAT partition"),
         ("no FAT", "no FAT partition"),
@@ -112,9 +115,14 @@ def test_what_makes_no_card_is_said_and_leaves_nothing(
         system_image(system, 48)
     elif broken != "no image":
         system_image(system)
+    site = tmp_path / "none.yaml" if broken == "no site" else None
+    (tmp_path / "out").mkdir()
+    if broken == "manifest":
+        (tmp_path / "out" / "card.img.rpi-imager-manifest").write_text("mine", encoding="utf-8")
+    before = list(tmp_path.glob("out/*"))
     with pytest.raises((UsageError, UnavailableError), match=message):
-        make_card(kit, three[0].path, system, tmp_path / "out" / "card.img", HOST, ProgressBar())
-    assert not list(tmp_path.glob("out/*"))
+        make_card(kit, three[0].path, system, tmp_path / "out" / "card.img", HOST, ProgressBar(), site=site)
+    assert list(tmp_path.glob("out/*")) == before
 
 
 @pytest.mark.parametrize(

@@ -349,6 +349,43 @@ def test_boxes_follow_to_a_root_of_other_keys(world: World, tmp_path: Path) -> N
     assert check(world.repo)[0].release.sequence == 2
 
 
+def test_a_thief_of_the_online_key_cannot_keep_boxes_from_the_next_root(world: World, tmp_path: Path) -> None:
+    world.publish(0)
+    honest = world.copy("honest")
+    for role in (repository.Snapshot, repository.Timestamp):  # the thief signs what is as new as can be
+        found = repository._latest(world.repo, role)
+        found.signed.version = 1_000_000
+        if role is repository.Timestamp:
+            found.signed.snapshot_meta.version = 1_000_000
+        repository._write(world.repo, found.signed, world.keys)
+    assert world.pull() == "installed"
+    shutil.rmtree(world.repo)
+    honest.rename(world.repo)
+    with pytest.raises(NotTrusted):
+        world.pull()
+    new_keys(tmp_path / "new")
+    rotate(world.repo, world.keys, Keys(tmp_path / "new"))
+    publish(world.repo, world.bundles[1], Keys(tmp_path / "new"))
+    assert world.pull() == "installed" and world.has(1)
+
+
+def test_what_others_have_put_into_the_folder_is_not_signed_again(world: World, tmp_path: Path) -> None:
+    world.publish(0)
+    new_keys(tmp_path / "foreign")
+    foreign = Keys(tmp_path / "foreign")
+    other = tmp_path / "other"
+    init_repository(other, foreign)
+    publish(other, world.bundles[1], foreign)
+    shutil.copy(other / METADATA / "2.targets.json", world.repo / METADATA / "99.targets.json")
+    for act in (lambda: rotate(world.repo, world.keys, foreign), lambda: renew(world.repo, world.keys),
+                lambda: world.publish(2)):  # fmt: skip
+        with pytest.raises(UsageError, match="newest targets is not signed"):
+            act()
+    new_keys(tmp_path / "dev", is_development=True)
+    with pytest.raises(UsageError, match="development key"):
+        rotate(world.repo, world.keys, Keys(tmp_path / "dev"))
+
+
 def test_a_root_gets_a_new_life_by_its_own_keys(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.publish(0)
     monkeypatch.setitem(repository.LIFE, "root", 3000)
