@@ -39,6 +39,7 @@ MODEL_WORDS = {  # what people call devices, and the model that is meant; diffli
     "leak": "water_leak flood leak_sensor",
     "smoke": "smoke_detector fire_alarm",
     "siren": "alarm horn",
+    "robot_arm": "robot gripper claw jaws hand manipulator",
     "humidifier": "mister vaporizer dehumidifier",
     "media_player": "tv television speaker radio stereo receiver player",
     "vacuum": "hoover robot_vacuum vacuum_cleaner",

@@ -16,7 +16,7 @@ from devices.broker.broker import Outcome
 from devices.site.schema import Value
 from devices.site.site import Site
 from devices.site.tools import Command, ToolCall, call_of, commands_of
-from edge_agent.agent.caution import speaks_against
+from edge_agent.agent.caution import names_another, speaks_against
 from edge_agent.agent.doubt import Doubt, doubt_about
 from edge_agent.agent.intents import IntentRecognizer
 from edge_agent.agent.known import known_of
@@ -245,8 +245,12 @@ class Agent:
         """Return what to ask before calls are carried out: the model is not sure, or the words speak against it."""
         commands = [command for call in reply.calls for command in self._commands(call)]
         devices = [one.device for one in commands if one.device in self.broker.site.devices]
-        is_sure = completion.probability >= self._ask_below
-        if is_sure and not (devices and speaks_against(ask, devices, self.broker.site.devices, self._naming.words)):
+        naming = self._naming
+        is_against = bool(devices) and (
+            speaks_against(ask, devices, self.broker.site.devices, naming.words)
+            or names_another(ask, devices, naming.vocabulary(devices), naming.words)
+        )
+        if completion.probability >= self._ask_below and not is_against:
             return None
         return doubt_about(self.broker.site, reply, commands)
 

@@ -22,6 +22,11 @@ _LATER = re.compile(
             rf"\b(?:{_WHEN}) (?:\d{{1,2}}:\d\d|noon|midnight|half past|quarter (?:to|past)|dawn|dusk|sunrise|sunset)\b",
             r"\btomorrow\b|(?<!you )(?<!and )\blater\b|\bevery (?:day|night|morning|evening|week\w*)\b",
             r"\bnext (?:week|time|month)\b",
+            r"\bwhen (?:i|we|you|he|she|they|everyone|the \w+|my \w+)\b",
+            r"\bafter (?:dinner|lunch|breakfast|work|school|dark|supper|tea|bedtime|the|my|we|i)\b",
+            r"\b(?:mon|tues|wednes|thurs|fri|satur|sun)days?\b|\b(?:mornings|evenings|weekends)\b",
+            rf"\b(?:on|off|out|open|closed?|shut|locked?|down|up) at (?:{_HOUR})(?=[.,;!?]|$)",
+            r"\b(?:as soon as|whenever|(?:every|each) time|from now on)\b|\bonce (?:i|we)\b",
         )
     ),
     re.IGNORECASE,
@@ -60,6 +65,18 @@ _ACTS = re.compile(
     r"\b(?:turn|switch|put|set|open|close|shut|lock|unlock|dim|start|stop|run|water|make)\b", re.IGNORECASE
 )
 _GOES_ON = re.compile(r"[,;:.?!]\s*\w|\b(?:and|then|if|so|but|please)\b", re.IGNORECASE)
+_OBJECT = re.compile(  # what a request names after its verb
+    r"\b(?:turn|switch|put|set|open|close|shut|lock|unlock|start|stop|run|dim|water|kill|raise|lower|arm)\s+"
+    r"(?:(?:on|off|up|down|out)\s+)?(?:the|my|our|a|an)\s+((?:[\w'’-]+\s*){1,4})",
+    re.IGNORECASE,
+)
+_ENDS_OBJECT = frozenset(
+    "on off up down in at to for of from out please and by with now again back over so because".split()
+)
+_ANYTHING = frozenset(  # names no thing by itself
+    "light lamp heat heating temperature warmth water air power door house home place room thing one rest same level"
+    " setting brightness speed volume value bit little lot fire".split()
+)
 Words = Callable[[str, str], Collection[str]]  # words of a text that name a device: device, text
 
 
@@ -88,4 +105,24 @@ def speaks_against(ask: str, devices: Collection[str], known: Collection[str], w
             outside = f"{ask[: found.start()]} {ask[found.end() :]}"
             if any(is_named(one, found[1]) and not words(one, outside) for one in devices):
                 return True
+    return False
+
+
+def names_another(ask: str, devices: Collection[str], known: Collection[str], words: Words) -> bool:
+    """Return whether a request names a thing that no device is, while a device is proposed of which it has no word.
+
+    Args:
+        ask: the request.
+        devices: what is proposed to be moved.
+        known: words of the names of all devices, and for what those are, in small letters and without a plural's s.
+        words: which words of a text name a device.
+    """
+    if all(words(device, ask) for device in devices):
+        return False
+    for found in _OBJECT.finditer(ask):
+        said = found[1].casefold().split()
+        end = next((place for place, word in enumerate(said) if word.strip(".,!?") in _ENDS_OBJECT), len(said))
+        nouns = {word.strip(".,!?").removesuffix("s") for word in said[:end]}
+        if nouns and not nouns & _ANYTHING and not nouns & set(known):
+            return True
     return False

@@ -158,6 +158,11 @@ class Naming:
         """Return the words of a text that name a device, or where it stands."""
         return self._words(device, name_words(text))
 
+    def vocabulary(self, devices: Iterable[str]) -> frozenset[str]:
+        """Return the words of all names, and other words for what some devices are, without a plural's s."""
+        words = self._known.union(*(self._called[name].synonyms for name in devices))
+        return frozenset(word.removesuffix("s") for word in words)
+
     def answered(self, question: Question, answer: str) -> tuple[str, ...]:
         """Return which devices an answer to a question chooses; none if it says anything else."""
         said = spelled(answer).split()

@@ -23,6 +23,7 @@ NO_TOOL = " no such tool"
 OUTSIDE = (", above.", ", below.")
 MARKS, ENDS = (")", '"'), (".", ";", ",")
 SMALL_WORDS = frozenset("the a an my our your in at on of for by from to".split())  # that tell no names apart
+_IN_PLACE = re.compile(rf"(?:{THINK}|[:;]) ([^:;,()=]+): [^:;,]+ is$")
 _PLACE = re.compile(rf"(?:{THINK}|[:;]) ([^:;,]+):$")
 _LAST_NAME = re.compile(r"(\w*):")
 _BEFORE_NAME = re.compile(rf"{THINK} |[:;,] | but | and ")
@@ -38,6 +39,10 @@ _AXIS = re.compile(  # what is wished of one of several arguments
     rf"{THINK} (only|a bit more|a bit less|\d+(?:\.\d+)? (?:more|less)) (?!if:)(\w+): "
 )
 STAYS = "0 more"
+PREFIXES = frozenset(  # of thoughts, that name what is wanted
+    ("both", "in turn", "a hint", "a question", "a remark", "not to be done", "no value", "if", "unless", "only if",
+     "if or else", "all", "any", "which", "which not", "how many", "only", "undo")
+)  # fmt: skip
 QUESTIONS = (" which", " any", " how")  # as thoughts about them begin; also "a question:", and "all:" of devices
 Name = TypeVar("Name", str, frozenset[str])
 _WISHED = re.compile(rf"{THINK} ([^:]+): .*\bis (\w+):.*, (\w+) (\w+)=$")
@@ -91,7 +96,7 @@ class ThoughtGuide:
         if thought.endswith("="):
             return self._wished_value(thought)
         if thought.endswith(" is"):
-            return self._device(thought.removesuffix(" is"))
+            return "" if self._is_elsewhere(thought) else self._device(thought.removesuffix(" is"))
         if thought == f"{THINK} undo,":
             return f" {self._known.undo}." if self._known.undo else ""
         if thought.endswith("(") and (group := _ALL_OF.search(thought)) and group[1] in self._tools:
@@ -138,7 +143,7 @@ class ThoughtGuide:
             said = [one for one in re.findall(r"\bis (\w+)", thought) if f" {one}" in self._targets]
             return tuple(f" {one}" for one in dict.fromkeys((*self._known.recent, *said)))
         if thought.endswith(" is"):
-            return self._named(_last_name(thought.removesuffix(" is")))
+            return NO_TARGET if self._is_elsewhere(thought) else self._named(_last_name(thought.removesuffix(" is")))
         if (place := _PLACE.search(thought)) and (there := self._in_place(place[1])):
             return there
         if thought.endswith(",") and (named := _ITS_TOOL.search(thought)):
@@ -153,14 +158,36 @@ class ThoughtGuide:
         return self._after_all(thought)
 
     def _named(self, name: str) -> tuple[str, ...]:
-        """Return what a name that is no device's own may mean: what shares its noun and most words; else anything."""
+        """Return what a name that is no device's own may mean: what shares its noun and most words; else anything.
+
+        A name of words that are all the site's, but of no thing together ("kitchen fan"), means nothing that is here.
+        """
         said, noun = _words_of(name), _words_of(name.split(" ")[-1])
+        of_each = [frozenset().union(*words) for words in self._words.values()]
+        if self._targets and said <= frozenset().union(*of_each) and not any(said <= words for words in of_each):
+            return NO_TARGET
         shared = {
             target: max((len(said & words) for words in self._words.get(target[1:], ()) if noun <= words), default=0)
             for target in self._targets
         }
         most = max(shared.values(), default=0)
         return (*(target for target, count in shared.items() if count == most), *NO_TARGET) if shared else ()
+
+    def _is_elsewhere(self, thought: str) -> bool:
+        """Return whether a thought names something in a place after which no device is called, as `cellar: lamp is`.
+
+        False where areas say what is where.
+        """
+        if (there := _IN_PLACE.search(thought)) is None:
+            return False
+        place = there[1]
+        is_wish = (
+            place in PREFIXES or place in self._wishes or _BY.fullmatch(place) or _AXIS.match(f"{THINK} {place}: ")
+        )
+        if is_wish or len(self._targets) > len(self._known.devices):
+            return False
+        said = _words_of(place) - {"room"}
+        return bool(said) and not any(said & words for names in self._words.values() for words in names)
 
     def _in_place(self, place: str) -> tuple[str, ...]:
         """Return the devices that are called after a place, each with its title; none where areas say what is where."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from devices.site.site import load_site
-from edge_agent.agent.caution import speaks_against
+from edge_agent.agent.caution import names_another, speaks_against
 from edge_agent.agent.naming import Naming
 from tests.edge_agent.agent.test_agent import LIGHT_ON, answer, calls, make, play
 
@@ -23,6 +23,11 @@ KITCHEN, PORCH, GARAGE = "kitchen_light", "porch_light", "garage_door"
         ("porch light on tomorrow", [PORCH]),
         ("later, open the garage", [GARAGE]),
         ("every morning the kitchen light", [KITCHEN]),
+        ("when i get home i want the kitchen light on", [KITCHEN]),
+        ("kitchen light off after dinner", [KITCHEN]),
+        ("on saturdays the kitchen light", [KITCHEN]),
+        ("kitchen light out at nine.", [KITCHEN]),
+        ("as soon as we're gone, close the garage", [GARAGE]),
         ("don't open the garage", [GARAGE]),
         ("please do not touch the kitchen light", [KITCHEN]),
         ("never ever switch the porch light on", [PORCH]),
@@ -51,6 +56,7 @@ def test_what_the_words_speak_against_is_asked_about(ask: str, devices: list[str
     ("ask", "devices"),
     [
         ("turn the kitchen light on", [KITCHEN]),
+        ("when it's below 19 now, kitchen light on", [KITCHEN]),
         ("all lights on except the porch", [KITCHEN]),
         ("turn off all the lights but leave the porch light alone", [KITCHEN]),
         ("don't forget the kitchen light, turn it on", [KITCHEN]),
@@ -91,3 +97,23 @@ def test_the_agent_asks_and_does_it_after_a_yes() -> None:
     assert asked.answer == "Did you mean this: the kitchen light should be on?" and asked.actions == ()
     done, _ = play(agent, "yes", answer("Done."))
     assert done.answer == "The kitchen light is on." and world.state[KITCHEN]["on"] is True
+
+
+@pytest.mark.parametrize(
+    ("ask", "device", "is_another"),
+    [
+        ("turn on the ac", "workshop_outlet", True),
+        ("open the skylight", "porch_light", True),
+        ("can you turn the humidifier on", "bathroom_fan", True),
+        ("open the gate at the drive", "garden_sprinkler", True),
+        ("turn on the socket", "workshop_outlet", False),  # what such a device is called anywhere
+        ("draw the curtains, close the curtains", "living_blinds", False),
+        ("turn the heat up", "hall_thermostat", False),
+        ("turn the other one off", "porch_light", False),
+        ("turn it off", "porch_light", False),
+        ("turn the kitchen light on", KITCHEN, False),
+    ],
+)
+def test_a_thing_that_no_device_is_stands_for_none(ask: str, device: str, *, is_another: bool) -> None:
+    naming = Naming(SITE)
+    assert names_another(ask, [device], naming.vocabulary([device]), naming.words) == is_another

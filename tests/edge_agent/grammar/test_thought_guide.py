@@ -89,6 +89,8 @@ def test_a_name_of_two_things_is_the_models_choice() -> None:
         ("kitchen strip is", tuple(HOME.devices)),
         ("strong light is", ("kitchen_light", "bedroom_lamp", "porch_light")),
         ("radio is", tuple(HOME.devices)),
+        ("kitchen fan is", ()),  # both words are the site's, and no device has both
+        ("cellar: kitchen light is", ()),
     ],
 )
 def test_a_name_that_is_no_devices_own_means_what_shares_most_words_with_it(
