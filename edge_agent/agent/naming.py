@@ -19,6 +19,7 @@ from functools import cache
 
 from devices.site.describe import which_text
 from devices.site.device import Device
+from devices.site.phrasings import group_words
 from devices.site.site import MODEL_WORDS, Site, load_models
 from devices.site.tools import Command
 
@@ -160,7 +161,10 @@ class Naming:
 
     def vocabulary(self, devices: Iterable[str]) -> frozenset[str]:
         """Return the words of all names, and other words for what some devices are, without a plural's s."""
-        words = self._known.union(*(self._called[name].synonyms for name in devices))
+        groups = [group_words(self._site.devices[name].kind) for name in devices]
+        words = self._known.union(
+            *(self._called[name].synonyms for name in devices), *(name_words(one.singular) for one in groups if one)
+        )
         return frozenset(word.removesuffix("s") for word in words)
 
     def answered(self, question: Question, answer: str) -> tuple[str, ...]:

@@ -111,6 +111,7 @@ def test_the_agent_asks_and_does_it_after_a_yes() -> None:
         ("turn the heat up", "hall_thermostat", False),
         ("turn the other one off", "porch_light", False),
         ("turn it off", "porch_light", False),
+        ("turn off the appliances, all of them", "workshop_outlet", False),
         ("turn the kitchen light on", KITCHEN, False),
     ],
 )

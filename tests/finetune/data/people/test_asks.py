@@ -122,7 +122,7 @@ def test_several_devices_get_one_action_with_its_values_and_the_exception_none()
         )
         if plan.thought.startswith("All of"):
             left_out = set(tool.devices) - {one.device for one in commands}
-            assert len(left_out) == (" but " in plan.thought)
+            assert bool(left_out) == (" but " in plan.thought) and len(left_out) <= 2
             assert all(f" is {name}" in plan.thought for name in left_out)
         made["values" if commands[0].input else "none"] += 1
         assert all(f"{name}=" in plan.thought for name in commands[0].input)
