@@ -67,6 +67,7 @@ class ThoughtGuide:
         self._truths = {(device, words): so for device, words, so in known.truths}
         self._wishes = {words for one in known.numbers for words, _ in one.wished}
         self._targets = tuple(f" {target}" for target in known.targets)
+        self._has_areas = len(known.targets) > len(known.devices)  # or scenes: then more than devices can be meant
         self._tools = {one.tool: one for one in known.tools}
         self._again = dict(known.again)
         self._within = ""  # how a thought ends that has just been given bounds that its value is within
@@ -184,7 +185,7 @@ class ThoughtGuide:
         is_wish = (
             place in PREFIXES or place in self._wishes or _BY.fullmatch(place) or _AXIS.match(f"{THINK} {place}: ")
         )
-        if is_wish or len(self._targets) > len(self._known.devices):
+        if is_wish or self._has_areas:
             return False
         said = _words_of(place) - {"room"}
         return bool(said) and not any(said & words for names in self._words.values() for words in names)
@@ -192,7 +193,7 @@ class ThoughtGuide:
     def _in_place(self, place: str) -> tuple[str, ...]:
         """Return the devices that are called after a place, each with its title; none where areas say what is where."""
         said = _words_of(place) - {"room"}
-        if not said or len(self._targets) > len(self._known.devices):
+        if not said or self._has_areas:
             return ()
         there = (one for one in self._known.devices if any(said <= words for words in self._words.get(one.device, ())))
         return tuple(f" {one.title} is {one.device}" for one in there)
@@ -236,8 +237,7 @@ class ThoughtGuide:
             return opposite
         if not self._known.is_wish:
             return ()
-        is_everywhere_named = len(self._targets) > len(self._known.devices)
-        starts = {THINK: QUESTIONS if is_everywhere_named else (*QUESTIONS, " all"), f"{THINK} a": (" question",)}
+        starts = {THINK: QUESTIONS if self._has_areas else (*QUESTIONS, " all"), f"{THINK} a": (" question",)}
         return starts.get(thought, ())
 
     def calls(self, thought: str) -> str:
