@@ -121,8 +121,8 @@ def names_another(ask: str, devices: Collection[str], known: Collection[str], wo
         return False
     for found in _OBJECT.finditer(ask):
         said = found[1].casefold().split()
-        end = next((place for place, word in enumerate(said) if word.strip(".,!?") in _ENDS_OBJECT), len(said))
-        nouns = {word.strip(".,!?").removesuffix("s") for word in said[:end]}
-        if nouns and not nouns & _ANYTHING and not nouns & set(known):
+        end = next((place for place, word in enumerate(said) if word in _ENDS_OBJECT), len(said))
+        nouns = {word.removesuffix("s") for word in said[:end]}
+        if nouns and nouns.isdisjoint(_ANYTHING) and nouns.isdisjoint(known):
             return True
     return False

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from edge_agent.agent.word_patterns import EXCEPTS, one_of
+from edge_agent.grammar.thought_guide import only_meanings
 
 _NOT_PLAIN = one_of(  # conditions, reasons, questions, corrections, an order
     "instead rather if when while whether until till whenever once before after because since so like as same"
@@ -36,10 +37,7 @@ def listed_devices(text: str, names: Iterable[tuple[str, str]]) -> tuple[tuple[s
     """
     if _NOT_PLAIN.search(text) or EXCEPTS.search(text):
         return ()
-    meant: dict[str, set[str]] = {}
-    for name, device in names:
-        meant.setdefault(name.casefold(), set()).add(device)
-    found = sorted(_places(text.casefold(), {name: only for name, (only, *more) in meant.items() if not more}))
+    found = sorted(_places(text.casefold(), only_meanings((name.casefold(), device) for name, device in names)))
     listed = {device: name for _, name, device in reversed(found)}
     in_order = tuple((name, device) for device, name in reversed(listed.items()))
     return in_order if len(in_order) > 1 else ()

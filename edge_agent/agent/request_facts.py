@@ -109,7 +109,8 @@ def _off(text: str, movable: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
     """Return the devices that a request wants off: those of its clauses that say so, or any if it names none."""
     if not _OFF.search(text) or _CONDITION.search(text):
         return []
-    found = {device: [one for one in clauses(text) if _names(one, names)] for device, names in movable}
+    parts = clauses(text)
+    found = {device: [one for one in parts if _names(one, names)] for device, names in movable}
     if not any(found.values()):
         return list(found) if not _NOT_OFF.search(text) else []
     return [

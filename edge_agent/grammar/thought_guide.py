@@ -59,8 +59,8 @@ class ThoughtGuide:
     def __init__(self, known: Known) -> None:
         self._known = known
         self._facts, self._numbers = dict(known.facts), known.numbers
-        self._devices = _meant((name, target) for name, target in known.names)
-        self._by_words = _meant((_words_of(name), target) for name, target in known.names)
+        self._devices = only_meanings((name, target) for name, target in known.names)
+        self._by_words = only_meanings((_words_of(name), target) for name, target in known.names)
         self._words: dict[str, list[frozenset[str]]] = {}  # of each name, by what it is the name of
         for name, target in known.names:
             self._words.setdefault(target, []).append(_words_of(name))
@@ -118,6 +118,8 @@ class ThoughtGuide:
 
     def _left_out(self, thought: str) -> list[tuple[str, str]]:
         """Return the listed devices that a thought about plain wishes does not name."""
+        if not self._known.listed:
+            return []
         wish = thought.removeprefix(f"{THINK} ").split(":")[0]
         is_plain = not wish.startswith("not ") and (
             wish == "both" or " is " in wish or self._is_relative(thought) or self._in_place(wish)
@@ -319,7 +321,7 @@ class ThoughtGuide:
         return f"{value}, {argument}:" if value else ""
 
 
-def _meant(names: Iterable[tuple[Name, str]]) -> dict[Name, str]:
+def only_meanings(names: Iterable[tuple[Name, str]]) -> dict[Name, str]:
     """Return what each name means that is the name of one thing alone."""
     targets: dict[Name, set[str]] = {}
     for name, target in names:

@@ -26,7 +26,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, cast
 
-from devices.durable import sha256_of, write_file
+from devices.durable import finish, sha256_of, write_file
 from devices.errors import UnavailableError, UsageError
 from devices.site.site import load_site
 from edge_agent.bundle import hold_bundle
@@ -201,9 +201,8 @@ def make_card(
         _copy(image, at, tree, "")
         _copy(image, at, kit, f"{FOLDER}/kit")
         _copy(image, at, held.path, f"{FOLDER}/bundle")
-        _sync(image)
         title = f"Edgewright: {held.manifest.site} on {host.name}"
-        image.rename(out)
+        finish(image, out)
     entry = imager_entry(out, title, str(facts["target"]))
     write_file(manifest, (json.dumps(entry, indent=1) + "\n").encode())
     return Card(str(out), str(manifest), out.stat().st_size)
@@ -302,11 +301,6 @@ def _copy(image: Path, at: int, source: Path, target: str) -> None:
         text = problem[-1] if problem else f"mcopy ended with {found.returncode}"
         hint = OVER_SSH if "full" in text.lower() else ""
         raise UnavailableError(f"the boot partition does not take {source.name}: {text}", hint=hint)
-
-
-def _sync(image: Path) -> None:
-    with image.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _yaml(data: Mapping[str, Any]) -> str:

@@ -82,7 +82,7 @@ def publish(
         BundleTampered: the bundle is not as it was exported.
     """
     path = target_of(channel)
-    targets = _trusted(folder, Targets)
+    targets = _trusted_targets(folder)
     with hold_bundle(bundle) as held:
         manifest = held.manifest.to_bytes()
         files = {
@@ -112,7 +112,7 @@ def publish(
 
 def renew(folder: Path, keys: Keys) -> str:
     """Say that the repository is still the newest; return until when that holds, as YYYY-MM-DD."""
-    targets, snapshot, timestamp = _trusted(folder, Targets), _latest(folder, Snapshot), _latest(folder, Timestamp)
+    targets, snapshot, timestamp = _trusted_targets(folder), _latest(folder, Snapshot), _latest(folder, Timestamp)
     snapshot.signed.meta["targets.json"] = MetaFile(targets.signed.version)
     _write(folder, _next(snapshot.signed), keys)
     timestamp.signed.snapshot_meta = MetaFile(snapshot.signed.version)
@@ -139,7 +139,7 @@ def rotate(folder: Path, keys: Keys, new: Keys) -> Path:
     root = _root_of(new, before.version + 1)
     signed = _signed(root, [*keys.signers(Root.type), *new.signers(Root.type)], root, new.folder)
     _require_signed(before, signed, keys.folder)
-    targets = _next(_trusted(folder, Targets).signed)
+    targets = _next(_trusted_targets(folder).signed)
     snapshot, timestamp = (_next(_latest(folder, role).signed) for role in (Snapshot, Timestamp))
     snapshot.meta["targets.json"] = MetaFile(targets.version)
     timestamp.snapshot_meta = MetaFile(snapshot.version)
@@ -220,14 +220,15 @@ def _save(folder: Path, metadata: Metadata[Any]) -> Path:
     return path
 
 
-def _trusted(folder: Path, role: type[Signed]) -> Metadata[Any]:
-    """Return a role's newest content. Raises UsageError if the root's keys have not signed it."""
-    found = _latest(folder, role)
+def _trusted_targets(folder: Path) -> Metadata[Targets]:
+    """Return the newest targets. Raises UsageError if the root's keys have not signed them."""
+    found: Metadata[Targets] = _latest(folder, Targets)
+    root = cast("Root", _latest(folder, Root).signed)
     try:
-        cast("Root", _latest(folder, Root).signed).verify_delegate(role.type, found.signed_bytes, found.signatures)
+        root.verify_delegate(Targets.type, found.signed_bytes, found.signatures)
     except (RepositoryError, ValueError) as error:
         hint = "nobody's boxes take it: remove it, or copy the repository again"
-        raise UsageError(f"{folder}: its newest {role.type} is not signed by its root's keys", hint=hint) from error
+        raise UsageError(f"{folder}: its newest targets is not signed by its root's keys", hint=hint) from error
     return found
 
 

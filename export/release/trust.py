@@ -139,7 +139,7 @@ def _raise_floor(folder: Path, cache: Path, channel: str, release: Release) -> N
     What a role's keys have signed counts no more once a newer root has others: whoever stole one may have signed the
     highest version there is.
     """
-    floor = _read_floor(folder / FLOOR)
+    floor = noted = _read_floor(folder / FLOOR)
     seen = {role: Metadata.from_file(str(cache / f"{role}.json")).signed.version for role in ROLES}
     roles = Metadata[Root].from_file(str(cache / "root.json")).signed.roles
     keys = {role: sorted(roles[role].keyids) for role in ROLES if role != Root.type}
@@ -157,7 +157,7 @@ def _raise_floor(folder: Path, cache: Path, channel: str, release: Release) -> N
     for path in [cache, *cache.rglob("*")]:
         sync(path)
     raised = Floor(versions=seen, keys=keys, sequences={**floor.sequences, channel: release.sequence})
-    if raised != _read_floor(folder / FLOOR):
+    if raised != noted:
         write_file(folder / FLOOR, raised.model_dump_json().encode())
 
 

@@ -195,11 +195,11 @@ def _add_other_names(
     """Give a share of the devices an alias of other words, which no other device and no area has."""
     words = load_phrasings()
     for name, device in made.items():
+        if (others := words.other_words.get(models_of[name].split(" + ")[-1])) is None:
+            continue
         taken = [{word for one in made[other].names for word in one.split()} for other in made if other != name]
         taken += [{*area.title.split()} for area in areas.values()]
         place, _, noun = name.partition("_")
-        if (others := words.other_words.get(models_of[name].split(" + ")[-1])) is None:
-            continue
         called = [f"{place} {one}" for one in others] + [f"{one} in the {place}" for one in others] if noun else []
         called += [*others, *others, *([place] if noun and place in words.places else [])]
         fits = [one for one in called if one not in device.names and not any({*one.split()} <= had for had in taken)]
