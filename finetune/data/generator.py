@@ -27,7 +27,8 @@ from edge_agent.wire.spelling import SiteWords
 from finetune.data.held_out import content_of
 from finetune.data.leakage import without_leaks
 from finetune.data.people.asks import Asks
-from finetune.data.people.follow_ups import Before, draw_follow_up
+from finetune.data.people.follow_ups import draw_follow_up
+from finetune.data.people.spoken_before import Before
 from finetune.data.plan_kinds import ALL_MAKERS, PEOPLE_MAKERS, WISHES, usual_weights
 from finetune.data.random_sites import FromOneState, Sites, random_site, with_near_names
 from finetune.data.rows import Row
@@ -175,8 +176,9 @@ def make_row(
         messages += said
         kinds.append(plan.kind)
         if stage.asks and rng.random() < FOLLOW_UP_SHARE:
-            done = tuple(outcome.command for outcome in outcomes if outcome.status == "done")
-            before = Before(plan, done, state)
+            if before is None or plan.kind != "small_talk":  # thanks do not change what "it" is
+                done = tuple(outcome.command for outcome in outcomes if outcome.status == "done")
+                before = Before(plan, done, state)
             continue
         before = None
         simulated_runtime(world, journal).advance(rng.choice([5, 60, 600, 3600]))
@@ -189,7 +191,7 @@ def _follow_up(stage: Stage, world: World, rng: Random, before: Before | None) -
     """Return a plan that refers to the exchange before, or None if nothing can."""
     scene = Scene(stage.site, stage.tools, world.snapshot(), rng, False, stage.asks)
     plan = draw_follow_up(scene, before) if before else None
-    return plan and _with_wish(plan)
+    return plan and with_wish(plan)
 
 
 def _opening(stage: Stage, world: World, rng: Random, *, is_first: bool) -> Plan:
@@ -199,7 +201,7 @@ def _opening(stage: Stage, world: World, rng: Random, *, is_first: bool) -> Plan
     return draw_plan(replace(stage, weights=SPOKEN_OF), world, rng, held_out=False)
 
 
-def _with_wish(plan: Plan) -> Plan:
+def with_wish(plan: Plan) -> Plan:
     """Return a plan whose thought names the wish first, where its maker does not."""
     return replace(plan, thought=f"{WISHES[plan.kind]}: {plan.thought}") if plan.kind in WISHES else plan
 
@@ -227,7 +229,7 @@ def draw_plan(stage: Stage, world: World, rng: Random, *, held_out: bool) -> Pla
             kind = rng.choices(list(stage.weights), list(stage.weights.values()))[0]
             plan = ALL_MAKERS[kind][1](scene)
             if plan is not None and not (stage.asks and content_of(plan.ask) in stage.asks.held_out):
-                return _with_wish(plan) if stage.asks else plan
+                return with_wish(plan) if stage.asks else plan
     wanted = [kind for kind, weight in stage.weights.items() if weight]
     raise UsageError(
         f"site {stage.site.name} offers no exchange of these kinds: {', '.join(wanted) or 'none is wanted'}"

@@ -7,7 +7,7 @@ what is wanted decides how it goes on.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from devices.site.action import Action
 from devices.site.describe import number_text
@@ -68,11 +68,12 @@ def plan_relative(scene: Scene) -> Plan | None:
 
 
 def relative_plan(
-    scene: Scene, item: Settable, way: str, said: Said | None = None, *, is_it: bool = False
+    scene: Scene, item: Settable, way: str, lines: Sequence[str] = (), *, is_it: bool = False
 ) -> Plan | None:
     """One request for a value named in a way of WAYS, or `more_by` and `less_by`.
 
-    `is_it` says that the device was spoken of before, and is called so.
+    `is_it` says that the device was spoken of before, and is called so; `lines` are then used instead of the corpus's
+    for the action, and name no device.
     """
     device, name, _, key, schema, now = item
     asked = way
@@ -88,7 +89,10 @@ def relative_plan(
     else:
         wanted, words = WAYS[way].value(now, schema), WAYS[way].words
     value = allowed(schema, wanted)
-    if said is None:
+    if lines:
+        template = scene.rng.choice(side(lines, scene.held_out))
+        said: Said | None = Said(template.format(**holes), template, "it")
+    else:
         lines = _lines(scene.corpus.action(device, name), asked)
         if is_it:
             lines = tuple(one.replace("{device}", "it") for one in side(lines, scene.held_out) if is_by_name(one))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -14,14 +16,17 @@ from devices.site.site import Site, load_site
 from devices.site.tools import Command, tools_of
 from edge_agent.agent.known import known_of
 from edge_agent.agent.request_facts import facts_of_request
+from edge_agent.agent.undo import undo_text, undoing
 from edge_agent.grammar.grammar import THOUGHT_CHARACTERS, Known
 from edge_agent.grammar.thought_guide import NO_TARGET, NO_TOOL, ThoughtGuide
 from edge_agent.wire.messages import State, body_of, digits_text
 from edge_agent.wire.spelling import NO_WORDS
-from finetune.data.generator import Stage, carry_out, draw_plan, random_world
+from finetune.data.generator import SPOKEN_OF, Stage, carry_out, draw_plan, random_world, with_wish
 from finetune.data.people.asks import load_asks
+from finetune.data.people.follow_ups import FOLLOW_UPS
+from finetune.data.people.spoken_before import Before
 from finetune.data.random_sites import random_site
-from finetune.data.scene import Plan
+from finetune.data.scene import Plan, Scene
 
 HOME = load_site("home")
 SITES = [HOME, *map(load_site, ("greenhouse", "bench_arm", "support", "database"))]
@@ -240,20 +245,46 @@ def test_a_mark_at_the_end_of_what_is_forced_is_written_with_what_follows() -> N
     assert guide.forced(target.replace("21", "9")).endswith("(step 0.5), below.")
 
 
+def assert_leads_to(guide: ThoughtGuide, plan: Plan) -> None:
+    thought = f"<think> {plan.thought}"
+    for end in range(8, len(thought)):
+        said, rest = thought[:end], thought[end:]
+        forced = guide.forced(said)
+        if forced.endswith(" is") and forced.strip("; ") in rest:  # one before it was not known by its name
+            continue
+        assert rest.startswith(forced), (plan.ask, said, forced, rest)
+        choices = guide.choices(said + forced)
+        assert not choices or rest.removeprefix(forced).startswith(choices), (plan.ask, said, forced, rest)
+        assert not rest.startswith(guide.forbidden(said) or ("<",)), (plan.ask, said, rest)
+
+
 @pytest.mark.parametrize("number", range(16))
 def test_no_thought_of_the_training_data_is_contradicted(number: int) -> None:
     for stage, world, plan in drawn(number, 40 if number < len(SITES) else 12):
-        site = stage.site
-        thought, guide = f"<think> {plan.thought}", ThoughtGuide(known(site, world.snapshot(), plan.ask))
-        for end in range(8, len(thought)):
-            said, rest = thought[:end], thought[end:]
-            forced = guide.forced(said)
-            if forced.endswith(" is") and forced.strip("; ") in rest:  # one before it was not known by its name
+        assert_leads_to(ThoughtGuide(known(stage.site, world.snapshot(), plan.ask)), plan)
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_no_thought_of_a_next_turn_is_contradicted(number: int) -> None:
+    rng, asks = Random(number), load_asks()
+    site = SITES[number] if number < 3 else random_site(rng, (5, 16))
+    stage, count = Stage.of(site, None, asks), 0
+    for _ in range(8):
+        world = random_world(site, rng)
+        plan, state = draw_plan(replace(stage, weights=SPOKEN_OF), world, rng, held_out=False), world.snapshot()
+        outcomes = carry_out(plan, stage, world)[1]
+        done = tuple(one.command for one in outcomes if one.status == "done")
+        scene = Scene(site, stage.tools, world.snapshot(), rng, False, asks)
+        for _, maker in FOLLOW_UPS.values():
+            if (found := maker(scene, Before(plan, done, state))) is None:
                 continue
-            assert rest.startswith(forced), (said, rest)
-            choices = guide.choices(said + forced)
-            assert not choices or rest.removeprefix(forced).startswith(choices), (said, forced, rest)
-            assert not rest.startswith(guide.forbidden(said) or ("<",)), (said, rest)
+            said = facts_of_request(digits_text(found.ask, NO_WORDS), site, NO_WORDS, done)
+            undo = undo_text(site, stage.tools, state, undoing(site, state, world.snapshot(), done))
+            recent = sorted(name for name in site.devices if re.search(rf"\bis {name}\b|\b{name} \|", plan.thought))
+            given = known_of(site, stage.tools, world.snapshot(), {}, said, undo, recent)
+            assert_leads_to(ThoughtGuide(given), with_wish(found))
+            count += 1
+    assert count > 15
 
 
 @pytest.mark.parametrize("number", range(12))

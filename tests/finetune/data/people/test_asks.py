@@ -15,14 +15,17 @@ from devices.site.schema import DataSchema
 from devices.site.site import load_models, load_site
 from devices.site.tools import Command
 from edge_agent.wire.messages import request_of
-from finetune.data.action_plans import plan_call, plan_several
+from finetune.data.action_plans import plan_call, plan_confirmed, plan_several
+from finetune.data.answer_plans import plan_missing_argument
 from finetune.data.generator import Stage, carry_out, generate_rows, random_world
 from finetune.data.held_out import content_of
 from finetune.data.people.asks import AskedAction, AskedProperty, load_asks
 from finetune.data.people.conditions import plan_condition
-from finetune.data.people.follow_ups import FOLLOW_UPS, Before
+from finetune.data.people.follow_ups import FOLLOW_UPS
 from finetune.data.people.many import plan_many
+from finetune.data.people.spoken_before import Before
 from finetune.data.people.spoken_values import number_words, round_times, spoken_value
+from finetune.data.people.state_questions import plan_asked_question
 from finetune.data.people.typing import as_typed
 from finetune.data.people.wishes import relative_plan, settable
 from finetune.data.plan_kinds import PEOPLE_MAKERS
@@ -191,12 +194,12 @@ def test_the_usual_step_is_a_round_tenth_of_the_range(low: int, high: int, step:
 
 def test_follow_ups_refer_to_what_was_before() -> None:
     made: Counter[str] = Counter()
-    rng = Random(3)
-    for number in range(150):
+    rng, makers = Random(3), (plan_many, plan_call, plan_asked_question, plan_confirmed, plan_missing_argument)
+    for number in range(250):
         site = HOME if number % 2 else random_site(rng)
         stage, world = Stage.of(site, None, ASKS), random_world(site, rng)
         scene = Scene(site, stage.tools, world.snapshot(), rng, False, ASKS)
-        if (plan := (plan_many if number % 5 == 0 else plan_call)(scene)) is None:
+        if (plan := makers[number % len(makers)](scene)) is None:
             continue
         state = world.snapshot()
         _, outcomes = carry_out(plan, stage, world)
@@ -208,10 +211,15 @@ def test_follow_ups_refer_to_what_was_before() -> None:
             made[name] += 1
             copy = World(site, world.snapshot(), world.time_s)
             _, later = carry_out(found, stage, copy)
-            if name == "undo" and later[0].status == "done":
-                command = before.done[-1]
+            moved = [one.command.device for one in later if one.status == "done"]
+            back = {"undo": before.done[-1:], "except": tuple(one.command for one in later)}.get(name, ())
+            for command in back if later and later[0].status == "done" else ():
                 main = next(iter(site.devices[command.device].actions[command.action].writes))
                 assert copy.snapshot()[command.device][main] == state[command.device][main]
+            if name == "other_device":
+                assert not {*moved} & {one.device for one in before.done}
+            if name in ("keep", "forget", "thanks", "what_about", "only_asking", "question"):
+                assert not later and found.answer
     assert made.keys() == FOLLOW_UPS.keys(), made
 
 
@@ -251,8 +259,6 @@ def test_a_slip_of_the_fingers_leaves_digits_and_names_alone() -> None:
 
 def test_plans_know_what_a_value_was_asked_back_for() -> None:
     plans: list[Plan] = []
-    from finetune.data.answer_plans import plan_missing_argument
-
     for scene in scenes(20):
         plans += [plan for plan in [plan_missing_argument(scene)] if plan]
     assert plans and all(plan.asked and plan.asked.device in plan.thought for plan in plans)
