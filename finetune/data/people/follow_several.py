@@ -9,11 +9,14 @@ from devices.site.describe import value_text
 from devices.site.tools import Command, action_of, tool_of
 from edge_agent.agent.undo import restoring
 from edge_agent.wire.contract import devices_text
-from finetune.data.people.spoken_before import Before, alike, line_about, only_moved, wanted_call
+from finetune.data.people.spoken_before import Before, alike, line_about, only_moved, several_spoken_of, wanted_call
 from finetune.data.people.spoken_values import spoken_value
 from finetune.data.people.state_questions import MOST_OF_A_KIND
 from finetune.data.people.wishes import Settable, relative_plan, settable
 from finetune.data.scene import Plan, Scene, is_plain, wanted_text
+
+TWO = ("both", "both of them", "them both", "the two")
+THEM = ("all of them", "them all", "all of those", "the lot", "them", "every one of them")
 
 
 def follow_all(scene: Scene, before: Before) -> Plan | None:
@@ -30,12 +33,12 @@ def follow_all(scene: Scene, before: Before) -> Plan | None:
     return Plan("follow_all", scene.typed(line[0]), (line[1],), thought, (commands,))
 
 
-def follow_both(scene: Scene, before: Before) -> Plan | None:
-    """Something else with the two that were moved: "turn both off again"."""
-    moved = list(dict.fromkeys(command.device for command in before.done))
-    if len(moved) != 2:
+def follow_them(scene: Scene, before: Before) -> Plan | None:
+    """Something else with those that were spoken of: "turn both off again", "close them all"."""
+    spoken = several_spoken_of(before)
+    if not 1 < len(spoken) <= MOST_OF_A_KIND:
         return None
-    devices = [scene.site.devices[name] for name in moved]
+    devices = [scene.site.devices[name] for name in spoken]
     shared = [
         (name, action)
         for name, action in devices[0].actions.items()
@@ -47,10 +50,15 @@ def follow_both(scene: Scene, before: Before) -> Plan | None:
         return None
     name, action = scene.rng.choice(shared)
     template = scene.rng.choice([one for one in action.requests if "{device}" in one])
-    request = template.format(device=scene.rng.choice(("both", "both of them", "them both", "the two")))
-    commands = tuple(Command(one, name, {}) for one in moved)
-    thought = "; ".join(f"{one.device} is {wanted_call(scene, one)}" for one in commands)
-    return Plan("follow_both", scene.typed(request), (template,), f"both: {thought}.", (commands,))
+    request = template.format(device=scene.rng.choice(TWO if len(spoken) == 2 else THEM))
+    request += scene.rng.choice(("", "", " again"))
+    commands = tuple(Command(one, name, {}) for one in spoken)
+    tool = tool_of(commands[0], scene.tools)
+    if len(spoken) > 2 and {*spoken} == {*tool.devices} and not scene.site.targets:
+        thought = f"All of {tool.name}({devices_text(tool)})"
+    else:
+        thought = f"both: {'; '.join(f'{one.device} is {wanted_call(scene, one)}' for one in commands)}"
+    return Plan("follow_both", scene.typed(request), (template,), f"{thought}.", (commands,))
 
 
 def follow_both_to_value(scene: Scene, before: Before) -> Plan | None:
@@ -85,11 +93,11 @@ def follow_both_relative(scene: Scene, before: Before) -> Plan | None:
 
 
 def _both_settable(scene: Scene, before: Before) -> list[Settable]:
-    """Return the value that can be set of both devices that were moved, in each the same one; or none."""
-    moved = list(dict.fromkeys(command.device for command in before.done))
-    if len(moved) != 2:
+    """Return the value that can be set of the two devices that were spoken of, in each the same one; or none."""
+    spoken = several_spoken_of(before)
+    if len(spoken) != 2:
         return []
-    items = [[item for item in settable(scene) if item[0].name == name] for name in moved]
+    items = [[item for item in settable(scene) if item[0].name == name] for name in spoken]
     shared = [(one, other) for one in items[0] for other in items[1] if one[1] == other[1] and one[4] == other[4]]
     return list(scene.rng.choice(shared)) if shared else []
 
@@ -117,7 +125,7 @@ def follow_except(scene: Scene, before: Before) -> Plan | None:
 
 
 SEVERAL: dict[str, tuple[float, Callable[[Scene, Before], Plan | None]]] = {
-    "both": (0.2, follow_both),
+    "them": (0.3, follow_them),
     "both_to_value": (0.2, follow_both_to_value),
     "both_relative": (0.2, follow_both_relative),
     "all": (0.06, follow_all),

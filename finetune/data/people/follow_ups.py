@@ -35,7 +35,7 @@ from finetune.data.scene import Plan, Scene, is_plain, resolved_text, wanted_tex
 SHORT_SHARE = 0.5  # of relative wishes after a value was set are one of a few words
 NOTHING_SHARE = 0.85  # of the exchanges in which nothing was done are not spoken of again, but for questions
 HINT_SHARE = 0.4  # of relative wishes are said as what is wrong: "still too bright"
-SHORT_WAYS = ("more", "less", "a_bit_more", "a_bit_less", "more_by", "less_by")
+SHORT_WAYS = ("more", "less", "a_bit_more", "a_bit_less", "more_by", "less_by", "halve", "double")
 BACK_SHARE = 0.4  # of values after another are the one before
 DID_SHARE = 0.35  # of questions about what was just done ask whether it worked
 SAME_SHARE = 0.7  # of questions about another device are about one that has the property too

@@ -12,7 +12,7 @@ from edge_agent.evaluation.cases import State
 from edge_agent.wire.contract import call_text
 from finetune.data.scene import Plan, Said, Scene
 
-QUESTIONS = ("question", "follow_question")
+QUESTIONS = ("question", "follow_question", "recital")
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,13 @@ def not_done(before: Before) -> Command | None:
     """Return the one command of an exchange in which a yes is needed, or None."""
     commands = [one for step in before.plan.steps for one in step if isinstance(one, Command)]
     return commands[0] if before.plan.kind == "confirmation" and len(commands) == 1 and not before.done else None
+
+
+def several_spoken_of(before: Before) -> list[str]:
+    """Return the devices that were moved, or asked about one by one."""
+    if before.done or before.plan.kind != "recital":
+        return list(dict.fromkeys(command.device for command in before.done))
+    return re.findall(r"\bis (\w+):", before.plan.thought)
 
 
 def alike(before: Before) -> Command | None:
