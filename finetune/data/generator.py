@@ -53,7 +53,8 @@ FOLLOW_UP_SHARE = 0.7  # of the exchanges after another, in people's words
 BRANCHES, LONG_ROWS = 48, 2  # of a site's rows: of one exchange each from one state, and after them of several
 SPOKEN_OF_SHARE = 0.75  # of conversations in people's words begin with what is easily spoken of again
 SPOKEN_OF = {  # its kinds, with their weights
-    "call": 0.3, "value": 0.2, "relative": 0.1, "many": 0.16, "asked_question": 0.2, "recital": 0.04, "confirmation": 0.05,
+    "call": 0.3, "value": 0.2, "relative": 0.1, "many": 0.16, "asked_question": 0.2, "recital": 0.04,
+    "confirmation": 0.05,
 }  # fmt: skip
 DRAWS = 1000  # of a kind, before it is given up that the site offers one
 
