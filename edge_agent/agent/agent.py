@@ -24,7 +24,7 @@ from edge_agent.agent.naming import Naming, Question, spelled
 from edge_agent.agent.planned import planned_steps
 from edge_agent.agent.request_facts import NOTHING_SAID, facts_of_request
 from edge_agent.agent.turn import USUAL_LIMITS, Turn, TurnLimits, TurnResult, told
-from edge_agent.agent.undo import undo_text, undoing
+from edge_agent.agent.undo import restoring, undo_text, undoing
 from edge_agent.agent.yes_or_no import LEFT, said_yes
 from edge_agent.engine.engine import Completion, ContextFull, Engine, Limits, Request
 from edge_agent.grammar.grammar import Grammar
@@ -130,11 +130,10 @@ class Agent:
         """
         deadline_s, (state, ages) = time.monotonic() + self._limits.timeout_s, self.broker.state_with_ages()
         messages = [*self._remembered(), user_message(ask, state, self._clock_text(), self.contract.words, ages)]
-        words = self.contract.words
-        said = (
-            facts_of_request(digits_text(ask, words), self.broker.site, words, self._done[0]) if words else NOTHING_SAID
-        )
+        words, said = self.contract.words, NOTHING_SAID
         undo, recent = self._undo(state), sorted(self._recent(len(self._history)))
+        if words:
+            said = facts_of_request(digits_text(ask, words), self.broker.site, words, self._done[0], recent)
         known = known_of(self.broker.site, self.contract.tools, state, ages, said, undo, recent)
         turn = Turn(without_slips(ask, words) if words else ask, messages, self._grammar.knowing(known), deadline_s)
         try:
@@ -247,12 +246,20 @@ class Agent:
         devices = [one.device for one in commands if one.device in self.broker.site.devices]
         naming = self._naming
         is_against = bool(devices) and (
-            speaks_against(ask, devices, self.broker.site.devices, naming.words)
+            speaks_against(ask, devices, self.broker.site.devices, naming.words, self._put_back(commands))
             or names_another(ask, devices, naming.vocabulary(devices), naming.words)
         )
         if completion.probability >= self._ask_below and not is_against:
             return None
         return doubt_about(self.broker.site, reply, commands)
+
+    def _put_back(self, commands: Iterable[Command]) -> set[str]:
+        """Return the devices that commands make again what they were before the last ones."""
+        (done, before), state = self._done, self.broker.state_with_ages()[0]
+        return {
+            one.device for one in commands for last in done
+            if last.device == one.device and restoring(self.broker.site, before, state, last) == one
+        }  # fmt: skip
 
     def _question(self, turn: Turn, calls: Iterable[ToolCall]) -> Question | None:
         """Return what must be asked back before calls are carried out; an area or a scene is always clear."""

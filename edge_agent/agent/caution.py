@@ -80,7 +80,9 @@ _ANYTHING = frozenset(  # names no thing by itself
 Words = Callable[[str, str], Collection[str]]  # words of a text that name a device: device, text
 
 
-def speaks_against(ask: str, devices: Collection[str], known: Collection[str], words: Words) -> bool:
+def speaks_against(
+    ask: str, devices: Collection[str], known: Collection[str], words: Words, put_back: Collection[str] = ()
+) -> bool:
     """Return whether the words of a request speak against doing something to devices now.
 
     Args:
@@ -88,6 +90,7 @@ def speaks_against(ask: str, devices: Collection[str], known: Collection[str], w
         devices: what is proposed to be moved.
         known: all devices of the site.
         words: which words of a text name a device.
+        put_back: devices that are made again what they were before the last request: "not the porch" wants just that.
     """
     if _LATER.search(ask):
         return True
@@ -103,7 +106,7 @@ def speaks_against(ask: str, devices: Collection[str], known: Collection[str], w
     for pattern in _SPANS:
         for found in pattern.finditer(ask):
             outside = f"{ask[: found.start()]} {ask[found.end() :]}"
-            if any(is_named(one, found[1]) and not words(one, outside) for one in devices):
+            if any(is_named(one, found[1]) and not words(one, outside) for one in devices if one not in put_back):
                 return True
     return False
 

@@ -35,12 +35,17 @@ def listed_devices(text: str, names: Iterable[tuple[str, str]]) -> tuple[tuple[s
         text: a request, its numbers as digits.
         names: (name, device) of devices that can be moved; what names several is left out.
     """
-    if _NOT_PLAIN.search(text) or EXCEPTS.search(text):
+    if not is_plain(text):
         return ()
     found = sorted(_places(text.casefold(), only_meanings((name.casefold(), device) for name, device in names)))
     listed = {device: name for _, name, device in reversed(found)}
     in_order = tuple((name, device) for device, name in reversed(listed.items()))
     return in_order if len(in_order) > 1 else ()
+
+
+def is_plain(text: str) -> bool:
+    """Return whether a request has no word of a condition, a question, a correction, an order or an exception."""
+    return not (_NOT_PLAIN.search(text) or EXCEPTS.search(text))
 
 
 def clauses(text: str) -> list[str]:

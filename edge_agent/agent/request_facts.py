@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 from devices.site.site import Site
 from devices.site.tools import Command
-from edge_agent.agent.plain_lists import clauses, listed_devices
+from edge_agent.agent.plain_lists import clauses, is_plain, listed_devices
 from edge_agent.agent.word_patterns import ACTS, EXCEPTS, NOT, one_of
+from edge_agent.grammar.thought_guide import SMALL_WORDS
 from edge_agent.wire.durations import only_duration_s
 from edge_agent.wire.spelling import NO_WORDS, SiteWords
 
@@ -40,6 +41,7 @@ _ASKS = one_of(  # what "turn the light on" has no word of, and a question about
 )  # fmt: skip
 _ALL = one_of("all every each everything everywhere whole entire any")
 _NOT_ALL = one_of("them those these again back indoors? outdoors? inside outside remaining upstairs downstairs")
+_BOTH = one_of("both", r"\b(?:the|those|them) (?:2|two|pair)\b")
 _CONDITION = one_of("if unless when while not never", NOT)
 _LEAD = (
     r"(?:still|just|only|a bit|a little|slightly|much|way|far|even|that['’]?s|it['’]?s|ok|okay|no|hm+|and|please|both"
@@ -65,7 +67,7 @@ class RequestFacts(NamedTuple):
         is_wish: whether it has words for doing something, and none that a question about the state has.
         is_whole: whether it is about all, and has neither a word of an exception nor a device's name.
         direction: `more` or `less`, if it says nothing but that.
-        listed: (name, device) of each device that a plain list of wishes names.
+        listed: (name, device) of each device that a plain list of wishes names, or that "both" are.
     """
 
     duration_s: float | None = None
@@ -80,7 +82,9 @@ class RequestFacts(NamedTuple):
 NOTHING_SAID = RequestFacts()
 
 
-def facts_of_request(text: str, site: Site, words: SiteWords = NO_WORDS, done: Sequence[Command] = ()) -> RequestFacts:
+def facts_of_request(
+    text: str, site: Site, words: SiteWords = NO_WORDS, done: Sequence[Command] = (), recent: Sequence[str] = ()
+) -> RequestFacts:
     """Return what a request settles.
 
     Args:
@@ -88,11 +92,14 @@ def facts_of_request(text: str, site: Site, words: SiteWords = NO_WORDS, done: S
         site: whose devices it may name.
         words: of the site.
         done: the last commands.
+        recent: devices that were spoken of last: what "both" are, if there are two.
     """
     movable = {one.name: one.names for one in site.devices.values() if one.actions}
     named = {word for one in site.devices.values() for name in one.names for word in name.casefold().split()}
     said = re.findall(r"[^\W_]+", text.casefold())
     is_again = bool(_AGAIN.search(text)) and {*said} <= named | _FILLERS
+    listed = listed_devices(text, ((name, device) for device, names in movable.items() for name in names))
+    is_of_both = len(recent) == 2 and bool(_BOTH.search(text)) and is_plain(text) and not _nouns(said) & _nouns(named)
     is_of_all = _ALL.search(text) and not EXCEPTS.search(text) and not _NOT_ALL.search(text)
     return RequestFacts(
         duration_s=only_duration_s(text, words),
@@ -101,7 +108,7 @@ def facts_of_request(text: str, site: Site, words: SiteWords = NO_WORDS, done: S
         is_wish=bool(ACTS.search(text)) and not _ASKS.search(text),
         is_whole=bool(is_of_all) and not any(_names(text, one.names) for one in site.devices.values()),
         direction=next((way for way, pattern in _DIRECTIONS.items() if pattern.fullmatch(text.strip())), ""),
-        listed=listed_devices(text, ((name, device) for device, names in movable.items() for name in names)),
+        listed=listed or (tuple((one, one) for one in recent) if is_of_both else ()),
     )
 
 
@@ -116,6 +123,11 @@ def _off(text: str, movable: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
     return [
         device for device, own in found.items() if any(_OFF.search(one) and not _NOT_OFF.search(one) for one in own)
     ]
+
+
+def _nouns(words: Iterable[str]) -> set[str]:
+    """Return words that tell things apart, without a plural's s."""
+    return {one.removesuffix("s") for one in words} - SMALL_WORDS
 
 
 def _names(text: str, names: Iterable[str]) -> bool:

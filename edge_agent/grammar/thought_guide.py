@@ -44,6 +44,7 @@ PREFIXES = frozenset(  # of thoughts, that name what is wanted
      "if or else", "all", "any", "which", "which not", "how many", "only", "undo")
 )  # fmt: skip
 QUESTIONS = (" which", " any", " how")  # as thoughts about them begin; also "a question:", and "all:" of devices
+_NOT_AGAIN = {THINK: (" not", *QUESTIONS), f"{THINK} a": (" question", " remark")}  # starts, where the same is wanted
 Name = TypeVar("Name", str, frozenset[str])
 _WISHED = re.compile(rf"{THINK} ([^:]+): .*\bis (\w+):.*, (\w+) (\w+)=$")
 _HANGS_ON = re.compile(rf"{THINK} {CONDITION}: .*\bis (\w+):([^;]*), ([^,;:=]+):$")
@@ -59,7 +60,7 @@ class ThoughtGuide:
     def __init__(self, known: Known) -> None:
         self._known = known
         self._facts, self._numbers = dict(known.facts), known.numbers
-        self._devices = only_meanings((name, target) for name, target in known.names)
+        self._devices = only_meanings(known.names)
         self._by_words = only_meanings((_words_of(name), target) for name, target in known.names)
         self._words: dict[str, list[frozenset[str]]] = {}  # of each name, by what it is the name of
         for name, target in known.names:
@@ -231,12 +232,14 @@ class ThoughtGuide:
         return () if may_go_on or left_out[2] not in tool.devices else (" and", *ends)
 
     def forbidden(self, thought: str) -> tuple[str, ...]:
-        """Return texts that must not come next: "above" of what is within, the other direction, a question's start."""
+        """Return texts that must not come next: "above" of what is within, the other direction, how no wish starts."""
         if self._within and thought.endswith(self._within):
             return OUTSIDE
         opposite = {"more": (" less",), "less": (" more",)}.get(self._known.direction, ())
         if opposite and _TO_DIRECTION.fullmatch(thought):
             return opposite
+        if self._again and thought in _NOT_AGAIN:
+            return _NOT_AGAIN[thought]
         if not self._known.is_wish:
             return ()
         starts = {THINK: QUESTIONS if self._has_areas else (*QUESTIONS, " all"), f"{THINK} a": (" question",)}

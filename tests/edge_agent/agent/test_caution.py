@@ -118,3 +118,16 @@ def test_the_agent_asks_and_does_it_after_a_yes() -> None:
 def test_a_thing_that_no_device_is_stands_for_none(ask: str, device: str, *, is_another: bool) -> None:
     naming = Naming(SITE)
     assert names_another(ask, [device], naming.vocabulary([device]), naming.words) == is_another
+
+
+@pytest.mark.parametrize(
+    ("ask", "is_asked"), [("not the porch though", False), ("not the porch, when I get home", True)]
+)
+def test_what_is_put_back_as_it_was_is_what_a_no_wants(ask: str, *, is_asked: bool) -> None:
+    agent, world = make()
+    world.state[PORCH]["on"] = True
+    off = [("light_off", {"device": name}) for name in (KITCHEN, PORCH)]
+    play(agent, "all lights off", calls(*off), answer("Done."))
+    replies = (calls(("light_on", {"device": PORCH})), answer("Done."))
+    result, _ = play(agent, ask, *replies[: 1 if is_asked else 2])
+    assert world.state[PORCH]["on"] is not is_asked and result.answer.endswith("?") is is_asked

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from random import Random
 
@@ -34,9 +34,16 @@ DIMMED = "All of light_brightness(device: kitchen_light | bedroom_lamp)"
 LIGHTS = "All of light_off(device: kitchen_light | bedroom_lamp | porch_light)"
 
 
-def known(site: Site = HOME, state: State | None = None, ask: str = "", done: tuple[Command, ...] = ()) -> Known:
-    said = facts_of_request(digits_text(ask, NO_WORDS), site, NO_WORDS, done)
-    return known_of(site, tools_of(site), World(site).snapshot() if state is None else state, {}, said)
+def known(
+    site: Site = HOME,
+    state: State | None = None,
+    ask: str = "",
+    done: tuple[Command, ...] = (),
+    recent: Sequence[str] = (),
+    undo: str = "",
+) -> Known:
+    said = facts_of_request(digits_text(ask, NO_WORDS), site, NO_WORDS, done, recent)
+    return known_of(site, tools_of(site), World(site).snapshot() if state is None else state, {}, said, undo, recent)
 
 
 def drawn(number: int, count: int) -> Iterator[tuple[Stage, World, Plan]]:
@@ -143,6 +150,23 @@ def test_the_same_again_is_what_was_done_last(ask: str, tools: tuple[str, ...]) 
     assert set(guide.choices("<think> porch light is porch_light,")) == set(tools)
     again = ThoughtGuide(known(ask=ask, done=(dim,))).forced("<think> x is bedroom_lamp, light_brightness brightness=")
     assert again == ("40, brightness:" if len(tools) == 2 else "")
+
+
+def test_the_same_again_is_no_remark_and_no_question() -> None:
+    done = (Command("kitchen_light", "off", {}),)
+    guide = ThoughtGuide(known(ask="actually the porch as well", done=done))
+    assert " remark" in guide.forbidden("<think> a") and " not" in guide.forbidden("<think>")
+    for other in (known(ask="actually the porch", done=done), known(ask="actually the porch as well")):
+        assert not ThoughtGuide(other).forbidden("<think> a")
+
+
+@pytest.mark.parametrize(("ask", "is_of_both"), [("both off please", True), ("stop the two of them", True),
+                                                 ("are both off?", False), ("both lights off", False)])  # fmt: skip
+def test_both_are_the_two_that_were_spoken_of(ask: str, *, is_of_both: bool) -> None:
+    guide = ThoughtGuide(known(ask=ask, recent=("bathroom_fan", "porch_light")))
+    first = "<think> both: porch_light is porch_light, light_off"
+    assert guide.forced(first) == ("; bathroom_fan is" if is_of_both else "")
+    assert guide.forced(f"{first}; bathroom_fan is") == " bathroom_fan"
 
 
 def test_a_list_of_wishes_ends_when_each_device_was_named() -> None:
@@ -278,10 +302,10 @@ def test_no_thought_of_a_next_turn_is_contradicted(number: int) -> None:
         for _, maker in FOLLOW_UPS.values():
             if (found := maker(scene, Before(plan, done, state))) is None:
                 continue
-            said = facts_of_request(digits_text(found.ask, NO_WORDS), site, NO_WORDS, done)
             undo = undo_text(site, stage.tools, state, undoing(site, state, world.snapshot(), done))
-            recent = sorted(name for name in site.devices if re.search(rf"\bis {name}\b|\b{name} \|", plan.thought))
-            given = known_of(site, stage.tools, world.snapshot(), {}, said, undo, recent)
+            named = {*re.findall(r"\bis (\w+)", plan.thought)} | {one.command.device for one in outcomes}
+            recent = sorted(named & site.devices.keys())
+            given = known(site, world.snapshot(), found.ask, done, recent, undo)
             assert_leads_to(ThoughtGuide(given), with_wish(found))
             count += 1
     assert count > 15
