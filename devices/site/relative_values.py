@@ -13,6 +13,7 @@ from devices.site.schema import DataSchema, Value
 A_BIT, SOME, MUCH = 1, 2, 4  # in usual steps; half as many where there are only a few
 FEW = 5
 NICE = (1, 2, 5)
+LEAST = "the least"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def _least(now: float, schema: DataSchema) -> float:
 WAYS = {  # by the key of finetune/asks
     "max": Way("the most", _share(1)),
     "off": Way("off", _share(0)),
-    "min": Way("the least", _least),
+    "min": Way(LEAST, _least),
     "half": Way("half", _share(0.5)),
     "quarter": Way("a quarter", _share(0.25)),
     "three_quarters": Way("three quarters", _share(0.75)),
@@ -78,9 +79,20 @@ WAYS = {  # by the key of finetune/asks
 }
 
 
-def wished_values(now: float, schema: DataSchema) -> dict[str, Value]:
-    """Return the value that the words of each way name, where a number is `now`."""
-    return {way.words: allowed(schema, way.value(now, schema)) for way in WAYS.values()}
+def wished_values(now: float, schema: DataSchema, *, is_off_at_0: bool = False) -> dict[str, Value]:
+    """Return the value that the words of each way name, where a number is `now`.
+
+    Of a device that is off at 0, the least is what is not off: a light that is dimmed all the way still burns.
+    """
+    found = {way.words: allowed(schema, way.value(now, schema)) for way in WAYS.values()}
+    if is_off_at_0 and found[LEAST] == 0:
+        found[LEAST] = allowed(schema, least_step(schema))
+    return found
+
+
+def is_off_at_0(action: Action, argument: str) -> bool:
+    """Return whether an argument also switches its device: on above 0, and off at 0."""
+    return f"${argument} > 0" in action.writes.values()
 
 
 def allowed(schema: DataSchema, value: float) -> Value:

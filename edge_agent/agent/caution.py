@@ -70,6 +70,9 @@ _OBJECT = re.compile(  # what a request names after its verb
     r"(?:(?:on|off|up|down|out)\s+)?(?:the|my|our|a|an)\s+((?:[\w'’-]+\s*){1,4})",
     re.IGNORECASE,
 )
+_NO_DEVICE = re.compile(
+    r"\b(timers?|reminders?|remind|stopwatch|podcasts?|playlists?)\b", re.IGNORECASE
+)  # other agents'
 _ENDS_OBJECT = frozenset(
     "on off up down in at to for of from out please and by with now again back over so because".split()
 )
@@ -122,6 +125,8 @@ def names_another(ask: str, devices: Collection[str], known: Collection[str], wo
     """
     if all(words(device, ask) for device in devices):
         return False
+    if any(word.casefold().removesuffix("s") not in known for word in _NO_DEVICE.findall(ask)):
+        return True
     for found in _OBJECT.finditer(ask):
         said = found[1].casefold().split()
         end = next((place for place, word in enumerate(said) if word in _ENDS_OBJECT), len(said))

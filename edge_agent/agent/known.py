@@ -54,6 +54,7 @@ def known_of(
         is_wish=said.is_wish,
         is_whole=said.is_whole,
         direction=said.direction,
+        there=said.there,
         again=tuple(_calls_of(said.again, tools)),
         listed=said.listed,
         devices=tuple(known_device(site.devices[name], {} if ages.get(name) else one) for name, one in state.items()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from devices.site.describe import value_text
-from devices.site.relative_values import least_step, wished_values, written_property
+from devices.site.relative_values import is_off_at_0, least_step, wished_values, written_property
 from devices.site.schema import DataSchema
 from devices.site.site import Site
 from devices.site.tools import Tool
@@ -53,7 +53,8 @@ def number_arguments(
                 written = written_property(action, name)
                 value = state.get(device, {}).get(written)
                 now = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-                wished = {} if now is None else wished_values(now, schema)
+                is_switch = is_off_at_0(action, name)
+                wished = {} if now is None else wished_values(now, schema, is_off_at_0=is_switch)
                 texts = tuple((words, json_value(one)) for words, one in wished.items())
                 limits = schema.minimum, schema.maximum, step
                 property_ = site.devices[device].properties.get(written)

@@ -9,7 +9,7 @@ Does not guard against: words used in another sense; languages other than Englis
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from devices.site.site import Site
@@ -42,6 +42,10 @@ _ASKS = one_of(  # what "turn the light on" has no word of, and a question about
 _ALL = one_of("all every each everything everywhere whole entire any")
 _NOT_ALL = one_of("them those these again back indoors? outdoors? inside outside remaining upstairs downstairs")
 _BOTH = one_of("both", r"\b(?:the|those|them) (?:2|two|pair)\b")
+_IN_PLACE = re.compile(  # of what is to be moved; not "I am in the kitchen"
+    r"\b(?:on|off|up|down|open|closed?|shut|lights?|lamps?|blinds|all|everything) in (?:the |my |our )?(\w+)",
+    re.IGNORECASE,
+)
 _CONDITION = one_of("if unless when while not never", NOT)
 _LEAD = (
     r"(?:still|just|only|a bit|a little|slightly|much|way|far|even|that['’]?s|it['’]?s|ok|okay|no|hm+|and|please|both"
@@ -67,6 +71,7 @@ class RequestFacts(NamedTuple):
         is_wish: whether it has words for doing something, and none that a question about the state has.
         is_whole: whether it is about all, and has neither a word of an exception nor a device's name.
         direction: `more` or `less`, if it says nothing but that.
+        there: devices that are called after the place in which it wants something moved.
         listed: (name, device) of each device that a plain list of wishes names, or that "both" are.
     """
 
@@ -76,6 +81,7 @@ class RequestFacts(NamedTuple):
     is_wish: bool = False
     is_whole: bool = False
     direction: str = ""
+    there: tuple[str, ...] = ()
     listed: tuple[tuple[str, str], ...] = ()
 
 
@@ -108,6 +114,7 @@ def facts_of_request(
         is_wish=bool(ACTS.search(text)) and not _ASKS.search(text),
         is_whole=bool(is_of_all) and not any(_names(text, one.names) for one in site.devices.values()),
         direction=next((way for way, pattern in _DIRECTIONS.items() if pattern.fullmatch(text.strip())), ""),
+        there=tuple(_called_after(_IN_PLACE.findall(text.casefold()), movable)),
         listed=listed or (tuple((one, one) for one in recent) if is_of_both else ()),
     )
 
@@ -122,6 +129,13 @@ def _off(text: str, movable: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
         return list(found) if not _NOT_OFF.search(text) else []
     return [
         device for device, own in found.items() if any(_OFF.search(one) and not _NOT_OFF.search(one) for one in own)
+    ]
+
+
+def _called_after(places: Collection[str], names: Mapping[str, Iterable[str]]) -> list[str]:
+    """Return the devices whose names have the word of a place in them."""
+    return [
+        one for one, own in names.items() if any(word in name.casefold().split() for name in own for word in places)
     ]
 
 

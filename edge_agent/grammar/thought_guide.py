@@ -238,12 +238,20 @@ class ThoughtGuide:
         opposite = {"more": (" less",), "less": (" more",)}.get(self._known.direction, ())
         if opposite and _TO_DIRECTION.fullmatch(thought):
             return opposite
-        if self._again and thought in _NOT_AGAIN:
-            return _NOT_AGAIN[thought]
-        if not self._known.is_wish:
-            return ()
-        starts = {THINK: QUESTIONS if self._has_areas else (*QUESTIONS, " all"), f"{THINK} a": (" question",)}
-        return starts.get(thought, ())
+        starts = list[str]()
+        if thought == THINK and self._is_split():
+            starts.append(" All")
+        if self._again:
+            starts += _NOT_AGAIN.get(thought, ())
+        if self._known.is_wish:
+            starts += (QUESTIONS if self._has_areas else (*QUESTIONS, " all")) if thought == THINK else ()
+            starts += (" question",) if thought == f"{THINK} a" else ()
+        return tuple(starts)
+
+    def _is_split(self) -> bool:
+        """Return whether a request is about a place with some of a tool's devices, and the others are elsewhere."""
+        there, tools = {*self._known.there}, self._tools.values()
+        return not self._has_areas and any(there & {*one.devices} and {*one.devices} - there for one in tools)
 
     def calls(self, thought: str) -> str:
         """Return what must come after a thought and its end marker: the rest of the calls that it has named."""

@@ -13,7 +13,7 @@ from devices.site.action import Action
 from devices.site.describe import number_text
 from devices.site.device import Device
 from devices.site.phrasings import SpokenAction, load_phrasings
-from devices.site.relative_values import WAYS, allowed, usual_step, written_property
+from devices.site.relative_values import WAYS, allowed, is_off_at_0, usual_step, wished_values, written_property
 from devices.site.schema import DataSchema, Value
 from devices.site.tools import Command
 from edge_agent.wire.contract import call_text
@@ -75,7 +75,7 @@ def relative_plan(
     `is_it` says that the device was spoken of before, and is called so; `lines` are then used instead of the corpus's
     for the action, and name no device.
     """
-    device, name, _, key, schema, now = item
+    device, name, action, key, schema, now = item
     asked = way
     if schema.unit == "mired":  # the more mired, the warmer; the corpus means kelvin
         way = OPPOSITE.get(way, way)
@@ -84,11 +84,12 @@ def relative_plan(
         amount = scene.rng.choice((1, 1, 2, 3, 5)) * usual_step(schema)
         amount = schema.step if schema.step and schema.step < 1 and scene.rng.random() < STEP_SHARE else amount
         signed = amount if way == "more_by" else -amount
-        wanted, words = now + signed, f"{number_text(amount)} {'more' if signed > 0 else 'less'}"
+        words = f"{number_text(amount)} {'more' if signed > 0 else 'less'}"
+        value = allowed(schema, now + signed)
         holes["amount"] = spoken_value(schema, int(amount) if amount == int(amount) else amount, scene.rng)
     else:
-        wanted, words = WAYS[way].value(now, schema), WAYS[way].words
-    value = allowed(schema, wanted)
+        words = WAYS[way].words
+        value = wished_values(now, schema, is_off_at_0=is_off_at_0(action, key))[words]
     if lines:
         template = scene.rng.choice(side(lines, scene.held_out))
         said: Said | None = Said(template.format(**holes), template, "it")

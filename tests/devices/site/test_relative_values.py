@@ -32,6 +32,12 @@ def test_ways_to_name_a_value(schema: DataSchema, now: float, way: str, value: f
     assert wished_values(now, schema)[way] == value
 
 
+def test_the_least_of_what_is_off_at_0_is_not_off() -> None:
+    found = wished_values(40, PERCENT, is_off_at_0=True)
+    assert found["the least"] == 1 and found["off"] == 0
+    assert wished_values(40, PERCENT.model_copy(update={"minimum": 5}), is_off_at_0=True)["the least"] == 5
+
+
 def test_every_way_names_a_value_that_is_allowed() -> None:
     for schema in (PERCENT, SPEED, DEGREES):
         found = wished_values(schema.minimum or 0, schema)

@@ -106,6 +106,8 @@ def test_the_agent_asks_and_does_it_after_a_yes() -> None:
         ("open the skylight", "porch_light", True),
         ("can you turn the humidifier on", "bathroom_fan", True),
         ("open the gate at the drive", "garden_sprinkler", True),
+        ("a 5 minute timer for the pasta", KITCHEN, True),
+        ("run the sprinkler on a timer of 5 minutes", "garden_sprinkler", False),
         ("turn on the socket", "workshop_outlet", False),  # what such a device is called anywhere
         ("draw the curtains, close the curtains", "living_blinds", False),
         ("turn the heat up", "hall_thermostat", False),

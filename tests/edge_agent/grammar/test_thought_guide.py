@@ -152,6 +152,20 @@ def test_the_same_again_is_what_was_done_last(ask: str, tools: tuple[str, ...]) 
     assert again == ("40, brightness:" if len(tools) == 2 else "")
 
 
+@pytest.mark.parametrize(
+    ("ask", "is_of_all"),
+    [
+        ("turn all the lights on in the bedroom", False),
+        ("lights in the kitchen off", False),
+        ("all the lights on", True),
+        ("I am in the bedroom, turn all the lights on", True),
+        ("all the lights off in the house", True),  # the house door is no light
+    ],
+)
+def test_not_all_are_meant_of_what_is_wanted_in_one_place(ask: str, *, is_of_all: bool) -> None:
+    assert (" All" in ThoughtGuide(known(ask=ask)).forbidden("<think>")) is not is_of_all
+
+
 def test_the_same_again_is_no_remark_and_no_question() -> None:
     done = (Command("kitchen_light", "off", {}),)
     guide = ThoughtGuide(known(ask="actually the porch as well", done=done))

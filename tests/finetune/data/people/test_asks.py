@@ -178,7 +178,7 @@ def test_a_relative_wish_is_what_its_words_say() -> None:
         plan = relative_plan(scene, (*lamp[:5], 40.0), way)
         if plan:
             found[way] = plan.steps[0][0].input["brightness"]  # type: ignore[union-attr]
-    wanted = {"max": 100, "min": 0, "half": 50, "quarter": 25, "three_quarters": 75, "more": 60, "less": 20,
+    wanted = {"max": 100, "min": 1, "half": 50, "quarter": 25, "three_quarters": 75, "more": 60, "less": 20,
               "a_bit_more": 50, "a_bit_less": 30, "much_more": 80, "much_less": 0, "double": 80, "halve": 20,
               "hints_more": 60, "hints_less": 20, "third": 33, "two_thirds": 67}  # fmt: skip
     assert found.items() <= wanted.items() and len(found) >= 12
