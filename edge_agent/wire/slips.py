@@ -3,6 +3,7 @@
 One slip in a word is undone: two letters swapped, one left out, or one too many, if one word of the site's names alone
 is that near, begins and ends alike and has SHORTEST letters. A letter in the place of another one stays: that makes
 other words ("value" is no "valve"). So does each word of common_words.txt, which has those of the corpus of requests.
+"switch of the lights" is "switch off the lights".
 
 Does not guard against: a rarer word that is that near a word of the site, and meant.
 """
@@ -10,6 +11,7 @@ Does not guard against: a rarer word that is that near a word of the site, and m
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,22 +20,33 @@ from edge_agent.wire.spelling import NO_WORDS, SiteWords, protected_parts
 SHORTEST = 5  # letters of a word, as it is spelled or as it was typed
 COMMON = frozenset(Path(__file__).with_name("common_words.txt").read_text(encoding="utf-8").split())
 _WORD = re.compile(r"[^\W\d_]+")
+_OFF = re.compile(
+    r"(?<!the )(?<!a )\b((?:turn|switch|shut)(?:ing)?) of (?=(?:the|my|our|all|every|both|it|them)\b)", re.IGNORECASE
+)
 
 
 def without_slips(text: str, words: SiteWords = NO_WORDS) -> str:
     """Return a request with slips in the site's words undone. Args: text: as it was typed; words: of the site."""
-    kept = protected_parts(text, words)
     known, near = _near(words.names)
 
     def mended(match: re.Match[str]) -> str:
         word = match[0]
-        if any(start < match.end() and match.start() < end for start, end in kept):
-            return word
         is_slip = len(word) >= SHORTEST and word.lower() not in known and word.lower() not in words.own
         meant = near.get(word.lower(), "") if is_slip else ""
         return meant.upper() if word.isupper() and meant else meant or word
 
-    return _WORD.sub(mended, text)
+    return _replaced(_WORD, mended, _replaced(_OFF, lambda match: f"{match[1]} off ", text, words), words)
+
+
+def _replaced(pattern: re.Pattern[str], by: Callable[[re.Match[str]], str], text: str, words: SiteWords) -> str:
+    """Return a text in which what a pattern finds is replaced, but for names, codes and what stands in quotes."""
+    kept = protected_parts(text, words)
+
+    def unless_kept(match: re.Match[str]) -> str:
+        is_kept = any(start < match.end() and match.start() < end for start, end in kept)
+        return match[0] if is_kept else by(match)
+
+    return pattern.sub(unless_kept, text)
 
 
 @lru_cache(maxsize=16)

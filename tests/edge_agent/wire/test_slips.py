@@ -36,6 +36,8 @@ WORDS = SiteWords(
         ("the kiitchen, please", "the kitchen, please"),
         ("blidns down", "blinds down"),
         ("Wärmepmpe an", "Wärmepumpe an"),
+        ("please switch of the lights", "please switch off the lights"),
+        ("TURN OF ALL LIGHTS", "turn off all lights"),
     ],
 )
 def test_a_slip_in_a_name_is_undone(typed: str, meant: str) -> None:
@@ -56,6 +58,8 @@ def test_a_slip_in_a_name_is_undone(typed: str, meant: str) -> None:
         "frond front",
         "light2 ligth_",
         "close it, quite there",
+        "at the turn of the century",
+        "'turn of the tide'",
         "",
     ],
 )
