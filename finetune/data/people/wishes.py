@@ -30,6 +30,15 @@ STAYS = "All right, the {} stays as it is."
 OWN_KIND_SHARE = 0.6  # of what is told of a device is about its kind
 TOLD_SHARE = 0.75  # of remarks are told about a device; the others report what somebody did
 NEVER_SHARE = 0.4  # of what no device here can do is what no device can
+CEASE_SHARE = 0.2  # of hints say that what is so is not wanted
+_SAYS_STATE = re.compile(  # "has to stay off", "keep it locked", "I don't want it on", "no need for it"
+    r"\b(?:stay(?:s|ed)?|remains?|keep|kept|leave|want|must be|should be|is meant to be)\b.*\b(?:on|off|open|shut"
+    r"|closed|locked|bolted|armed|dark|still|quiet|silent|running|up|down)\b|\bno need for\b|\b(?:can|could) do without\b",
+    re.IGNORECASE,
+)
+_OF_DOING = re.compile(
+    r"don't (?!want)|\b(?:hands off|forget|wait|not now|yet|later|until|nobody|touch)\b", re.IGNORECASE
+)
 OFTEN = {"off": 5, "max": 2, "half": 2}  # ways that people name more than others
 OPPOSITE = {
     one: other
@@ -142,6 +151,38 @@ def _pick(scene: Scene, key: str, keep: Callable[[Device, Action], bool]) -> tup
 
 def plan_hint(scene: Scene) -> Plan | None:
     """No request is spoken, and yet anyone would do it."""
+    return (scene.rng.random() < CEASE_SHARE and _cease(scene)) or _hint(scene)
+
+
+def _cease(scene: Scene) -> Plan | None:
+    """What a device does is not wanted: "no need for the fan" where it runs, "keep the door locked" where it is not."""
+    choices = []
+    for device, name, action in scene.actions():
+        lines = [
+            one
+            for one in scene.corpus.action(device, name).negated
+            if _SAYS_STATE.search(one) and not _OF_DOING.search(one)
+        ]
+        state = scene.state[device.name]
+        if action.input or not lines or not state or not action.is_already_so(state, {}):
+            continue
+        ((key, value), *_) = action.effect({}).items()
+        back = [
+            other for other, one in device.actions.items() if not one.input and one.effect({}).get(key, value) != value
+        ]
+        if len(back) == 1 and is_plain(device, device.actions[back[0]]):
+            choices.append((device, back[0], lines))
+    if not choices:
+        return None
+    device, name, lines = scene.rng.choice(choices)
+    if (said := scene.fill(lines, device)) is None:
+        return None
+    ask, templates = scene.finish(said.request, said.template, is_wish=False)
+    thought = f"a hint: {wanted_text(scene, said.name, Command(device.name, name, {}))}."
+    return Plan("hint", ask, templates, thought, ((Command(device.name, name, {}),),))
+
+
+def _hint(scene: Scene) -> Plan | None:
     picked = _pick(scene, "hints", lambda device, action: is_plain(device, action) and not action.input)
     if picked is None or not scene.state[picked[0].name]:
         return None

@@ -27,7 +27,7 @@ from finetune.data.people.spoken_before import Before
 from finetune.data.people.spoken_values import number_words, round_times, spoken_value
 from finetune.data.people.state_questions import plan_asked_question
 from finetune.data.people.typing import as_typed
-from finetune.data.people.wishes import relative_plan, settable
+from finetune.data.people.wishes import plan_hint, relative_plan, settable
 from finetune.data.plan_kinds import PEOPLE_MAKERS
 from finetune.data.random_sites import random_site
 from finetune.data.scene import Plan, Scene
@@ -190,6 +190,11 @@ def test_the_usual_step_is_a_round_tenth_of_the_range(low: int, high: int, step:
     schema = DataSchema(type="number" if step else "integer", minimum=low, maximum=high, step=step)
     assert usual_step(schema) == expected
     assert allowed(schema, high + 5) == high and allowed(schema, low - 5) == low
+
+
+def test_what_shall_stay_as_it_is_not_is_a_hint() -> None:
+    hints = [plan for scene in scenes(40) for plan in [plan_hint(scene)] if plan and "stay" in plan.ask]
+    assert hints and all(plan.steps for plan in hints)
 
 
 def test_follow_ups_refer_to_what_was_before() -> None:
