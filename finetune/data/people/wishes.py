@@ -33,7 +33,7 @@ NEVER_SHARE = 0.4  # of what no device here can do is what no device can
 CEASE_SHARE = 0.2  # of hints say that what is so is not wanted
 _SAYS_STATE = re.compile(  # "has to stay off", "keep it locked", "I don't want it on", "no need for it"
     r"\b(?:stay(?:s|ed)?|remains?|keep|kept|leave|want|must be|should be|is meant to be)\b.*\b(?:on|off|open|shut"
-    r"|closed|locked|bolted|armed|dark|still|quiet|silent|running|up|down)\b|\bno need for\b|\b(?:can|could) do without\b",
+    r"|closed|locked|bolted|armed|dark|still|quiet|silent|running|up|down)\b|\bno need for\b|\bcan do without\b",
     re.IGNORECASE,
 )
 _OF_DOING = re.compile(

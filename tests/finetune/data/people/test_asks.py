@@ -193,8 +193,11 @@ def test_the_usual_step_is_a_round_tenth_of_the_range(low: int, high: int, step:
 
 
 def test_what_shall_stay_as_it_is_not_is_a_hint() -> None:
-    hints = [plan for scene in scenes(40) for plan in [plan_hint(scene)] if plan and "stay" in plan.ask]
-    assert hints and all(plan.steps for plan in hints)
+    world, tools = World(HOME), Stage.of(HOME, None, ASKS).tools
+    world.state["kitchen_light"] |= {"on": True, "brightness": 80}
+    scene = Scene(HOME, tools, world.snapshot(), Random(1), False, ASKS)
+    plans = [plan for _ in range(300) for plan in [plan_hint(scene)] if plan and " stay off" in plan.ask.lower()]
+    assert plans and all(plan.steps[0][0] == Command("kitchen_light", "off", {}) for plan in plans)
 
 
 def test_follow_ups_refer_to_what_was_before() -> None:
