@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from devices.site.describe import answers_about
+from devices.site.describe import answers_about, value_text
 from devices.site.device import Device
 from devices.site.phrasings import group_words
 from devices.site.schema import Value
@@ -15,6 +15,8 @@ from edge_agent.agent.request_facts import NOTHING_SAID, RequestFacts
 from edge_agent.grammar.grammar import Known, KnownDevice, KnownTool
 from edge_agent.wire.contract import devices_text
 from edge_agent.wire.messages import Ages, State, facts_of, json_value
+
+OFF = ("off", "stopped")
 
 
 def known_of(
@@ -54,18 +56,38 @@ def known_of(
         is_wish=said.is_wish,
         is_whole=said.is_whole,
         direction=said.direction,
+        short_wish=said.short_wish,
         there=said.there,
-        again=tuple(_calls_of(said.again, tools)),
+        again=tuple(_calls_of(said.again, site, tools)),
         listed=said.listed,
         devices=tuple(known_device(site.devices[name], {} if ages.get(name) else one) for name, one in state.items()),
     )
 
 
-def _calls_of(commands: Sequence[Command], tools: Sequence[Tool]) -> Iterator[tuple[str, tuple[tuple[str, str], ...]]]:
-    """Yield the tool of each command, with its numbers as thoughts have them."""
+def _calls_of(
+    commands: Sequence[Command], site: Site, tools: Sequence[Tool]
+) -> Iterator[tuple[str, tuple[tuple[str, str], ...]]]:
+    """Yield the tool of each command, with its numbers as thoughts have them; and each that makes off, if all did."""
     for one in commands:
         numbers = {key: value for key, value in one.input.items() if isinstance(value, int | float)}
         yield tool_of(one, tools).name, tuple((key, json_value(value)) for key, value in numbers.items())
+    if commands and all(_makes_off(site.devices[one.device], one.action, one.input) for one in commands):
+        yield from {tool: values for device in site.devices.values() for tool, values in _off_of(device, tools)}.items()
+
+
+def _off_of(device: Device, tools: Sequence[Tool]) -> list[tuple[str, tuple[tuple[str, str], ...]]]:
+    """Return the tool that makes a device off, with its values: one that takes none, or else one that is given 0."""
+    own = [one for one in tools if device.name in one.devices]
+    given = [(one, dict.fromkeys(one.input, 0)) for one in sorted(own, key=lambda one: len(one.input))]
+    found = [
+        (one.name, tuple((key, "0") for key in zeros)) for one, zeros in given if _makes_off(device, one.action, zeros)
+    ]
+    return found[:1]
+
+
+def _makes_off(device: Device, action: str, arguments: Mapping[str, Value]) -> bool:
+    effect = device.actions[action].effect(dict(arguments)).items()
+    return any(value_text(device.properties[key], value) in OFF for key, value in effect if key in device.properties)
 
 
 def known_device(device: Device, values: Mapping[str, Value]) -> KnownDevice:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from devices.site.site import Site
 from devices.site.tools import Command
 from edge_agent.agent.plain_lists import clauses, is_plain, listed_devices
+from edge_agent.agent.short_wishes import direction_of, short_wish
 from edge_agent.agent.word_patterns import ACTS, EXCEPTS, NOT, one_of
 from edge_agent.grammar.thought_guide import SMALL_WORDS
 from edge_agent.wire.durations import only_duration_s
@@ -47,18 +48,6 @@ _IN_PLACE = re.compile(  # of what is to be moved; not "I am in the kitchen"
     re.IGNORECASE,
 )
 _CONDITION = one_of("if unless when while not never", NOT)
-_LEAD = (
-    r"(?:still|just|only|a bit|a little|slightly|much|way|far|even|that['’]?s|it['’]?s|ok|okay|no|hm+|and|please|both"
-    r"|go|make (?:it|that|them))"
-)
-_END = r"(?:[ ,.!]+(?:please|then|now|again|thanks|for me))*[ .!]*"
-_DIRECTIONS = {
-    way: re.compile(rf"(?:{_LEAD}[ ,.!]+)*(?:{words}){_END}", re.IGNORECASE)
-    for way, words in (
-        ("less", "too (?:bright|loud|fast|high|strong|noisy)|darker|dimmer|quieter|slower|lower"),
-        ("more", "too (?:dark|dim|quiet|slow|low|weak)|brighter|louder|faster|stronger|higher"),
-    )
-}
 
 
 class RequestFacts(NamedTuple):
@@ -71,6 +60,7 @@ class RequestFacts(NamedTuple):
         is_wish: whether it has words for doing something, and none that a question about the state has.
         is_whole: whether it is about all, and has neither a word of an exception nor a device's name.
         direction: `more` or `less`, if it says nothing but that.
+        short_wish: what it wishes of what was spoken of last, as thoughts name it, if it says nothing but that.
         there: devices that are called after the place in which it wants something moved.
         listed: (name, device) of each device that a plain list of wishes names, or that "both" are.
     """
@@ -81,6 +71,7 @@ class RequestFacts(NamedTuple):
     is_wish: bool = False
     is_whole: bool = False
     direction: str = ""
+    short_wish: str = ""
     there: tuple[str, ...] = ()
     listed: tuple[tuple[str, str], ...] = ()
 
@@ -113,7 +104,8 @@ def facts_of_request(
         again=tuple(done) if is_again else (),
         is_wish=bool(ACTS.search(text)) and not _ASKS.search(text),
         is_whole=bool(is_of_all) and not any(_names(text, one.names) for one in site.devices.values()),
-        direction=next((way for way, pattern in _DIRECTIONS.items() if pattern.fullmatch(text.strip())), ""),
+        direction=direction_of(text),
+        short_wish=short_wish(text),
         there=tuple(_called_after(_IN_PLACE.findall(text.casefold()), movable)),
         listed=listed or (tuple((one, one) for one in recent) if is_of_both else ()),
     )

@@ -92,6 +92,7 @@ class Known:
         is_wish: whether the request is no question about the state, so that no thought begins as those of questions do.
         is_whole: whether the request has no word of an exception, so that no device is left out of all of them.
         direction: `more` or `less`: a wish for a value named by what it is now names none that goes the other way.
+        short_wish: a thought begins with this wish and what was spoken of last, if that is one device with a number.
         there: devices called after the place that a request is about: not all are meant of a tool that others have too.
         devices: after a thought that only looks up their facts comes what answers that (thought_answers.py).
     """
@@ -110,6 +111,7 @@ class Known:
     is_wish: bool = False
     is_whole: bool = False
     direction: str = ""
+    short_wish: str = ""
     there: tuple[str, ...] = ()
 
     @classmethod
@@ -130,6 +132,7 @@ class Known:
             is_wish=plain["is_wish"],
             is_whole=plain["is_whole"],
             direction=plain["direction"],
+            short_wish=plain["short_wish"],
             there=tuple(plain["there"]),
         )
 

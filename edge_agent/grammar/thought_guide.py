@@ -99,6 +99,8 @@ class ThoughtGuide:
             return self._wished_value(thought)
         if thought.endswith(" is"):
             return "" if self._is_elsewhere(thought) else self._device(thought.removesuffix(" is"))
+        if thought == THINK:
+            return self._short_wish()
         if thought == f"{THINK} undo,":
             return f" {self._known.undo}." if self._known.undo else ""
         if thought.endswith("(") and (group := _ALL_OF.search(thought)) and group[1] in self._tools:
@@ -106,6 +108,17 @@ class ThoughtGuide:
         if thought.endswith(",") and (group := _LISTED.search(thought) or _LEFT_OUT.search(thought)):
             return f" {group[1]}" if group[1] in self._tools and self._tools[group[1]].arguments else ""
         return ""
+
+    def _short_wish(self) -> str:
+        """Return how a thought begins whose request is nothing but a wish for the number of what was spoken of last."""
+        settable = {
+            one.device: one for one in self._numbers if one.now is not None and one.device in self._known.recent
+        }
+        if not self._known.short_wish or len(settable) != 1:
+            return ""
+        ((device, number),) = settable.items()
+        has_axes = len(self._arguments(device, number.tool)) > 1
+        return "" if has_axes else f" {self._known.short_wish}: it is {device}:"
 
     def _next_listed(self, thought: str) -> str:
         """Return the next device of a list of wishes that a thought has left out, if it has come to a wish's end."""

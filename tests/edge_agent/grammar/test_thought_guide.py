@@ -166,6 +166,16 @@ def test_not_all_are_meant_of_what_is_wanted_in_one_place(ask: str, *, is_of_all
     assert (" All" in ThoughtGuide(known(ask=ask)).forbidden("<think>")) is not is_of_all
 
 
+def test_the_same_again_is_off_for_what_has_another_tool() -> None:
+    fan, light = Command("bathroom_fan", "set", {"speed": 0}), Command("kitchen_light", "off", {})
+    guide = ThoughtGuide(known(ask="workshop socket too", done=(fan,)))
+    assert guide.choices("<think> workshop socket is workshop_outlet,") == (" switch_off", NO_TOOL)
+    guide = ThoughtGuide(known(ask="the fan too", done=(light,)))
+    assert guide.forced("<think> fan is bathroom_fan, fan_set speed=") == "0, speed:"
+    guide = ThoughtGuide(known(ask="the fan too", done=(Command("kitchen_light", "on", {}),)))
+    assert guide.forced("<think> fan is bathroom_fan, fan_set speed=") == ""
+
+
 def test_the_same_again_is_no_remark_and_no_question() -> None:
     done = (Command("kitchen_light", "off", {}),)
     guide = ThoughtGuide(known(ask="actually the porch as well", done=done))
@@ -181,6 +191,18 @@ def test_both_are_the_two_that_were_spoken_of(ask: str, *, is_of_both: bool) -> 
     first = "<think> both: porch_light is porch_light, light_off"
     assert guide.forced(first) == ("; bathroom_fan is" if is_of_both else "")
     assert guide.forced(f"{first}; bathroom_fan is") == " bathroom_fan"
+
+
+@pytest.mark.parametrize(
+    ("recent", "forced"),
+    [(("kitchen_light",), " half of it: it is kitchen_light:"), (("kitchen_light", "bedroom_lamp"), ""), ((), ""),
+     (("kitchen_light", "porch_light"), " half of it: it is kitchen_light:")],
+)  # fmt: skip
+def test_a_short_wish_is_about_the_number_that_was_spoken_of(recent: tuple[str, ...], forced: str) -> None:
+    guide = ThoughtGuide(known(ask="half of that", recent=recent))
+    assert guide.forced("<think>") == forced
+    start = f"<think> half of it: it is kitchen_light:{guide.forced('<think> half of it: it is kitchen_light:')}"
+    assert guide.forced(f"{start}, light_brightness brightness=") == "0, brightness:"
 
 
 def test_a_list_of_wishes_ends_when_each_device_was_named() -> None:
