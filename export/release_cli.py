@@ -71,13 +71,28 @@ def publish(
     keys: KeysFolder,
     channel: Annotated[str, typer.Option(help="Whose boxes shall have it.")] = "stable",
     percent: Annotated[int, typer.Option(min=0, max=100, help="Of the boxes that may take it now.")] = 100,
+    answers: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="What boxes that have tried it said: one that did not take it stops it."),
+    ] = None,
+    at_least: Annotated[int, typer.Option(min=1, help="With --answers: how many boxes must have taken it.")] = 1,
     as_json: Json = False,
 ) -> None:
     """Make a bundle a channel's release. To go back, publish the older bundle again."""
     from export.release.keys import Keys
     from export.release.repository import publish as make
 
-    _print([make(repo, bundle, Keys(keys), channel=channel, percent=percent, progress_bar=byte_progress_bar)], as_json)
+    done = make(
+        repo,
+        bundle,
+        Keys(keys),
+        channel=channel,
+        percent=percent,
+        answers=answers,
+        at_least=at_least,
+        progress_bar=byte_progress_bar,
+    )
+    _print([done], as_json)
 
 
 def renew(repo: RepoFolder, keys: KeysFolder) -> None:

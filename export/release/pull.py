@@ -11,6 +11,7 @@ from edge_agent.bundle import CURRENT, FileEntry, open_bundle, parse_manifest
 from edge_agent.progress import ByteProgressBar, Progress, no_progress_bar
 from export.flash.flash import FlashReport, SelfTest, explained, flash
 from export.flash.receive import PART, clear, receive
+from export.release.answers import note_answer
 from export.release.layout import BLOBS, TARGETS
 from export.release.sources import Source
 from export.release.trust import fetch_release, is_in_wave
@@ -59,10 +60,12 @@ def pull(
 
     Raises:
         What fetch_release and flash raise; what was current still is. What was fetched stays, and is gone on with.
+        Whether the box has taken the release is written down (answers.py).
     """
     trusted = fetch_release(box, source, channel)
     release = trusted.release
     if _current(box) == release.bundle:
+        note_answer(box, trusted)
         return PullReport(release.sequence, release.bundle, "current")
     if not is_in_wave(box, trusted):
         return PullReport(release.sequence, release.bundle, "waiting")
@@ -81,7 +84,12 @@ def pull(
     if damaged := missing.missing:
         hint = "the repository is damaged, or somebody changes what comes over the network; what the box has stays"
         raise UnavailableError(f"{source.url}: not as it was signed: {', '.join(damaged)}", hint=hint)
-    report: FlashReport = flash(Path(missing.folder), box, selftest=selftest)
+    try:
+        report: FlashReport = flash(Path(missing.folder), box, selftest=selftest)
+    except EdgeError as error:
+        note_answer(box, trusted, str(error))
+        raise
+    note_answer(box, trusted)
     clear(box)
     return PullReport(release.sequence, release.bundle, "installed", fetched_bytes, report.steps)
 

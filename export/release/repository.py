@@ -25,6 +25,7 @@ from devices.errors import UsageError
 from edge_agent.bundle import MANIFEST, hold_bundle
 from edge_agent.progress import ByteProgressBar, no_progress_bar
 from export.flash.flash import is_whole
+from export.release.answers import require_answers
 from export.release.keys import ROOT_THRESHOLD, Keys
 from export.release.layout import BLOBS, DEVELOPMENT_FIELD, METADATA, TARGETS, Release, release_of, target_of
 
@@ -65,6 +66,8 @@ def publish(
     *,
     channel: str = "stable",
     percent: int = 100,
+    answers: Path | None = None,
+    at_least: int = 1,
     progress_bar: ByteProgressBar = no_progress_bar,
 ) -> Published:
     """Make a bundle a channel's release.
@@ -75,15 +78,20 @@ def publish(
         keys: of releases, and those that stay online.
         channel: whose boxes shall have it.
         percent: of the boxes that may take it now; by publishing again with more, the others follow.
+        answers: a folder of what boxes that have tried it said (answers.py); None to ask nobody.
+        at_least: how many boxes must have taken it, if any are asked.
         progress_bar: opens a progress bar for what is copied.
 
     Raises:
         UsageError: no repository, channel or key, or a key that the repository's root does not know.
         BundleTampered: the bundle is not as it was exported.
+        GateError: a box did not take it, or too few have answered; nothing is published.
     """
     path = target_of(channel)
     targets = _trusted_targets(folder)
     with hold_bundle(bundle) as held:
+        if answers is not None:
+            require_answers(answers, held.manifest.id, at_least)
         manifest = held.manifest.to_bytes()
         files = {
             name: entry
