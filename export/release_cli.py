@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
     repo = typer.Typer(no_args_is_help=True, help="A signed repository of bundles: static files that boxes pull from.")
     repo.command("init")(init)
     repo.command("publish")(publish)
+    repo.command("delegate")(delegate)
     repo.command("renew")(renew)
     repo.command("rotate")(rotate)
     repo.command("check")(check)
@@ -45,15 +46,16 @@ def register_box(box: typer.Typer) -> None:
 def new_keys(
     folder: Annotated[Path, typer.Argument(metavar="KEYS", help="A new folder.")],
     is_development: Annotated[bool, typer.Option("--development", help="One key for all roles, for trying.")] = False,
+    channel: Annotated[str, typer.Option(help="Only the own key of this channel (`repo delegate`).")] = "",
 ) -> None:
     """Make the keys of a repository (ed25519). EDGEWRIGHT_KEYS_PASSPHRASE encrypts them."""
     from export.release.keys import new_keys as make
 
-    for path in make(folder, is_development=is_development):
+    for path in make(folder, is_development=is_development, channel=channel):
         print(path)
     if is_development:
         _log(DEVELOPMENT_WARNING)
-    else:
+    elif not channel:
         _log("keep root-1, root-2 and root-3 offline and apart: two of them decide which other keys count")
 
 
@@ -93,6 +95,21 @@ def publish(
         progress_bar=byte_progress_bar,
     )
     _print([done], as_json)
+
+
+def delegate(
+    repo: RepoFolder,
+    channel: Annotated[str, typer.Argument(metavar="CHANNEL", help="Whose releases another key shall sign.")],
+    keys: KeysFolder,
+    own: Annotated[
+        Path, typer.Option("--channel-keys", metavar="OWN", help="The folder that `keys new --channel` made.")
+    ],
+) -> None:
+    """Give a channel a key of its own, or another one: who has it publishes in this channel and in no other."""
+    from export.release.keys import Keys
+    from export.release.repository import delegate as give
+
+    print(give(repo, channel, Keys(keys), Keys(own)))
 
 
 def renew(repo: RepoFolder, keys: KeysFolder) -> None:

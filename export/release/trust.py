@@ -18,10 +18,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 from tuf.api.exceptions import DownloadError, ExpiredMetadataError, RepositoryError
-from tuf.api.metadata import Metadata, Root
+from tuf.api.metadata import Metadata, Root, Targets
 from tuf.api.serialization import DeserializationError
 from tuf.ngclient import Updater
 
@@ -29,11 +30,23 @@ from devices.durable import sync, write_file
 from devices.errors import RefusedError, UnavailableError, UsageError
 from devices.yaml_file import Strict
 from export.flash.flash import explained
-from export.release.layout import DEVELOPMENT_FIELD, METADATA, TARGETS, Release, release_of, target_of
+from export.release.layout import (
+    CHANNEL,
+    DEVELOPMENT_FIELD,
+    METADATA,
+    TARGETS,
+    Release,
+    delegated_roles,
+    release_of,
+    role_of,
+    target_of,
+)
 from export.release.sources import Fetcher, Source
 
 TRUST, ROOT, FLOOR, BOX_ID = "trust", "root.json", "floor.json", "id"
 ROLES = ("root", "timestamp", "snapshot", "targets")
+_Channel = Annotated[str, Field(pattern=f"^{CHANNEL.pattern}$")]
+_Role = Annotated[str, Field(pattern=f"^({'|'.join(ROLES)}|channel-{CHANNEL.pattern})$")]
 
 
 class NotTrusted(RefusedError):
@@ -43,9 +56,9 @@ class NotTrusted(RefusedError):
 class Floor(Strict):
     """What was seen: the highest version of each role with the keys that signed it, each channel's highest sequence."""
 
-    versions: dict[str, int] = Field(default_factory=dict)
-    keys: dict[str, list[str]] = Field(default_factory=dict)
-    sequences: dict[str, int] = Field(default_factory=dict)
+    versions: dict[_Role, int] = Field(default_factory=dict)
+    keys: dict[_Role, list[str]] = Field(default_factory=dict)
+    sequences: dict[_Channel, int] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -147,18 +160,18 @@ def box_id(box: Path) -> bytes:
 def _raise_floor(folder: Path, cache: Path, channel: str, release: Release) -> None:
     """Hold what was verified against what was seen, and note it durably. Raises NotTrusted if it is older.
 
-    What a role's keys have signed counts no more once a newer root has others: whoever stole one may have signed the
-    highest version there is.
+    What a role's keys have signed counts no more once a newer root, or newer targets for a channel's own role, has
+    others: whoever stole one may have signed the highest version there is.
     """
     floor = noted = _read_floor(folder / FLOOR)
-    seen = {role: Metadata.from_file(str(cache / f"{role}.json")).signed.version for role in ROLES}
+    given = delegated_roles(Metadata[Targets].from_file(str(cache / "targets.json")).signed)
+    loaded = [*ROLES, *([role] if (role := role_of(channel)) in given else [])]
+    seen = {role: Metadata.from_file(str(cache / f"{role}.json")).signed.version for role in loaded}
     roles = Metadata[Root].from_file(str(cache / "root.json")).signed.roles
     keys = {role: sorted(roles[role].keyids) for role in ROLES if role != Root.type}
-    if seen[Root.type] > floor.versions.get(Root.type, 0):
-        gone = {role for role, before in floor.keys.items() if before != keys.get(role)}
-        versions = {role: at for role, at in floor.versions.items() if role not in gone}
-        floor = Floor(versions=versions, sequences={} if "targets" in gone else floor.sequences)
-    older = [f"{role} {seen[role]} after {at}" for role, at in floor.versions.items() if seen.get(role, 0) < at]
+    keys |= {role: sorted(one.keyids) for role, one in given.items()}
+    floor = _without_gone(floor, seen, keys)
+    older = [f"{role} {seen[role]} after {at}" for role, at in floor.versions.items() if seen.get(role, at) < at]
     if release.sequence < floor.sequences.get(channel, 0):
         older.append(f"release {release.sequence} after {floor.sequences[channel]}")
     if older:
@@ -167,9 +180,26 @@ def _raise_floor(folder: Path, cache: Path, channel: str, release: Release) -> N
         raise NotTrusted(f"older than what this box has seen: {', '.join(older)}", hint=hint)
     for path in [cache, *cache.rglob("*")]:
         sync(path)
-    raised = Floor(versions=seen, keys=keys, sequences={**floor.sequences, channel: release.sequence})
+    versions, sequences = {**floor.versions, **seen}, {**floor.sequences, channel: release.sequence}
+    raised = Floor(versions=versions, keys=keys, sequences=sequences)
     if raised != noted:
         write_file(folder / FLOOR, raised.model_dump_json().encode())
+
+
+def _without_gone(floor: Floor, seen: Mapping[str, int], keys: Mapping[str, list[str]]) -> Floor:
+    """Return a floor without what keys have signed that newer metadata has taken their role away from."""
+    changed = {role for role, before in floor.keys.items() if before != keys.get(role)}
+    newer = {role for role, version in seen.items() if version > floor.versions.get(role, 0)}
+    gone = changed & set(ROLES) if Root.type in newer else set[str]()
+    if Targets.type in gone:  # all that they gave away is gone too
+        gone |= floor.versions.keys() - set(ROLES)
+    elif Targets.type in newer:
+        gone |= changed - set(ROLES)
+    versions = {role: at for role, at in floor.versions.items() if role not in gone}
+    if Targets.type in gone:
+        return Floor(versions=versions, keys=floor.keys)
+    sequences = {channel: at for channel, at in floor.sequences.items() if role_of(channel) not in gone}
+    return Floor(versions=versions, keys=floor.keys, sequences=sequences)
 
 
 def _read_floor(path: Path) -> Floor:

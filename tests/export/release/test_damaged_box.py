@@ -15,7 +15,6 @@ from edge_agent.bundle import MODEL, BundleTampered, open_bundle
 from export.flash.flash import STAGING
 from export.flash.receive import receive
 from export.release import pull as pulling
-from export.release import trust
 from export.release.layout import METADATA
 from export.release.trust import BOX_ID, FLOOR, TRUST
 from tests.export.release.test_release import World
@@ -44,18 +43,16 @@ def test_a_box_with_a_damaged_id_has_some_place_in_the_waves(world: World, damag
     assert (world.box / TRUST / BOX_ID).is_file()
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"versions": {"root": "1"}}', "\xff"])
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, '{"versions": {"root": "1"}}', "\xff", '{"versions": {"targeTs": 1}}', '{"keys": {"x": []}}',
+     '{"sequences": {"../x": 1}}'],
+)  # fmt: skip
 def test_a_damaged_floor_is_named(world: World, text: str) -> None:
     (world.box / TRUST / FLOOR).write_text(text, encoding="latin-1")
     with pytest.raises(RefusedError, match="is damaged"):
         world.pull()
     assert world.has(0)
-
-
-def test_a_role_that_is_none_in_the_floor_is_passed_over(world: World, tmp_path: Path) -> None:
-    floor = trust.Floor(keys={"x": ["1"]})
-    (world.box / TRUST / FLOOR).write_text(floor.model_dump_json())
-    assert world.pull() == "installed"
 
 
 def test_a_cache_that_cannot_be_written_is_named(world: World) -> None:
