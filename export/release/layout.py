@@ -24,6 +24,7 @@ from edge_agent.bundle import MANIFEST
 
 METADATA, TARGETS, BLOBS = "metadata", "targets", "blobs"
 CHANNEL = re.compile(r"[a-z][a-z0-9-]{0,39}")
+ROLE = re.compile(f"channel-{CHANNEL.pattern}")  # a channel's own
 DEVELOPMENT_FIELD = "x-edgewright-development"
 
 
@@ -49,9 +50,9 @@ def role_of(channel: str) -> str:
 
 
 def delegated_roles(targets: Targets) -> dict[str, DelegatedRole]:
-    """Return the channels' own roles, by their names, as targets.json gives them."""
-    delegations = targets.delegations
-    return dict(delegations.roles or {}) if delegations else {}
+    """Return the channels' own roles, by their names, as targets.json gives them; others are not ours."""
+    roles = (targets.delegations.roles or {}) if targets.delegations else {}
+    return {name: role for name, role in roles.items() if ROLE.fullmatch(name)}
 
 
 def release_of(target: TargetFile) -> Release:

@@ -34,6 +34,7 @@ from export.release.layout import (
     CHANNEL,
     DEVELOPMENT_FIELD,
     METADATA,
+    ROLE,
     TARGETS,
     Release,
     delegated_roles,
@@ -46,7 +47,7 @@ from export.release.sources import Fetcher, Source
 TRUST, ROOT, FLOOR, BOX_ID = "trust", "root.json", "floor.json", "id"
 ROLES = ("root", "timestamp", "snapshot", "targets")
 _Channel = Annotated[str, Field(pattern=f"^{CHANNEL.pattern}$")]
-_Role = Annotated[str, Field(pattern=f"^({'|'.join(ROLES)}|channel-{CHANNEL.pattern})$")]
+_Role = Annotated[str, Field(pattern=f"^({'|'.join(ROLES)}|{ROLE.pattern})$")]
 
 
 class NotTrusted(RefusedError):

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tuf.api.metadata import Metadata, Snapshot, Targets, Timestamp
+from tuf.api.metadata import DelegatedRole, Metadata, Snapshot, Targets, Timestamp
 
 import edgewright
 from devices.errors import UsageError
@@ -161,6 +161,16 @@ def test_what_a_channels_publisher_has_is_stolen_and_taken_away(world: Shared, t
     publish(world.repo, world.bundles[1], own, channel="canary")
     assert world.pull(channel="canary") == "installed" and world.has(1)
     assert json.loads((world.box / trust.TRUST / trust.FLOOR).read_bytes())["sequences"]["canary"] == 2
+
+
+def test_roles_of_other_tools_are_passed_over(world: Shared) -> None:
+    targets = repository._latest(world.repo, Targets).signed
+    targets.delegations.roles["some tool's"] = DelegatedRole("some tool's", [], 1, False, paths=["other/*"])
+    targets.add_key(world.testers.signers(CANARY)[0].public_key, "some tool's")
+    repository._write(world.repo, repository._next(targets), world.keys)
+    renew(world.repo, world.keys)
+    assert world.pull() == "installed"
+    assert sequences(world.repo) == {"canary": 1, "stable": 1}
 
 
 def test_a_channel_stays_what_it_is_under_new_root_keys(world: Shared, tmp_path: Path) -> None:
