@@ -181,8 +181,12 @@ def delegate(folder: Path, channel: str, keys: Keys, own: Keys) -> Path:
     given.delegations = Delegations({id_: key for id_, key in delegations.keys.items() if id_ in in_use}, roles)
     for signer in signers:
         given.add_key(signer.public_key, role)
+    root = cast("Root", _latest(folder, Root).signed)
+    for kind in (Snapshot.type, Timestamp.type):
+        keys.signers(kind)  # are there, before anything is written
+    signed = _signed(_next(given), keys.signers(Targets.type), root, keys.folder)
     listed = _save(folder, _signed(content, signers, given, own.folder, role), role)
-    _write(folder, _next(given), keys)
+    _save(folder, signed)
     renew(folder, keys)
     return listed
 

@@ -74,6 +74,17 @@ def test_each_key_signs_its_own_channel_alone(world: Shared) -> None:
         delegate(world.repo, "stable", world.keys, world.testers)
 
 
+def test_a_delegation_with_wrong_keys_changes_nothing(world: Shared, tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in (world.repo / METADATA).iterdir()}
+    new_keys(tmp_path / "foreign")
+    for keys in (Keys(tmp_path / "foreign"), world.testers):
+        for channel in ("canary", "stable"):
+            own = world.keys_of(f"{channel}-{keys.folder.name}") if channel == "canary" else world.keys
+            with pytest.raises(UsageError):
+                delegate(world.repo, channel, keys, own)
+    assert {path: path.read_bytes() for path in (world.repo / METADATA).iterdir()} == before
+
+
 def as_newest(world: World, role: str, content: Targets, keys: Keys, step: int = 1) -> None:
     """Write what a role says as whoever has its key and the online one can, with versions that are higher by a step."""
     content.version += step
