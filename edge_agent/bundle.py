@@ -45,6 +45,7 @@ CURRENT, PREVIOUS, BUNDLES = "current", "previous", "bundles"  # names in a box'
 ID_LENGTH = 12
 CONTRACT_KEY, TEMPLATE_KEY = "edgewright.contract", "edgewright.template"
 ANY_SITE_KEY = "edgewright.any_site"
+MOST_BYTES = 2**63 - 1  # of a file, on any disk
 _MANIFEST_BYTES = 1 << 20
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _SHA256 = r"^[0-9a-f]{64}$"
@@ -59,7 +60,7 @@ class FileEntry(Strict):
     """What a file must be."""
 
     sha256: str = Field(pattern=_SHA256)
-    bytes: int = Field(ge=0)
+    bytes: int = Field(ge=0, le=MOST_BYTES)
 
 
 class Manifest(Strict):
@@ -328,14 +329,19 @@ def _unreadable(folder: Path, error: OSError) -> UnavailableError:
 
 
 def _require_file(path: Path, entry: FileEntry) -> None:
+    if (size_bytes := _plain_size(path)) != entry.bytes:
+        raise BundleTampered(f"{path}: {size_bytes} bytes, the manifest says {entry.bytes}", hint=_AGAIN)
+
+
+def _plain_size(path: Path) -> int:
+    """Return a file's size in bytes. Raises BundleTampered if it is none: on a pipe, a reader would wait for ever."""
     try:
         status = path.lstat()
     except FileNotFoundError:
         raise BundleTampered(f"{path}: the file is missing", hint=_AGAIN) from None
     if not stat.S_ISREG(status.st_mode):
         raise BundleTampered(f"{path}: not a plain file", hint=_AGAIN)
-    if status.st_size != entry.bytes:
-        raise BundleTampered(f"{path}: {status.st_size} bytes, the manifest says {entry.bytes}", hint=_AGAIN)
+    return status.st_size
 
 
 def require_content(path: Path, digest: str, entry: FileEntry) -> None:
@@ -347,11 +353,9 @@ def require_content(path: Path, digest: str, entry: FileEntry) -> None:
 
 def _read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
-    try:
-        with path.open("rb") as file:
-            return parse_manifest(file.read(_MANIFEST_BYTES), str(path))
-    except FileNotFoundError:
-        raise BundleTampered(f"{path}: the file is missing") from None
+    _plain_size(path)
+    with path.open("rb") as file:
+        return parse_manifest(file.read(_MANIFEST_BYTES), str(path))
 
 
 def parse_manifest(data: bytes, path: str) -> Manifest:

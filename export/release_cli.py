@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
     repo = typer.Typer(no_args_is_help=True, help="A signed repository of bundles: static files that boxes pull from.")
     repo.command("init")(init)
     repo.command("publish")(publish)
+    repo.command("delegate")(delegate)
     repo.command("renew")(renew)
     repo.command("rotate")(rotate)
     repo.command("check")(check)
@@ -45,15 +46,16 @@ def register_box(box: typer.Typer) -> None:
 def new_keys(
     folder: Annotated[Path, typer.Argument(metavar="KEYS", help="A new folder.")],
     is_development: Annotated[bool, typer.Option("--development", help="One key for all roles, for trying.")] = False,
+    channel: Annotated[str, typer.Option(help="Only the own key of this channel (`repo delegate`).")] = "",
 ) -> None:
     """Make the keys of a repository (ed25519). EDGEWRIGHT_KEYS_PASSPHRASE encrypts them."""
     from export.release.keys import new_keys as make
 
-    for path in make(folder, is_development=is_development):
+    for path in make(folder, is_development=is_development, channel=channel):
         print(path)
     if is_development:
         _log(DEVELOPMENT_WARNING)
-    else:
+    elif not channel:
         _log("keep root-1, root-2 and root-3 offline and apart: two of them decide which other keys count")
 
 
@@ -71,13 +73,43 @@ def publish(
     keys: KeysFolder,
     channel: Annotated[str, typer.Option(help="Whose boxes shall have it.")] = "stable",
     percent: Annotated[int, typer.Option(min=0, max=100, help="Of the boxes that may take it now.")] = 100,
+    answers: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="What boxes that have tried it said: one that did not take it stops it."),
+    ] = None,
+    at_least: Annotated[int, typer.Option(min=1, help="With --answers: how many boxes must have taken it.")] = 1,
     as_json: Json = False,
 ) -> None:
     """Make a bundle a channel's release. To go back, publish the older bundle again."""
     from export.release.keys import Keys
     from export.release.repository import publish as make
 
-    _print([make(repo, bundle, Keys(keys), channel=channel, percent=percent, progress_bar=byte_progress_bar)], as_json)
+    done = make(
+        repo,
+        bundle,
+        Keys(keys),
+        channel=channel,
+        percent=percent,
+        answers=answers,
+        at_least=at_least,
+        progress_bar=byte_progress_bar,
+    )
+    _print([done], as_json)
+
+
+def delegate(
+    repo: RepoFolder,
+    channel: Annotated[str, typer.Argument(metavar="CHANNEL", help="Whose releases another key shall sign.")],
+    keys: KeysFolder,
+    own: Annotated[
+        Path, typer.Option("--channel-keys", metavar="OWN", help="The folder that `keys new --channel` made.")
+    ],
+) -> None:
+    """Give a channel a key of its own, or another one: who has it publishes in this channel and in no other."""
+    from export.release.keys import Keys
+    from export.release.repository import delegate as give
+
+    print(give(repo, channel, Keys(keys), Keys(own)))
 
 
 def renew(repo: RepoFolder, keys: KeysFolder) -> None:

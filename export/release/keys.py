@@ -1,5 +1,7 @@
 """Keys that sign releases, each in a file of its own: three of the root, one of releases, one that may stay online.
 
+A channel may have a key of its own, which signs no other channel's releases.
+
 Two of the three root keys decide which other keys count; keep them offline, and apart. A development key is one for all
 roles, and boxes that trust it say so.
 
@@ -23,6 +25,7 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
 
 from devices.errors import UsageError
+from export.release.layout import role_of
 
 PASSPHRASE = "EDGEWRIGHT_KEYS_PASSPHRASE"  # noqa: S105 (a variable's name)
 ROOTS, ROOT_THRESHOLD = ("root-1", "root-2", "root-3"), 2
@@ -43,7 +46,7 @@ class Keys:
 
     def signers(self, role: str) -> list[CryptoSigner]:
         """Return the keys of a role that are there. Raises UsageError if none is, or one cannot be read."""
-        names = (DEVELOPMENT,) if self.is_development else NAMES[role]
+        names = (DEVELOPMENT,) if self.is_development else NAMES.get(role, (role,))
         found = [path for name in names if (path := self.folder / f"{name}.pem").is_file()]
         if not found:
             hint = f"`edgewright keys new {self.folder}` makes keys"
@@ -51,19 +54,25 @@ class Keys:
         return [_load(path) for path in found]
 
 
-def new_keys(folder: Path, *, is_development: bool = False) -> list[Path]:
+def new_keys(folder: Path, *, is_development: bool = False, channel: str = "") -> list[Path]:
     """Make keys (ed25519) in a new folder, readable for their owner alone; return their files.
 
+    Args:
+        folder: where.
+        is_development: one for all roles.
+        channel: only the own key of this channel.
+
     Raises:
-        UsageError: there is something at the folder.
+        UsageError: there is something at the folder, or no channel has such a name.
     """
+    names = (role_of(channel),) if channel else (DEVELOPMENT,) if is_development else (*ROOTS, RELEASE, ONLINE)
     if folder.exists():
         raise UsageError(f"{folder} is there already", hint="choose another folder: no key is written over")
     folder.mkdir(mode=0o700, parents=True)
     passphrase = _passphrase()
     encryption = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
     paths = []
-    for name in (DEVELOPMENT,) if is_development else (*ROOTS, RELEASE, ONLINE):
+    for name in names:
         private = load_pem_private_key(CryptoSigner.generate_ed25519().private_bytes, None)
         paths.append(folder / f"{name}.pem")
         descriptor = os.open(paths[-1], os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

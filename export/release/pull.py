@@ -9,13 +9,15 @@ from pathlib import Path
 from devices.errors import EdgeError, UnavailableError
 from edge_agent.bundle import CURRENT, FileEntry, open_bundle, parse_manifest
 from edge_agent.progress import ByteProgressBar, Progress, no_progress_bar
-from export.flash.flash import FlashReport, SelfTest, flash
+from export.flash.flash import FlashReport, SelfTest, explained, flash
 from export.flash.receive import PART, clear, receive
+from export.release.answers import note_answer
 from export.release.layout import BLOBS, TARGETS
 from export.release.sources import Source
 from export.release.trust import fetch_release, is_in_wave
 
 SYNC_BYTES = 16 << 20  # of a file, between two fsyncs: what a power cut may cost
+ROUNDS = 2  # of fetching: what an earlier pull has left of a file may be damaged, and then all of it is fetched again
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,12 @@ def pull(
 
     Raises:
         What fetch_release and flash raise; what was current still is. What was fetched stays, and is gone on with.
+        Whether the box has taken the release is written down (answers.py).
     """
     trusted = fetch_release(box, source, channel)
     release = trusted.release
     if _current(box) == release.bundle:
+        note_answer(box, trusted)
         return PullReport(release.sequence, release.bundle, "current")
     if not is_in_wave(box, trusted):
         return PullReport(release.sequence, release.bundle, "waiting")
@@ -69,15 +73,25 @@ def pull(
     if dry_run:
         return PullReport(release.sequence, release.bundle, "to install", missing.missing_bytes)
     entries = parse_manifest(trusted.manifest, f"the release of {channel}").files
-    with progress_bar("fetching", missing.missing_bytes) as progress:
-        for name, offset in missing.missing.items():
-            _fetch(source, entries[name], Path(missing.folder) / f"{name}{PART}", offset, progress)
-    if damaged := receive(box, trusted.manifest).missing:
+    fetched_bytes = 0
+    for _ in range(ROUNDS):
+        if missing.missing:
+            with explained(box), progress_bar("fetching", missing.missing_bytes) as progress:
+                for name, offset in missing.missing.items():
+                    _fetch(source, entries[name], Path(missing.folder) / f"{name}{PART}", offset, progress)
+            fetched_bytes += missing.missing_bytes
+            missing = receive(box, trusted.manifest)
+    if damaged := missing.missing:
         hint = "the repository is damaged, or somebody changes what comes over the network; what the box has stays"
         raise UnavailableError(f"{source.url}: not as it was signed: {', '.join(damaged)}", hint=hint)
-    report: FlashReport = flash(Path(missing.folder), box, selftest=selftest)
+    try:
+        report: FlashReport = flash(Path(missing.folder), box, selftest=selftest)
+    except EdgeError as error:
+        note_answer(box, trusted, str(error))
+        raise
+    note_answer(box, trusted)
     clear(box)
-    return PullReport(release.sequence, release.bundle, "installed", missing.missing_bytes, report.steps)
+    return PullReport(release.sequence, release.bundle, "installed", fetched_bytes, report.steps)
 
 
 def _fetch(source: Source, entry: FileEntry, part: Path, offset: int, progress: Progress) -> None:

@@ -17,7 +17,18 @@ from typing import Any, cast
 
 from securesystemslib.signer import CryptoSigner
 from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import Metadata, MetaFile, Root, Signed, Snapshot, TargetFile, Targets, Timestamp
+from tuf.api.metadata import (
+    DelegatedRole,
+    Delegations,
+    Metadata,
+    MetaFile,
+    Root,
+    Signed,
+    Snapshot,
+    TargetFile,
+    Targets,
+    Timestamp,
+)
 from tuf.api.serialization import DeserializationError
 
 from devices.durable import aside_of, finish, write_file
@@ -25,8 +36,19 @@ from devices.errors import UsageError
 from edge_agent.bundle import MANIFEST, hold_bundle
 from edge_agent.progress import ByteProgressBar, no_progress_bar
 from export.flash.flash import is_whole
+from export.release.answers import require_answers
 from export.release.keys import ROOT_THRESHOLD, Keys
-from export.release.layout import BLOBS, DEVELOPMENT_FIELD, METADATA, TARGETS, Release, release_of, target_of
+from export.release.layout import (
+    BLOBS,
+    DEVELOPMENT_FIELD,
+    METADATA,
+    TARGETS,
+    Release,
+    delegated_roles,
+    release_of,
+    role_of,
+    target_of,
+)
 
 LIFE = {Root.type: 730, Targets.type: 365, Snapshot.type: 30, Timestamp.type: 30}  # days
 
@@ -65,6 +87,8 @@ def publish(
     *,
     channel: str = "stable",
     percent: int = 100,
+    answers: Path | None = None,
+    at_least: int = 1,
     progress_bar: ByteProgressBar = no_progress_bar,
 ) -> Published:
     """Make a bundle a channel's release.
@@ -75,15 +99,20 @@ def publish(
         keys: of releases, and those that stay online.
         channel: whose boxes shall have it.
         percent: of the boxes that may take it now; by publishing again with more, the others follow.
+        answers: a folder of what boxes that have tried it said (answers.py); None to ask nobody.
+        at_least: how many boxes must have taken it, if any are asked.
         progress_bar: opens a progress bar for what is copied.
 
     Raises:
         UsageError: no repository, channel or key, or a key that the repository's root does not know.
         BundleTampered: the bundle is not as it was exported.
+        GateError: a box did not take it, or too few have answered; nothing is published.
     """
     path = target_of(channel)
-    targets = _trusted_targets(folder)
+    role, listing = _listing(folder, channel)
     with hold_bundle(bundle) as held:
+        if answers is not None:
+            require_answers(answers, held.manifest.id, at_least)
         manifest = held.manifest.to_bytes()
         files = {
             name: entry
@@ -96,7 +125,7 @@ def publish(
                 shutil.copyfile(held.path / name, aside_of(blob))
                 finish(aside_of(blob), blob)
                 progress(entry.bytes)
-        before = targets.signed.targets.get(path)
+        before = listing.signed.targets.get(path)
         sequence = release_of(before).sequence + 1 if before else 1
         release = Release(sequence=sequence, bundle=held.manifest.id, percent=percent)
     target = TargetFile.from_data(path, manifest, ["sha256"])
@@ -104,8 +133,8 @@ def publish(
     listed = folder / TARGETS / channel / f"{target.hashes['sha256']}.{MANIFEST}"
     listed.parent.mkdir(exist_ok=True)
     write_file(listed, manifest)
-    targets.signed.targets[path] = target
-    _write(folder, _next(targets.signed), keys)
+    listing.signed.targets[path] = target
+    _write(folder, _next(listing.signed), keys, role)
     renew(folder, keys)
     return _published(folder, channel, release)
 
@@ -114,10 +143,52 @@ def renew(folder: Path, keys: Keys) -> str:
     """Say that the repository is still the newest; return until when that holds, as YYYY-MM-DD."""
     targets, snapshot, timestamp = _trusted_targets(folder), _latest(folder, Snapshot), _latest(folder, Timestamp)
     snapshot.signed.meta["targets.json"] = MetaFile(targets.signed.version)
+    for role in delegated_roles(targets.signed):
+        own = _require_own(folder, targets.signed, role)
+        snapshot.signed.meta[f"{role}.json"] = MetaFile(own.signed.version)
     _write(folder, _next(snapshot.signed), keys)
     timestamp.signed.snapshot_meta = MetaFile(snapshot.signed.version)
     _write(folder, _next(timestamp.signed), keys)
     return f"{timestamp.signed.expires:%Y-%m-%d}"
+
+
+def delegate(folder: Path, channel: str, keys: Keys, own: Keys) -> Path:
+    """Give a channel a key of its own, or another one; return the file that lists its release from now on.
+
+    Whoever has that key, and the online one, publishes in this channel and in no other; the release key takes it away.
+
+    Args:
+        folder: the repository.
+        channel: which; it need not have a release.
+        keys: of releases, and online.
+        own: the channel's key.
+
+    Raises:
+        UsageError: no repository or channel, or keys that are missing or unknown to the repository's root.
+    """
+    path, role = target_of(channel), role_of(channel)
+    targets = _trusted_targets(folder)
+    given = targets.signed
+    signers = own.signers(role)
+    if role in delegated_roles(given):
+        content = _next(_require_own(folder, given, role).signed)
+    else:
+        release = given.targets.pop(path, None)
+        content = Targets(expires=_until(Targets.type), targets={path: release} if release else {})
+    delegations = given.delegations or Delegations({}, {})
+    roles = {**(delegations.roles or {}), role: DelegatedRole(role, [], 1, True, paths=[f"{channel}/*"])}
+    in_use = {keyid for one in roles.values() for keyid in one.keyids}
+    given.delegations = Delegations({id_: key for id_, key in delegations.keys.items() if id_ in in_use}, roles)
+    for signer in signers:
+        given.add_key(signer.public_key, role)
+    root = cast("Root", _latest(folder, Root).signed)
+    for kind in (Snapshot.type, Timestamp.type):
+        keys.signers(kind)  # are there, before anything is written
+    signed = _signed(_next(given), keys.signers(Targets.type), root, keys.folder)
+    listed = _save(folder, _signed(content, signers, given, own.folder, role), role)
+    _save(folder, signed)
+    renew(folder, keys)
+    return listed
 
 
 def rotate(folder: Path, keys: Keys, new: Keys) -> Path:
@@ -153,7 +224,9 @@ def rotate(folder: Path, keys: Keys, new: Keys) -> Path:
 
 def releases(folder: Path) -> list[Published]:
     """Return each channel's release, as the folder says; `check` proves it."""
-    listed = _latest(folder, Targets).signed.targets
+    targets = _latest(folder, Targets).signed
+    own = [_latest(folder, Targets, role).signed.targets for role in delegated_roles(targets)]
+    listed = {path: target for one in [*own, targets.targets] for path, target in one.items()}
     return [_published(folder, path.split("/")[0], release_of(target)) for path, target in sorted(listed.items())]
 
 
@@ -189,33 +262,38 @@ def _root_of(keys: Keys, version: int) -> Root:
     return root
 
 
-def _write(folder: Path, signed: Signed, keys: Keys) -> Path:
-    """Sign a role's content and write it. Raises UsageError if the repository's root would not have it."""
-    root = signed if isinstance(signed, Root) else cast("Root", _latest(folder, Root).signed)
-    return _save(folder, _signed(signed, keys.signers(signed.type), root, keys.folder))
+def _write(folder: Path, signed: Signed, keys: Keys, role: str = "") -> Path:
+    """Sign a role's content and write it. Raises UsageError if the repository would not have it."""
+    role = role or signed.type
+    giver: Root | Targets = signed if isinstance(signed, Root) else _latest(folder, Root).signed
+    if role not in LIFE:
+        giver = _trusted_targets(folder).signed
+    return _save(folder, _signed(signed, keys.signers(role), giver, keys.folder, role), role)
 
 
-def _signed(signed: Signed, signers: Iterable[CryptoSigner], root: Root, keys: Path) -> Metadata[Any]:
-    """Return a role's content with signatures. Raises UsageError if a root would not have it."""
+def _signed(
+    signed: Signed, signers: Iterable[CryptoSigner], giver: Root | Targets, keys: Path, role: str = ""
+) -> Metadata[Any]:
+    """Return a role's content with signatures. Raises UsageError if who gives the role does not take them."""
     metadata: Metadata[Any] = Metadata(signed)
     for signer in signers:
         metadata.sign(signer, append=True)
-    _require_signed(root, metadata, keys)
+    _require_signed(giver, metadata, keys, role)
     return metadata
 
 
-def _require_signed(root: Root, metadata: Metadata[Any], keys: Path) -> None:
+def _require_signed(giver: Root | Targets, metadata: Metadata[Any], keys: Path, role: str = "") -> None:
     try:
-        root.verify_delegate(metadata.signed.type, metadata.signed_bytes, metadata.signatures)
+        giver.verify_delegate(role or metadata.signed.type, metadata.signed_bytes, metadata.signatures)
     except (RepositoryError, ValueError) as error:
         hint = f"are the keys in {keys} those that the repository was made with?"
         raise UsageError(f"the repository is not signed by the keys of its root: {error}", hint=hint) from error
 
 
-def _save(folder: Path, metadata: Metadata[Any]) -> Path:
+def _save(folder: Path, metadata: Metadata[Any], role: str = "") -> Path:
     signed = metadata.signed
-    name = f"{signed.type}.json" if isinstance(signed, Timestamp) else f"{signed.version}.{signed.type}.json"
-    path = folder / METADATA / name
+    name = f"{role or signed.type}.json"
+    path = folder / METADATA / (name if isinstance(signed, Timestamp) else f"{signed.version}.{name}")
     write_file(path, metadata.to_bytes())
     return path
 
@@ -223,17 +301,35 @@ def _save(folder: Path, metadata: Metadata[Any]) -> Path:
 def _trusted_targets(folder: Path) -> Metadata[Targets]:
     """Return the newest targets. Raises UsageError if the root's keys have not signed them."""
     found: Metadata[Targets] = _latest(folder, Targets)
-    root = cast("Root", _latest(folder, Root).signed)
-    try:
-        root.verify_delegate(Targets.type, found.signed_bytes, found.signatures)
-    except (RepositoryError, ValueError) as error:
-        hint = "nobody's boxes take it: remove it, or copy the repository again"
-        raise UsageError(f"{folder}: its newest targets is not signed by its root's keys", hint=hint) from error
+    _require_newest_signed(folder, cast("Root", _latest(folder, Root).signed), found, Targets.type)
     return found
 
 
-def _latest(folder: Path, role: type[Signed]) -> Metadata[Any]:
-    path = folder / METADATA / "timestamp.json" if role is Timestamp else _newest(folder, role.type)
+def _require_own(folder: Path, targets: Targets, role: str) -> Metadata[Targets]:
+    """Return the newest metadata of a channel's own role. Raises UsageError if its key has not signed it."""
+    found: Metadata[Targets] = _latest(folder, Targets, role)
+    _require_newest_signed(folder, targets, found, role)
+    return found
+
+
+def _require_newest_signed(folder: Path, giver: Root | Targets, found: Metadata[Targets], role: str) -> None:
+    try:
+        giver.verify_delegate(role, found.signed_bytes, found.signatures)
+    except (RepositoryError, ValueError) as error:
+        hint = "nobody's boxes take it: remove it, or copy the repository again"
+        raise UsageError(f"{folder}: its newest {role} is not signed by its own keys", hint=hint) from error
+
+
+def _listing(folder: Path, channel: str) -> tuple[str, Metadata[Targets]]:
+    """Return the role that lists a channel's release, `targets` or its own, and its newest metadata."""
+    targets, role = _trusted_targets(folder), role_of(channel)
+    if role not in delegated_roles(targets.signed):
+        return Targets.type, targets
+    return role, _require_own(folder, targets.signed, role)
+
+
+def _latest(folder: Path, kind: type[Signed], role: str = "") -> Metadata[Any]:
+    path = folder / METADATA / "timestamp.json" if kind is Timestamp else _newest(folder, role or kind.type)
     try:
         return Metadata.from_file(str(path))
     except (DeserializationError, OSError) as error:

@@ -18,21 +18,36 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 from tuf.api.exceptions import DownloadError, ExpiredMetadataError, RepositoryError
-from tuf.api.metadata import Metadata, Root
+from tuf.api.metadata import Metadata, Root, Targets
 from tuf.api.serialization import DeserializationError
 from tuf.ngclient import Updater
 
 from devices.durable import sync, write_file
 from devices.errors import RefusedError, UnavailableError, UsageError
 from devices.yaml_file import Strict
-from export.release.layout import DEVELOPMENT_FIELD, METADATA, TARGETS, Release, release_of, target_of
-from export.release.sources import Source
+from export.flash.flash import explained
+from export.release.layout import (
+    CHANNEL,
+    DEVELOPMENT_FIELD,
+    METADATA,
+    ROLE,
+    TARGETS,
+    Release,
+    delegated_roles,
+    release_of,
+    role_of,
+    target_of,
+)
+from export.release.sources import Fetcher, Source
 
 TRUST, ROOT, FLOOR, BOX_ID = "trust", "root.json", "floor.json", "id"
 ROLES = ("root", "timestamp", "snapshot", "targets")
+_Channel = Annotated[str, Field(pattern=f"^{CHANNEL.pattern}$")]
+_Role = Annotated[str, Field(pattern=f"^({'|'.join(ROLES)}|{ROLE.pattern})$")]
 
 
 class NotTrusted(RefusedError):
@@ -42,9 +57,9 @@ class NotTrusted(RefusedError):
 class Floor(Strict):
     """What was seen: the highest version of each role with the keys that signed it, each channel's highest sequence."""
 
-    versions: dict[str, int] = Field(default_factory=dict)
-    keys: dict[str, list[str]] = Field(default_factory=dict)
-    sequences: dict[str, int] = Field(default_factory=dict)
+    versions: dict[_Role, int] = Field(default_factory=dict)
+    keys: dict[_Role, list[str]] = Field(default_factory=dict)
+    sequences: dict[_Channel, int] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,6 +77,7 @@ def trust(box: Path, root: Path) -> bool:
     Raises:
         UsageError: no such box or root.
         RefusedError: the box trusts another one.
+        UnavailableError: the box's disk cannot be written.
     """
     if not box.is_dir() and not box.parent.is_dir():
         raise UsageError(f"{box.parent} is not there", hint="is the box's disk mounted?")
@@ -72,14 +88,14 @@ def trust(box: Path, root: Path) -> bool:
     except (OSError, DeserializationError, RepositoryError, ValueError) as error:
         raise UsageError(f"{root} is no root: {error}", hint="give metadata/1.root.json of the repository") from error
     folder = box / TRUST
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / ROOT
-    if path.exists() and path.read_bytes() != data:
-        hint = f"to trust another one, remove {folder} by hand: what the box has seen is forgotten with it"
-        raise RefusedError(f"{box} trusts another root already", hint=hint)
-    if not (folder / BOX_ID).exists():
-        write_file(folder / BOX_ID, secrets.token_hex(16).encode())
-    write_file(path, data)
+    with explained(box):
+        folder.mkdir(parents=True, exist_ok=True)
+        if path.exists() and path.read_bytes() != data:
+            hint = f"to trust another one, remove {folder} by hand: what the box has seen is forgotten with it"
+            raise RefusedError(f"{box} trusts another root already", hint=hint)
+        box_id(box)
+        write_file(path, data)
     return is_development(metadata)
 
 
@@ -101,19 +117,19 @@ def fetch_release(box: Path, source: Source, channel: str) -> Trusted:
     Raises:
         UsageError: the box trusts nothing yet, or there is no such channel.
         NotTrusted: see there. The box is as it was.
-        UnavailableError: the repository cannot be read.
+        UnavailableError: the repository cannot be read, or the box's disk not be read or written.
     """
     folder = box / TRUST
     if not (folder / ROOT).is_file():
         raise UsageError(f"{box} trusts nobody yet", hint=f"edgewright box trust {box} ROOT.json")
     path, cache = target_of(channel), folder / METADATA
-    with _explained(source):
+    with explained(box), _explained(source):
         cache.mkdir(exist_ok=True)
         updater = Updater(
             str(cache),
             f"{source.url}{METADATA}/",
             target_base_url=f"{source.url}{TARGETS}/",
-            fetcher=source.fetcher,
+            fetcher=Fetcher(source),
             bootstrap=(folder / ROOT).read_bytes(),
         )
         updater.refresh()
@@ -128,26 +144,35 @@ def fetch_release(box: Path, source: Source, channel: str) -> Trusted:
 
 def is_in_wave(box: Path, trusted: Trusted) -> bool:
     """Return whether a release is for this box already: each has a place between 0 and 100, another one each time."""
-    name = f"{(box / TRUST / BOX_ID).read_text()} {trusted.channel} {trusted.release.bundle}"
-    place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") * 100 / 2**32
+    with explained(box):
+        name = box_id(box) + f" {trusted.channel} {trusted.release.bundle}".encode()
+    place = int.from_bytes(hashlib.sha256(name).digest()[:4], "big") * 100 / 2**32
     return place < trusted.release.percent
+
+
+def box_id(box: Path) -> bytes:
+    """Return what tells a box from others, which is made if it is not there; a damaged one does as well."""
+    path = box / TRUST / BOX_ID
+    if not path.exists():
+        write_file(path, secrets.token_hex(16).encode())
+    return path.read_bytes()
 
 
 def _raise_floor(folder: Path, cache: Path, channel: str, release: Release) -> None:
     """Hold what was verified against what was seen, and note it durably. Raises NotTrusted if it is older.
 
-    What a role's keys have signed counts no more once a newer root has others: whoever stole one may have signed the
-    highest version there is.
+    What a role's keys have signed counts no more once a newer root, or newer targets for a channel's own role, has
+    others: whoever stole one may have signed the highest version there is.
     """
     floor = noted = _read_floor(folder / FLOOR)
-    seen = {role: Metadata.from_file(str(cache / f"{role}.json")).signed.version for role in ROLES}
+    given = delegated_roles(Metadata[Targets].from_file(str(cache / "targets.json")).signed)
+    loaded = [*ROLES, *([role] if (role := role_of(channel)) in given else [])]
+    seen = {role: Metadata.from_file(str(cache / f"{role}.json")).signed.version for role in loaded}
     roles = Metadata[Root].from_file(str(cache / "root.json")).signed.roles
     keys = {role: sorted(roles[role].keyids) for role in ROLES if role != Root.type}
-    if seen[Root.type] > floor.versions.get(Root.type, 0):
-        gone = {role for role, before in floor.keys.items() if before != keys[role]}
-        versions = {role: at for role, at in floor.versions.items() if role not in gone}
-        floor = Floor(versions=versions, sequences={} if "targets" in gone else floor.sequences)
-    older = [f"{role} {seen[role]} after {at}" for role, at in floor.versions.items() if seen.get(role, 0) < at]
+    keys |= {role: sorted(one.keyids) for role, one in given.items()}
+    floor = _without_gone(floor, seen, keys)
+    older = [f"{role} {seen[role]} after {at}" for role, at in floor.versions.items() if seen.get(role, at) < at]
     if release.sequence < floor.sequences.get(channel, 0):
         older.append(f"release {release.sequence} after {floor.sequences[channel]}")
     if older:
@@ -156,9 +181,26 @@ def _raise_floor(folder: Path, cache: Path, channel: str, release: Release) -> N
         raise NotTrusted(f"older than what this box has seen: {', '.join(older)}", hint=hint)
     for path in [cache, *cache.rglob("*")]:
         sync(path)
-    raised = Floor(versions=seen, keys=keys, sequences={**floor.sequences, channel: release.sequence})
+    versions, sequences = {**floor.versions, **seen}, {**floor.sequences, channel: release.sequence}
+    raised = Floor(versions=versions, keys=keys, sequences=sequences)
     if raised != noted:
         write_file(folder / FLOOR, raised.model_dump_json().encode())
+
+
+def _without_gone(floor: Floor, seen: Mapping[str, int], keys: Mapping[str, list[str]]) -> Floor:
+    """Return a floor without what keys have signed that newer metadata has taken their role away from."""
+    changed = {role for role, before in floor.keys.items() if before != keys.get(role)}
+    newer = {role for role, version in seen.items() if version > floor.versions.get(role, 0)}
+    gone = changed & set(ROLES) if Root.type in newer else set[str]()
+    if Targets.type in gone:  # all that they gave away is gone too
+        gone |= floor.versions.keys() - set(ROLES)
+    elif Targets.type in newer:
+        gone |= changed - set(ROLES)
+    versions = {role: at for role, at in floor.versions.items() if role not in gone}
+    if Targets.type in gone:
+        return Floor(versions=versions, keys=floor.keys)
+    sequences = {channel: at for channel, at in floor.sequences.items() if role_of(channel) not in gone}
+    return Floor(versions=versions, keys=floor.keys, sequences=sequences)
 
 
 def _read_floor(path: Path) -> Floor:
@@ -166,7 +208,7 @@ def _read_floor(path: Path) -> Floor:
         return Floor.model_validate(json.loads(path.read_bytes()))
     except FileNotFoundError:
         return Floor()
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         hint = "restore it, or remove the folder and trust the root again: what was seen is then forgotten"
         raise RefusedError(f"{path} is damaged: {error}", hint=hint) from error
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,6 +116,14 @@ def test_an_added_file_or_folder_is_named(folder: Path) -> None:
     (folder / "extra.bin").unlink()
     (folder / "more").mkdir()
     with pytest.raises(BundleTampered, match="more"):
+        open_bundle(folder)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir])
+def test_a_manifest_that_is_no_plain_file_is_refused_and_not_waited_for(folder: Path, make: Any) -> None:
+    (folder / layout.MANIFEST).unlink()
+    make(folder / layout.MANIFEST)
+    with pytest.raises(BundleTampered, match=r"manifest\.json: not a plain file"):
         open_bundle(folder)
 
 
