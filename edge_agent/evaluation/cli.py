@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Annotated, Any, cast, get_args
@@ -62,7 +62,11 @@ def evaluate(
     ] = "",
     suite: Annotated[
         str,
-        typer.Option("--suite", metavar="bfcl[=FOLDER]", help="Cases of others: of the Berkeley leaderboard."),
+        typer.Option(
+            "--suite",
+            metavar="bfcl[=FOLDER]|ha-intents=FOLDER",
+            help="Cases of others: the Berkeley leaderboard's, or Home Assistant's intents on a home of their own.",
+        ),
     ] = "",
     misses: Annotated[bool, typer.Option("--misses", help="Of a .yaml file, also print what went wrong.")] = False,
     is_fresh: Annotated[
@@ -88,7 +92,7 @@ def evaluate(
     trained, placement = load_site(tools or site), Placement(device, gpu_layers, load_in_4bit, intents)
     limits = _limits_of(fail_under or ())
     if suite:
-        _evaluate_bfcl(models, suite, count, trained, placement, out, limits, as_json)
+        _evaluate_suite(models, suite, count, trained, placement, out, misses, is_fresh, limits, as_json)
         return
     if trained.is_toolset:
         _evaluate_turns(models, cases, trained, placement, out, execution, names_seed, limits, as_json)
@@ -98,7 +102,12 @@ def evaluate(
     if names_seed is not None and cases:
         raise UsageError("--renamed makes its own cases: those of a file have the tools' own names")
     if cases and cases.suffix in {".yaml", ".yml"}:
-        _evaluate_own(models, cases, count, trained, placement, out, misses, is_fresh, limits, as_json)
+        from edge_agent.evaluation.own.own_cases import read_own_cases
+
+        own, title = read_own_cases(cases, trained), f"{trained.name}: requests of {cases.name}"
+        _evaluate_own(
+            models, own, title, str(cases), {}, count, trained, placement, out, misses, is_fresh, limits, as_json
+        )
         return
     other = None if names_seed is None else renamed(trained, Random(names_seed))
     loaded = load_or_make_cases(
@@ -211,7 +220,10 @@ def _tell(line: str) -> None:
 
 def _evaluate_own(
     models: list[str],
-    path: Path,
+    cases: Sequence[Any],
+    title: str,
+    source: str,
+    left_out: Mapping[tuple[str, str], int],
     count: int | None,
     site: Any,
     placement: Any,
@@ -221,34 +233,76 @@ def _evaluate_own(
     limits: Mapping[str, float],
     as_json: bool,
 ) -> None:
-    """Grade models on cases that a person wrote, all or some at even distances; writes own_cases.html and .json."""
+    """Grade models on own cases, all or some at even distances; writes own_cases.html and .json."""
     from devices.durable import write_file
     from edge_agent.evaluation.evaluation import spread
     from edge_agent.evaluation.model_processes import find_model, grade_own_cases
-    from edge_agent.evaluation.own.own_cases import read_own_cases
     from edge_agent.evaluation.own.own_report import table_of, to_plain
     from edge_agent.evaluation.report_page import render_own_cases
 
-    cases = read_own_cases(path, site)
     cases = spread(cases, count) if count else cases
     found = [find_model(name, site) for name in models]
     graded = [(model.label, grade_own_cases(model, site, cases, placement, is_fresh=is_fresh)) for model in found]
-    plain = to_plain(graded, f"{site.name}: requests of {path.name}", _command_line(), str(path))
+    plain = to_plain(graded, title, _command_line(), source, left_out)
     out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(plain, ensure_ascii=False, indent=1)
     write_file(out / "own_cases.json", text.encode())
     write_file(out / "own_cases.html", render_own_cases(plain).encode())
     tables = [
-        f"{label}, {len(cases)} cases of {path.name}\n{table_of(turns, shows_misses=misses)}" for label, turns in graded
+        f"{label}, {len(cases)} cases of {Path(source).name}\n{table_of(turns, shows_misses=misses)}"
+        for label, turns in graded
     ]
     print(text if as_json else "\n\n".join([*tables, str(out / "own_cases.html")]))
     last = plain["models"][-1]
     _require(limits, last["label"], {**last["kinds"], "total": last["all"]})
 
 
-def _evaluate_bfcl(
+def _evaluate_suite(
     models: list[str],
     suite: str,
+    count: int | None,
+    site: Any,
+    placement: Any,
+    out: Path,
+    misses: bool,
+    is_fresh: bool,
+    limits: Mapping[str, float],
+    as_json: bool,
+) -> None:
+    """Grade models on cases of others, on all or some of them."""
+    from edge_agent.evaluation.suites import bfcl, ha_intents
+
+    name, _, folder = suite.partition("=")
+    if name == bfcl.NAME:
+        _evaluate_bfcl(models, folder, count, site, placement, out, limits, as_json)
+        return
+    if name != ha_intents.NAME:
+        raise UsageError(f"no suite is called {name!r}", hint=f"there are {bfcl.NAME} and {ha_intents.NAME}")
+    place = ha_intents.find_ha_intents(folder)
+    found = ha_intents.read_ha_intents(place)
+    if not as_json:
+        _tell("\n".join(ha_intents.left_out_lines(found)))
+    title, source = "Home Assistant's intents: sentences of its tests", str(place.resolve().parents[1])
+    _evaluate_own(
+        models,
+        found.cases,
+        title,
+        source,
+        found.left_out,
+        count,
+        found.home.site,
+        placement,
+        out,
+        misses,
+        is_fresh,
+        limits,
+        as_json,
+    )
+
+
+def _evaluate_bfcl(
+    models: list[str],
+    folder: str,
     count: int | None,
     site: Any,
     placement: Any,
@@ -258,12 +312,9 @@ def _evaluate_bfcl(
 ) -> None:
     """Grade models on BFCL, on all cases or some of each category; writes bfcl.json."""
     from devices.durable import write_file
-    from edge_agent.evaluation.bfcl import NAME, bfcl_plain, bfcl_table, find_bfcl, read_bfcl
     from edge_agent.evaluation.model_processes import find_models, grade_bfcl
+    from edge_agent.evaluation.suites.bfcl import bfcl_plain, bfcl_table, find_bfcl, read_bfcl
 
-    name, _, folder = suite.partition("=")
-    if name != NAME:
-        raise UsageError(f"no suite is called {name!r}", hint=f"there is {NAME}")
     cases = read_bfcl(find_bfcl(folder), count)
     graded = [(model.label, grade_bfcl(model, cases, placement)) for model in find_models(models, site)]
     plain: dict[str, Any] = {"title": "BFCL v4", "command": _command_line(), "models": bfcl_plain(graded)}

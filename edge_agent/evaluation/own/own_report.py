@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -25,8 +25,22 @@ STEPS = {"sentence": "by a known sentence", "model": "by the model", "question":
 LEAST_TURNS = 20  # from which on a curve says something
 
 
-def to_plain(graded: Sequence[tuple[str, Sequence[Graded]]], title: str, command: str, cases: str) -> dict[str, Any]:
-    """Return the report as plain data. Args: graded: a label and the turns of each model."""
+def to_plain(
+    graded: Sequence[tuple[str, Sequence[Graded]]],
+    title: str,
+    command: str,
+    cases: str,
+    left_out: Mapping[tuple[str, str], int] | None = None,
+) -> dict[str, Any]:
+    """Return the report as plain data.
+
+    Args:
+        graded: a label and the turns of each model.
+        title: what was evaluated.
+        command: that made it.
+        cases: where they come from.
+        left_out: how many cases of a suite were not asked, by kind and reason.
+    """
     models = [
         {
             "label": label,
@@ -38,7 +52,8 @@ def to_plain(graded: Sequence[tuple[str, Sequence[Graded]]], title: str, command
         }
         for label, turns in graded
     ]
-    return {"title": title, "command": command, "cases": cases, "models": models}
+    missing = [{"kind": kind, "reason": why, "count": count} for (kind, why), count in (left_out or {}).items()]
+    return {"title": title, "command": command, "cases": cases, "models": models, "left_out": missing}
 
 
 def by_kind(turns: Sequence[Graded]) -> dict[str, Share]:
@@ -72,8 +87,10 @@ def _confidence(turns: Sequence[Acted]) -> dict[str, Any] | None:
 def table_of(turns: Sequence[Graded], *, shows_misses: bool = False) -> str:
     """Return how many turns of each kind came out right, with 95 % intervals, and what confidence says, as text."""
     shares = [*by_kind(turns).items(), ("TOTAL", share_of(not one.problems for one in turns))]
+    width = max(14, *(len(name) for name, _ in shares))
     lines = [
-        f"{name or 'request':<14} {one.count:>4} of {one.total:<4} {one.share:6.1%}  ({one.low:.0%} to {one.high:.0%})"
+        f"{name or 'request':<{width}} "
+        f"{one.count:>4} of {one.total:<4} {one.share:6.1%}  ({one.low:.0%} to {one.high:.0%})"
         for name, one in shares
     ]
     lines += [f"{STEPS[step]}: {share}" for step, share in by_step(turns).items() if step != "model"]
