@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Annotated, Any, cast, get_args
@@ -72,6 +73,12 @@ def evaluate(
     is_fresh: Annotated[
         bool, typer.Option("--fresh", help="Of a .yaml file, run cases again that this model file has done before.")
     ] = False,
+    states: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Of a .yaml file or ha-intents, begin each case in so many states: right in all (pass^k)?"
+        ),
+    ] = 1,
     fail_under: Annotated[
         list[str] | None,
         typer.Option(
@@ -91,8 +98,13 @@ def evaluate(
 
     trained, placement = load_site(tools or site), Placement(device, gpu_layers, load_in_4bit, intents)
     limits = _limits_of(fail_under or ())
+    is_own = bool(cases and cases.suffix in {".yaml", ".yml"})
+    if states > 1 and not (is_own and not trained.is_toolset) and suite.partition("=")[0] != "ha-intents":
+        raise UsageError(
+            "--states is of --cases FILE.yaml and of --suite ha-intents", hint="other cases have one state"
+        )
     if suite:
-        _evaluate_suite(models, suite, count, trained, placement, out, misses, is_fresh, limits, as_json)
+        _evaluate_suite(models, suite, count, trained, placement, out, misses, is_fresh, states, limits, as_json)
         return
     if trained.is_toolset:
         _evaluate_turns(models, cases, trained, placement, out, execution, names_seed, limits, as_json)
@@ -101,13 +113,12 @@ def evaluate(
         raise UsageError("--execute is of toolsets", hint="a site's cases are always carried out, in simulated worlds")
     if names_seed is not None and cases:
         raise UsageError("--renamed makes its own cases: those of a file have the tools' own names")
-    if cases and cases.suffix in {".yaml", ".yml"}:
+    if cases and is_own:
         from edge_agent.evaluation.own.own_cases import read_own_cases
+        from edge_agent.evaluation.own.own_evaluation import OwnSuite
 
-        own, title = read_own_cases(cases, trained), f"{trained.name}: requests of {cases.name}"
-        _evaluate_own(
-            models, own, title, str(cases), {}, count, trained, placement, out, misses, is_fresh, limits, as_json
-        )
+        own = OwnSuite(read_own_cases(cases, trained), f"{trained.name}: requests of {cases.name}", str(cases))
+        _evaluate_own(models, own, count, trained, placement, out, misses, is_fresh, states, limits, as_json)
         return
     other = None if names_seed is None else renamed(trained, Random(names_seed))
     loaded = load_or_make_cases(
@@ -220,41 +231,42 @@ def _tell(line: str) -> None:
 
 def _evaluate_own(
     models: list[str],
-    cases: Sequence[Any],
-    title: str,
-    source: str,
-    left_out: Mapping[tuple[str, str], int],
+    suite: Any,
     count: int | None,
     site: Any,
     placement: Any,
     out: Path,
     misses: bool,
     is_fresh: bool,
+    states: int,
     limits: Mapping[str, float],
     as_json: bool,
 ) -> None:
     """Grade models on own cases, all or some at even distances; writes own_cases.html and .json."""
     from devices.durable import write_file
     from edge_agent.evaluation.evaluation import spread
-    from edge_agent.evaluation.model_processes import find_model, grade_own_cases
-    from edge_agent.evaluation.own.own_report import table_of, to_plain
+    from edge_agent.evaluation.model_processes import find_model
+    from edge_agent.evaluation.own.own_evaluation import evaluate_own
     from edge_agent.evaluation.report_page import render_own_cases
 
-    cases = spread(cases, count) if count else cases
-    found = [find_model(name, site) for name in models]
-    graded = [(model.label, grade_own_cases(model, site, cases, placement, is_fresh=is_fresh)) for model in found]
-    plain = to_plain(graded, title, _command_line(), source, left_out)
+    tables, plain = evaluate_own(
+        [find_model(name, site) for name in models],
+        replace(suite, cases=spread(suite.cases, count)) if count else suite,
+        site,
+        placement,
+        command=_command_line(),
+        states=states,
+        is_fresh=is_fresh,
+        shows_misses=misses,
+    )
     out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(plain, ensure_ascii=False, indent=1)
     write_file(out / "own_cases.json", text.encode())
     write_file(out / "own_cases.html", render_own_cases(plain).encode())
-    tables = [
-        f"{label}, {len(cases)} cases of {Path(source).name}\n{table_of(turns, shows_misses=misses)}"
-        for label, turns in graded
-    ]
     print(text if as_json else "\n\n".join([*tables, str(out / "own_cases.html")]))
     last = plain["models"][-1]
-    _require(limits, last["label"], {**last["kinds"], "total": last["all"]})
+    in_states = {"in_all_states": last["states"]["in_all"]} if last["states"] else {}
+    _require(limits, last["label"], {**last["kinds"], "total": last["all"], **in_states})
 
 
 def _evaluate_suite(
@@ -266,10 +278,12 @@ def _evaluate_suite(
     out: Path,
     misses: bool,
     is_fresh: bool,
+    states: int,
     limits: Mapping[str, float],
     as_json: bool,
 ) -> None:
     """Grade models on cases of others, on all or some of them."""
+    from edge_agent.evaluation.own.own_evaluation import OwnSuite
     from edge_agent.evaluation.suites import bfcl, ha_intents
 
     name, _, folder = suite.partition("=")
@@ -278,26 +292,10 @@ def _evaluate_suite(
         return
     if name != ha_intents.NAME:
         raise UsageError(f"no suite is called {name!r}", hint=f"there are {bfcl.NAME} and {ha_intents.NAME}")
-    place = ha_intents.find_ha_intents(folder)
-    found = ha_intents.read_ha_intents(place)
-    if not as_json:
-        _tell("\n".join(ha_intents.left_out_lines(found)))
-    title, source = "Home Assistant's intents: sentences of its tests", str(place.resolve().parents[1])
-    _evaluate_own(
-        models,
-        found.cases,
-        title,
-        source,
-        found.left_out,
-        count,
-        found.home.site,
-        placement,
-        out,
-        misses,
-        is_fresh,
-        limits,
-        as_json,
-    )
+    found = ha_intents.read_ha_intents(ha_intents.find_ha_intents(folder))
+    _tell("\n".join(ha_intents.left_out_lines(found)))
+    own = OwnSuite(found.cases, "Home Assistant's intents: sentences of its tests", name, found.left_out)
+    _evaluate_own(models, own, count, found.home.site, placement, out, misses, is_fresh, states, limits, as_json)
 
 
 def _evaluate_bfcl(

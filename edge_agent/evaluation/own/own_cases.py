@@ -112,7 +112,7 @@ def read_own_cases(path: Path, site: Site) -> list[OwnCase]:
             case = OwnCase.model_validate(plain_values(entry))
         except ValidationError as error:
             raise source.explain((number,), error, OwnCase) from error
-        for named in _named(case):
+        for named in named_in(case):
             device, _, key = named.partition(".")
             if device not in site.devices or (key and key not in site.devices[device].properties):
                 raise source.fail((number,), f"case {number + 1} names {named}, which {site.name} does not have")
@@ -120,7 +120,8 @@ def read_own_cases(path: Path, site: Site) -> list[OwnCase]:
     return cases
 
 
-def _named(case: OwnCase) -> Iterator[str]:
+def named_in(case: OwnCase) -> Iterator[str]:
+    """Yield every device and every device.property that a case names."""
     yield from case.start
     for turn in case.turns:
         yield from [key for way in turn.ways for key in way]

@@ -18,6 +18,7 @@ from edge_agent.evaluation.own.confidence import (
     threshold_for,
 )
 from edge_agent.evaluation.own.own_cases import Graded
+from edge_agent.evaluation.own.starting_states import Repeated
 
 COVERAGES = (1.0, 0.9, 0.75, 0.5)
 MOST_WRONG = (0.01, 0.02, 0.05)
@@ -31,6 +32,7 @@ def to_plain(
     command: str,
     cases: str,
     left_out: Mapping[tuple[str, str], int] | None = None,
+    states: Sequence[Repeated] = (),
 ) -> dict[str, Any]:
     """Return the report as plain data.
 
@@ -40,6 +42,7 @@ def to_plain(
         command: that made it.
         cases: where they come from.
         left_out: how many cases of a suite were not asked, by kind and reason.
+        states: of each model, what came of the cases in several starting states; empty if they had one.
     """
     models = [
         {
@@ -49,8 +52,9 @@ def to_plain(
             "steps": {step: asdict(share) for step, share in by_step(turns).items()},
             "confidence": _confidence(acted(turns)),
             "turns": [asdict(one) for one in turns],
+            "states": asdict(states[number]) if states else None,
         }
-        for label, turns in graded
+        for number, (label, turns) in enumerate(graded)
     ]
     missing = [{"kind": kind, "reason": why, "count": count} for (kind, why), count in (left_out or {}).items()]
     return {"title": title, "command": command, "cases": cases, "models": models, "left_out": missing}
