@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Annotated, Any, cast, get_args
@@ -62,12 +63,22 @@ def evaluate(
     ] = "",
     suite: Annotated[
         str,
-        typer.Option("--suite", metavar="bfcl[=FOLDER]", help="Cases of others: of the Berkeley leaderboard."),
+        typer.Option(
+            "--suite",
+            metavar="bfcl[=FOLDER]|ha-intents=FOLDER",
+            help="Cases of others: the Berkeley leaderboard's, or Home Assistant's intents on a home of their own.",
+        ),
     ] = "",
     misses: Annotated[bool, typer.Option("--misses", help="Of a .yaml file, also print what went wrong.")] = False,
     is_fresh: Annotated[
         bool, typer.Option("--fresh", help="Of a .yaml file, run cases again that this model file has done before.")
     ] = False,
+    states: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Of a .yaml file or ha-intents, begin each case in so many states: right in all (pass^k)?"
+        ),
+    ] = 1,
     fail_under: Annotated[
         list[str] | None,
         typer.Option(
@@ -87,8 +98,13 @@ def evaluate(
 
     trained, placement = load_site(tools or site), Placement(device, gpu_layers, load_in_4bit, intents)
     limits = _limits_of(fail_under or ())
+    is_own = bool(cases and cases.suffix in {".yaml", ".yml"})
+    if states > 1 and not (is_own and not trained.is_toolset) and suite.partition("=")[0] != "ha-intents":
+        raise UsageError(
+            "--states is of --cases FILE.yaml and of --suite ha-intents", hint="other cases have one state"
+        )
     if suite:
-        _evaluate_bfcl(models, suite, count, trained, placement, out, limits, as_json)
+        _evaluate_suite(models, suite, count, trained, placement, out, misses, is_fresh, states, limits, as_json)
         return
     if trained.is_toolset:
         _evaluate_turns(models, cases, trained, placement, out, execution, names_seed, limits, as_json)
@@ -97,8 +113,12 @@ def evaluate(
         raise UsageError("--execute is of toolsets", hint="a site's cases are always carried out, in simulated worlds")
     if names_seed is not None and cases:
         raise UsageError("--renamed makes its own cases: those of a file have the tools' own names")
-    if cases and cases.suffix in {".yaml", ".yml"}:
-        _evaluate_own(models, cases, count, trained, placement, out, misses, is_fresh, limits, as_json)
+    if cases and is_own:
+        from edge_agent.evaluation.own.own_cases import read_own_cases
+        from edge_agent.evaluation.own.own_evaluation import OwnSuite
+
+        own = OwnSuite(read_own_cases(cases, trained), f"{trained.name}: requests of {cases.name}", str(cases))
+        _evaluate_own(models, own, count, trained, placement, out, misses, is_fresh, states, limits, as_json)
         return
     other = None if names_seed is None else renamed(trained, Random(names_seed))
     loaded = load_or_make_cases(
@@ -211,44 +231,76 @@ def _tell(line: str) -> None:
 
 def _evaluate_own(
     models: list[str],
-    path: Path,
+    suite: Any,
     count: int | None,
     site: Any,
     placement: Any,
     out: Path,
     misses: bool,
     is_fresh: bool,
+    states: int,
     limits: Mapping[str, float],
     as_json: bool,
 ) -> None:
-    """Grade models on cases that a person wrote, all or some at even distances; writes own_cases.html and .json."""
+    """Grade models on own cases, all or some at even distances; writes own_cases.html and .json."""
     from devices.durable import write_file
     from edge_agent.evaluation.evaluation import spread
-    from edge_agent.evaluation.model_processes import find_model, grade_own_cases
-    from edge_agent.evaluation.own.own_cases import read_own_cases
-    from edge_agent.evaluation.own.own_report import table_of, to_plain
+    from edge_agent.evaluation.model_processes import find_model
+    from edge_agent.evaluation.own.own_evaluation import evaluate_own
     from edge_agent.evaluation.report_page import render_own_cases
 
-    cases = read_own_cases(path, site)
-    cases = spread(cases, count) if count else cases
-    found = [find_model(name, site) for name in models]
-    graded = [(model.label, grade_own_cases(model, site, cases, placement, is_fresh=is_fresh)) for model in found]
-    plain = to_plain(graded, f"{site.name}: requests of {path.name}", _command_line(), str(path))
+    tables, plain = evaluate_own(
+        [find_model(name, site) for name in models],
+        replace(suite, cases=spread(suite.cases, count)) if count else suite,
+        site,
+        placement,
+        command=_command_line(),
+        states=states,
+        is_fresh=is_fresh,
+        shows_misses=misses,
+    )
     out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(plain, ensure_ascii=False, indent=1)
     write_file(out / "own_cases.json", text.encode())
     write_file(out / "own_cases.html", render_own_cases(plain).encode())
-    tables = [
-        f"{label}, {len(cases)} cases of {path.name}\n{table_of(turns, shows_misses=misses)}" for label, turns in graded
-    ]
     print(text if as_json else "\n\n".join([*tables, str(out / "own_cases.html")]))
     last = plain["models"][-1]
-    _require(limits, last["label"], {**last["kinds"], "total": last["all"]})
+    in_states = {"in_all_states": last["states"]["in_all"]} if last["states"] else {}
+    _require(limits, last["label"], {**last["kinds"], "total": last["all"], **in_states})
+
+
+def _evaluate_suite(
+    models: list[str],
+    suite: str,
+    count: int | None,
+    site: Any,
+    placement: Any,
+    out: Path,
+    misses: bool,
+    is_fresh: bool,
+    states: int,
+    limits: Mapping[str, float],
+    as_json: bool,
+) -> None:
+    """Grade models on cases of others, on all or some of them."""
+    from edge_agent.evaluation.own.own_evaluation import OwnSuite
+    from edge_agent.evaluation.suites import bfcl, ha_intents
+
+    name, _, folder = suite.partition("=")
+    if name == bfcl.NAME:
+        _evaluate_bfcl(models, folder, count, site, placement, out, limits, as_json)
+        return
+    if name != ha_intents.NAME:
+        raise UsageError(f"no suite is called {name!r}", hint=f"there are {bfcl.NAME} and {ha_intents.NAME}")
+    found = ha_intents.read_ha_intents(ha_intents.find_ha_intents(folder))
+    _tell("\n".join(ha_intents.left_out_lines(found)))
+    own = OwnSuite(found.cases, "Home Assistant's intents: sentences of its tests", name, found.left_out)
+    _evaluate_own(models, own, count, found.home.site, placement, out, misses, is_fresh, states, limits, as_json)
 
 
 def _evaluate_bfcl(
     models: list[str],
-    suite: str,
+    folder: str,
     count: int | None,
     site: Any,
     placement: Any,
@@ -258,12 +310,9 @@ def _evaluate_bfcl(
 ) -> None:
     """Grade models on BFCL, on all cases or some of each category; writes bfcl.json."""
     from devices.durable import write_file
-    from edge_agent.evaluation.bfcl import NAME, bfcl_plain, bfcl_table, find_bfcl, read_bfcl
     from edge_agent.evaluation.model_processes import find_models, grade_bfcl
+    from edge_agent.evaluation.suites.bfcl import bfcl_plain, bfcl_table, find_bfcl, read_bfcl
 
-    name, _, folder = suite.partition("=")
-    if name != NAME:
-        raise UsageError(f"no suite is called {name!r}", hint=f"there is {NAME}")
     cases = read_bfcl(find_bfcl(folder), count)
     graded = [(model.label, grade_bfcl(model, cases, placement)) for model in find_models(models, site)]
     plain: dict[str, Any] = {"title": "BFCL v4", "command": _command_line(), "models": bfcl_plain(graded)}

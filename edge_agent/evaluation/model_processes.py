@@ -20,10 +20,8 @@ from edge_agent.bundle import ANY_SITE_KEY, CONTRACT_KEY, CURRENT, MANIFEST, TEM
 from edge_agent.engine.gguf_header import require_gguf
 from edge_agent.engine.machine import installed_versions, this_machine
 from edge_agent.engine.worker import end_with_parent
-from edge_agent.evaluation import bfcl
 from edge_agent.evaluation.baselines.endpoint import ENDPOINT, Endpoint, EndpointSimulation
 from edge_agent.evaluation.baselines.rules import RULES, NoEngine, RulesSimulation
-from edge_agent.evaluation.bfcl import BfclCase
 from edge_agent.evaluation.case_simulation import CaseSimulation
 from edge_agent.evaluation.cases import Case, read_cases, write_cases
 from edge_agent.evaluation.conversations.executed import ExecutedConversation, Execution, execute_conversations
@@ -33,6 +31,8 @@ from edge_agent.evaluation.evaluation import LATENCY_CASES, CaseOutcome, Evaluat
 from edge_agent.evaluation.own.own_cases import Graded, OwnCase, run_own_cases
 from edge_agent.evaluation.own.result_cache import ResultCache, result_cache
 from edge_agent.evaluation.report import EngineRun, Provenance, Role, build_report
+from edge_agent.evaluation.suites import bfcl
+from edge_agent.evaluation.suites.bfcl import BfclCase
 from edge_agent.plugins import ENGINES, HUGGINGFACE, load_plugin
 from edge_agent.progress import ProgressBar
 from edge_agent.run_facts import RUN_FILE, read_run_facts

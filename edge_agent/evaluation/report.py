@@ -18,7 +18,7 @@ from edge_agent.evaluation.evaluation import CaseOutcome, Evaluation
 from edge_agent.evaluation.metrics import METRICS, EngineMetrics, compare, measure
 from edge_agent.evaluation.report_page import points_text, render_html
 from edge_agent.evaluation.report_plots import percent_text, seconds_text
-from edge_agent.evaluation.scoring import CaseScore
+from edge_agent.evaluation.scoring import CaseScore, failed_ways
 
 SCHEMA = "report/v1"
 EXAMPLES = 6
@@ -138,6 +138,7 @@ def _transcript(outcome: CaseOutcome, score: CaseScore) -> dict[str, Any]:
         "claims_success": score.claims_success,
         "stop_reason": result.stop_reason,
         "problems": list(score.problems),
+        "ways": failed_ways(outcome, score) if score.problems else [],
         "replies": [completion.text for completion in result.completions],
     }
 

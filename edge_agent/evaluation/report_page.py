@@ -7,12 +7,14 @@ every outside resource, so that a mistake here still fetches and runs nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from edge_agent.evaluation.evaluation import spread
+from edge_agent.evaluation.report_filters import Belongs, Filter, classes_of, filters_of
 from edge_agent.evaluation.report_plots import (
     latency_plot,
     percent_text,
@@ -26,7 +28,7 @@ from edge_agent.wire.markers import CALL, END_CALL, END_THINK, THINK
 from edge_agent.wire.messages import compact_json
 
 TEMPLATE, TURNS_TEMPLATE, OWN_TEMPLATE = "report.html.jinja", "turns.html.jinja", "own_cases.html.jinja"
-FAILURES_SHOWN = 40
+FAILURES_SHOWN = 100  # of each engine
 REPLY_CHARACTERS = 2000
 _PIECES = re.compile(
     rf"{re.escape(THINK)}(?P<thought>.*?){re.escape(END_THINK)}|{re.escape(CALL)}(?P<call>.*?){re.escape(END_CALL)}"
@@ -39,6 +41,10 @@ def render_html(report: Mapping[str, Any]) -> str:
     """Return the page of a report: headline, plots, tables, failures, examples, provenance."""
     engines = report["engines"]
     shipped = engines[-1]
+    failures, filters = _failures(
+        [(engine["label"], engine["failures"]) for engine in engines],
+        lambda one: {"kind": [one["kind"].replace("_", " ")], "way": one.get("ways", ())},
+    )
     return (
         _environment()
         .get_template(TEMPLATE)
@@ -53,7 +59,10 @@ def render_html(report: Mapping[str, Any]) -> str:
             success_plot=success_plot(engines),
             latency_plot=latency_plot(engines) if any(engine["latency"] for engine in engines) else "",
             stage_plot=stage_plot(report["stage_times_s"]) if report["stage_times_s"] else "",
-            failures_shown=FAILURES_SHOWN,
+            failures=failures,
+            failed=[(engine["label"], len(engine["failures"])) for engine in engines],
+            filters=filters,
+            shown=FAILURES_SHOWN,
         )
     )
 
@@ -65,20 +74,55 @@ def render_turns(report: Mapping[str, Any], metrics: Sequence[tuple[str, str]]) 
     return (
         _environment()
         .get_template(TURNS_TEMPLATE)
-        .render(report=report, metrics=metrics, columns=0, failures=failures[:FAILURES_SHOWN], shown=FAILURES_SHOWN)
+        .render(
+            report=report,
+            metrics=metrics,
+            columns=0,
+            filters=(),
+            failures=failures[:FAILURES_SHOWN],
+            shown=FAILURES_SHOWN,
+        )
     )
 
 
 def render_own_cases(report: Mapping[str, Any]) -> str:
     """Return the page of an evaluation on cases that a person wrote; `report` as own_report.py makes it."""
-    missed = [one for one in report["models"][-1]["turns"] if one["problems"]]
+    missed = [(model["label"], [one for one in model["turns"] if one["problems"]]) for model in report["models"]]
+    failures, filters = _failures(missed, lambda one: {"kind": [one["kind"] or "request"], "way": one["ways"]})
     plots = [(risk_plot(one["confidence"]["curve"]), reliability_plot(one["confidence"]["bins"])) if one["confidence"]
              else None for one in report["models"]]  # fmt: skip
     return (
         _environment()
         .get_template(OWN_TEMPLATE)
-        .render(report=report, columns=0, plots=plots, missed=missed[:FAILURES_SHOWN], shown=FAILURES_SHOWN)
+        .render(
+            report=report,
+            columns=0,
+            plots=plots,
+            failures=failures,
+            failed=[(label, len(turns)) for label, turns in missed],
+            filters=filters,
+            shown=FAILURES_SHOWN,
+        )
     )
+
+
+def _failures(
+    models: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], belongs: Callable[[Mapping[str, Any]], Belongs]
+) -> tuple[list[dict[str, Any]], list[Filter]]:
+    """Return the failures to show, of each model at even distances and sorted by kind, and what they are filtered by.
+
+    Args:
+        models: a label and the failures of each; the page opens with the last one's.
+        belongs: the kind of a failure and the ways in which it failed.
+    """
+    found, rows = list[dict[str, Any]](), list[Belongs]()
+    for label, failures in models:
+        for one in spread(sorted(failures, key=lambda one: str(one["kind"])), FAILURES_SHOWN):
+            found.append({"item": one, "engine": label})
+            rows.append({"engine": [label], **belongs(one)})
+    titles = {"engine": "Model", "way": "What went wrong", "kind": "Kind"}
+    filters = filters_of(rows, titles, {"engine": models[-1][0]})
+    return [one | {"classes": classes_of(row, filters)} for one, row in zip(found, rows, strict=True)], filters
 
 
 def _environment() -> Environment:

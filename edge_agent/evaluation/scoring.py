@@ -92,6 +92,25 @@ def score_case(outcome: CaseOutcome) -> CaseScore:
     )
 
 
+def failed_ways(outcome: CaseOutcome, score: CaseScore) -> list[str]:
+    """Return what is wrong with a failed outcome, in the words that a reader filters by; at least one."""
+    case, result = outcome.case, outcome.result
+    is_due = bool(case.commands)
+    ways = {
+        "no call": is_due and not result.actions,
+        "wrong tool": score.is_tool_right is False and bool(result.actions),
+        "wrong arguments": score.is_tool_right is True and score.is_argument_right is False,
+        "called, and none was due": score.is_uncalled is False,
+        "moved what it should not": score.is_wrong_move,
+        "did not ask": is_question_due(case) and not asks_back(outcome),
+        "asked needlessly": is_due and asks_back(outcome),
+        "held back": result.stop_reason == "unsure",
+        "says done": is_due and score.claims_success,
+        "wrong answer": not is_due and bool(answer_problems(result.answer, case.answer_has)),
+    }
+    return [name for name, applies in ways.items() if applies] or ["other outcome"]
+
+
 def _command_key(device: str, action: str, given: dict[str, Value]) -> tuple[str, ...]:
     return (device, action, *sorted(f"{key}={_value_key(value)}" for key, value in given.items()))
 

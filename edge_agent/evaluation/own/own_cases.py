@@ -27,6 +27,7 @@ from edge_agent.evaluation.scoring import answer_problems, is_same_value
 
 Step = Literal["sentence", "model", "question"]
 Wanted = dict[str, Value]  # by device.property
+Problem = tuple[str, str]  # what kind of problem, and what it is
 Range = Annotated[tuple[float, float], Field(strict=False)]
 
 
@@ -80,9 +81,9 @@ class OwnCase(Strict):
 class Graded:
     """A turn with what came of it.
 
-    `problems` says why it failed, and is empty if it did not. `confidence` is how probable the model found what it had
-    done without asking (0 to 1), None if it did nothing. `step` is who worked it: a known sentence, the model, or a
-    question back.
+    `problems` says why it failed, and is empty if it did not; `ways` has the kinds of these problems. `confidence` is
+    how probable the model found what it had done without asking (0 to 1), None if it did nothing. `step` is who worked
+    it: a known sentence, the model, or a question back.
     """
 
     kind: str
@@ -93,6 +94,7 @@ class Graded:
     confidence: float | None = None
     thought: str = ""
     step: Step = "model"
+    ways: tuple[str, ...] = ()
 
 
 def read_own_cases(path: Path, site: Site) -> list[OwnCase]:
@@ -110,7 +112,7 @@ def read_own_cases(path: Path, site: Site) -> list[OwnCase]:
             case = OwnCase.model_validate(plain_values(entry))
         except ValidationError as error:
             raise source.explain((number,), error, OwnCase) from error
-        for named in _named(case):
+        for named in named_in(case):
             device, _, key = named.partition(".")
             if device not in site.devices or (key and key not in site.devices[device].properties):
                 raise source.fail((number,), f"case {number + 1} names {named}, which {site.name} does not have")
@@ -118,7 +120,8 @@ def read_own_cases(path: Path, site: Site) -> list[OwnCase]:
     return cases
 
 
-def _named(case: OwnCase) -> Iterator[str]:
+def named_in(case: OwnCase) -> Iterator[str]:
+    """Yield every device and every device.property that a case names."""
     yield from case.start
     for turn in case.turns:
         yield from [key for way in turn.ways for key in way]
@@ -206,13 +209,14 @@ def _play(case: OwnCase, simulation: Simulation) -> _Playing:
     for number, turn in enumerate(case.turns):
         before = world.snapshot()
         result = yield from agent.run(turn.ask)
-        problems = tuple(problems_of(turn, simulation.site, before, world.snapshot(), result))
+        problems = problems_of(turn, simulation.site, before, world.snapshot(), result)
+        texts, ways = tuple(text for _, text in problems), tuple(dict.fromkeys(way for way, _ in problems))
         kind = case.kind if len(case.turns) == 1 else "follow-up" if number else "first turn"
         done = tuple(f"{one.device}.{one.action}({one.input}) {one.status}" for one in result.actions)
         has_acted = any(one.status != "needs_confirmation" for one in result.actions)
         confidence = result.confidence if has_acted else None
-        judged = Graded(kind, turn.ask, result.answer, done, problems, confidence, result.thought, _step_of(result))
-        graded.append(judged)
+        step = _step_of(result)
+        graded.append(Graded(kind, turn.ask, result.answer, done, texts, confidence, result.thought, step, ways))
     return graded
 
 
@@ -222,8 +226,8 @@ def _step_of(result: TurnResult) -> Step:
     return "model" if result.completions or not result.actions else "sentence"
 
 
-def problems_of(turn: OwnTurn, site: Site, before: State, after: State, result: TurnResult) -> list[str]:
-    """Return what is not as a turn says it must be."""
+def problems_of(turn: OwnTurn, site: Site, before: State, after: State, result: TurnResult) -> list[Problem]:
+    """Return what is not as a turn says it must be, each with what kind of problem it is."""
     settable = {
         f"{device.name}.{key}"
         for device in site.devices.values()
@@ -231,25 +235,31 @@ def problems_of(turn: OwnTurn, site: Site, before: State, after: State, result: 
         for key in action.writes
     }
     old, new = _flat(before), _flat(after)
-    found = min((_way_problems(way, turn, settable, old, new) for way in turn.ways), key=len)
+    idle = "asked back" if result.answer.rstrip().endswith("?") else "did nothing"
+    wrong = "wrong value or device" if result.actions else idle
+    found = min((_way_problems(way, turn, settable, old, new, wrong) for way in turn.ways), key=len)
     asked = {one.device for one in result.actions if one.status == "needs_confirmation"}
     if turn.needs and turn.needs not in asked:
-        found.append(f"{turn.needs} was not asked to be confirmed")
+        found.append(("did not ask to confirm", f"{turn.needs} was not asked to be confirmed"))
     made = [(f"{site.devices[one.device].kind}.{one.action}", one.input) for one in result.actions]
     missing = [call for call in turn.calls if (call.action, call.input) not in made]
-    found += [f"{call.action}({call.input}) was not called" for call in missing]
-    return found + answer_problems(result.answer, turn.answer_has)
+    found += [("call not made", f"{call.action}({call.input}) was not called") for call in missing]
+    return found + [("wrong answer", text) for text in answer_problems(result.answer, turn.answer_has)]
 
 
-def _way_problems(way: Wanted, turn: OwnTurn, settable: set[str], old: Wanted, new: Wanted) -> list[str]:
-    found = [f"{key} is {new.get(key)}" for key, value in way.items() if not is_same_value(value, new.get(key))]
+def _way_problems(
+    way: Wanted, turn: OwnTurn, settable: set[str], old: Wanted, new: Wanted, wrong: str
+) -> list[Problem]:
+    values = {key: new.get(key) for key in way}
+    found = [(wrong, f"{key} is {values[key]}") for key, value in way.items() if not is_same_value(value, values[key])]
     for key, (low, high) in turn.expect_range.items():
         value = new.get(key)
         if isinstance(value, bool | str) or value is None or not low <= value <= high:
-            found.append(f"{key} is {value}")
+            found.append((wrong, f"{key} is {value}"))
     named = {key.partition(".")[0] for key in (*way, *turn.expect_range)}
     others = [key for key in sorted(settable) if key.partition(".")[0] not in named]
-    return found + [f"{key} became {new.get(key)}" for key in others if old.get(key) != new.get(key)]
+    moved = [key for key in others if old.get(key) != new.get(key)]
+    return found + [("moved something else", f"{key} became {new.get(key)}") for key in moved]
 
 
 def _flat(state: State) -> Wanted:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -18,6 +18,7 @@ from edge_agent.evaluation.own.confidence import (
     threshold_for,
 )
 from edge_agent.evaluation.own.own_cases import Graded
+from edge_agent.evaluation.own.starting_states import Repeated
 
 COVERAGES = (1.0, 0.9, 0.75, 0.5)
 MOST_WRONG = (0.01, 0.02, 0.05)
@@ -25,8 +26,24 @@ STEPS = {"sentence": "by a known sentence", "model": "by the model", "question":
 LEAST_TURNS = 20  # from which on a curve says something
 
 
-def to_plain(graded: Sequence[tuple[str, Sequence[Graded]]], title: str, command: str, cases: str) -> dict[str, Any]:
-    """Return the report as plain data. Args: graded: a label and the turns of each model."""
+def to_plain(
+    graded: Sequence[tuple[str, Sequence[Graded]]],
+    title: str,
+    command: str,
+    cases: str,
+    left_out: Mapping[tuple[str, str], int] | None = None,
+    states: Sequence[Repeated] = (),
+) -> dict[str, Any]:
+    """Return the report as plain data.
+
+    Args:
+        graded: a label and the turns of each model.
+        title: what was evaluated.
+        command: that made it.
+        cases: where they come from.
+        left_out: how many cases of a suite were not asked, by kind and reason.
+        states: of each model, what came of the cases in several starting states; empty if they had one.
+    """
     models = [
         {
             "label": label,
@@ -35,10 +52,12 @@ def to_plain(graded: Sequence[tuple[str, Sequence[Graded]]], title: str, command
             "steps": {step: asdict(share) for step, share in by_step(turns).items()},
             "confidence": _confidence(acted(turns)),
             "turns": [asdict(one) for one in turns],
+            "states": asdict(states[number]) if states else None,
         }
-        for label, turns in graded
+        for number, (label, turns) in enumerate(graded)
     ]
-    return {"title": title, "command": command, "cases": cases, "models": models}
+    missing = [{"kind": kind, "reason": why, "count": count} for (kind, why), count in (left_out or {}).items()]
+    return {"title": title, "command": command, "cases": cases, "models": models, "left_out": missing}
 
 
 def by_kind(turns: Sequence[Graded]) -> dict[str, Share]:
@@ -72,8 +91,10 @@ def _confidence(turns: Sequence[Acted]) -> dict[str, Any] | None:
 def table_of(turns: Sequence[Graded], *, shows_misses: bool = False) -> str:
     """Return how many turns of each kind came out right, with 95 % intervals, and what confidence says, as text."""
     shares = [*by_kind(turns).items(), ("TOTAL", share_of(not one.problems for one in turns))]
+    width = max(14, *(len(name) for name, _ in shares))
     lines = [
-        f"{name or 'request':<14} {one.count:>4} of {one.total:<4} {one.share:6.1%}  ({one.low:.0%} to {one.high:.0%})"
+        f"{name or 'request':<{width}} "
+        f"{one.count:>4} of {one.total:<4} {one.share:6.1%}  ({one.low:.0%} to {one.high:.0%})"
         for name, one in shares
     ]
     lines += [f"{STEPS[step]}: {share}" for step, share in by_step(turns).items() if step != "model"]

@@ -90,4 +90,4 @@ def _key(case: OwnCase) -> str:
 
 
 def _graded(plain: dict[str, Any]) -> Graded:
-    return Graded(**plain | {key: tuple(plain[key]) for key in ("actions", "problems")})
+    return Graded(**plain | {key: tuple(plain[key]) for key in ("actions", "problems", "ways")})

@@ -9,7 +9,7 @@ from edge_agent.evaluation.cases import Case
 from edge_agent.evaluation.evaluation import CaseOutcome, evaluate, run_cases
 from edge_agent.evaluation.intervals import paired_difference, share_of, wilson
 from edge_agent.evaluation.metrics import METRICS, compare, measure, measure_turns
-from edge_agent.evaluation.scoring import claims_success, is_same_value, reply_forms, score_case
+from edge_agent.evaluation.scoring import claims_success, failed_ways, is_same_value, reply_forms, score_case
 from tests.edge_agent.home_cases import (
     LIGHT_ON,
     CaseEngine,
@@ -28,6 +28,10 @@ CASES = {case.id: case for case in home_cases()}
 def right_outcome(case_id: str) -> CaseOutcome:
     cases = [CASES[case_id]]
     return run_cases(perfect_engine(cases), cases, start_turn, batch_size=1)[0]
+
+
+PORCH_ON = ActionRecord("porch_light", "on", {}, "done", "The porch light is on.")
+DIMMED_TO_41 = ActionRecord("bedroom_lamp", "brightness", {"brightness": 41}, "done", "The bedroom lamp is at 41.")
 
 
 def said(outcome: CaseOutcome, **changes: object) -> CaseOutcome:
@@ -287,3 +291,31 @@ def test_measure_turns() -> None:
     assert latency.reused_share == pytest.approx(0.96) and latency.first_prefill_s.median == 0.02
     assert latency.prefill_s.median == pytest.approx(0.04) and latency.seconds == (1.0, 2.0, 3.0)
     assert measure_turns([]) is None
+
+
+@pytest.mark.parametrize(
+    ("case_id", "changes", "ways"),
+    [
+        ("call-1", {"actions": (), "model_answer": "The kitchen light is on."}, ["no call", "says done"]),
+        (
+            "call-1",
+            {"actions": (), "model_answer": "Which one?", "answer": "Which one?"},
+            ["no call", "asked needlessly"],
+        ),
+        ("call-1", {"actions": (), "model_answer": "", "stop_reason": "unsure"}, ["no call", "held back"]),
+        ("call-1", {"actions": (PORCH_ON,), "model_answer": ""}, ["wrong tool", "moved what it should not"]),
+        ("call-2", {"actions": (DIMMED_TO_41,), "model_answer": ""}, ["wrong arguments", "moved what it should not"]),
+        ("ask-1", {"actions": (PORCH_ON,)}, ["called, and none was due", "moved what it should not"]),
+        ("range-1", {"answer": "No."}, ["wrong answer"]),
+        ("range-1", {"stop_reason": "unusable"}, ["other outcome"]),
+    ],
+)
+def test_a_failure_says_in_which_ways(case_id: str, changes: dict[str, object], ways: list[str]) -> None:
+    outcome = said(right_outcome(case_id), **changes)
+    assert failed_ways(outcome, score_case(outcome)) == ways
+
+
+def test_a_question_that_was_due_and_not_asked_is_a_way_to_fail() -> None:
+    outcome = said(right_outcome("range-1"), answer="No.")
+    outcome = replace(outcome, case=replace(outcome.case, answer_has=(("?",),)))
+    assert failed_ways(outcome, score_case(outcome)) == ["did not ask", "wrong answer"]

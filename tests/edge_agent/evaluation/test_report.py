@@ -152,8 +152,19 @@ def test_many_failures_are_capped_on_the_page_only() -> None:
     asks = tuple(f"request {number}" for number in range(FAILURES_SHOWN + 5))
     report = build_report([EngineRun("a", "quant", evaluation(0, asks))], FACTS, title="Many")
     assert len(report["engines"][0]["failures"]) == FAILURES_SHOWN + 5
-    text = Page(render_html(report)).text
-    assert f"{FAILURES_SHOWN} are shown" in text and "request 44" not in text
+    html = render_html(report)
+    assert html.count('<details class="case ') == FAILURES_SHOWN + 6  # and the examples of what was done well
+    assert f"a failed {FAILURES_SHOWN + 5} ({FAILURES_SHOWN} are shown)." in Page(html).text
+
+
+def test_every_engine_s_failures_are_there_to_be_filtered(report: dict[str, Any]) -> None:
+    html = render_html(report)
+    assert "untuned failed 4, tuned failed 0, F16 failed 0, Q4_K_M failed 1." in Page(html).text
+    assert 'id="engine1" checked><span>Q4_K_M<' in html and 'id="kind0"' in html
+    assert [one["ways"] for one in report["engines"][3]["failures"]] == [["no call", "says done"]]
+    for failure in report["engines"][0]["failures"]:
+        del failure["ways"]  # as an older report has it
+    assert "Q4_K_M failed 1." in Page(render_html(report)).text
 
 
 def test_written_report_reads_back_and_renders_the_same(report: dict[str, Any], tmp_path: Path) -> None:

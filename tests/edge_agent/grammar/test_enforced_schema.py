@@ -15,7 +15,7 @@ from llguidance.hf import from_tokenizer
 
 from devices.errors import UnavailableError, UsageError
 from devices.site.tools import ToolCall
-from edge_agent.evaluation.bfcl import json_schema
+from edge_agent.evaluation.suites.bfcl import json_schema
 from edge_agent.grammar.enforced_schema import enforced
 from edge_agent.grammar.reply_grammar import schema_grammar
 from edge_agent.grammar.token_mask import TEXT_SLICES, Matcher, Vocabulary

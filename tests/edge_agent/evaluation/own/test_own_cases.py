@@ -64,7 +64,26 @@ DIM = calls(("light_brightness", {"device": "kitchen_light", "brightness": 50}))
 )  # fmt: skip
 def test_a_request_is_graded_by_the_world(tmp_path: Path, case: str, replies: list[str], problem: str) -> None:
     (graded,) = grade(tmp_path, f"- {case}\n", *replies)
-    assert (problem in graded.problems[0]) if problem else graded.problems == ()
+    assert (problem in graded.problems[0]) if problem else graded.problems == graded.ways == ()
+
+
+@pytest.mark.parametrize(
+    ("case", "replies", "ways"),
+    [
+        ("{ask: x, expect: {bedroom_lamp.on: true}}", [LIGHT_ON, answer("Done.")],
+         ("wrong value or device", "moved something else")),
+        ("{ask: x, expect: {bedroom_lamp.on: true}}", [answer("No.")], ("did nothing",)),
+        ("{ask: x, expect: {bedroom_lamp.on: true}}", [answer("Which lamp?")], ("asked back",)),
+        ("{ask: x, expect: {}, needs: front_door}", [answer("No.")], ("did not ask to confirm",)),
+        ("{ask: x, calls: [{action: order.find}], answer_has: [[off]]}", [answer("No.")],
+         ("call not made", "wrong answer")),
+    ],
+)  # fmt: skip
+def test_a_failure_says_of_which_kind_it_is(
+    tmp_path: Path, case: str, replies: list[str], ways: tuple[str, ...]
+) -> None:
+    (graded,) = grade(tmp_path, f"- {case}\n", *replies)
+    assert graded.ways == ways
 
 
 def test_a_conversation_goes_on_in_one_world(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from devices.errors import UsageError
 from edge_agent.engine.engine import Completion
-from edge_agent.evaluation.bfcl import (
+from edge_agent.evaluation.suites.bfcl import (
     bfcl_plain,
     bfcl_table,
     find_bfcl,
