@@ -58,8 +58,10 @@ def known_of(
         direction=said.direction,
         short_wish=said.short_wish,
         there=said.there,
+        is_except=said.is_except,
         again=tuple(_calls_of(said.again, site, tools)),
         listed=said.listed,
+        off=tuple((name, tool) for name in said.switched_off for tool, _ in _off_of(site.devices[name], tools)),
         devices=tuple(known_device(site.devices[name], {} if ages.get(name) else one) for name, one in state.items()),
     )
 
@@ -78,6 +80,8 @@ def _calls_of(
 def _off_of(device: Device, tools: Sequence[Tool]) -> list[tuple[str, tuple[tuple[str, str], ...]]]:
     """Return the tool that makes a device off, with its values: one that takes none, or else one that is given 0."""
     own = [one for one in tools if device.name in one.devices]
+    if any(str(value) == "off" for one in own for schema in one.input.values() for value in schema.enum or ()):
+        return []  # a mode, which may be meant as well
     given = [(one, dict.fromkeys(one.input, 0)) for one in sorted(own, key=lambda one: len(one.input))]
     found = [
         (one.name, tuple((key, "0") for key in zeros)) for one, zeros in given if _makes_off(device, one.action, zeros)
@@ -87,7 +91,8 @@ def _off_of(device: Device, tools: Sequence[Tool]) -> list[tuple[str, tuple[tupl
 
 def _makes_off(device: Device, action: str, arguments: Mapping[str, Value]) -> bool:
     effect = device.actions[action].effect(dict(arguments)).items()
-    return any(value_text(device.properties[key], value) in OFF for key, value in effect if key in device.properties)
+    off = (*OFF, "closed") if device.kind == "valve" else OFF
+    return any(value_text(device.properties[key], value) in off for key, value in effect if key in device.properties)
 
 
 def known_device(device: Device, values: Mapping[str, Value]) -> KnownDevice:

@@ -1,14 +1,15 @@
 """The devices that a plain list of wishes names: "lock the door, heating to 19 and blinds down".
 
-A small model loses one of three wishes. What such a list names in full must be in the thought (grammar.Known.listed).
+A small model loses one of three wishes. What such a list names, in full or by a word that only one device has ("outlet
+off, kitchen on"), must be in the thought (grammar.Known.listed).
 
-Does not guard against: devices named in part, or groups ("the lights"); languages other than English.
+Does not guard against: devices named otherwise, or groups ("the lights"); languages other than English.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from edge_agent.agent.word_patterns import EXCEPTS, one_of
 from edge_agent.grammar.thought_guide import only_meanings
@@ -25,6 +26,7 @@ _VERBS = "on off out up down open close shut lock unlock start stop turn switch 
 _BEFORE = re.compile(
     rf"(?:^|{_JOINT}|\b(?:both|please|{'|'.join(_VERBS.split())})\s)\s*(?:(?:the|my|our|your)\s)?$", re.IGNORECASE
 )
+_ALONE = rf"(?=\s+(?:{'|'.join(_VERBS.split())}|to|at|too|please|and|also)\b|\s*[,;.!]|\s*$)"  # no other noun follows
 _DONE = one_of(f"{_VERBS} put brighter darker warmer cooler higher lower half\\w* fully", r"\d", r"\bto\b")
 
 
@@ -37,7 +39,9 @@ def listed_devices(text: str, names: Iterable[tuple[str, str]]) -> tuple[tuple[s
     """
     if not is_plain(text):
         return ()
-    found = sorted(_places(text.casefold(), only_meanings((name.casefold(), device) for name, device in names)))
+    whole = [(name.casefold(), device) for name, device in names]
+    words = {(word, device) for name, device in whole for word in (name.split()[0], name.split()[-1])}
+    found = sorted(_places(text.casefold(), only_meanings([*whole, *words]), {name for name, _ in whole}))
     listed = {device: name for _, name, device in reversed(found)}
     in_order = tuple((name, device) for device, name in reversed(listed.items()))
     return in_order if len(in_order) > 1 else ()
@@ -45,7 +49,12 @@ def listed_devices(text: str, names: Iterable[tuple[str, str]]) -> tuple[tuple[s
 
 def is_plain(text: str) -> bool:
     """Return whether a request has no word of a condition, a question, a correction, an order or an exception."""
-    return not (_NOT_PLAIN.search(text) or EXCEPTS.search(text))
+    return not (turns(text) or EXCEPTS.search(text))
+
+
+def turns(text: str) -> bool:
+    """Return whether a request has a word of a condition, a question, a correction or an order."""
+    return bool(_NOT_PLAIN.search(text))
 
 
 def clauses(text: str) -> list[str]:
@@ -53,14 +62,14 @@ def clauses(text: str) -> list[str]:
     return [part for part in re.split(_JOINT, text) if part.strip()]
 
 
-def _places(text: str, names: Mapping[str, str]) -> Iterator[tuple[int, str, str]]:
+def _places(text: str, names: Mapping[str, str], whole: Collection[str]) -> Iterator[tuple[int, str, str]]:
     """Yield where each name stands by itself, longer ones first; what one has covered is not looked at again.
 
     It stands by itself at the start of its clause, or after a verb; and its clause, or the last, says what to do.
     """
     parts = clauses(text)
     for name in sorted(names, key=len, reverse=True):
-        pattern = rf"(?<!\w){re.escape(name)}(?!\w)"
+        pattern = rf"(?<!\w){re.escape(name)}(?!\w){'' if name in whole else _ALONE}"
         for match in re.finditer(pattern, text):
             own = next((part for part in parts if re.search(pattern, part)), "")
             if _BEFORE.search(text[: match.start()]) and (_DONE.search(own) or _DONE.search(parts[-1])):

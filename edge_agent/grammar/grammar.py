@@ -88,12 +88,14 @@ class Known:
         recent: after `it is` comes one of these, or of those that the thought has named: what was spoken of last.
         undo: after `undo,` comes what makes devices again what they were before the last commands.
         again: (tool, values): after `is DEVICE,` comes one of these tools, if it has one; then its values.
+        off: (device, tool): after `is DEVICE,` comes this tool, if it makes off what is to be off.
         listed: (name, device): of a request that lists plain wishes, each device is in the thought before it ends.
         is_wish: whether the request is no question about the state, so that no thought begins as those of questions do.
         is_whole: whether the request has no word of an exception, so that no device is left out of all of them.
         direction: `more` or `less`: a wish for a value named by what it is now names none that goes the other way.
         short_wish: a thought begins with this wish and what was spoken of last, if that is one device with a number.
-        there: devices called after the place that a request is about: not all are meant of a tool that others have too.
+        there: devices called after the place or class that a request is about: not all are meant of tools that others have.
+        is_except: whether a thought begins with all of a tool, but for some.
         devices: after a thought that only looks up their facts comes what answers that (thought_answers.py).
     """
 
@@ -107,12 +109,14 @@ class Known:
     recent: tuple[str, ...] = ()
     undo: str = ""
     again: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()
+    off: tuple[tuple[str, str], ...] = ()
     listed: tuple[tuple[str, str], ...] = ()
     is_wish: bool = False
     is_whole: bool = False
     direction: str = ""
     short_wish: str = ""
     there: tuple[str, ...] = ()
+    is_except: bool = False
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Known:
@@ -128,12 +132,14 @@ class Known:
             recent=tuple(plain["recent"]),
             undo=plain["undo"],
             again=tuple((tool, tuple(map(tuple, values))) for tool, values in plain["again"]),
+            off=tuple(map(tuple, plain["off"])),
             listed=tuple(map(tuple, plain["listed"])),
             is_wish=plain["is_wish"],
             is_whole=plain["is_whole"],
             direction=plain["direction"],
             short_wish=plain["short_wish"],
             there=tuple(plain["there"]),
+            is_except=plain["is_except"],
         )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import TypeVar
 
 from devices.site.nearest import nearest
-from edge_agent.grammar.grammar import THOUGHT_CHARACTERS, Known, NumberArgument
+from edge_agent.grammar.grammar import THOUGHT_CHARACTERS, Known, KnownTool, NumberArgument
 from edge_agent.grammar.thought_answers import answers_of, listed_devices
 from edge_agent.grammar.thought_calls import CONDITION, calls_of
 from edge_agent.wire.markers import END_THINK, THINK
@@ -70,7 +70,7 @@ class ThoughtGuide:
         self._targets = tuple(f" {target}" for target in known.targets)
         self._has_areas = len(known.targets) > len(known.devices)  # or scenes: then more than devices can be meant
         self._tools = {one.tool: one for one in known.tools}
-        self._again = dict(known.again)
+        self._again, self._off = dict(known.again), dict(known.off)
         self._within = ""  # how a thought ends that has just been given bounds that its value is within
         self._end = ""  # the same, if its tool takes no other argument
         self._whole = ""  # a thought with what was forced last, if that ends with a mark
@@ -100,7 +100,7 @@ class ThoughtGuide:
         if thought.endswith(" is"):
             return "" if self._is_elsewhere(thought) else self._device(thought.removesuffix(" is"))
         if thought == THINK:
-            return self._short_wish()
+            return " All of" if self._known.is_except and not self._has_areas else self._short_wish()
         if thought == f"{THINK} undo,":
             return f" {self._known.undo}." if self._known.undo else ""
         if thought.endswith("(") and (group := _ALL_OF.search(thought)) and group[1] in self._tools:
@@ -166,13 +166,18 @@ class ThoughtGuide:
         if thought.endswith(",") and (named := _ITS_TOOL.search(thought)):
             tools = [f" {one.tool}" for one in self._tools.values() if named[1] in one.devices]
             tools = [one for one in tools if one[1:] in self._again] or tools
+            tools = [one for one in tools if one[1:] == self._off.get(named[1])] or tools
             is_called = not named[2] or self._is_relative(thought)  # after facts other things may come, as conditions
             return (*tools, NO_TOOL) if tools and is_called else ()
         if (called := _WITH_TOOL.search(thought)) and (not called[2] or self._is_relative(thought)):
             return self._after_tool(called[1], called[3])
         if thought.endswith(" All of"):
-            return tuple(f" {tool}(" for tool in self._tools)
+            return tuple(f" {one.tool}(" for one in self._tools.values() if self._is_off(one))
         return self._after_all(thought)
+
+    def _is_off(self, tool: KnownTool) -> bool:
+        """Return whether a tool does nothing else with devices that are to be off."""
+        return all(self._off.get(device, tool.tool) == tool.tool for device in tool.devices)
 
     def _named(self, name: str) -> tuple[str, ...]:
         """Return what a name that is no device's own may mean: what shares its noun and most words; else anything.
@@ -239,6 +244,8 @@ class ThoughtGuide:
         tool = self._tools[found[1]]
         ends = (",",) if tool.arguments else (".", ";")
         if group:
+            if self._known.is_except:
+                return (" but",)
             return ends if self._known.is_whole else (" but", *ends)
         assert left_out
         may_go_on = [one for one in self._targets if one != f" {left_out[2]}" and one.startswith(f" {left_out[2]}")]

@@ -160,10 +160,51 @@ def test_the_same_again_is_what_was_done_last(ask: str, tools: tuple[str, ...]) 
         ("all the lights on", True),
         ("I am in the bedroom, turn all the lights on", True),
         ("all the lights off in the house", True),  # the house door is no light
+        ("close all the doors", False),  # the blinds are none
+        ("close the blinds", False),
     ],
 )
 def test_not_all_are_meant_of_what_is_wanted_in_one_place(ask: str, *, is_of_all: bool) -> None:
     assert (" All" in ThoughtGuide(known(ask=ask)).forbidden("<think>")) is not is_of_all
+
+
+@pytest.mark.parametrize(
+    ("ask", "tools"),
+    [
+        ("workshop outlet off", (" switch_off", NO_TOOL)),
+        ("all the lights plus the workshop outlet off thx", (" switch_off", NO_TOOL)),
+        ("kitchen light to 40, and the workshop outlet off", (" switch_off", NO_TOOL)),
+        ("kitchen light off and the workshop outlet on", (" switch_on", " switch_off", NO_TOOL)),
+        ("don't switch the outlet off", (" switch_on", " switch_off", NO_TOOL)),
+    ],
+)
+def test_what_is_to_be_off_is_not_switched_on(ask: str, tools: tuple[str, ...]) -> None:
+    guide = ThoughtGuide(known(ask=ask))
+    assert set(guide.choices("<think> outlet in the workshop is workshop_outlet,")) == set(tools)
+
+
+def test_of_all_that_are_to_be_off_none_is_switched_on() -> None:
+    off = ThoughtGuide(known(ask="every light and the outlet off")).choices("<think> All of")
+    assert " light_off(" in off and " cover_close(" in off and not {" light_on(", " light_brightness("} & {*off}
+    assert " light_on(" in ThoughtGuide(known(ask="every light on")).choices("<think> All of")
+
+
+@pytest.mark.parametrize(
+    ("ask", "is_except"),
+    [
+        ("lights on apart from the outside light", True),
+        ("with the exception of the lamp in the bedroom, all lights off please", True),
+        ("close the blinds and turn off all lights except the porch", False),  # two wishes
+        ("kitchen light off but not the porch light", False),
+        ("all the lights off except if the garage is open", False),
+        ("close all the doors besides the garage", False),  # one is a lock, one a cover
+    ],
+)
+def test_an_exception_is_of_all(ask: str, *, is_except: bool) -> None:
+    guide = ThoughtGuide(known(ask=ask))
+    assert guide.forced("<think>") == (" All of" if is_except else "")
+    if is_except:
+        assert guide.choices(f"<think> {LIGHTS}") == (" but",)
 
 
 def test_the_same_again_is_off_for_what_has_another_tool() -> None:
