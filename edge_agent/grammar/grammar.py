@@ -94,7 +94,7 @@ class Known:
         is_whole: whether the request has no word of an exception, so that no device is left out of all of them.
         direction: `more` or `less`: a wish for a value named by what it is now names none that goes the other way.
         short_wish: a thought begins with this wish and what was spoken of last, if that is one device with a number.
-        there: devices called after the place or class that a request is about: not all are meant of tools that others have.
+        there: devices called after the place or class that a request is about: no tool of others too is meant for all.
         is_except: whether a thought begins with all of a tool, but for some.
         devices: after a thought that only looks up their facts comes what answers that (thought_answers.py).
     """
