@@ -105,6 +105,8 @@ class ThoughtGuide:
             return f" {self._known.undo}." if self._known.undo else ""
         if thought.endswith("(") and (group := _ALL_OF.search(thought)) and group[1] in self._tools:
             return f"{self._tools[group[1]].listed})"
+        if thought.endswith(" but") and (group := _LISTED.search(thought.removesuffix(" but"))):
+            return self._left_elsewhere(group[1])
         if thought.endswith(",") and (group := _LISTED.search(thought) or _LEFT_OUT.search(thought)):
             return f" {group[1]}" if group[1] in self._tools and self._tools[group[1]].arguments else ""
         return ""
@@ -244,7 +246,7 @@ class ThoughtGuide:
         tool = self._tools[found[1]]
         ends = (",",) if tool.arguments else (".", ";")
         if group:
-            if self._known.is_except:
+            if self._known.is_except or self._elsewhere(tool):
                 return (" but",)
             return ends if self._known.is_whole else (" but", *ends)
         assert left_out
@@ -258,20 +260,23 @@ class ThoughtGuide:
         opposite = {"more": (" less",), "less": (" more",)}.get(self._known.direction, ())
         if opposite and _TO_DIRECTION.fullmatch(thought):
             return opposite
-        starts = list[str]()
-        if thought == THINK and self._is_split():
-            starts.append(" All")
-        if self._again:
-            starts += _NOT_AGAIN.get(thought, ())
+        starts = list(_NOT_AGAIN.get(thought, ())) if self._again else []
         if self._known.is_wish:
             starts += (QUESTIONS if self._has_areas else (*QUESTIONS, " all")) if thought == THINK else ()
             starts += (" question",) if thought == f"{THINK} a" else ()
         return tuple(starts)
 
-    def _is_split(self) -> bool:
-        """Return whether a request is about a place with some of a tool's devices, and the others are elsewhere."""
-        there, tools = {*self._known.there}, self._tools.values()
-        return not self._has_areas and any(there & {*one.devices} and {*one.devices} - there for one in tools)
+    def _elsewhere(self, tool: KnownTool) -> list[str]:
+        """Return those of a tool's devices that are not in the place that a request is about, if others of it are."""
+        there = {*self._known.there}
+        is_split = there & {*tool.devices} and not self._has_areas
+        return [one for one in tool.devices if one not in there] if is_split else []
+
+    def _left_elsewhere(self, tool: str) -> str:
+        """Return what leaves them out of all of the tool: ` hall light is hall_light and door is door`."""
+        titles = {one.device: one.title for one in self._known.devices}
+        away = self._elsewhere(self._tools[tool]) if tool in self._tools else []
+        return " and".join(f" {titles.get(one, one)} is {one}" for one in away)
 
     def calls(self, thought: str) -> str:
         """Return what must come after a thought and its end marker: the rest of the calls that it has named."""

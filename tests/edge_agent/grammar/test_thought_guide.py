@@ -153,19 +153,33 @@ def test_the_same_again_is_what_was_done_last(ask: str, tools: tuple[str, ...]) 
 
 
 @pytest.mark.parametrize(
-    ("ask", "is_of_all"),
+    ("ask", "others"),
     [
-        ("turn all the lights on in the bedroom", False),
-        ("lights in the kitchen off", False),
-        ("all the lights on", True),
-        ("I am in the bedroom, turn all the lights on", True),
-        ("all the lights off in the house", True),  # the house door is no light
-        ("close all the doors", False),  # the blinds are none
-        ("close the blinds", False),
+        ("turn all the lights off in the bedroom", " kitchen light is kitchen_light and porch light is porch_light"),
+        ("lights in the kitchen off", " bedroom lamp is bedroom_lamp and porch light is porch_light"),
+        ("all the lights off", ""),
+        ("I am in the bedroom, turn all the lights off", ""),
+        ("all the lights off in the house", ""),  # the house door is no light
     ],
 )
-def test_not_all_are_meant_of_what_is_wanted_in_one_place(ask: str, *, is_of_all: bool) -> None:
-    assert (" All" in ThoughtGuide(known(ask=ask)).forbidden("<think>")) is not is_of_all
+def test_not_all_are_meant_of_what_is_wanted_in_one_place(ask: str, others: str) -> None:
+    guide = ThoughtGuide(known(ask=ask))
+    assert guide.forced(f"<think> {LIGHTS} but") == others
+    assert (guide.choices(f"<think> {LIGHTS}") == (" but",)) is bool(others)
+
+
+@pytest.mark.parametrize(
+    ("ask", "others"),
+    [
+        ("close all the doors", " living blinds is living_blinds"),
+        ("close the blinds", " garage door is garage_door"),
+        ("close it all", ""),
+    ],
+)
+def test_doors_are_not_all_covers(ask: str, others: str) -> None:
+    guide = ThoughtGuide(known(ask=ask))
+    start = "<think> All of cover_close("
+    assert guide.forced(f"{start}{guide.forced(start)}) but") == others
 
 
 @pytest.mark.parametrize(
