@@ -9,11 +9,12 @@ Source: python-tuf 7.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import wraps
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from securesystemslib.signer import CryptoSigner
 from tuf.api.exceptions import RepositoryError
@@ -35,7 +36,7 @@ from devices.durable import aside_of, finish, write_file
 from devices.errors import UsageError
 from edge_agent.bundle import MANIFEST, hold_bundle
 from edge_agent.progress import ByteProgressBar, no_progress_bar
-from export.flash.flash import is_whole
+from export.flash.flash import explained, is_whole
 from export.release.answers import require_answers
 from export.release.keys import ROOT_THRESHOLD, Keys
 from export.release.layout import (
@@ -50,6 +51,8 @@ from export.release.layout import (
     target_of,
 )
 
+Given = ParamSpec("Given")
+Made = TypeVar("Made")
 LIFE = {Root.type: 730, Targets.type: 365, Snapshot.type: 30, Timestamp.type: 30}  # days
 
 
@@ -62,6 +65,18 @@ class Published:
     expires: str
 
 
+def _disk_explained(act: Callable[Concatenate[Path, Given], Made]) -> Callable[Concatenate[Path, Given], Made]:
+    """Have what a disk does to a repository said in one line. Raises UnavailableError."""
+
+    @wraps(act)
+    def run(folder: Path, /, *given: Given.args, **named: Given.kwargs) -> Made:
+        with explained(folder):
+            return act(folder, *given, **named)
+
+    return run
+
+
+@_disk_explained
 def init_repository(folder: Path, keys: Keys) -> Path:
     """Make an empty repository; return its root, which boxes must be given.
 
@@ -80,6 +95,7 @@ def init_repository(folder: Path, keys: Keys) -> Path:
     return path
 
 
+@_disk_explained
 def publish(
     folder: Path,
     bundle: Path,
@@ -139,6 +155,7 @@ def publish(
     return _published(folder, channel, release)
 
 
+@_disk_explained
 def renew(folder: Path, keys: Keys) -> str:
     """Say that the repository is still the newest; return until when that holds, as YYYY-MM-DD."""
     targets, snapshot, timestamp = _trusted_targets(folder), _latest(folder, Snapshot), _latest(folder, Timestamp)
@@ -152,6 +169,7 @@ def renew(folder: Path, keys: Keys) -> str:
     return f"{timestamp.signed.expires:%Y-%m-%d}"
 
 
+@_disk_explained
 def delegate(folder: Path, channel: str, keys: Keys, own: Keys) -> Path:
     """Give a channel a key of its own, or another one; return the file that lists its release from now on.
 
@@ -191,6 +209,7 @@ def delegate(folder: Path, channel: str, keys: Keys, own: Keys) -> Path:
     return listed
 
 
+@_disk_explained
 def rotate(folder: Path, keys: Keys, new: Keys) -> Path:
     """Make the next root, whose keys are new ones or the same with a new life; return its file.
 

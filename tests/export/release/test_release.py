@@ -418,6 +418,13 @@ def test_a_rotation_that_was_cut_short_is_finished_by_a_renewal(
     assert world.pull() == "current"
 
 
+def test_a_repository_that_cannot_be_written_is_said_in_one_line(world: World) -> None:
+    shutil.rmtree(world.repo / "targets")
+    (world.repo / "targets").write_text("no folder")
+    with pytest.raises(UnavailableError, match="cannot write to"):
+        world.publish(0)
+
+
 def test_what_is_no_repository_root_or_channel(world: World, tmp_path: Path) -> None:
     for wrong, message in (
         (lambda: open_source(str(tmp_path / "none")), "is no folder"),
