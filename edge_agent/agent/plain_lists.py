@@ -26,6 +26,10 @@ _VERBS = "on off out up down open close shut lock unlock start stop turn switch 
 _BEFORE = re.compile(
     rf"(?:^|{_JOINT}|\b(?:both|please|{'|'.join(_VERBS.split())})\s)\s*(?:(?:the|my|our|your)\s)?$", re.IGNORECASE
 )
+_OTHERWISE = frozenset(  # words of names that are said of anything, as "well, ..."
+    "well main front back right left top bottom upper lower inner outer old new big small little first second third last"
+    " other one all up down on off in out close open dim stop lock run set".split()
+)
 _ALONE = rf"(?=\s+(?:{'|'.join(_VERBS.split())}|to|at|too|please|and|also)\b|\s*[,;.!]|\s*$)"  # no other noun follows
 _DONE = one_of(f"{_VERBS} put brighter darker warmer cooler higher lower half\\w* fully", r"\d", r"\bto\b")
 
@@ -41,6 +45,7 @@ def listed_devices(text: str, names: Iterable[tuple[str, str]]) -> tuple[tuple[s
         return ()
     whole = [(name.casefold(), device) for name, device in names]
     words = {(word, device) for name, device in whole for word in (name.split()[0], name.split()[-1])}
+    words = {(word, device) for word, device in words if word not in _OTHERWISE}
     found = sorted(_places(text.casefold(), only_meanings([*whole, *words]), {name for name, _ in whole}))
     listed = {device: name for _, name, device in reversed(found)}
     in_order = tuple((name, device) for device, name in reversed(listed.items()))

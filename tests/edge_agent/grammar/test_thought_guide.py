@@ -260,6 +260,19 @@ def test_a_short_wish_is_about_the_number_that_was_spoken_of(recent: tuple[str, 
     assert guide.forced(f"{start}, light_brightness brightness=") == "0, brightness:"
 
 
+@pytest.mark.parametrize(
+    ("ask", "listed"),
+    [
+        ("fan off outlet off", ("bathroom_fan", "workshop_outlet")),
+        ("kitchen on, bedroom off", ("kitchen_light", "bedroom_lamp")),
+        ("well, porch light on", ()),
+        ("bathroom light on and porch light on", ()),  # there is no bathroom light, and the fan is not meant
+    ],
+)
+def test_a_list_may_name_a_device_by_a_word_of_its_own(ask: str, listed: tuple[str, ...]) -> None:
+    assert tuple(device for _, device in known(ask=ask).listed) == listed
+
+
 def test_a_list_of_wishes_ends_when_each_device_was_named() -> None:
     guide = ThoughtGuide(known(ask="lock the front door, heating to 19, blinds down and porch light on"))
     thought = "<think> both: front door is front_door, lock_lock"
@@ -377,6 +390,16 @@ def assert_leads_to(guide: ThoughtGuide, plan: Plan) -> None:
 def test_no_thought_of_the_training_data_is_contradicted(number: int) -> None:
     for stage, world, plan in drawn(number, 40 if number < len(SITES) else 12):
         assert_leads_to(ThoughtGuide(known(stage.site, world.snapshot(), plan.ask)), plan)
+
+
+@pytest.mark.parametrize("site", SITES[:2], ids=lambda site: site.name)
+def test_nor_is_one_of_the_cases_that_a_site_is_tested_on(site: Site) -> None:
+    """Rules are made while looking at other requests: "well, ..." named the well pump."""
+    rng, stage = Random(1), Stage.of(site)
+    for _ in range(400):
+        world = random_world(site, rng)
+        plan = draw_plan(stage, world, rng, held_out=True)
+        assert_leads_to(ThoughtGuide(known(site, world.snapshot(), plan.ask)), plan)
 
 
 @pytest.mark.parametrize("number", range(12))
