@@ -27,8 +27,8 @@ _BEFORE = re.compile(
     rf"(?:^|{_JOINT}|\b(?:both|please|{'|'.join(_VERBS.split())})\s)\s*(?:(?:the|my|our|your)\s)?$", re.IGNORECASE
 )
 _OTHERWISE = frozenset(  # words of names that are said of anything, as "well, ..."
-    "well main front back right left top bottom upper lower inner outer old new big small little first second third last"
-    " other one all up down on off in out close open dim stop lock run set".split()
+    "well main front back right left top bottom upper lower inner outer old new big small little first second third"
+    " last other one all up down on off in out close open dim stop lock run set".split()
 )
 _ALONE = rf"(?=\s+(?:{'|'.join(_VERBS.split())}|to|at|too|please|and|also)\b|\s*[,;.!]|\s*$)"  # no other noun follows
 _DONE = one_of(f"{_VERBS} put brighter darker warmer cooler higher lower half\\w* fully", r"\d", r"\bto\b")
