@@ -25,7 +25,6 @@ import multiprocessing
 import shutil
 import sys
 import tempfile
-import threading
 import time
 import types
 from collections import Counter
@@ -33,7 +32,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -41,6 +40,7 @@ from typing import Any
 from tuf.ngclient._internal import trusted_metadata_set
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.loopback_server import LoopbackServer
 from benchmarks.runs import save
 from benchmarks.update_attacks import sites_parsed_once
 from devices.errors import EdgeError, GateError
@@ -145,7 +145,7 @@ def root_of(fleet: Path, box: Box) -> Path:
     return fleet / f"box{box.number}"
 
 
-class FaultyServer:
+class FaultyServer(LoopbackServer):
     """A static web server on the loopback address, with FAULTS; `answers` counts what it did."""
 
     def __init__(self, folder: Path, draw: Random) -> None:
@@ -175,14 +175,7 @@ class FaultyServer:
                     time.sleep(SLOW_S * (kind == "slow"))
                     self.wfile.write(data[half:] if kind != "cut" else b"")
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        """End it."""
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(Handler)
 
 
 class Operator:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import gzip
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from random import Random
 from urllib.parse import unquote
 
+from benchmarks.loopback_server import LoopbackServer
 from benchmarks.mutations import damaged_bytes, damaged_json
 
 ENDLESS_BYTES = 64 << 20  # so that who reads on for ever is seen, and comes to an end
@@ -21,7 +21,7 @@ LENGTHS = ("0", "1", "-1", "99999999", "x", "1, 2", "1" * 5000, "")
 Answer = Callable[[bytes], Iterator[bytes]]
 
 
-class MutatingServer:
+class MutatingServer(LoopbackServer):
     """Serves a folder; `asked` are the files that were asked for, by their path in it."""
 
     def __init__(self, folder: Path) -> None:
@@ -45,9 +45,7 @@ class MutatingServer:
                     for part in outer._answer(body or b"{}") if name == outer._attacked else _plain(body or b""):
                         self.wfile.write(part)
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        super().__init__(Handler)
 
     def attack(self, name: str, draw: Random) -> str:
         """Answer wrongly for a file from now on; return in words how."""
@@ -59,11 +57,6 @@ class MutatingServer:
     def forget(self) -> None:
         """Answer as one should from now on."""
         self._attacked = ""
-
-    def close(self) -> None:
-        """End it."""
-        self._server.shutdown()
-        self._server.server_close()
 
 
 def _response(body: bytes, status: int = 200, length: str | None = None, more: str = "") -> bytes:

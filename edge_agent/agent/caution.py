@@ -70,9 +70,9 @@ _OBJECT = re.compile(  # what a request names after its verb
     r"(?:(?:on|off|up|down|out)\s+)?(?:the|my|our|a|an)\s+((?:[\w'’-]+\s*){1,4})",
     re.IGNORECASE,
 )
-_NO_DEVICE = re.compile(
+_NO_DEVICE = re.compile(  # what other assistants have
     r"\b(timers?|reminders?|remind|stopwatch|podcasts?|playlists?)\b", re.IGNORECASE
-)  # other agents'
+)
 _ENDS_OBJECT = frozenset(
     "on off up down in at to for of from out please and by with now again back over so because".split()
 )

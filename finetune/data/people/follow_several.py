@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from devices.site.describe import value_text
@@ -57,7 +57,7 @@ def follow_them(scene: Scene, before: Before) -> Plan | None:
     if len(spoken) > 2 and {*spoken} == {*tool.devices} and not scene.site.targets:
         thought = f"All of {tool.name}({devices_text(tool)})"
     else:
-        thought = f"both: {'; '.join(f'{one.device} is {wanted_call(scene, one)}' for one in commands)}"
+        thought = _both(scene, commands)
     return Plan("follow_both", scene.typed(request), (template,), f"{thought}.", (commands,))
 
 
@@ -72,8 +72,11 @@ def follow_both_to_value(scene: Scene, before: Before) -> Plan | None:
     if line is None:
         return None
     commands = tuple(Command(one[0].name, one[1], {argument: value}) for one in found)
-    thought = "; ".join(f"{one.device} is {wanted_call(scene, one)}" for one in commands)
-    return Plan("follow_both", scene.typed(line[0]), (line[1],), f"both: {thought}.", (commands,))
+    return Plan("follow_both", scene.typed(line[0]), (line[1],), f"{_both(scene, commands)}.", (commands,))
+
+
+def _both(scene: Scene, commands: Sequence[Command]) -> str:
+    return f"both: {'; '.join(f'{one.device} is {wanted_call(scene, one)}' for one in commands)}"
 
 
 def follow_both_relative(scene: Scene, before: Before) -> Plan | None:

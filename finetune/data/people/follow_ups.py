@@ -14,8 +14,7 @@ from devices.site.device import Device
 from devices.site.tools import Command, action_of, call_of, tool_of
 from edge_agent.agent.undo import restoring, undo_text, undoing
 from edge_agent.wire.contract import call_text
-from edge_agent.wire.messages import facts_text
-from finetune.data.answer_plans import answer_about, told_of
+from finetune.data.answer_plans import answer_about
 from finetune.data.people.follow_several import SEVERAL
 from finetune.data.people.spoken_before import (
     QUESTIONS,
@@ -28,9 +27,9 @@ from finetune.data.people.spoken_before import (
     wanted_call,
 )
 from finetune.data.people.spoken_values import spoken_value
-from finetune.data.people.state_questions import words_for
+from finetune.data.people.state_questions import answered
 from finetune.data.people.wishes import NOTED, relative_plan, relative_ways, settable, starts_with_verb
-from finetune.data.scene import Plan, Scene, is_plain, resolved_text, wanted_text
+from finetune.data.scene import Plan, Said, Scene, is_plain, wanted_text
 
 SHORT_SHARE = 0.5  # of relative wishes after a value was set are one of a few words
 NOTHING_SHARE = 0.85  # of the exchanges in which nothing was done are not spoken of again, but for questions
@@ -189,10 +188,7 @@ def _question(scene: Scene, device: Device, key: str, keys: tuple[str, ...]) -> 
     line = scene.line("follow_ups", *keys, **holes)
     if line is None or ("{" not in line[1] and line[1] in scene.corpus.form("follow_ups", "it_question")):
         return None
-    thought = f"{resolved_text('it', device)}:{facts_text(scene.state[device.name])}."
-    answer = answer_about(device, scene.state[device.name], [key])
-    has = (told_of(answer, words_for(device, key, value)),)
-    return Plan("follow_question", scene.typed(line[0]), (line[1],), thought, answer=answer, answer_has=has)
+    return answered(scene, "follow_question", device, key, Said(scene.typed(line[0]), line[1], "it"))
 
 
 def follow_what_about(scene: Scene, before: Before) -> Plan | None:
@@ -209,10 +205,7 @@ def follow_what_about(scene: Scene, before: Before) -> Plan | None:
     key = asked if other in same else next(iter(scene.state[other.name]))
     if (said := line_about(scene, other, ("what_about",))) is None:
         return None
-    thought = f"{resolved_text(said.name, other)}:{facts_text(scene.state[other.name])}."
-    answer = answer_about(other, scene.state[other.name], [key])
-    has = (told_of(answer, words_for(other, key, scene.state[other.name][key])),)
-    return Plan("follow_question", scene.typed(said.request), (said.template,), thought, answer=answer, answer_has=has)
+    return answered(scene, "follow_question", other, key, replace(said, request=scene.typed(said.request)))
 
 
 def follow_done(scene: Scene, before: Before) -> Plan | None:

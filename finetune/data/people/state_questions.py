@@ -15,7 +15,7 @@ from finetune.data.held_out import side
 from finetune.data.people.asks import AskedProperty
 from finetune.data.people.spoken_values import spoken_value
 from finetune.data.people.wishes import NOTED
-from finetune.data.scene import Plan, Scene, resolved_text
+from finetune.data.scene import Plan, Said, Scene, resolved_text
 
 REMARKS_SHARE = 0.2
 BY_STATE_SHARE = 0.3  # of questions about a kind name the state, also the one that is not so: "are they all off?"
@@ -49,15 +49,19 @@ def question_plan(scene: Scene, device: Device, key: str, asked: AskedProperty, 
         holes["value"] = spoken_value(schema, bound, scene.rng)
     if (said := scene.fill(getattr(asked, form), device, **holes)) is None:
         return None
-    ask, templates = scene.typed(said.request), (said.template,)
-    resolved = resolved_text(said.name, device)
+    ask = scene.typed(said.request)
     if form == "remarks":
-        return Plan("remark", ask, templates, f"a remark: {resolved}.", answer=NOTED)
-    thought = f"{resolved}:{facts_text(scene.state[device.name])}."
-    answer = answer_about(device, scene.state[device.name], [key])
-    return Plan(
-        "question", ask, templates, thought, answer=answer, answer_has=(told_of(answer, words_for(device, key, value)),)
-    )
+        return Plan("remark", ask, (said.template,), f"a remark: {resolved_text(said.name, device)}.", answer=NOTED)
+    return answered(scene, "question", device, key, Said(ask, said.template, said.name))
+
+
+def answered(scene: Scene, kind: str, device: Device, key: str, said: Said) -> Plan:
+    """Return the plan of a question about a property, which is answered from the state. Args: said: as it arrives."""
+    state = scene.state[device.name]
+    answer = answer_about(device, state, [key])
+    has = (told_of(answer, words_for(device, key, state[key])),)
+    thought = f"{resolved_text(said.name, device)}:{facts_text(state)}."
+    return Plan(kind, said.request, (said.template,), thought, answer=answer, answer_has=has)
 
 
 def words_for(device: Device, key: str, value: Value) -> tuple[str, ...]:

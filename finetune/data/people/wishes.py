@@ -177,9 +177,12 @@ def _cease(scene: Scene) -> Plan | None:
     device, name, lines = scene.rng.choice(choices)
     if (said := scene.fill(lines, device)) is None:
         return None
-    ask, templates = scene.finish(said.request, said.template, is_wish=False)
-    thought = f"a hint: {wanted_text(scene, said.name, Command(device.name, name, {}))}."
-    return Plan("hint", ask, templates, thought, ((Command(device.name, name, {}),),))
+    return _hinted(scene, said, Command(device.name, name, {}), is_wish=False)
+
+
+def _hinted(scene: Scene, said: Said, command: Command, *, is_wish: bool) -> Plan:
+    ask, templates = scene.finish(said.request, said.template, is_wish=is_wish)
+    return Plan("hint", ask, templates, f"a hint: {wanted_text(scene, said.name, command)}.", ((command,),))
 
 
 def _hint(scene: Scene) -> Plan | None:
@@ -190,9 +193,7 @@ def _hint(scene: Scene) -> Plan | None:
     said = scene.fill(scene.corpus.action(device, name).hints, device)
     if said is None or action.is_already_so(scene.state[device.name], {}):
         return None
-    command = Command(device.name, name, {})
-    ask, templates = scene.finish(said.request, said.template)
-    return Plan("hint", ask, templates, f"a hint: {wanted_text(scene, said.name, command)}.", ((command,),))
+    return _hinted(scene, said, Command(device.name, name, {}), is_wish=True)
 
 
 def plan_negated(scene: Scene) -> Plan | None:
