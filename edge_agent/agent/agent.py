@@ -255,11 +255,10 @@ class Agent:
 
     def _put_back(self, commands: Iterable[Command]) -> set[str]:
         """Return the devices that commands make again what they were before the last ones."""
-        (done, before), state = self._done, self.broker.state_with_ages()[0]
-        return {
-            one.device for one in commands for last in done
-            if last.device == one.device and restoring(self.broker.site, before, state, last) == one
-        }  # fmt: skip
+        done, before = self._done
+        pairs = [(one, last) for one in commands for last in done if last.device == one.device]
+        state = self.broker.state_with_ages()[0] if pairs else {}
+        return {one.device for one, last in pairs if restoring(self.broker.site, before, state, last) == one}
 
     def _question(self, turn: Turn, calls: Iterable[ToolCall]) -> Question | None:
         """Return what must be asked back before calls are carried out; an area or a scene is always clear."""

@@ -107,12 +107,13 @@ def facts_of_request(
     said = re.findall(r"[^\W_]+", text.casefold())
     is_again = bool(_AGAIN.search(text)) and {*said} <= named | _FILLERS
     listed = listed_devices(text, ((name, device) for device, names in movable.items() for name in names))
-    is_of_both = len(recent) == 2 and bool(_BOTH.search(text)) and is_plain(text) and not _nouns(said) & _nouns(named)
+    is_settled = is_plain(text)
+    is_of_both = len(recent) == 2 and bool(_BOTH.search(text)) and is_settled and not _nouns(said) & _nouns(named)
     is_of_all = _ALL.search(text) and not EXCEPTS.search(text) and not _NOT_ALL.search(text)
     return RequestFacts(
         duration_s=only_duration_s(text, words),
         off=tuple(_off(text, movable, _OFF)),
-        switched_off=tuple(_off(text, movable, _SWITCHED_OFF)) if is_plain(text) else (),
+        switched_off=tuple(_off(text, movable, _SWITCHED_OFF)) if is_settled else (),
         again=tuple(done) if is_again else (),
         is_wish=bool(ACTS.search(text)) and not _ASKS.search(text),
         is_whole=bool(is_of_all) and not any(_names(text, one.names) for one in site.devices.values()),
