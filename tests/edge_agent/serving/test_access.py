@@ -114,7 +114,7 @@ def test_large_slow_and_too_many(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> N
             slow.sendall(head.encode())
             assert slow.recv(100).startswith(b"HTTP/1.1 408")
         statuses = [httpx.get(f"{url}api/site").status_code for _ in range(40)]
-        assert statuses[0] == 200 and statuses[-1] == 429
+        assert statuses[0] == 200 and 429 in statuses  # the allowance fills again while they come
         assert httpx.post(f"{url}api/stop").status_code == 200
 
 
