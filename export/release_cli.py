@@ -113,11 +113,15 @@ def delegate(
 
 
 def renew(repo: RepoFolder, keys: KeysFolder) -> None:
-    """Say that the repository is still the newest; needs the online key alone. Run it before the repository expires."""
+    """Say that the repository is still the newest, every month; needs the online key alone.
+
+    What lists releases lives a year: past half of it, it is signed again if its key is there too.
+    """
     from export.release.keys import Keys
     from export.release.repository import renew as sign
 
-    print(f"{repo} is good until {sign(repo, Keys(keys))}")
+    until = sign(repo, Keys(keys))
+    print(f"{repo} is good until {until.date}; before that {until.renewal}")
 
 
 def rotate(
@@ -193,7 +197,7 @@ def _print(found: list[Published], as_json: bool) -> None:
     for one in found:
         share = "" if one.release.percent == 100 else f" for {one.release.percent} % of the boxes"
         release = f"release {one.release.sequence}, bundle {one.release.bundle[:12]}{share}"
-        print(f"{one.channel}: {release}, until {one.expires}")
+        print(f"{one.channel}: {release}, until {one.until.date}; before that {one.until.renewal}")
     if not found:
         print("no releases yet")
 

@@ -44,14 +44,24 @@ class Keys:
         """Whether one key signs all."""
         return (self.folder / f"{DEVELOPMENT}.pem").is_file()
 
+    def has(self, role: str) -> bool:
+        """Return whether a key of a role is there."""
+        return bool(self._files(role))
+
     def signers(self, role: str) -> list[CryptoSigner]:
         """Return the keys of a role that are there. Raises UsageError if none is, or one cannot be read."""
-        names = (DEVELOPMENT,) if self.is_development else NAMES.get(role, (role,))
-        found = [path for name in names if (path := self.folder / f"{name}.pem").is_file()]
+        found = self._files(role)
         if not found:
+            names = " or ".join(f"{name}.pem" for name in self._names(role))
             hint = f"`edgewright keys new {self.folder}` makes keys"
-            raise UsageError(f"{self.folder} has no key of the role {role}: {' or '.join(names)}.pem", hint=hint)
+            raise UsageError(f"{self.folder} has no key of the role {role}: {names}", hint=hint)
         return [_load(path) for path in found]
+
+    def _files(self, role: str) -> list[Path]:
+        return [path for name in self._names(role) if (path := self.folder / f"{name}.pem").is_file()]
+
+    def _names(self, role: str) -> tuple[str, ...]:
+        return (DEVELOPMENT,) if self.is_development else NAMES.get(role, (role,))
 
 
 def new_keys(folder: Path, *, is_development: bool = False, channel: str = "") -> list[Path]:

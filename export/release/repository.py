@@ -38,7 +38,7 @@ from edge_agent.bundle import MANIFEST, hold_bundle
 from edge_agent.progress import ByteProgressBar, no_progress_bar
 from export.flash.flash import explained, is_whole
 from export.release.answers import require_answers
-from export.release.keys import ROOT_THRESHOLD, Keys
+from export.release.keys import NAMES, ROOT_THRESHOLD, Keys
 from export.release.layout import (
     BLOBS,
     DEVELOPMENT_FIELD,
@@ -57,12 +57,27 @@ LIFE = {Root.type: 730, Targets.type: 365, Snapshot.type: 30, Timestamp.type: 30
 
 
 @dataclass(frozen=True)
+class Expiry:
+    """When the first of the files that a box reads expires, as YYYY-MM-DD, and which role's that is."""
+
+    date: str
+    role: str
+
+    @property
+    def renewal(self) -> str:
+        """What to do before."""
+        if self.role == Root.type:
+            return "`edgewright repo rotate` with two root keys"
+        return f"`edgewright repo renew` with {' or '.join(f'{name}.pem' for name in NAMES.get(self.role, (self.role,)))}"
+
+
+@dataclass(frozen=True)
 class Published:
-    """A channel's release. `expires` is when the repository must have been renewed, as YYYY-MM-DD."""
+    """A channel's release, and until when its boxes take it."""
 
     channel: str
     release: Release
-    expires: str
+    until: Expiry
 
 
 def _disk_explained(act: Callable[Concatenate[Path, Given], Made]) -> Callable[Concatenate[Path, Given], Made]:
@@ -156,17 +171,32 @@ def publish(
 
 
 @_disk_explained
-def renew(folder: Path, keys: Keys) -> str:
-    """Say that the repository is still the newest; return until when that holds, as YYYY-MM-DD."""
+def renew(folder: Path, keys: Keys) -> Expiry:
+    """Say that the repository is still the newest; return until when that holds.
+
+    The online key is enough. What lists releases lives a year: past half of that it is signed again, if its key is there.
+    """
     targets, snapshot, timestamp = _trusted_targets(folder), _latest(folder, Snapshot), _latest(folder, Timestamp)
-    snapshot.signed.meta["targets.json"] = MetaFile(targets.signed.version)
-    for role in delegated_roles(targets.signed):
-        own = _require_own(folder, targets.signed, role)
-        snapshot.signed.meta[f"{role}.json"] = MetaFile(own.signed.version)
+    listings = {Targets.type: targets}
+    listings |= {role: _require_own(folder, targets.signed, role) for role in delegated_roles(targets.signed)}
+    for role, listing in listings.items():
+        if listing.signed.expires < _until(Targets.type, 0.5) and keys.has(role):
+            _write(folder, _next(listing.signed), keys, role)
+        snapshot.signed.meta[f"{role}.json"] = MetaFile(listing.signed.version)
     _write(folder, _next(snapshot.signed), keys)
     timestamp.signed.snapshot_meta = MetaFile(snapshot.signed.version)
     _write(folder, _next(timestamp.signed), keys)
-    return f"{timestamp.signed.expires:%Y-%m-%d}"
+    return expiry(folder)
+
+
+def expiry(folder: Path, channel: str = "") -> Expiry:
+    """Return when boxes take the repository no longer; with a channel, those of that channel."""
+    targets = _latest(folder, Targets).signed
+    own = [role for role in delegated_roles(targets) if not channel or role == role_of(channel)]
+    read = {kind.type: _latest(folder, kind) for kind in (Root, Targets, Snapshot, Timestamp)}
+    read |= {role: _latest(folder, Targets, role) for role in own}
+    role, first = min(read.items(), key=lambda one: one[1].signed.expires)
+    return Expiry(f"{first.signed.expires:%Y-%m-%d}", role)
 
 
 @_disk_explained
@@ -250,15 +280,15 @@ def releases(folder: Path) -> list[Published]:
 
 
 def _published(folder: Path, channel: str, release: Release) -> Published:
-    return Published(channel, release, f"{_latest(folder, Timestamp).signed.expires:%Y-%m-%d}")
+    return Published(channel, release, expiry(folder, channel))
 
 
 def _blob(folder: Path, sha256: str) -> Path:
     return folder / TARGETS / BLOBS / sha256
 
 
-def _until(role: str) -> datetime:
-    return datetime.now(UTC).replace(microsecond=0) + timedelta(days=LIFE[role])
+def _until(role: str, share: float = 1.0) -> datetime:
+    return datetime.now(UTC).replace(microsecond=0) + timedelta(days=LIFE[role] * share)
 
 
 def _next(signed: Any) -> Any:

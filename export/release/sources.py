@@ -5,17 +5,19 @@ Does not guard against: a web server that sends slowly, yet faster than SLOWEST_
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
 from tuf.api.exceptions import DownloadHTTPError
+from tuf.api.serialization import DeserializationError
 from tuf.ngclient import FetcherInterface
 
 from devices.errors import UnavailableError, UsageError
@@ -60,11 +62,34 @@ def open_source(address: str) -> Source:
     return FolderSource(Path(address))
 
 
+class _KeyTwice(Exception):
+    """An object of JSON has a key more than once."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> None:
+    seen = set[str]()
+    for key, _ in pairs:
+        if key in seen:
+            raise _KeyTwice(f"the key {key[:40]!r} stands there twice")
+        seen.add(key)
+
+
 class Fetcher(FetcherInterface):
     """How the Update Framework's client reads a source; what is not there ends its search for newer roots."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
+
+    def download_bytes(self, url: str, max_length: int) -> bytes:
+        """Return a metadata file. Raises DeserializationError where a key stands in it twice: readers would differ."""
+        data = super().download_bytes(url, max_length)
+        try:
+            json.loads(data, object_pairs_hook=_unique)
+        except _KeyTwice as error:
+            raise DeserializationError(f"{url.removeprefix(self._source.url)}: {error}") from error
+        except (ValueError, RecursionError):
+            pass  # no JSON: the client says so
+        return data
 
     def _fetch(self, url: str) -> Iterator[bytes]:
         try:

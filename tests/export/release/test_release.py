@@ -264,6 +264,42 @@ def test_an_expired_repository_is_refused_until_it_is_renewed(world: World, monk
     assert world.pull() == "installed"
 
 
+@pytest.mark.parametrize(
+    ("kind", "needed"), [("targets", "repo renew` with release.pem"), ("root", "repo rotate` with two root keys")]
+)
+def test_what_lives_longer_is_named_before_it_expires(
+    world: World, monkeypatch: pytest.MonkeyPatch, kind: str, needed: str
+) -> None:
+    monkeypatch.setitem(repository.LIFE, kind, 10)  # its last days
+    shutil.rmtree(world.repo)
+    init_repository(world.repo, world.keys)
+    shutil.rmtree(world.box / trust.TRUST)
+    trust.trust(world.box, world.repo / METADATA / "1.root.json")
+    world.publish(0)
+    monkeypatch.undo()
+    away = world.folder / "keys" / "release.pem"
+    away.rename(world.folder / "release.pem")
+    assert needed in renew(world.repo, world.keys).renewal
+    (world.folder / "release.pem").rename(away)
+    renewal = renew(world.repo, world.keys).renewal
+    assert ("online.pem" in renewal) is (kind == "targets")
+    if kind == "root":
+        rotate(world.repo, world.keys, world.keys)
+        assert "online.pem" in repository.expiry(world.repo).renewal
+    assert world.pull() == "installed"
+
+
+def test_metadata_that_readers_would_read_differently_is_refused(world: World) -> None:
+    world.publish(0)
+    path = world.repo / METADATA / "timestamp.json"
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b'"version":', b'"version": 9, "version":', 1))
+    with pytest.raises(NotTrusted, match="the key 'version' stands there twice"):
+        world.pull()
+    path.write_bytes(whole)
+    assert world.pull() == "installed"
+
+
 def test_a_bundle_that_fails_its_self_test_leaves_the_old_one(world: World) -> None:
     world.publish(0)
     world.pull()
