@@ -80,6 +80,7 @@ class Agent:
         limits: steps, tokens and time of a turn.
         ask_below: calls of a reply that the model found less probable than this (0 to 1) wait for a yes; None: none.
         recognizer: is asked first; the model is not, where it knows what is wanted.
+        shots: messages of worked examples that every prompt has after the system text (few-shot prompting).
     """
 
     def __init__(
@@ -92,12 +93,14 @@ class Agent:
         limits: TurnLimits = USUAL_LIMITS,
         ask_below: float | None = None,
         recognizer: IntentRecognizer | None = None,
+        shots: Sequence[Message] = (),
     ) -> None:
         self.contract = contract
         self.broker = broker
         self._grammar = grammar
         self._clock_text = clock_text
         self._limits, self._ask_below, self._recognizer = limits, ask_below or 0.0, recognizer
+        self._fixed = (Message("system", contract.system_text), *shots)
         self._history: list[Message] = []
         self._naming = Naming(broker.site)
         self._asked: Question | Doubt | None = None  # in the turn before
@@ -107,19 +110,15 @@ class Agent:
     @property
     def prefix(self) -> str:
         """The static prompt, which every request starts with."""
-        return self.contract.template.render([self._system], add_generation_prompt=False)
-
-    @property
-    def _system(self) -> Message:
-        return Message("system", self.contract.system_text)
+        return self.contract.template.render(self._fixed, add_generation_prompt=False)
 
     def next_prompt_start(self) -> str:
         """Return how the next prompt begins unless a device changes until then, for an engine to prefill while idle."""
         if self.contract.words is None:  # a request begins with what the person types
-            return self.contract.template.render([self._system, *self._remembered()], add_generation_prompt=False)
+            return self.contract.template.render([*self._fixed, *self._remembered()], add_generation_prompt=False)
         state, ages = self.broker.state_with_ages()
         user = user_message("", state, self._clock_text(), self.contract.words, ages)
-        messages = [self._system, *self._remembered(), user]
+        messages = [*self._fixed, *self._remembered(), user]
         return before_request(self.contract.template.render(messages, add_generation_prompt=False))
 
     def run(self, ask: str) -> Generator[Request, Completion, TurnResult]:
@@ -313,7 +312,7 @@ class Agent:
     def _query(self, turn: Turn, left_s: float) -> Generator[Request, Completion, Completion]:
         """Have the model complete the prompt, without the oldest turns if they do not fit."""
         while True:
-            prompt = self.contract.template.render([self._system, *turn.messages], add_generation_prompt=True)
+            prompt = self.contract.template.render([*self._fixed, *turn.messages], add_generation_prompt=True)
             try:
                 return (yield Request(prompt, turn.grammar, Limits(self._limits.reply_tokens, left_s)))
             except ContextFull:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from devices.broker.runtime import Confirm, SiteRuntime, simulated_runtime
@@ -15,7 +16,7 @@ from edge_agent.grammar.grammar import Grammar
 from edge_agent.grammar.reply_grammar import reply_grammar
 from edge_agent.wire.chat_template import ChatTemplate
 from edge_agent.wire.contract import Contract, contract_of
-from edge_agent.wire.messages import user_message
+from edge_agent.wire.messages import Message, body_of, user_message
 
 STATES, ROOM_TOKENS, CONTEXT_STEP = 2, 1024, 512  # the state of two turns, and what is said in them
 
@@ -30,6 +31,7 @@ class Simulation:
         limits: of each turn.
         ask_below: how probable a call must be to the model to be carried out without a yes (Agent).
         intents: language of Home Assistant's sentences, which are looked for before the model is asked; "" for none.
+        shots: worked examples in every prompt (Agent).
     """
 
     site: Site
@@ -37,6 +39,7 @@ class Simulation:
     limits: TurnLimits = field(default_factory=TurnLimits)
     ask_below: float | None = None
     intents: str = ""
+    shots: Sequence[Message] = ()
 
     def __post_init__(self) -> None:
         self.recognizer = IntentRecognizer(self.site, self.intents) if self.intents else None
@@ -47,7 +50,8 @@ class Simulation:
     def context_tokens(self) -> int:
         """The room that prompts of this site need, in any vocabulary: their tokens have two bytes and more."""
         state = user_message("", World(self.site).snapshot(), "00:00", self.contract.words).text
-        needed = len(self.contract.system_text.encode()) // 2 + STATES * len(state.encode()) // 2 + ROOM_TOKENS
+        fixed = len(self.contract.system_text.encode()) + sum(len(body_of(one).encode()) for one in self.shots)
+        needed = fixed // 2 + STATES * len(state.encode()) // 2 + ROOM_TOKENS
         return max(CONTEXT_TOKENS, in_context_steps(needed))
 
     def agent(self, world: World, confirm: Confirm | None = None) -> Agent:
@@ -64,6 +68,7 @@ class Simulation:
             limits=self.limits,
             ask_below=self.ask_below,
             recognizer=self.recognizer,
+            shots=self.shots,
         )
 
 

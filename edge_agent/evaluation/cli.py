@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable
 from pathlib import Path
-from random import Random
-from typing import Annotated, Any, cast, get_args
+from typing import Annotated
 
 import typer
 
-from devices.errors import GateError, UsageError, did_you_mean
+from devices.errors import UsageError
 from devices.options import GpuLayers, Intents, Json, Site, Toolset, TorchDevice
+from edge_agent.evaluation.baselines.few_shot import SHOTS, FewShot
 from edge_agent.evaluation.cases import CASES, CASES_SEED
-from edge_agent.plugins import CASE_MAKERS, GENERATOR, load_plugin
 
 
 def register(app: typer.Typer) -> None:
@@ -79,6 +77,20 @@ def evaluate(
             min=1, help="Of a .yaml file or ha-intents, begin each case in so many states: right in all (pass^k)?"
         ),
     ] = 1,
+    is_typed_otherwise: Annotated[
+        bool,
+        typer.Option(
+            "--typed", help="Of a .yaml file or ha-intents, ask also in capitals, as speech is heard, and with slips."
+        ),
+    ] = False,
+    few_shot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.jsonl",
+            help="Also grade what is untrained with worked examples of these conversations in its prompt.",
+        ),
+    ] = None,
+    shots: Annotated[int, typer.Option(min=1, help="With --few-shot: how many examples.")] = SHOTS,
     fail_under: Annotated[
         list[str] | None,
         typer.Option(
@@ -91,52 +103,45 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure models on the same held-out cases; writes report.html and report.json."""
-    from devices.site.renaming import renamed
     from devices.site.site import load_site
-    from edge_agent.evaluation.model_processes import Placement, evaluate_models, load_or_make_cases
-    from edge_agent.evaluation.report import terminal_table, write_report
+    from edge_agent.evaluation.eval_command import EvalCommand
+    from edge_agent.evaluation.model_processes import Placement
 
-    trained, placement = load_site(tools or site), Placement(device, gpu_layers, load_in_4bit, intents)
-    limits = _limits_of(fail_under or ())
+    command = EvalCommand(
+        models=tuple(models),
+        site=load_site(tools or site),
+        out=out,
+        placement=Placement(device, gpu_layers, load_in_4bit, intents),
+        count=count,
+        states=states,
+        is_typed_otherwise=is_typed_otherwise,
+        is_fresh=is_fresh,
+        shows_misses=misses,
+        limits=_limits_of(fail_under or ()),
+        as_json=as_json,
+        few_shot=FewShot(few_shot, shots) if few_shot else None,
+    )
     is_own = bool(cases and cases.suffix in {".yaml", ".yml"})
-    if states > 1 and not (is_own and not trained.is_toolset) and suite.partition("=")[0] != "ha-intents":
-        raise UsageError(
-            "--states is of --cases FILE.yaml and of --suite ha-intents", hint="other cases have one state"
-        )
+    has_own_form = (is_own and not command.site.is_toolset) or suite.partition("=")[0] == "ha-intents"
+    if (states > 1 or is_typed_otherwise) and not has_own_form:
+        name = "--states" if states > 1 else "--typed"
+        raise UsageError(f"{name} is of --cases FILE.yaml and of --suite ha-intents", hint="leave it out here")
+    if few_shot and (suite or is_own or command.site.is_toolset):
+        raise UsageError("--few-shot is of a site's generated cases", hint="leave --cases, --suite and --tools out")
     if suite:
-        _evaluate_suite(models, suite, count, trained, placement, out, misses, is_fresh, states, limits, as_json)
+        command.grade_suite(suite)
         return
-    if trained.is_toolset:
-        _evaluate_turns(models, cases, trained, placement, out, execution, names_seed, limits, as_json)
+    if command.site.is_toolset:
+        command.grade_replies(cases, execution, names_seed)
         return
     if execution:
         raise UsageError("--execute is of toolsets", hint="a site's cases are always carried out, in simulated worlds")
     if names_seed is not None and cases:
         raise UsageError("--renamed makes its own cases: those of a file have the tools' own names")
     if cases and is_own:
-        from edge_agent.evaluation.own.own_cases import read_own_cases
-        from edge_agent.evaluation.own.own_evaluation import OwnSuite
-
-        own = OwnSuite(read_own_cases(cases, trained), f"{trained.name}: requests of {cases.name}", str(cases))
-        _evaluate_own(models, own, count, trained, placement, out, misses, is_fresh, states, limits, as_json)
+        command.grade_own_file(cases)
         return
-    other = None if names_seed is None else renamed(trained, Random(names_seed))
-    loaded = load_or_make_cases(
-        cases, lambda: load_plugin(CASE_MAKERS, GENERATOR), other or trained, count or CASES, seed, out / "cases.jsonl"
-    )
-    times = json.loads(stage_times.read_text(encoding="utf-8")) if stage_times else {}
-    report = evaluate_models(
-        models,
-        trained,
-        loaded,
-        placement,
-        command=_command_line(),
-        stage_times_s=times,
-        renamed=other,
-    )
-    json_path, html_path = write_report(report, out)
-    print(json_path.read_text(encoding="utf-8") if as_json else f"{terminal_table(report)}\n{html_path}")
-    _require(limits, report["engines"][-1]["label"], report["engines"][-1]["shares"])
+    command.grade_cases(cases, seed, names_seed, stage_times)
 
 
 def _limits_of(given: Iterable[str]) -> dict[str, float]:
@@ -148,17 +153,6 @@ def _limits_of(given: Iterable[str]) -> dict[str, float]:
         except ValueError:
             raise UsageError(f"--fail-under {one}", hint="as in --fail-under task_success=0.9") from None
     return limits
-
-
-def _require(limits: Mapping[str, float], label: str, shares: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise GateError if a model's share is below its limit, or there was nothing to measure."""
-    for name, least in limits.items():
-        if name not in shares:
-            raise UsageError(f"--fail-under {name}: not measured", hint=did_you_mean(name, shares))
-        share = shares[name]["share"]
-        if share is None or share < least:
-            found = "no case" if share is None else f"{share:.1%} ({shares[name]['count']} of {shares[name]['total']})"
-            raise GateError(f"{label}: {name} is {found}, less than {least:.1%}")
 
 
 def compare(
@@ -227,166 +221,3 @@ def _read(prompt: str) -> str | None:
 
 def _tell(line: str) -> None:
     print(line, file=sys.stderr)
-
-
-def _evaluate_own(
-    models: list[str],
-    suite: Any,
-    count: int | None,
-    site: Any,
-    placement: Any,
-    out: Path,
-    misses: bool,
-    is_fresh: bool,
-    states: int,
-    limits: Mapping[str, float],
-    as_json: bool,
-) -> None:
-    """Grade models on own cases, all or some at even distances; writes own_cases.html and .json."""
-    from devices.durable import write_file
-    from edge_agent.evaluation.evaluation import spread
-    from edge_agent.evaluation.model_processes import find_model
-    from edge_agent.evaluation.own.own_evaluation import evaluate_own
-    from edge_agent.evaluation.report_page import render_own_cases
-
-    tables, plain = evaluate_own(
-        [find_model(name, site) for name in models],
-        replace(suite, cases=spread(suite.cases, count)) if count else suite,
-        site,
-        placement,
-        command=_command_line(),
-        states=states,
-        is_fresh=is_fresh,
-        shows_misses=misses,
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(plain, ensure_ascii=False, indent=1)
-    write_file(out / "own_cases.json", text.encode())
-    write_file(out / "own_cases.html", render_own_cases(plain).encode())
-    print(text if as_json else "\n\n".join([*tables, str(out / "own_cases.html")]))
-    last = plain["models"][-1]
-    in_states = {"in_all_states": last["states"]["in_all"]} if last["states"] else {}
-    _require(limits, last["label"], {**last["kinds"], "total": last["all"], **in_states})
-
-
-def _evaluate_suite(
-    models: list[str],
-    suite: str,
-    count: int | None,
-    site: Any,
-    placement: Any,
-    out: Path,
-    misses: bool,
-    is_fresh: bool,
-    states: int,
-    limits: Mapping[str, float],
-    as_json: bool,
-) -> None:
-    """Grade models on cases of others, on all or some of them."""
-    from edge_agent.evaluation.own.own_evaluation import OwnSuite
-    from edge_agent.evaluation.suites import bfcl, ha_intents
-
-    name, _, folder = suite.partition("=")
-    if name == bfcl.NAME:
-        _evaluate_bfcl(models, folder, count, site, placement, out, limits, as_json)
-        return
-    if name != ha_intents.NAME:
-        raise UsageError(f"no suite is called {name!r}", hint=f"there are {bfcl.NAME} and {ha_intents.NAME}")
-    found = ha_intents.read_ha_intents(ha_intents.find_ha_intents(folder))
-    _tell("\n".join(ha_intents.left_out_lines(found)))
-    own = OwnSuite(found.cases, "Home Assistant's intents: sentences of its tests", name, found.left_out)
-    _evaluate_own(models, own, count, found.home.site, placement, out, misses, is_fresh, states, limits, as_json)
-
-
-def _evaluate_bfcl(
-    models: list[str],
-    folder: str,
-    count: int | None,
-    site: Any,
-    placement: Any,
-    out: Path,
-    limits: Mapping[str, float],
-    as_json: bool,
-) -> None:
-    """Grade models on BFCL, on all cases or some of each category; writes bfcl.json."""
-    from devices.durable import write_file
-    from edge_agent.evaluation.model_processes import find_models, grade_bfcl
-    from edge_agent.evaluation.suites.bfcl import bfcl_plain, bfcl_table, find_bfcl, read_bfcl
-
-    cases = read_bfcl(find_bfcl(folder), count)
-    graded = [(model.label, grade_bfcl(model, cases, placement)) for model in find_models(models, site)]
-    plain: dict[str, Any] = {"title": "BFCL v4", "command": _command_line(), "models": bfcl_plain(graded)}
-    out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(plain, ensure_ascii=False, indent=1)
-    write_file(out / "bfcl.json", text.encode())
-    print(text if as_json else f"{bfcl_table(graded)}\n{out / 'bfcl.json'}")
-    last = plain["models"][-1]
-    _require(limits, last["label"], last["constrained"]["categories"])
-
-
-def _evaluate_turns(
-    models: list[str],
-    path: Path | None,
-    toolset: Any,
-    placement: Any,
-    out: Path,
-    execution: str,
-    names_seed: int | None,
-    limits: Mapping[str, float],
-    as_json: bool,
-) -> None:
-    """Grade models on the replies of held-out conversations; writes turns.html and turns.json."""
-    from devices.drivers.registry import require_drivers
-    from devices.durable import write_file
-    from edge_agent.evaluation.conversations.executed import Execution
-    from edge_agent.evaluation.conversations.turn_report import METRICS, executed_line, to_plain, turns_table
-    from edge_agent.evaluation.conversations.turns import cases_of, read_conversations, renamed_conversations
-    from edge_agent.evaluation.model_processes import execute, find_models, grade_turns
-    from edge_agent.evaluation.report_page import render_turns
-    from edge_agent.run_facts import HELD_OUT_FILE
-    from edge_agent.wire.chat_template import load_template
-    from edge_agent.wire.contract import contract_of
-
-    if execution and names_seed is not None:
-        raise UsageError(
-            "--execute and --renamed", hint="executors know the tools by their own names: give one of them"
-        )
-    if execution and execution not in get_args(Execution):
-        raise UsageError(f"--execute {execution}", hint=f"choose from {', '.join(get_args(Execution))}")
-    if execution == "live":
-        require_drivers(toolset)
-    held_out = [Path(name) / HELD_OUT_FILE for name in models]
-    path = path or next((one for one in held_out if one.is_file()), None)
-    if path is None:
-        raise UsageError(
-            "on which conversations?", hint=f"give --cases RUN/{HELD_OUT_FILE}, or the run among the models"
-        )
-    found = find_models(models, toolset)
-    conversations = read_conversations(path, contract_of(toolset, load_template(found[0].template)))
-    if names_seed is not None:
-        conversations = renamed_conversations(conversations, toolset, names_seed)
-    cases = [case for one in conversations for case in cases_of(one)]
-    graded = [(model.label, grade_turns(model, cases, placement)) for model in found]
-    how = cast(Execution, execution)
-    executed = [execute(model, toolset, conversations, placement, how) for model in found] if execution else []
-    plain: dict[str, Any] = {
-        "title": f"{toolset.name}{'' if names_seed is None else ', tools renamed'}: replies in own conversations",
-        "command": _command_line(),
-        "cases": str(path),
-        "replies": len(cases),
-        "models": to_plain(graded, executed),
-    }
-    out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(plain, ensure_ascii=False, indent=1)
-    write_file(out / "turns.json", text.encode())
-    page = render_turns(plain, [(name, title) for name, title, _ in METRICS])
-    write_file(out / "turns.html", page.encode())
-    lines = [f"{len(cases)} replies of {path}", turns_table(graded)]
-    lines += [executed_line(model.label, done) for model, done in zip(found, executed, strict=False)]
-    print(text if as_json else "\n".join([*lines, str(out / "turns.html")]))
-    last = plain["models"][-1]
-    _require(limits, last["label"], last["constrained"]["metrics"])
-
-
-def _command_line() -> str:
-    return " ".join(["edgewright", *sys.argv[1:]])

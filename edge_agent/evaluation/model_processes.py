@@ -16,11 +16,13 @@ from typing import Any
 from devices.errors import UnavailableError, UsageError
 from devices.simulation.world import World
 from devices.site.site import Site
+from edge_agent.base_models import PACKAGES, base_folder, base_path
 from edge_agent.bundle import ANY_SITE_KEY, CONTRACT_KEY, CURRENT, MANIFEST, TEMPLATE_KEY, open_bundle
 from edge_agent.engine.gguf_header import require_gguf
 from edge_agent.engine.machine import installed_versions, this_machine
 from edge_agent.engine.worker import end_with_parent
 from edge_agent.evaluation.baselines.endpoint import ENDPOINT, Endpoint, EndpointSimulation
+from edge_agent.evaluation.baselines.few_shot import FewShot
 from edge_agent.evaluation.baselines.rules import RULES, NoEngine, RulesSimulation
 from edge_agent.evaluation.case_simulation import CaseSimulation
 from edge_agent.evaluation.cases import Case, read_cases, write_cases
@@ -38,6 +40,7 @@ from edge_agent.progress import ProgressBar
 from edge_agent.run_facts import RUN_FILE, read_run_facts
 from edge_agent.wire.chat_template import ChatTemplate, load_template
 from edge_agent.wire.contract import contract_of, format_digest, require_contract
+from edge_agent.wire.messages import Message
 
 BATCH_SIZE = 64
 SEQUENCES, SMALL_MODEL_BYTES = 16, 50_000_000
@@ -54,6 +57,7 @@ class Model:
         engine: name of an engine that another package offers (plugins.py), or rules; "" for llama.cpp.
         template: name of its chat template; "" is that of the models beside it.
         adapter: of a LoRA adapter to apply: a GGUF file to a GGUF file, a folder to what an engine takes; "" for none.
+        shots: worked examples in every prompt.
     """
 
     label: str
@@ -62,6 +66,7 @@ class Model:
     engine: str = ""
     template: str = ""
     adapter: str = ""
+    shots: tuple[Message, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ def find_model(name: str, site: Site) -> Model:
         UsageError: it is none of them.
         ContractChanged: it was trained for another site, template or prompt.
     """
-    path = Path(name)
+    path = base_folder(name) if name in PACKAGES else Path(name)
     if name.partition(":")[0] == RULES:
         language = name.partition(":")[2] or "en"
         return Model(f"rules, {language}", "base", language, RULES)
@@ -97,7 +102,8 @@ def find_model(name: str, site: Site) -> Model:
         if trained_for:
             _require_trained_for(trained_for, any_site, site, load_template(template), str(path))
         quant = path.stem.removeprefix("model-")
-        return Model(quant, "f16" if quant == "F16" else "quant", name, template=template)
+        role: Role = "base" if not trained_for else "f16" if quant == "F16" else "quant"
+        return Model(quant, role, name, template=template)
     if (path / MANIFEST).is_file() or (path / CURRENT).is_symlink():
         bundle = open_bundle(path)
         bundle.require_site(site)
@@ -113,7 +119,7 @@ def find_model(name: str, site: Site) -> Model:
         raise UsageError(
             f"{path} is no model", hint="give a .gguf file, a bundle, a box, a run or a Hugging Face folder"
         )
-    return Model("base", "base", name, HUGGINGFACE)
+    return Model("base", "base", base_path(name), HUGGINGFACE)
 
 
 def find_models(names: Sequence[str], site: Site) -> list[Model]:
@@ -121,6 +127,25 @@ def find_models(names: Sequence[str], site: Site) -> list[Model]:
     found = [find_model(name, site) for name in names]
     template = next((model.template for model in found if model.template), "chatml")
     return [model if model.template else replace(model, template=template) for model in found]
+
+
+def with_shots(models: Sequence[Model], few_shot: FewShot, site: Site, cases: Sequence[Case]) -> list[Model]:
+    """Return models, each untrained one followed by itself with worked examples in its prompt.
+
+    Raises:
+        UsageError: none is untrained, or as FewShot.messages.
+    """
+    found, asks = list[Model](), {case.ask for case in cases}
+    for model in models:
+        found.append(model)
+        if model.role == "base" and model.engine in ("", HUGGINGFACE):
+            shots = few_shot.messages(contract_of(site, load_template(model.template)), asks)
+            found.append(replace(model, label=f"{model.label}, {few_shot.count} shots", shots=shots))
+    if len(found) == len(models):
+        raise UsageError(
+            "--few-shot: no model here is untrained", hint="name a base, such as smollm2, or its GGUF file"
+        )
+    return found
 
 
 def _require_trained_for(trained_for: str, any_site: str, site: Site, template: ChatTemplate, what: str) -> None:
@@ -325,7 +350,7 @@ def _simulation(model: Model, site: Site, intents: str = "") -> CaseSimulation:
         return RulesSimulation(site, template, intents=model.path)
     if model.engine == ENDPOINT:
         return EndpointSimulation(site, template, endpoint=Endpoint.parse(model.path))
-    return CaseSimulation(site, template, intents=intents)
+    return CaseSimulation(site, template, intents=intents, shots=model.shots)
 
 
 def _open(model: Model, placement: Placement, context_tokens: int, sequences: int = 1) -> Any:
@@ -374,6 +399,7 @@ def evaluate_models(
     command: str,
     stage_times_s: Mapping[str, float],
     renamed: Site | None = None,
+    few_shot: FewShot | None = None,
 ) -> dict[str, Any]:
     """Return the report over all models named; they are all found and checked before the first one runs.
 
@@ -385,8 +411,11 @@ def evaluate_models(
         command: for the report.
         stage_times_s: for the report.
         renamed: the site with other names of tools, on which they are evaluated instead.
+        few_shot: untrained models are evaluated with these examples in their prompt too.
     """
     models = find_models(names, site)
+    if few_shot:
+        models = with_shots(models, few_shot, renamed or site, cases)
     started_s = time.monotonic()
     runs = grade(models, renamed or site, cases, placement)
     times = dict(stage_times_s)

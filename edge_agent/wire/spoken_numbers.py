@@ -26,6 +26,7 @@ ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
     " eighteen nineteen"
 ).split()
+WORDS_UP_TO = 9999
 TENS = "zero ten twenty thirty forty fifty sixty seventy eighty ninety".split()
 _VALUES = {word: 10 * at for at, word in enumerate(TENS)} | {word: value for value, word in enumerate(ONES)}
 _DIGIT = rf"(?:{'|'.join(ONES[1:10])})(?!\w)"
@@ -53,6 +54,20 @@ def with_digits(text: str, words: SiteWords = NO_WORDS) -> str:
             parts += [_digits(_joined(text[end:start], words.largest)), text[start:stop]]
             end = stop
     return _AND_A_HALF.sub(r"\1.5", "".join([*parts, _digits(_joined(text[end:], words.largest))]))
+
+
+def number_words(number: int) -> str:
+    """Return a whole number from 0 to 9,999 in words: "one hundred and five"."""
+    if not 0 <= number <= WORDS_UP_TO:
+        return str(number)
+    if number < 20:
+        return ONES[number]
+    if number < 100:
+        return TENS[number // 10] + (f"-{ONES[number % 10]}" if number % 10 else "")
+    size, name = (1000, "thousand") if number >= 1000 else (100, "hundred")
+    rest = number % size
+    joint = " and " if 0 < rest < 100 else " "
+    return f"{ONES[number // size]} {name}" + (joint + number_words(rest) if rest else "")
 
 
 def _joined(text: str, largest: int) -> str:

@@ -68,7 +68,9 @@ class Expiry:
         """What to do before."""
         if self.role == Root.type:
             return "`edgewright repo rotate` with two root keys"
-        return f"`edgewright repo renew` with {' or '.join(f'{name}.pem' for name in NAMES.get(self.role, (self.role,)))}"
+        return (
+            f"`edgewright repo renew` with {' or '.join(f'{name}.pem' for name in NAMES.get(self.role, (self.role,)))}"
+        )
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ def publish(
 def renew(folder: Path, keys: Keys) -> Expiry:
     """Say that the repository is still the newest; return until when that holds.
 
-    The online key is enough. What lists releases lives a year: past half of that it is signed again, if its key is there.
+    The online key is enough. What lists releases lives a year; past half of it, it is signed again if its key is there.
     """
     targets, snapshot, timestamp = _trusted_targets(folder), _latest(folder, Snapshot), _latest(folder, Timestamp)
     listings = {Targets.type: targets}

@@ -9,9 +9,16 @@ from typing import Any
 
 from devices.site.site import Site
 from edge_agent.evaluation.model_processes import Model, Placement, grade_own_cases
+from edge_agent.evaluation.own.other_typing import (
+    WAYS,
+    TypedOtherwise,
+    in_other_ways,
+    typed_otherwise,
+    typing_lines,
+)
 from edge_agent.evaluation.own.own_cases import OwnCase
 from edge_agent.evaluation.own.own_report import table_of, to_plain
-from edge_agent.evaluation.own.starting_states import in_other_states, repeated, repeated_lines
+from edge_agent.evaluation.own.starting_states import Repeated, are_right, in_other_states, repeated, repeated_lines
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,7 @@ def evaluate_own(
     *,
     command: str,
     states: int = 1,
+    typed: bool = False,
     is_fresh: bool = False,
     shows_misses: bool = False,
 ) -> tuple[list[str], dict[str, Any]]:
@@ -44,13 +52,15 @@ def evaluate_own(
         placement: where models run.
         command: for the report.
         states: in how many starting states each case is begun.
+        typed: ask each case in other ways of typing too.
         is_fresh: run cases again whose result is known.
         shows_misses: list what went wrong below the tables.
 
     Raises:
         UnavailableError: a model's process died.
     """
-    cases, tables, in_states = suite.cases, list[str](), []
+    cases, tables, in_states, in_ways = suite.cases, list[str](), list[Repeated](), list[list[TypedOtherwise]]()
+    asked = {way: [typed_otherwise(case, way) for case in cases] for way in WAYS if typed}
     named = f"{len(cases)} cases of {Path(suite.source).name}"
     others = [in_other_states(case, site, states - 1) for case in cases] if states > 1 else []
     varied = [one for each in others for one in each]
@@ -61,4 +71,11 @@ def evaluate_own(
             extra = grade_own_cases(model, site, varied, placement, is_fresh=is_fresh) if varied else []
             in_states.append(repeated(cases, turns, others, extra))
             tables[-1] = "\n".join([tables[-1], *repeated_lines(in_states[-1])])
-    return tables, to_plain(graded, suite.title, command, suite.source, suite.left_out, in_states)
+        found = {
+            way: grade_own_cases(model, site, others_typed, placement, is_fresh=is_fresh)
+            for way, others_typed in asked.items()
+        }
+        ways = [(way, are_right(cases, more)) for way, more in found.items()]
+        in_ways.append(in_other_ways(are_right(cases, turns), ways))
+        tables[-1] = "\n".join([tables[-1], *typing_lines(in_ways[-1])])
+    return tables, to_plain(graded, suite.title, command, suite.source, suite.left_out, in_states, in_ways)

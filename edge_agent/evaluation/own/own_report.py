@@ -17,6 +17,7 @@ from edge_agent.evaluation.own.confidence import (
     risk_coverage,
     threshold_for,
 )
+from edge_agent.evaluation.own.other_typing import TypedOtherwise
 from edge_agent.evaluation.own.own_cases import Graded
 from edge_agent.evaluation.own.starting_states import Repeated
 
@@ -33,6 +34,7 @@ def to_plain(
     cases: str,
     left_out: Mapping[tuple[str, str], int] | None = None,
     states: Sequence[Repeated] = (),
+    typed: Sequence[Sequence[TypedOtherwise]] = (),
 ) -> dict[str, Any]:
     """Return the report as plain data.
 
@@ -43,6 +45,7 @@ def to_plain(
         cases: where they come from.
         left_out: how many cases of a suite were not asked, by kind and reason.
         states: of each model, what came of the cases in several starting states; empty if they had one.
+        typed: of each model, what came of the cases in other ways of typing.
     """
     models = [
         {
@@ -53,6 +56,7 @@ def to_plain(
             "confidence": _confidence(acted(turns)),
             "turns": [asdict(one) for one in turns],
             "states": asdict(states[number]) if states else None,
+            "typed": [asdict(one) for one in typed[number]] if typed else [],
         }
         for number, (label, turns) in enumerate(graded)
     ]

@@ -77,7 +77,7 @@ def repeated(
     cases: Sequence[OwnCase], turns: Sequence[Graded], others: Sequence[Sequence[OwnCase]], extra: Sequence[Graded]
 ) -> Repeated:
     """Sum up what came of cases in their own state (`turns`) and in the others (`extra`, in the order of `others`)."""
-    own, more = _are_right(cases, turns), _are_right([one for each in others for one in each], extra)
+    own, more = are_right(cases, turns), are_right([one for each in others for one in each], extra)
     found, rest = list[tuple[OwnCase, int]](), iter(more)
     trials = 1 + max(map(len, others), default=0)
     for case, is_right, each in zip(cases, own, others, strict=True):
@@ -93,7 +93,7 @@ def repeated(
     )
 
 
-def _are_right(cases: Sequence[OwnCase], turns: Sequence[Graded]) -> list[bool]:
+def are_right(cases: Sequence[OwnCase], turns: Sequence[Graded]) -> list[bool]:
     """Return for each case whether all its turns were right."""
     rest = iter(turns)
     of_each = [list(islice(rest, len(case.turns))) for case in cases]

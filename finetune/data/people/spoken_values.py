@@ -6,10 +6,9 @@ from random import Random
 
 from devices.site.describe import number_text
 from devices.site.schema import DataSchema, Value
-from edge_agent.wire.spoken_numbers import ONES, TENS
+from edge_agent.wire.spoken_numbers import ONES, number_words
 
 HALF_DEGREE = 0.5
-WORDS_UP_TO = 9999
 ROUND_SHARE = 0.7  # of round times are said in the larger unit
 _ROUND_TIMES = {  # of seconds as minutes, and of minutes as hours
     30: ("half {}", "half a{n} {}"),
@@ -31,20 +30,6 @@ _UNITS = {  # other ways to say a unit; "" leaves it out
     "euros": ("euros", "euros", "€", "euro"),
     "millimetres": ("millimetres", "mm", ""),
 }
-
-
-def number_words(number: int) -> str:
-    """Return a whole number from 0 to 9,999 in words: "one hundred and five"."""
-    if not 0 <= number <= WORDS_UP_TO:
-        return str(number)
-    if number < 20:
-        return ONES[number]
-    if number < 100:
-        return TENS[number // 10] + (f"-{ONES[number % 10]}" if number % 10 else "")
-    size, name = (1000, "thousand") if number >= 1000 else (100, "hundred")
-    rest = number % size
-    joint = " and " if 0 < rest < 100 else " "
-    return f"{ONES[number // size]} {name}" + (joint + number_words(rest) if rest else "")
 
 
 def spoken_number(value: float, rng: Random) -> str:

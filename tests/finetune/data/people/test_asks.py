@@ -15,6 +15,7 @@ from devices.site.schema import DataSchema
 from devices.site.site import load_models, load_site
 from devices.site.tools import Command
 from edge_agent.wire.messages import request_of
+from edge_agent.wire.spoken_numbers import number_words
 from finetune.data.action_plans import plan_call, plan_confirmed, plan_several
 from finetune.data.answer_plans import plan_missing_argument
 from finetune.data.generator import Stage, carry_out, generate_rows, random_world
@@ -24,7 +25,7 @@ from finetune.data.people.conditions import plan_condition
 from finetune.data.people.follow_ups import FOLLOW_UPS
 from finetune.data.people.many import plan_many
 from finetune.data.people.spoken_before import Before
-from finetune.data.people.spoken_values import number_words, round_times, spoken_value
+from finetune.data.people.spoken_values import round_times, spoken_value
 from finetune.data.people.state_questions import plan_asked_question
 from finetune.data.people.typing import as_typed
 from finetune.data.people.wishes import plan_hint, relative_plan, settable
