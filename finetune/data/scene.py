@@ -221,7 +221,8 @@ class Scene:
         """Return a request made from one of the templates of this side of the split."""
         if self.asks and (said := self.fill(templates, device, **holes)):
             return said
-        template, name = self.rng.choice(side(templates, self.held_out)), self.name_for(device)
+        own = [one for one in side(templates, self.held_out) if set(HOLE.findall(one)) <= {"device", *holes}]
+        template, name = self.rng.choice(own), self.name_for(device)
         return Said(self.worded(template).format(device=self.with_article(name), **holes), template, name)
 
     def fill(self, templates: Iterable[str], device: Device, **holes: object) -> Said | None:
