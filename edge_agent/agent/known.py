@@ -61,6 +61,7 @@ def known_of(
         is_except=said.is_except,
         again=tuple(_calls_of(said.again, site, tools)),
         listed=said.listed,
+        named=said.named,
         off=tuple((name, tool) for name in said.switched_off for tool, _ in _off_of(site.devices[name], tools)),
         devices=tuple(known_device(site.devices[name], {} if ages.get(name) else one) for name, one in state.items()),
     )

@@ -43,13 +43,18 @@ def listed_devices(text: str, names: Iterable[tuple[str, str]]) -> tuple[tuple[s
     """
     if not is_plain(text):
         return ()
-    whole = [(name.casefold(), device) for name, device in names]
-    words = {(word, device) for name, device in whole for word in (name.split()[0], name.split()[-1])}
-    words = {(word, device) for word, device in words if word not in _OTHERWISE}
-    found = sorted(_places(text.casefold(), only_meanings([*whole, *words]), {name for name, _ in whole}))
+    names = [(name.casefold(), device) for name, device in names]
+    found = sorted(_places(text.casefold(), own_names(names), {name for name, _ in names}))
     listed = {device: name for _, name, device in reversed(found)}
     in_order = tuple((name, device) for device, name in reversed(listed.items()))
     return in_order if len(in_order) > 1 else ()
+
+
+def own_names(names: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return the device of each name, and of the words that names begin and end with, if no other has it."""
+    whole = [(name.casefold(), device) for name, device in names]
+    words = {(word, device) for name, device in whole for word in (name.split()[0], name.split()[-1])}
+    return only_meanings([*whole, *((word, device) for word, device in words if word not in _OTHERWISE)])
 
 
 def is_plain(text: str) -> bool:

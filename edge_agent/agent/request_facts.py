@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from devices.site.site import Site
 from devices.site.tools import Command
-from edge_agent.agent.plain_lists import clauses, is_plain, listed_devices, turns
+from edge_agent.agent.plain_lists import clauses, is_plain, listed_devices, own_names, turns
 from edge_agent.agent.short_wishes import direction_of, short_wish
 from edge_agent.agent.word_patterns import ACTS, EXCEPTS, NOT, one_of
 from edge_agent.grammar.thought_guide import SMALL_WORDS
@@ -72,6 +72,7 @@ class RequestFacts(NamedTuple):
         there: devices that are called after the place in which it wants something moved, or that are "doors" and such.
         is_except: whether it wants one thing of all of a kind but for some.
         listed: (name, device) of each device that a plain list of wishes names, or that "both" are.
+        named: devices of which it has a name, or a word that no other device has.
     """
 
     duration_s: float | None = None
@@ -85,6 +86,7 @@ class RequestFacts(NamedTuple):
     there: tuple[str, ...] = ()
     is_except: bool = False
     listed: tuple[tuple[str, str], ...] = ()
+    named: tuple[str, ...] = ()
 
 
 NOTHING_SAID = RequestFacts()
@@ -122,7 +124,15 @@ def facts_of_request(
         there=tuple(_called_after(_places_in(text.casefold()), movable)),
         is_except=_is_except(text, site),
         listed=listed or (tuple((one, one) for one in recent) if is_of_both else ()),
+        named=tuple(_named(text, movable)),
     )
+
+
+def _named(text: str, movable: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the devices of which a request has a name, or a word that no other device has."""
+    names = own_names((name, device) for device, own in movable.items() for name in own)
+    found = {device for name, device in names.items() if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text.casefold())}
+    return [one for one in movable if one in found]
 
 
 def _off(text: str, movable: Mapping[str, Sequence[str]], off: re.Pattern[str]) -> list[str]:
@@ -144,8 +154,9 @@ def _off(text: str, movable: Mapping[str, Sequence[str]], off: re.Pattern[str]) 
 
 
 def _places_in(text: str) -> set[str]:
-    """Return the words of places and of classes of covers that a request wants moved."""
-    return {*_IN_PLACE.findall(text), *(word for found in _CLASSES.findall(text) for word in found if word)}
+    """Return the words of places and of classes of covers that a request wants moved, and not what it leaves out."""
+    moved = _EXCEPT.split(text)[0]
+    return {*_IN_PLACE.findall(moved), *(word for found in _CLASSES.findall(text) for word in found if word)}
 
 
 def _called_after(words: Collection[str], names: Mapping[str, Iterable[str]]) -> list[str]:

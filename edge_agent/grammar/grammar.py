@@ -90,6 +90,7 @@ class Known:
         again: (tool, values): after `is DEVICE,` comes one of these tools, if it has one; then its values.
         off: (device, tool): after `is DEVICE,` comes this tool, if it makes off what is to be off.
         listed: (name, device): of a request that lists plain wishes, each device is in the thought before it ends.
+        named: devices that the request names: if it names some, no other is left out of all of a tool.
         is_wish: whether the request is no question about the state, so that no thought begins as those of questions do.
         is_whole: whether the request has no word of an exception, so that no device is left out of all of them.
         direction: `more` or `less`: a wish for a value named by what it is now names none that goes the other way.
@@ -111,6 +112,7 @@ class Known:
     again: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()
     off: tuple[tuple[str, str], ...] = ()
     listed: tuple[tuple[str, str], ...] = ()
+    named: tuple[str, ...] = ()
     is_wish: bool = False
     is_whole: bool = False
     direction: str = ""
@@ -134,6 +136,7 @@ class Known:
             again=tuple((tool, tuple(map(tuple, values))) for tool, values in plain["again"]),
             off=tuple(map(tuple, plain["off"])),
             listed=tuple(map(tuple, plain["listed"])),
+            named=tuple(plain["named"]),
             is_wish=plain["is_wish"],
             is_whole=plain["is_whole"],
             direction=plain["direction"],

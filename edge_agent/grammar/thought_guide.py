@@ -33,6 +33,7 @@ _WISH = re.compile(rf"{THINK} ([^:]+): ")
 _ALL_OF = re.compile(r"\bAll of (\w+)\($")
 _LISTED = re.compile(r"\bAll of (\w+)\([^()]*\)(,?)$")
 _LEFT_OUT = re.compile(r"\bAll of (\w+)\([^()]*\) but [^;]+ is (\w+)(,?)$")
+_BUT = re.compile(r"\bAll of (\w+)\([^()]*\) but ([^;]+)$")
 _ARGUMENT = re.compile(r"(\w+) (\w+)=$")
 _CALL = re.compile(r"\bis (\w+)(?:: [^;,]*)?, (\w+) (?:[^;]* )?(\w+)=$")
 _AXIS = re.compile(  # what is wished of one of several arguments
@@ -98,7 +99,9 @@ class ThoughtGuide:
         if thought.endswith("="):
             return self._wished_value(thought)
         if thought.endswith(" is"):
-            return "" if self._is_elsewhere(thought) else self._device(thought.removesuffix(" is"))
+            if self._is_elsewhere(thought) or self._may_be_left_out(thought):
+                return ""
+            return self._device(thought.removesuffix(" is"))
         if thought == THINK:
             return " All of" if self._known.is_except and not self._has_areas else self._short_wish()
         if thought == f"{THINK} undo,":
@@ -162,6 +165,8 @@ class ThoughtGuide:
             said = [one for one in re.findall(r"\bis (\w+)", thought) if f" {one}" in self._targets]
             return tuple(f" {one}" for one in dict.fromkeys((*self._known.recent, *said)))
         if thought.endswith(" is"):
+            if left_out := self._may_be_left_out(thought):
+                return tuple(f" {one}" for one in left_out)
             return NO_TARGET if self._is_elsewhere(thought) else self._named(_last_name(thought.removesuffix(" is")))
         if (place := _PLACE.search(thought)) and (there := self._in_place(place[1])):
             return there
@@ -251,7 +256,18 @@ class ThoughtGuide:
             return ends if self._known.is_whole else (" but", *ends)
         assert left_out
         may_go_on = [one for one in self._targets if one != f" {left_out[2]}" and one.startswith(f" {left_out[2]}")]
-        return () if may_go_on or left_out[2] not in tool.devices else (" and", *ends)
+        if may_go_on or left_out[2] not in tool.devices:
+            return ()
+        is_named = not self._has_areas and left_out[2] in self._known.named
+        return ends if is_named and not self._may_be_left_out(thought) else (" and", *ends)
+
+    def _may_be_left_out(self, thought: str) -> list[str]:
+        """Return the devices that the request names, of those that a thought may leave out of all of a tool next."""
+        but = _BUT.search(thought)
+        if but is None or self._has_areas or but[1] not in self._tools:
+            return []
+        so_far = re.findall(r"\bis (\w+)", but[2])
+        return [one for one in self._tools[but[1]].devices if one in self._known.named and one not in so_far]
 
     def forbidden(self, thought: str) -> tuple[str, ...]:
         """Return texts that must not come next: "above" of what is within, the other direction, how no wish starts."""

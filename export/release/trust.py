@@ -228,8 +228,3 @@ def _explained(source: Source) -> Iterator[None]:
         raise NotTrusted(f"{source.url}: {error}", hint=hint) from error
     except DownloadError as error:
         raise UnavailableError(f"{source.url}: {error}", hint="what the box has stays; try again later") from error
-
-
-def seen_versions(box: Path) -> Mapping[str, int]:
-    """Return the highest version that a box has seen of each role."""
-    return _read_floor(box / TRUST / FLOOR).versions

@@ -221,6 +221,38 @@ def test_an_exception_is_of_all(ask: str, *, is_except: bool) -> None:
         assert guide.choices(f"<think> {LIGHTS}") == (" but",)
 
 
+@pytest.mark.parametrize(
+    ("ask", "said", "may"),
+    [
+        ("lights off, only the kitchen one stays on", " but kitchen is", ("kitchen_light",)),
+        ("all lights off, not the kitchen light and not the porch", " but porch is", ("kitchen_light", "porch_light")),
+        ("all lights off, not the kitchen light and not the porch", " but porch is porch_light and kitchen is",
+         ("kitchen_light",)),
+    ],
+)  # fmt: skip
+def test_only_what_is_named_is_left_out(ask: str, said: str, may: tuple[str, ...]) -> None:
+    guide = ThoughtGuide(known(ask=ask))
+    assert guide.choices(f"<think> {LIGHTS}{said}") == tuple(f" {one}" for one in may)
+    assert guide.forced(f"<think> {LIGHTS}{said}") == ""
+
+
+def test_where_none_is_named_the_model_leaves_out_what_it_says() -> None:
+    guide = ThoughtGuide(known(ask="all lights off but not that one"))
+    assert guide.forced(f"<think> {LIGHTS} but kitchen light is") == " kitchen_light"
+
+
+def test_what_is_left_out_is_no_place_that_the_request_is_about() -> None:
+    guide = ThoughtGuide(known(ask="with the exception of the lamp in the bedroom, please extinguish all lights"))
+    assert guide.forced(f"<think> {LIGHTS} but") == ""
+
+
+def test_no_more_is_left_out_than_is_named() -> None:
+    guide = ThoughtGuide(known(ask="lights off, only the kitchen one stays on"))
+    assert guide.choices(f"<think> {LIGHTS} but kitchen is kitchen_light") == (".", ";")
+    guide = ThoughtGuide(known(ask="all lights off, not the kitchen light and not the porch"))
+    assert " and" in guide.choices(f"<think> {LIGHTS} but kitchen is kitchen_light")
+
+
 def test_the_same_again_is_off_for_what_has_another_tool() -> None:
     fan, light = Command("bathroom_fan", "set", {"speed": 0}), Command("kitchen_light", "off", {})
     guide = ThoughtGuide(known(ask="workshop socket too", done=(fan,)))

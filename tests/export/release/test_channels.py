@@ -18,7 +18,7 @@ from export.release.layout import METADATA, role_of
 from export.release.pull import pull
 from export.release.repository import delegate, init_repository, publish, renew, rotate
 from export.release.sources import FolderSource
-from export.release.trust import NotTrusted, seen_versions
+from export.release.trust import NotTrusted
 from tests.export.release.test_release import World
 
 CANARY = role_of("canary")
@@ -55,7 +55,7 @@ def test_a_channel_goes_on_under_its_own_key(world: Shared) -> None:
     assert world.pull(channel="canary") == "installed" and world.has(0)
     publish(world.repo, world.bundles[1], world.testers, channel="canary")
     assert world.pull(channel="canary") == "installed" and world.has(1)
-    assert seen_versions(world.box)[CANARY] == 2
+    assert world.seen()[CANARY] == 2
     world.publish(2)  # the release key goes on with stable
     assert sequences(world.repo) == {"canary": 2, "stable": 2}
     renew(world.repo, world.testers)  # the online key is enough

@@ -50,6 +50,11 @@ class World:
     def has(self, number: int) -> bool:
         return open_bundle(self.box).manifest == open_bundle(self.bundles[number]).manifest
 
+    def seen(self, box: Path | None = None) -> dict[str, int]:
+        """Return the highest version that a box has seen of each role."""
+        floor = (box or self.box) / trust.TRUST / trust.FLOOR
+        return json.loads(floor.read_bytes())["versions"] if floor.exists() else {}
+
     def copy(self, name: str) -> Path:
         return Path(shutil.copytree(self.repo, self.folder / name))
 

@@ -18,7 +18,6 @@ from export.flash import receive
 from export.release import pull as pulling
 from export.release import trust
 from export.release.sources import FolderSource
-from export.release.trust import seen_versions
 from tests.export.flash.test_flash_killed import FLASH_FILES, killed_at_line
 from tests.export.release.test_release import World
 from tests.tiny_bundle import parse_sites_once
@@ -42,12 +41,12 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 def test_killed_at_any_line_the_box_has_a_whole_bundle_and_forgets_nothing(world: World, every: int) -> None:
     ready = world.box.rename(world.folder / "ready")
     world.publish(1)
-    floor, count, seen = seen_versions(ready), 1, set()
+    floor, count, seen = world.seen(ready), 1, set()
     while True:
         shutil.copytree(ready, world.box, symlinks=True)
         died = killed_at_line(count, world.pull, FILES)
         assert verify_files(world.box / CURRENT).id == (world.box / CURRENT).readlink().name, count
-        assert all(seen_versions(world.box)[role] >= version for role, version in floor.items()), count
+        assert all(world.seen()[role] >= version for role, version in floor.items()), count
         seen.add(world.has(1))
         assert world.pull() in ("installed", "current") and world.has(1), count
         shutil.rmtree(world.box)
