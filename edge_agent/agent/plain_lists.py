@@ -34,25 +34,29 @@ _ALONE = rf"(?=\s+(?:{'|'.join(_VERBS.split())}|to|at|too|please|and|also)\b|\s*
 _DONE = one_of(f"{_VERBS} put brighter darker warmer cooler higher lower half\\w* fully", r"\d", r"\bto\b")
 
 
-def listed_devices(text: str, names: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+def listed_devices(text: str, whole: Collection[str], own: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     """Return the devices that a list of wishes names in full, as (name, device) in its order; none of anything else.
 
     Args:
         text: a request, its numbers as digits.
-        names: (name, device) of devices that can be moved; what names several is left out.
+        whole: names of devices that can be moved, in small letters.
+        own: what own_names makes of them.
     """
     if not is_plain(text):
         return ()
-    names = [(name.casefold(), device) for name, device in names]
-    found = sorted(_places(text.casefold(), own_names(names), {name for name, _ in names}))
+    found = sorted(_places(text.casefold(), own, whole))
     listed = {device: name for _, name, device in reversed(found)}
     in_order = tuple((name, device) for device, name in reversed(listed.items()))
     return in_order if len(in_order) > 1 else ()
 
 
 def own_names(names: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return the device of each name, and of the words that names begin and end with, if no other has it."""
-    whole = [(name.casefold(), device) for name, device in names]
+    """Return the device of each name, and of the words that names begin and end with, if no other has it.
+
+    Args:
+        names: (name, device) of devices that can be moved, in small letters.
+    """
+    whole = list(names)
     words = {(word, device) for name, device in whole for word in (name.split()[0], name.split()[-1])}
     return only_meanings([*whole, *((word, device) for word, device in words if word not in _OTHERWISE)])
 

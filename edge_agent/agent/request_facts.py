@@ -108,7 +108,9 @@ def facts_of_request(
     named = {word for one in site.devices.values() for name in one.names for word in name.casefold().split()}
     said = re.findall(r"[^\W_]+", text.casefold())
     is_again = bool(_AGAIN.search(text)) and {*said} <= named | _FILLERS
-    listed = listed_devices(text, ((name, device) for device, names in movable.items() for name in names))
+    called = [(name.casefold(), device) for device, names in movable.items() for name in names]
+    own = own_names(called)
+    listed = listed_devices(text, {name for name, _ in called}, own)
     is_settled = is_plain(text)
     is_of_both = len(recent) == 2 and bool(_BOTH.search(text)) and is_settled and not _nouns(said) & _nouns(named)
     is_of_all = _ALL.search(text) and not EXCEPTS.search(text) and not _NOT_ALL.search(text)
@@ -124,15 +126,8 @@ def facts_of_request(
         there=tuple(_called_after(_places_in(text.casefold()), movable)),
         is_except=_is_except(text, site),
         listed=listed or (tuple((one, one) for one in recent) if is_of_both else ()),
-        named=tuple(_named(text, movable)),
+        named=tuple(dict.fromkeys(device for name, device in own.items() if _names(text, (name,)))),
     )
-
-
-def _named(text: str, movable: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the devices of which a request has a name, or a word that no other device has."""
-    names = own_names((name, device) for device, own in movable.items() for name in own)
-    found = {device for name, device in names.items() if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text.casefold())}
-    return [one for one in movable if one in found]
 
 
 def _off(text: str, movable: Mapping[str, Sequence[str]], off: re.Pattern[str]) -> list[str]:
@@ -185,4 +180,7 @@ def _nouns(words: Iterable[str]) -> set[str]:
 
 
 def _names(text: str, names: Iterable[str]) -> bool:
-    return any(re.search(rf"\b{re.escape(name)}\b", text, re.IGNORECASE) for name in names)
+    lowered = text.casefold()  # looked at first: a large site has more names than patterns are kept compiled
+    return any(
+        name.casefold() in lowered and re.search(rf"\b{re.escape(name)}\b", text, re.IGNORECASE) for name in names
+    )

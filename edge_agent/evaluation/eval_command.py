@@ -87,7 +87,7 @@ class EvalCommand:
             self.site,
             cases,
             self.placement,
-            command=_typed(),
+            command=_command_line(),
             stage_times_s=times,
             renamed=other,
             few_shot=self.few_shot,
@@ -120,7 +120,7 @@ class EvalCommand:
             replace(suite, cases=spread(suite.cases, self.count)) if self.count else suite,
             site,
             self.placement,
-            command=_typed(),
+            command=_command_line(),
             states=self.states,
             typed=self.is_typed_otherwise,
             is_fresh=self.is_fresh,
@@ -137,7 +137,7 @@ class EvalCommand:
         cases = bfcl.read_bfcl(bfcl.find_bfcl(folder), self.count)
         found = find_models(self.models, self.site)
         graded = [(model.label, grade_bfcl(model, cases, self.placement)) for model in found]
-        plain: dict[str, Any] = {"title": "BFCL v4", "command": _typed(), "models": bfcl.bfcl_plain(graded)}
+        plain: dict[str, Any] = {"title": "BFCL v4", "command": _command_line(), "models": bfcl.bfcl_plain(graded)}
         self._write(plain, bfcl.bfcl_table(graded), "bfcl")
         last = plain["models"][-1]
         self._require(last["label"], last["constrained"]["categories"])
@@ -170,7 +170,7 @@ class EvalCommand:
         executed = [execute(one, self.site, conversations, self.placement, how) for one in found] if execution else []
         plain: dict[str, Any] = {
             "title": f"{self.site.name}{'' if names_seed is None else ', tools renamed'}: replies in own conversations",
-            "command": _typed(),
+            "command": _command_line(),
             "cases": str(path),
             "replies": len(cases),
             "models": to_plain(graded, executed),
@@ -203,5 +203,5 @@ class EvalCommand:
                 raise GateError(f"{label}: {name} is {found}, less than {least:.1%}")
 
 
-def _typed() -> str:
+def _command_line() -> str:
     return " ".join(["edgewright", *sys.argv[1:]])

@@ -16,7 +16,7 @@ from typing import Any
 from devices.errors import UnavailableError, UsageError
 from devices.simulation.world import World
 from devices.site.site import Site
-from edge_agent.base_models import PACKAGES, base_folder, base_path
+from edge_agent.base_models import PACKAGES, base_path
 from edge_agent.bundle import ANY_SITE_KEY, CONTRACT_KEY, CURRENT, MANIFEST, TEMPLATE_KEY, open_bundle
 from edge_agent.engine.gguf_header import require_gguf
 from edge_agent.engine.machine import installed_versions, this_machine
@@ -89,7 +89,9 @@ def find_model(name: str, site: Site) -> Model:
         UsageError: it is none of them.
         ContractChanged: it was trained for another site, template or prompt.
     """
-    path = base_folder(name) if name in PACKAGES else Path(name)
+    if name in PACKAGES:
+        return Model("base", "base", base_path(name), HUGGINGFACE)
+    path = Path(name)
     if name.partition(":")[0] == RULES:
         language = name.partition(":")[2] or "en"
         return Model(f"rules, {language}", "base", language, RULES)
@@ -119,7 +121,7 @@ def find_model(name: str, site: Site) -> Model:
         raise UsageError(
             f"{path} is no model", hint="give a .gguf file, a bundle, a box, a run or a Hugging Face folder"
         )
-    return Model("base", "base", base_path(name), HUGGINGFACE)
+    return Model("base", "base", name, HUGGINGFACE)
 
 
 def find_models(names: Sequence[str], site: Site) -> list[Model]:

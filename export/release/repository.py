@@ -68,9 +68,8 @@ class Expiry:
         """What to do before."""
         if self.role == Root.type:
             return "`edgewright repo rotate` with two root keys"
-        return (
-            f"`edgewright repo renew` with {' or '.join(f'{name}.pem' for name in NAMES.get(self.role, (self.role,)))}"
-        )
+        (name,) = NAMES.get(self.role, (self.role,))
+        return f"`edgewright repo renew` with {name}.pem"
 
 
 @dataclass(frozen=True)
@@ -193,9 +192,8 @@ def renew(folder: Path, keys: Keys) -> Expiry:
 
 def expiry(folder: Path, channel: str = "") -> Expiry:
     """Return when boxes take the repository no longer; with a channel, those of that channel."""
-    targets = _latest(folder, Targets).signed
-    own = [role for role in delegated_roles(targets) if not channel or role == role_of(channel)]
     read = {kind.type: _latest(folder, kind) for kind in (Root, Targets, Snapshot, Timestamp)}
+    own = [role for role in delegated_roles(read[Targets.type].signed) if not channel or role == role_of(channel)]
     read |= {role: _latest(folder, Targets, role) for role in own}
     role, first = min(read.items(), key=lambda one: one[1].signed.expires)
     return Expiry(f"{first.signed.expires:%Y-%m-%d}", role)

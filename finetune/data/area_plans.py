@@ -17,7 +17,7 @@ from devices.site.tools import Command, Tool, ToolCall
 from edge_agent.wire.contract import call_text
 from finetune.data import phrases
 from finetune.data.held_out import side
-from finetune.data.scene import HOLE, Plan, Scene, is_by_name, is_plain, resolved_text
+from finetune.data.scene import Plan, Scene, is_by_name, is_fillable, is_plain, resolved_text
 
 LISTED = (2, 4)  # devices of a list
 SINGULAR = re.compile(r"\b(it|its|is|needs|has)\b")  # a template with one of these is about one device
@@ -189,7 +189,7 @@ def _request(scene: Scene, tools: Sequence[Tool], said: str) -> tuple[str, str, 
     templates, holes = scene.wording(actions[0], arguments)
     shared = [one for one in templates if len(actions) == 1 or all(one in action.requests for action in actions)]
     named = [one for one in side(shared, scene.held_out) if is_by_name(one) and not SINGULAR.search(one)]
-    usable = [one for one in named if set(HOLE.findall(one)) <= {"device", *holes}]
+    usable = [one for one in named if is_fillable(one, {"device", *holes})]
     if not usable:
         return None
     template = scene.rng.choice(usable)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from random import Random
 
@@ -117,7 +117,7 @@ class Scene:
         """
         holes = {"device", "value", *device.actions[name].input}
         found = side(self.requests(device, name), self.held_out)
-        return [one for one in found if is_by_name(one) and set(HOLE.findall(one)) <= holes]
+        return [one for one in found if is_by_name(one) and is_fillable(one, holes)]
 
     def requests_without(self, device: Device, name: str) -> tuple[str, ...]:
         """Return the templates of requests that leave the value out."""
@@ -221,7 +221,7 @@ class Scene:
         """Return a request made from one of the templates of this side of the split."""
         if self.asks and (said := self.fill(templates, device, **holes)):
             return said
-        own = [one for one in side(templates, self.held_out) if set(HOLE.findall(one)) <= {"device", *holes}]
+        own = [one for one in side(templates, self.held_out) if is_fillable(one, {"device", *holes})]
         template, name = self.rng.choice(own), self.name_for(device)
         return Said(self.worded(template).format(device=self.with_article(name), **holes), template, name)
 
@@ -236,7 +236,7 @@ class Scene:
         usable = [
             one
             for one in side(templates, self.held_out)
-            if set(HOLE.findall(one)) <= filled.keys() and (names_device(one) or self.is_meant(device, one))
+            if is_fillable(one, filled) and (names_device(one) or self.is_meant(device, one))
         ]
         if not usable:
             return None
@@ -264,7 +264,7 @@ class Scene:
     def line(self, file: str, *keys: str, **holes: str) -> tuple[str, str] | None:
         """Return a line of a form of speech with its holes filled, and the line itself; None if none can be."""
         lines = [one for key in keys for one in side(self.corpus.form(file, key), self.held_out)]
-        usable = [one for one in lines if set(HOLE.findall(one)) <= holes.keys()]
+        usable = [one for one in lines if is_fillable(one, holes)]
         if not usable:
             return None
         chosen = self.rng.choice(usable)
@@ -316,6 +316,11 @@ def whole(value: Value) -> Value:
 def is_by_name(template: str) -> bool:
     """Return whether a template of requests names the device, and not its place."""
     return "{device}" in template and "{area}" not in template
+
+
+def is_fillable(template: str, holes: Collection[str]) -> bool:
+    """Return whether a template has no other holes than these."""
+    return all(hole in holes for hole in HOLE.findall(template))
 
 
 def names_device(template: str) -> bool:

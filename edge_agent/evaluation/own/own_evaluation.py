@@ -71,11 +71,10 @@ def evaluate_own(
             extra = grade_own_cases(model, site, varied, placement, is_fresh=is_fresh) if varied else []
             in_states.append(repeated(cases, turns, others, extra))
             tables[-1] = "\n".join([tables[-1], *repeated_lines(in_states[-1])])
-        found = {
-            way: grade_own_cases(model, site, others_typed, placement, is_fresh=is_fresh)
-            for way, others_typed in asked.items()
-        }
-        ways = [(way, are_right(cases, more)) for way, more in found.items()]
+        ways = [
+            (way, are_right(each, grade_own_cases(model, site, each, placement, is_fresh=is_fresh)))
+            for way, each in asked.items()
+        ]
         in_ways.append(in_other_ways(are_right(cases, turns), ways))
         tables[-1] = "\n".join([tables[-1], *typing_lines(in_ways[-1])])
     return tables, to_plain(graded, suite.title, command, suite.source, suite.left_out, in_states, in_ways)

@@ -12,7 +12,7 @@ from devices.simulation.world import World
 from devices.site.site import load_site
 from edge_agent.evaluation.baselines.few_shot import FewShot
 from edge_agent.evaluation.case_simulation import CaseSimulation
-from edge_agent.evaluation.model_processes import Model, with_shots
+from edge_agent.evaluation.model_processes import Model, find_model, with_shots
 from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.contract import contract_of
 from edge_agent.wire.messages import Message, user_message
@@ -76,3 +76,15 @@ def test_only_what_is_untrained_gets_them_and_has_room_for_them(tmp_path: Path) 
     assert after.context_tokens > before.context_tokens
     with pytest.raises(UsageError, match="no model here is untrained"):
         with_shots([tuned], few_shot, HOME, ())
+
+
+def test_a_base_is_known_by_its_short_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = tmp_path / "edgewright" / "bases" / "smollm2"
+    folder.parent.mkdir(parents=True)  # other bases are there
+    with pytest.raises(UsageError, match="is not on this machine yet") as error:
+        find_model("smollm2", HOME)
+    assert "edgewright base import smollm2" in error.value.hint
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    assert find_model("smollm2", HOME).path == str(folder)
