@@ -22,7 +22,9 @@ from devices.site.site import load_site
 from edge_agent.engine.machine import installed_versions
 from edge_agent.evaluation.cases import read_cases
 from edge_agent.evaluation.evaluation import CaseOutcome
-from edge_agent.evaluation.model_processes import Placement, find_model, grade
+from edge_agent.evaluation.models.grading import grade
+from edge_agent.evaluation.models.model import find_model
+from edge_agent.evaluation.models.placement import Placement
 from edge_agent.evaluation.report import EngineRun, Provenance, build_report, terminal_table
 
 RUN_PLACES = {

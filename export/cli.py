@@ -254,7 +254,7 @@ def calibrate(
     as_json: Json = False,
 ) -> None:
     """Measure how sure the model must be to act without asking; the agent asks back below that."""
-    from edge_agent.evaluation.model_processes import Placement
+    from edge_agent.evaluation.models.placement import Placement
     from edge_agent.evaluation.own.confidence import acted
     from edge_agent.evaluation.own.own_report import confidence_lines
     from export.bundle.calibrate import calibrate as measure
@@ -369,7 +369,7 @@ def _tasks(run: Path, count: int, cases: Path | None) -> Tasks | None:
     from devices.site.site import load_site
     from edge_agent.evaluation.cases import read_cases
     from edge_agent.evaluation.evaluation import spread
-    from edge_agent.evaluation.model_processes import Placement
+    from edge_agent.evaluation.models.placement import Placement
     from export.gates.tasks import SiteTasks, TurnTasks
     from export.trained.reference import best_device
 

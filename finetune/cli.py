@@ -232,7 +232,7 @@ def pairs(
 ) -> None:
     """Let a model practise, and write what it said wrongly with what is right: pairs for a recipe with `preference`."""
     from devices.site.site import load_site
-    from edge_agent.evaluation.model_processes import Placement
+    from edge_agent.evaluation.models.placement import Placement
     from finetune.data.preference_pairs import find_pairs
     from finetune.data.rows import write_lines
 

@@ -50,6 +50,13 @@ def evaluate(
         typer.Option("--renamed", help="Give tools and arguments other names, by this seed; a site's cases are new."),
     ] = None,
     load_in_4bit: Annotated[bool, typer.Option("--nf4", help="Load Hugging Face models as NF4.")] = False,
+    ray: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Grade the models at once on the machines of a Ray cluster, which have this program and the models.",
+        ),
+    ] = "",
     intents: Intents = "",
     execution: Annotated[
         str,
@@ -105,13 +112,13 @@ def evaluate(
     """Measure models on the same held-out cases; writes report.html and report.json."""
     from devices.site.site import load_site
     from edge_agent.evaluation.eval_command import EvalCommand
-    from edge_agent.evaluation.model_processes import Placement
+    from edge_agent.evaluation.models.placement import Placement
 
     command = EvalCommand(
         models=tuple(models),
         site=load_site(tools or site),
         out=out,
-        placement=Placement(device, gpu_layers, load_in_4bit, intents),
+        placement=Placement(device, gpu_layers, load_in_4bit, intents, ray),
         count=count,
         states=states,
         is_typed_otherwise=is_typed_otherwise,

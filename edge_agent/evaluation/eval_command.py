@@ -21,16 +21,9 @@ from edge_agent.evaluation.conversations.executed import Execution
 from edge_agent.evaluation.conversations.turn_report import METRICS, executed_line, to_plain, turns_table
 from edge_agent.evaluation.conversations.turns import cases_of, read_conversations, renamed_conversations
 from edge_agent.evaluation.evaluation import spread
-from edge_agent.evaluation.model_processes import (
-    Placement,
-    evaluate_models,
-    execute,
-    find_model,
-    find_models,
-    grade_bfcl,
-    grade_turns,
-    load_or_make_cases,
-)
+from edge_agent.evaluation.models.grading import evaluate_models, execute, grade_bfcl, grade_turns, load_or_make_cases
+from edge_agent.evaluation.models.model import find_model, find_models
+from edge_agent.evaluation.models.placement import Placement, for_each
 from edge_agent.evaluation.own.own_cases import read_own_cases
 from edge_agent.evaluation.own.own_evaluation import OwnSuite, evaluate_own
 from edge_agent.evaluation.report import terminal_table, write_report
@@ -47,7 +40,7 @@ class EvalCommand:
     """What was asked for, whatever the cases are.
 
     Attributes:
-        models: as model_processes.find_model takes them.
+        models: as models.model.find_model takes them.
         site: a site or a toolset.
         out: the folder of the report.
         placement: where models run.
@@ -136,7 +129,7 @@ class EvalCommand:
         """Grade models on BFCL, on all cases or some of each category; writes bfcl.json."""
         cases = bfcl.read_bfcl(bfcl.find_bfcl(folder), self.count)
         found = find_models(self.models, self.site)
-        graded = [(model.label, grade_bfcl(model, cases, self.placement)) for model in found]
+        graded = for_each(found, self.placement, lambda model: (model.label, grade_bfcl(model, cases, self.placement)))
         plain: dict[str, Any] = {"title": "BFCL v4", "command": _command_line(), "models": bfcl.bfcl_plain(graded)}
         self._write(plain, bfcl.bfcl_table(graded), "bfcl")
         last = plain["models"][-1]
@@ -154,6 +147,8 @@ class EvalCommand:
         if execution and execution not in get_args(Execution):
             raise UsageError(f"--execute {execution}", hint=f"choose from {', '.join(get_args(Execution))}")
         if execution == "live":
+            if self.placement.ray:
+                raise UsageError("--execute live acts from this machine", hint="leave --ray out")
             require_drivers(self.site)
         held_out = [Path(name) / HELD_OUT_FILE for name in self.models]
         path = path or next((one for one in held_out if one.is_file()), None)
@@ -165,7 +160,7 @@ class EvalCommand:
         if names_seed is not None:
             conversations = renamed_conversations(conversations, self.site, names_seed)
         cases = [case for one in conversations for case in cases_of(one)]
-        graded = [(model.label, grade_turns(model, cases, self.placement)) for model in found]
+        graded = for_each(found, self.placement, lambda model: (model.label, grade_turns(model, cases, self.placement)))
         how = cast(Execution, execution)
         executed = [execute(one, self.site, conversations, self.placement, how) for one in found] if execution else []
         plain: dict[str, Any] = {

@@ -7,7 +7,9 @@ from pathlib import Path
 from devices.durable import sha256_of
 from devices.errors import GateError, UsageError
 from edge_agent.bundle import CONFIDENCE, Confidence, find_bundle, open_bundle
-from edge_agent.evaluation.model_processes import Placement, find_model, grade_own_cases
+from edge_agent.evaluation.models.grading import grade_own_cases
+from edge_agent.evaluation.models.model import find_model
+from edge_agent.evaluation.models.placement import Placement
 from edge_agent.evaluation.own.confidence import acted, threshold_for
 from edge_agent.evaluation.own.own_cases import Graded, read_own_cases
 from edge_agent.evaluation.own.own_report import LEAST_TURNS

@@ -13,7 +13,9 @@ from edge_agent.evaluation.cases import Case
 from edge_agent.evaluation.conversations.turns import TurnCase
 from edge_agent.evaluation.gate_limits import GateLimits
 from edge_agent.evaluation.intervals import paired_difference, share_of
-from edge_agent.evaluation.model_processes import Model, Placement, grade, grade_turns
+from edge_agent.evaluation.models.grading import grade, grade_turns
+from edge_agent.evaluation.models.model import Model
+from edge_agent.evaluation.models.placement import Placement
 from edge_agent.evaluation.scoring import score_case
 from edge_agent.plugins import HUGGINGFACE
 from edge_agent.wire.chat_template import ChatTemplate

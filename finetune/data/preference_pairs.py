@@ -15,7 +15,9 @@ from typing import Any
 from devices.errors import UsageError
 from devices.json_lines import read_json_lines
 from devices.site.site import Site
-from edge_agent.evaluation.model_processes import Placement, find_model, grade
+from edge_agent.evaluation.models.grading import grade
+from edge_agent.evaluation.models.model import find_model
+from edge_agent.evaluation.models.placement import Placement
 from edge_agent.evaluation.scoring import score_case
 from edge_agent.wire.messages import Message, body_of, message_from_dict, message_to_dict
 from finetune.data.encoded_rows import EncodedRows, RowEncoder

@@ -11,7 +11,7 @@ import pytest
 from devices.errors import GateError, UsageError
 from edge_agent.agent.session import open_session
 from edge_agent.bundle import CONFIDENCE, BundleTampered, Confidence, open_bundle
-from edge_agent.evaluation.model_processes import Placement
+from edge_agent.evaluation.models.placement import Placement
 from edge_agent.evaluation.own.own_cases import Graded
 from export.bundle import calibrate as calibrating
 from export.bundle.writer import put_file

@@ -108,6 +108,8 @@ def read_own_cases(path: Path, site: Site) -> list[OwnCase]:
         raise UsageError(f"{path}: a file of cases is a list", hint='- {ask: "...", expect: {device.property: value}}')
     cases = []
     for number, entry in enumerate(source.root):
+        if not isinstance(entry, dict):
+            raise source.fail((number,), f'case {number + 1} is no mapping, as {{ask: "...", expect: {{}}}} is')
         try:
             case = OwnCase.model_validate(plain_values(entry))
         except ValidationError as error:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from devices.site.site import Site
-from edge_agent.evaluation.model_processes import Model, Placement, grade_own_cases
+from edge_agent.evaluation.models.grading import grade_own_cases
+from edge_agent.evaluation.models.model import Model
+from edge_agent.evaluation.models.placement import Placement, for_each
 from edge_agent.evaluation.own.other_typing import (
     WAYS,
     TypedOtherwise,
@@ -16,7 +18,7 @@ from edge_agent.evaluation.own.other_typing import (
     typed_otherwise,
     typing_lines,
 )
-from edge_agent.evaluation.own.own_cases import OwnCase
+from edge_agent.evaluation.own.own_cases import Graded, OwnCase
 from edge_agent.evaluation.own.own_report import table_of, to_plain
 from edge_agent.evaluation.own.starting_states import Repeated, are_right, in_other_states, repeated, repeated_lines
 
@@ -64,17 +66,19 @@ def evaluate_own(
     named = f"{len(cases)} cases of {Path(suite.source).name}"
     others = [in_other_states(case, site, states - 1) for case in cases] if states > 1 else []
     varied = [one for each in others for one in each]
-    graded = [(model.label, grade_own_cases(model, site, cases, placement, is_fresh=is_fresh)) for model in models]
-    for model, (label, turns) in zip(models, graded, strict=True):
+
+    def grade(model: Model) -> list[list[Graded]]:
+        sets = (cases, varied, *asked.values())
+        return [grade_own_cases(model, site, one, placement, is_fresh=is_fresh) if one else [] for one in sets]
+
+    found = for_each(models, placement, grade)
+    graded = [(model.label, turns) for model, (turns, *_) in zip(models, found, strict=True)]
+    for label, (turns, extra, *typed_turns) in zip((model.label for model in models), found, strict=True):
         tables.append(f"{label}, {named}\n{table_of(turns, shows_misses=shows_misses)}")
         if states > 1:
-            extra = grade_own_cases(model, site, varied, placement, is_fresh=is_fresh) if varied else []
             in_states.append(repeated(cases, turns, others, extra))
             tables[-1] = "\n".join([tables[-1], *repeated_lines(in_states[-1])])
-        ways = [
-            (way, are_right(each, grade_own_cases(model, site, each, placement, is_fresh=is_fresh)))
-            for way, each in asked.items()
-        ]
+        ways = [(way, are_right(asked[way], done)) for way, done in zip(asked, typed_turns, strict=True)]
         in_ways.append(in_other_ways(are_right(cases, turns), ways))
         tables[-1] = "\n".join([tables[-1], *typing_lines(in_ways[-1])])
     return tables, to_plain(graded, suite.title, command, suite.source, suite.left_out, in_states, in_ways)

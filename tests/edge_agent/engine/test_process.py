@@ -367,12 +367,13 @@ sys.stdin.read()
 
 EVALUATING = """
 import os, time
-from edge_agent.evaluation.model_processes import Model, _alone
-def work():
+from edge_agent.evaluation.models.model import Model
+from edge_agent.evaluation.models.placement import Placement, alone
+def work(model):
     print(os.getpid(), flush=True)
     time.sleep(600)
 if __name__ == "__main__":
-    _alone(Model("slow", "model", "slow.gguf"), work)
+    alone(Model("slow", "quant", "slow.gguf"), Placement(), work)
 """
 
 

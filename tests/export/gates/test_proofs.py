@@ -16,7 +16,7 @@ from devices.site.site import load_site
 from edge_agent.bundle import open_bundle
 from edge_agent.engine.gguf_header import require_gguf
 from edge_agent.evaluation.gate_limits import GateLimits
-from edge_agent.evaluation.model_processes import Placement
+from edge_agent.evaluation.models.placement import Placement
 from export import architectures as layout
 from export.bundle.model_card import card_in
 from export.bundle.stamp import copy_stamped

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from devices.errors import RefusedError, UsageError
 from devices.site.site import load_site
-from edge_agent.evaluation.model_processes import Placement
+from edge_agent.evaluation.models.placement import Placement
 from edge_agent.progress import ProgressBar
 from edge_agent.wire.messages import body_of
 from finetune.data import generator as conversations

@@ -14,7 +14,9 @@ from devices.errors import UnavailableError, UsageError
 from devices.site.site import load_site
 from edge_agent.evaluation.baselines.endpoint import KEY, Endpoint, EndpointSimulation
 from edge_agent.evaluation.baselines.rules import NoEngine
-from edge_agent.evaluation.model_processes import Placement, find_model, grade_turns
+from edge_agent.evaluation.models.grading import grade_turns
+from edge_agent.evaluation.models.model import find_model
+from edge_agent.evaluation.models.placement import Placement
 from edge_agent.evaluation.own.own_cases import OwnCase, run_own_cases
 from edge_agent.wire.chat_template import load_template
 

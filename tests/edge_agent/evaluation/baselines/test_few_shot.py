@@ -12,7 +12,7 @@ from devices.simulation.world import World
 from devices.site.site import load_site
 from edge_agent.evaluation.baselines.few_shot import FewShot
 from edge_agent.evaluation.case_simulation import CaseSimulation
-from edge_agent.evaluation.model_processes import Model, find_model, with_shots
+from edge_agent.evaluation.models.model import Model, find_model, with_shots
 from edge_agent.wire.chat_template import load_template
 from edge_agent.wire.contract import contract_of
 from edge_agent.wire.messages import Message, user_message

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import datetime
-import multiprocessing
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from devices.errors import UnavailableError, UsageError
+from devices.errors import UsageError
 from devices.simulation.world import World
 from devices.site.site import Site
-from edge_agent.base_models import PACKAGES, base_path
-from edge_agent.bundle import ANY_SITE_KEY, CONTRACT_KEY, CURRENT, MANIFEST, TEMPLATE_KEY, open_bundle
-from edge_agent.engine.gguf_header import require_gguf
 from edge_agent.engine.machine import installed_versions, this_machine
-from edge_agent.engine.worker import end_with_parent
 from edge_agent.evaluation.baselines.endpoint import ENDPOINT, Endpoint, EndpointSimulation
 from edge_agent.evaluation.baselines.few_shot import FewShot
 from edge_agent.evaluation.baselines.rules import RULES, NoEngine, RulesSimulation
@@ -30,131 +23,19 @@ from edge_agent.evaluation.conversations.executed import ExecutedConversation, E
 from edge_agent.evaluation.conversations.turn_report import Passes
 from edge_agent.evaluation.conversations.turns import Conversation, TurnCase, cases_of, context_tokens_for, play_turns
 from edge_agent.evaluation.evaluation import LATENCY_CASES, CaseOutcome, Evaluation, evaluate, measure_latency, spread
+from edge_agent.evaluation.models.model import Model, find_models, with_shots
+from edge_agent.evaluation.models.placement import Placement, alone, for_each
 from edge_agent.evaluation.own.own_cases import Graded, OwnCase, run_own_cases
 from edge_agent.evaluation.own.result_cache import ResultCache, result_cache
-from edge_agent.evaluation.report import EngineRun, Provenance, Role, build_report
+from edge_agent.evaluation.report import EngineRun, Provenance, build_report
 from edge_agent.evaluation.suites import bfcl
 from edge_agent.evaluation.suites.bfcl import BfclCase
-from edge_agent.plugins import ENGINES, HUGGINGFACE, load_plugin
+from edge_agent.plugins import ENGINES, load_plugin
 from edge_agent.progress import ProgressBar
-from edge_agent.run_facts import RUN_FILE, read_run_facts
-from edge_agent.wire.chat_template import ChatTemplate, load_template
-from edge_agent.wire.contract import contract_of, format_digest, require_contract
-from edge_agent.wire.messages import Message
+from edge_agent.wire.chat_template import load_template
 
 BATCH_SIZE = 64
 SEQUENCES, SMALL_MODEL_BYTES = 16, 50_000_000
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model to evaluate.
-
-    Attributes:
-        label: as the report calls it.
-        role: what it is compared with.
-        path: GGUF file, or what the engine takes.
-        engine: name of an engine that another package offers (plugins.py), or rules; "" for llama.cpp.
-        template: name of its chat template; "" is that of the models beside it.
-        adapter: of a LoRA adapter to apply: a GGUF file to a GGUF file, a folder to what an engine takes; "" for none.
-        shots: worked examples in every prompt.
-    """
-
-    label: str
-    role: Role
-    path: str
-    engine: str = ""
-    template: str = ""
-    adapter: str = ""
-    shots: tuple[Message, ...] = ()
-
-
-@dataclass(frozen=True)
-class Placement:
-    """How models run.
-
-    `device` is cpu or cuda, `gpu_layers` llama.cpp's count (-1 for all), `intents` as Simulation's.
-    """
-
-    device: str = "cpu"
-    gpu_layers: int = 0
-    load_in_4bit: bool = False
-    intents: str = ""
-
-
-def find_model(name: str, site: Site) -> Model:
-    """Return what an argument stands for: GGUF file, bundle, box, run, Hugging Face folder, hub name, rules, or a URL.
-
-    Raises:
-        UsageError: it is none of them.
-        ContractChanged: it was trained for another site, template or prompt.
-    """
-    if name in PACKAGES:
-        return Model("base", "base", base_path(name), HUGGINGFACE)
-    path = Path(name)
-    if name.partition(":")[0] == RULES:
-        language = name.partition(":")[2] or "en"
-        return Model(f"rules, {language}", "base", language, RULES)
-    if name.startswith(("http://", "https://")):
-        return Model(Endpoint.parse(name).model, "base", name, ENDPOINT)
-    if path.suffix == ".gguf":
-        header = require_gguf(path)
-        template = str(header.metadata.get(TEMPLATE_KEY, ""))
-        trained_for, any_site = (str(header.metadata.get(key, "")) for key in (CONTRACT_KEY, ANY_SITE_KEY))
-        if trained_for:
-            _require_trained_for(trained_for, any_site, site, load_template(template), str(path))
-        quant = path.stem.removeprefix("model-")
-        role: Role = "base" if not trained_for else "f16" if quant == "F16" else "quant"
-        return Model(quant, role, name, template=template)
-    if (path / MANIFEST).is_file() or (path / CURRENT).is_symlink():
-        bundle = open_bundle(path)
-        bundle.require_site(site)
-        label = f"{bundle.manifest.quant} (bundle)"
-        adapter = str(bundle.adapter_path or "")
-        return Model(label, "quant", str(bundle.model_path), template=bundle.template.name, adapter=adapter)
-    if (path / RUN_FILE).is_file():
-        run = read_run_facts(path)
-        _require_trained_for(run.contract, run.any_site, site, load_template(run.template), f"run {path}")
-        return Model("tuned", "tuned", name, HUGGINGFACE, run.template)
-    is_mistyped = not path.exists() and path.parent != Path() and path.parent.is_dir()  # no name on the hub
-    if is_mistyped or (path.exists() and not (path / "config.json").is_file()):
-        raise UsageError(
-            f"{path} is no model", hint="give a .gguf file, a bundle, a box, a run or a Hugging Face folder"
-        )
-    return Model("base", "base", name, HUGGINGFACE)
-
-
-def find_models(names: Sequence[str], site: Site) -> list[Model]:
-    """Return what several arguments stand for; one without a chat template gets that of the models beside it."""
-    found = [find_model(name, site) for name in names]
-    template = next((model.template for model in found if model.template), "chatml")
-    return [model if model.template else replace(model, template=template) for model in found]
-
-
-def with_shots(models: Sequence[Model], few_shot: FewShot, site: Site, cases: Sequence[Case]) -> list[Model]:
-    """Return models, each untrained one followed by itself with worked examples in its prompt.
-
-    Raises:
-        UsageError: none is untrained, or as FewShot.messages.
-    """
-    found, asks = list[Model](), {case.ask for case in cases}
-    for model in models:
-        found.append(model)
-        if model.role == "base" and model.engine in ("", HUGGINGFACE):
-            shots = few_shot.messages(contract_of(site, load_template(model.template)), asks)
-            found.append(replace(model, label=f"{model.label}, {few_shot.count} shots", shots=shots))
-    if len(found) == len(models):
-        raise UsageError(
-            "--few-shot: no model here is untrained", hint="name a base, such as smollm2, or its GGUF file"
-        )
-    return found
-
-
-def _require_trained_for(trained_for: str, any_site: str, site: Site, template: ChatTemplate, what: str) -> None:
-    if any_site:
-        require_contract(any_site, format_digest(template), what)
-    else:
-        require_contract(trained_for, contract_of(site, template).digest, what)
 
 
 def grade(
@@ -170,28 +51,19 @@ def grade(
     Raises:
         UnavailableError: a model's process died; the message names the model.
     """
-    runs = []
-    for model in models:
+
+    def grade_one(model: Model) -> EngineRun:
         sequences = _sequences(model)
         timed = 0 if sequences > 1 else latency_cases
-        evaluation = _alone(model, _evaluate, model, site, tuple(cases), placement, sequences, timed)
+        evaluation = alone(model, placement, _evaluate, site, tuple(cases), placement, sequences, timed)
         if timed != latency_cases:  # one by one, as on a box, with the memory of one
             one_by_one = tuple(spread(cases, latency_cases))
-            latency, memory_bytes = _alone(model, _time, model, site, one_by_one, placement)
+            latency, memory_bytes = alone(model, placement, _time, site, one_by_one, placement)
             evaluation = replace(evaluation, latency=latency, memory_bytes=memory_bytes)
         size = Path(model.path).stat().st_size if Path(model.path).is_file() else None
-        runs.append(EngineRun(model.label, model.role, evaluation, size))
-    return runs
+        return EngineRun(model.label, model.role, evaluation, size)
 
-
-def _alone(model: Model, work: Callable[..., Any], *given: Any) -> Any:
-    """Return what a function gives in a fresh process. Raises UnavailableError if the process died."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context, initializer=end_with_parent) as pool:
-        try:
-            return pool.submit(work, *given).result()
-        except BrokenProcessPool as error:
-            raise UnavailableError(f"the process that evaluated {model.label} died", hint="out of memory?") from error
+    return for_each(models, placement, grade_one)
 
 
 def _sequences(model: Model) -> int:
@@ -232,7 +104,7 @@ def grade_own_cases(
         cache = result_cache(Path(model.path), adapter, site, (model.template, placement, _sequences(model)))
         if all(known := [cache.get(case) for case in cases]):
             return [one for turns in known if turns for one in turns]
-    graded: list[Graded] = _alone(model, _grade_own_cases, model, site, tuple(cases), placement, cache)
+    graded: list[Graded] = alone(model, placement, _grade_own_cases, site, tuple(cases), placement, cache)
     return graded
 
 
@@ -260,7 +132,7 @@ def grade_turns(model: Model, cases: Sequence[TurnCase], placement: Placement) -
         UnavailableError: the model's process died.
     """
     _require_engine(model)
-    passes: Passes = _alone(model, _grade_turns, model, tuple(cases), placement)
+    passes: Passes = alone(model, placement, _grade_turns, tuple(cases), placement)
     return passes
 
 
@@ -283,7 +155,7 @@ def grade_bfcl(model: Model, cases: Sequence[BfclCase], placement: Placement) ->
         UnavailableError: the model's process died.
     """
     _require_engine(model)
-    passes: bfcl.Passes = _alone(model, _grade_bfcl, model, tuple(cases), placement)
+    passes: bfcl.Passes = alone(model, placement, _grade_bfcl, tuple(cases), placement)
     return passes
 
 
@@ -310,8 +182,8 @@ def execute(
         UnavailableError: the model's process died.
     """
     _require_engine(model)
-    done: list[ExecutedConversation] = _alone(
-        model, _execute, model, toolset, tuple(conversations), placement, execution
+    done: list[ExecutedConversation] = alone(
+        model, placement, _execute, toolset, tuple(conversations), placement, execution
     )
     return done
 
