@@ -69,8 +69,11 @@ def render_html(report: Mapping[str, Any]) -> str:
 
 def render_turns(report: Mapping[str, Any], metrics: Sequence[tuple[str, str]]) -> str:
     """Return the page of a strict evaluation. Args: metrics: names and titles, in the order of the table."""
-    last = report["models"][-1]["constrained"]["replies"]
-    failures = [one for one in last if not one["is_good"]]
+    failed = [
+        (model["label"], [one for one in model["constrained"]["replies"] if not one["is_good"]])
+        for model in report["models"]
+    ]
+    failures, filters = _failures(failed, lambda one: {"kind": [one["kind"]], "way": one["ways"]})
     return (
         _environment()
         .get_template(TURNS_TEMPLATE)
@@ -78,8 +81,9 @@ def render_turns(report: Mapping[str, Any], metrics: Sequence[tuple[str, str]]) 
             report=report,
             metrics=metrics,
             columns=0,
-            filters=(),
-            failures=failures[:FAILURES_SHOWN],
+            filters=filters,
+            failures=failures,
+            failed=[(label, len(replies)) for label, replies in failed],
             shown=FAILURES_SHOWN,
         )
     )

@@ -26,6 +26,17 @@ METRICS: tuple[tuple[str, str, Callable[[TurnScore], bool | None]], ...] = (
     ("facts", "answer has the facts of the results", lambda one: one.has_facts),
     ("ended", "ends by itself", lambda one: one.has_ended),
 )
+WAYS: tuple[tuple[str, Callable[[TurnScore], bool]], ...] = (  # in which a reply is not good, as the page names them
+    ("answered, and should have called", lambda one: not one.is_decided and one.is_tool_right is not None),
+    ("called, and should have answered", lambda one: not one.is_decided and one.is_tool_right is None),
+    ("other tools", lambda one: one.is_decided and one.is_tool_right is False),
+    ("wrong arguments", lambda one: one.is_tool_right is True and not one.would_do),
+    ("invented a tool", lambda one: one.invents_tool),
+    ("invented an argument", lambda one: one.invents_argument),
+    ("facts are missing", lambda one: one.is_decided and one.has_facts is False),
+    ("cannot be used", lambda one: not one.is_usable),
+    ("did not end", lambda one: not one.has_ended),
+)
 WIDTH = 48
 
 
@@ -37,6 +48,11 @@ def metrics_of(scores: Iterable[TurnScore]) -> dict[str, Share]:
 
 def _share(flags: Iterable[bool | None]) -> Share:
     return share_of(flag for flag in flags if flag is not None)
+
+
+def ways_of(score: TurnScore) -> list[str]:
+    """Return in which ways a reply that is not good is not."""
+    return [] if score.is_good else [way for way, is_so in WAYS if is_so(score)]
 
 
 def by_tool(scores: Iterable[TurnScore]) -> dict[str, Share]:
@@ -108,7 +124,7 @@ def to_plain(
                     "metrics": {key: asdict(share) for key, share in metrics_of(scores).items()},
                     "by_tool": {key: asdict(share) for key, share in by_tool(scores).items()},
                     "by_argument": {key: asdict(share) for key, share in by_argument(scores).items()},
-                    "replies": [asdict(one) | {"is_good": one.is_good} for one in scores],
+                    "replies": [asdict(one) | {"is_good": one.is_good, "ways": ways_of(one)} for one in scores],
                 }
                 for name, scores in zip(("free", "constrained"), passes, strict=True)
             },

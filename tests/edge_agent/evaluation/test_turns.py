@@ -19,6 +19,7 @@ from edge_agent.evaluation.conversations.turn_report import (
     metrics_of,
     to_plain,
     turns_table,
+    ways_of,
 )
 from edge_agent.evaluation.conversations.turns import (
     Conversation,
@@ -163,7 +164,27 @@ def test_both_passes_and_the_table() -> None:
     page = render_turns(plain, [(name, title) for name, title, _ in METRICS])
     assert "arguments are right, normalised" in page and "every reply was good" in page
     plain["models"] = to_plain([("Q8_0", (free, free))])
-    assert "&#34;send&#34;" in render_turns(plain, [])
+    page = render_turns(plain, [])
+    assert "&#34;send&#34;" in page and "other tools, invented a tool" in page
+    assert "<legend>What went wrong</legend>" in page and "<legend>Model</legend>" not in page
+    plain["models"] = to_plain([("F16", (free, free)), ("Q8_0", (free, free))])
+    assert "<fieldset><legend>Model</legend>" in render_turns(plain, [])
+
+
+@pytest.mark.parametrize(
+    ("case", "said", "ways"),
+    [
+        (CALLING, reply(PAY), []),
+        (CALLING, reply(ToolCall("find", {"day": "x"})), ["other tools"]),
+        (CALLING, body_of(Message("assistant", "It is paid.", "t")), ["answered, and should have called"]),
+        (CALLING, reply(ToolCall("pay", {"amount": 9, "to": "Ann"})), ["wrong arguments"]),
+        (CALLING, reply(ToolCall("send", {})), ["other tools", "invented a tool", "cannot be used"]),
+        (ANSWERING, reply(PAY), ["called, and should have answered"]),
+        (ANSWERING, body_of(Message("assistant", "It is done.", "t")), ["facts are missing"]),
+    ],
+)
+def test_a_reply_is_not_good_in_named_ways(case: TurnCase, said: str, ways: list[str]) -> None:
+    assert ways_of(score(case, said)) == ways
 
 
 def test_cases_are_read_with_their_line(tmp_path: Path) -> None:
