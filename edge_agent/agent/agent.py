@@ -23,6 +23,7 @@ from edge_agent.agent.known import known_of
 from edge_agent.agent.naming import Naming, Question, spelled
 from edge_agent.agent.planned import planned_steps
 from edge_agent.agent.request_facts import NOTHING_SAID, facts_of_request
+from edge_agent.agent.short_wishes import without_then
 from edge_agent.agent.turn import USUAL_LIMITS, Turn, TurnLimits, TurnResult, told
 from edge_agent.agent.undo import restoring, undo_text, undoing
 from edge_agent.agent.yes_or_no import LEFT, said_yes
@@ -121,12 +122,13 @@ class Agent:
         messages = [*self._fixed, *self._remembered(), user]
         return before_request(self.contract.template.render(messages, add_generation_prompt=False))
 
-    def run(self, ask: str) -> Generator[Request, Completion, TurnResult]:
+    def run(self, text: str) -> Generator[Request, Completion, TurnResult]:
         """Work one request: yields what the engine must complete, is sent the completion, returns the result.
 
         An answer to the question which device is meant is carried out without asking the model again.
         Thrown ContextFull, it forgets the older half of its turns, and asks again.
         """
+        ask = without_then(text) if self.contract.words else text
         deadline_s, (state, ages) = time.monotonic() + self._limits.timeout_s, self.broker.state_with_ages()
         messages = [*self._remembered(), user_message(ask, state, self._clock_text(), self.contract.words, ages)]
         words, said = self.contract.words, NOTHING_SAID
@@ -143,7 +145,7 @@ class Agent:
                 self._note(turn.outcomes)
         if turn.stop_reason in {"answer", "question"}:
             self._history = turn.messages
-        return replace(turn.result(self.broker.site, state), ask=ask)
+        return replace(turn.result(self.broker.site, state), ask=text)
 
     def _work(self, turn: Turn) -> Generator[Request, Completion, None]:
         asked, self._asked = self._asked, None
@@ -208,6 +210,8 @@ class Agent:
         if isinstance(reply, Unusable) or (is_cut and isinstance(reply, ToolCalls)):
             return "time_limit" if completion.stop_reason == "timeout" else "unusable"
         if isinstance(reply, Answer):
+            if self._names_a_tool(reply.text):
+                return "unsure"
             turn.say(reply.text, reply.thought)
             return "answer"
         if question := self._question(turn, reply.calls):
@@ -221,6 +225,11 @@ class Agent:
             turn.ask_back(doubt, self.broker.site)
             return "question"
         return self._carry_through(turn, reply)
+
+    def _names_a_tool(self, text: str) -> bool:
+        """Return whether an answer has the name of a tool for devices: "Lock_lock is on." is for no one's ears."""
+        said = set(re.findall(r"\w+_\w+", text.casefold()))
+        return any(tool.devices and tool.name.casefold() in said for tool in self.contract.tools)
 
     def _carry_through(self, turn: Turn, reply: ToolCalls) -> str | None:
         """Carry out a reply, and the steps that its thought names after it; return why the turn ends.

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Collection
 
 _COUNT = "a|an|one|two|three|four|five|six|seven|eight|nine|ten|twelve|fifteen|twenty|thirty|forty|sixty|half an|a few"
-_HOUR = "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|\\d{1,2}"
+_HOUR = "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:1?\\d|2[0-4])(?!\\d)"
 _WHEN = "at|around|after|before|by|until|till"
 _LATER = re.compile(
     "|".join(
@@ -83,6 +83,11 @@ _ANYTHING = frozenset(  # names no thing by itself
 Words = Callable[[str, str], Collection[str]]  # words of a text that name a device: device, text
 
 
+def is_for_later(ask: str) -> bool:
+    """Return whether a request has words for another time than now."""
+    return bool(_LATER.search(ask))
+
+
 def speaks_against(
     ask: str, devices: Collection[str], known: Collection[str], words: Words, put_back: Collection[str] = ()
 ) -> bool:
@@ -95,7 +100,7 @@ def speaks_against(
         words: which words of a text name a device.
         put_back: devices that are made again what they were before the last request: "not the porch" wants just that.
     """
-    if _LATER.search(ask):
+    if is_for_later(ask):
         return True
     first = _QUESTION.match(ask) or _LOOKS.search(ask)
     if first and not _ACTS.search(ask[: first.start()]) and not _GOES_ON.search(ask[first.end() :].rstrip("?!. ")):

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 
-from edge_agent.agent.word_patterns import ACTS, EXCEPTS
+from edge_agent.agent.caution import is_for_later
+from edge_agent.agent.word_patterns import ACTS, EXCEPTS, one_of
 
 _LEAD = (
     r"(?:still|just|only|a bit|a little|slightly|much|way|far|even|that['’]?s|it['’]?s|ok|okay|no|hm+|and|please|both"
@@ -21,6 +22,11 @@ _DOWN = "less|down|lower|cooler|colder|darker|dimmer|quieter|slower"
 _NUMBER = r"\d+(?:\.\d+)?"
 _BY = rf"(?:by |another )?(?:(?:{_NUMBER}|an?|one) ?(?:degrees?|percent|%)|{_NUMBER})"
 _THAT = r"(?:that|it|this|them|what it is(?: now)?)"
+_HANGS = one_of("if unless when whenever once", r"\b(?:by|until|till|and|only|even|just|since|before|back) then\b")
+_ENDS_IN_THEN = re.compile(  # after one clause
+    r"((?:(?:ok|okay|well|right|no|yes|yeah|fine|alright|hm+|oh|good)[ ,.!]+)*[^,;.!?]+?)[ ,]+then([ .!]*)",
+    re.IGNORECASE,
+)
 _NO = re.compile(r"\b(?:no|nah|nope)\b", re.IGNORECASE)
 
 
@@ -46,6 +52,12 @@ _SHARES = {
     ),
     "half": _short(r"half ?way(?: (?:up|down|open))?"),
 }
+
+
+def without_then(text: str) -> str:
+    """Return a request without the "then" that ends it and is no time: "60 percent then", not "until then"."""
+    ends = _ENDS_IN_THEN.fullmatch(text)
+    return text if ends is None or _HANGS.search(text) or is_for_later(text) else f"{ends[1]}{ends[2]}"
 
 
 def direction_of(text: str) -> str:

@@ -120,6 +120,21 @@ def test_an_unusable_reply_does_nothing_and_is_not_remembered() -> None:
     assert "forget me" not in requests[0].prompt
 
 
+def test_an_answer_with_the_name_of_a_tool_is_not_said() -> None:
+    agent, _ = make()
+    result, _ = play(agent, "lock up", answer("Lock_lock is on."))
+    assert (result.stop_reason, result.answer) == ("unsure", NOT_SURE)
+    result, requests = play(agent, "the parcel?", answer("It has the code REF_7712."))
+    assert result.answer == "It has the code REF_7712." and "Request: lock up" not in requests[0].prompt
+
+
+def test_a_then_that_ends_a_request_is_not_shown() -> None:
+    agent, _ = make()
+    result, requests = play(agent, "put it on at 60 then", answer("Hello."))
+    assert requests[0].prompt.endswith("Request: put it on at 60<|im_end|>\n<|im_start|>assistant\n")
+    assert result.ask == "put it on at 60 then"
+
+
 def test_a_call_that_the_grammar_changed_is_not_carried_out() -> None:
     agent, world = make()
     before = world.snapshot()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge_agent.agent.short_wishes import direction_of, short_wish
+from edge_agent.agent.short_wishes import direction_of, short_wish, without_then
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,20 @@ def test_what_a_short_wish_comes_to(text: str, wish: str) -> None:
 @pytest.mark.parametrize(("text", "way"), [("still too bright", "less"), ("brighter please", "more"), ("bright", "")])
 def test_a_direction_is_all_that_is_said(text: str, way: str) -> None:
     assert direction_of(text) == way
+
+
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [
+        ("give the lawn 10 minutes then", "give the lawn 10 minutes"),
+        ("put it on at 60, then.", "put it on at 60."),
+        ("then turn it off", "then turn it off"),
+        ("don't touch it until then", "don't touch it until then"),
+        ("if it is below 20 turn it on then", "if it is below 20 turn it on then"),
+        ("I leave in ten minutes, turn it off then", "I leave in ten minutes, turn it off then"),
+        ("unlock it at four, the cleaner comes then", "unlock it at four, the cleaner comes then"),
+        ("Then", "Then"),
+    ],
+)
+def test_a_closing_then_is_no_time(text: str, asked: str) -> None:
+    assert without_then(text) == asked
