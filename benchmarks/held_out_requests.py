@@ -60,6 +60,7 @@ SUITES = {
     "home_dev": Suite("home", "home_dev.yaml", 242),
     "still_dev": Suite("home", "home_still_dev.yaml", 150),
     "still2_dev": Suite("home", "home_still2_dev.yaml", 200),
+    "several_dev": Suite("home", "home_several_dev.yaml", 130),
     "conversations_dev": Suite("home", "home_conversations_dev.yaml", 50),
     **{site: Suite(site, f"{site}.yaml", 60) for site in SITES},
     **{f"{site}_dev": Suite(site, f"{site}_dev.yaml", 50) for site in SITES},

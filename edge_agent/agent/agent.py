@@ -16,7 +16,8 @@ from devices.broker.broker import Outcome
 from devices.site.schema import Value
 from devices.site.site import Site
 from devices.site.tools import Command, ToolCall, call_of, commands_of
-from edge_agent.agent.caution import names_another, speaks_against
+from edge_agent.agent.caution import is_of_elsewhere, names_another, speaks_against
+from edge_agent.agent.compound_requests import device_words, is_sequence, parts_of
 from edge_agent.agent.doubt import Doubt, doubt_about
 from edge_agent.agent.intents import IntentRecognizer
 from edge_agent.agent.known import known_of
@@ -24,7 +25,7 @@ from edge_agent.agent.naming import Naming, Question, spelled
 from edge_agent.agent.planned import planned_steps
 from edge_agent.agent.request_facts import NOTHING_SAID, facts_of_request
 from edge_agent.agent.short_wishes import without_then
-from edge_agent.agent.turn import USUAL_LIMITS, Turn, TurnLimits, TurnResult, told
+from edge_agent.agent.turn import USUAL_LIMITS, Turn, TurnLimits, TurnResult, joined, told
 from edge_agent.agent.undo import restoring, undo_text, undoing
 from edge_agent.agent.yes_or_no import LEFT, said_yes
 from edge_agent.engine.engine import Completion, ContextFull, Engine, Limits, Request
@@ -103,7 +104,7 @@ class Agent:
         self._limits, self._ask_below, self._recognizer = limits, ask_below or 0.0, recognizer
         self._fixed = (Message("system", contract.system_text), *shots)
         self._history: list[Message] = []
-        self._naming = Naming(broker.site)
+        self._naming, self._device_words = Naming(broker.site), device_words(broker.site)
         self._asked: Question | Doubt | None = None  # in the turn before
         self._did = ""  # what came of the last commands, for a person
         self._done: tuple[tuple[Command, ...], State] = ((), {})  # the last commands, and the state before them
@@ -125,9 +126,25 @@ class Agent:
     def run(self, text: str) -> Generator[Request, Completion, TurnResult]:
         """Work one request: yields what the engine must complete, is sent the completion, returns the result.
 
-        An answer to the question which device is meant is carried out without asking the model again.
-        Thrown ContextFull, it forgets the older half of its turns, and asks again.
+        The parts of a compound request are worked one after the other. An answer to the question which device is meant
+        is carried out without asking the model again. Thrown ContextFull, it forgets the older half of its turns, and
+        asks again.
         """
+        parts = parts_of(digits_text(text, self.contract.words), self._device_words) if self.contract.words else [text]
+        if len(parts) == 1:
+            return (yield from self._run(text))
+        results, asked, undone = list[TurnResult](), None, list[str]()
+        for part in parts:
+            if is_sequence(text) and not all(is_done(action.status for action in one.actions) for one in results):
+                undone.append(part)
+                continue
+            results.append((yield from self._run(part, goes_on=any(one.actions for one in results))))
+            asked, self._asked = asked or self._asked, None  # an answer is expected to the first question alone
+        self._asked = asked
+        return joined(text, results, undone)
+
+    def _run(self, text: str, *, goes_on: bool = False) -> Generator[Request, Completion, TurnResult]:
+        """Work one request, or a part of a compound one; `goes_on` if an earlier part of it did something."""
         ask = without_then(text) if self.contract.words else text
         deadline_s, (state, ages) = time.monotonic() + self._limits.timeout_s, self.broker.state_with_ages()
         messages = [*self._remembered(), user_message(ask, state, self._clock_text(), self.contract.words, ages)]
@@ -141,7 +158,8 @@ class Agent:
             yield from self._work(turn)
         finally:  # also if whoever asked went away in the middle
             if turn.outcomes:
-                self._did, self._done = self._told(turn.outcomes, turn.model_answer), ((), state)
+                did = self._told(turn.outcomes, turn.model_answer)
+                self._did, self._done = (f"{self._did} {did}", self._done) if goes_on else (did, ((), state))
                 self._note(turn.outcomes)
         if turn.stop_reason in {"answer", "question"}:
             self._history = turn.messages
@@ -255,7 +273,8 @@ class Agent:
         naming = self._naming
         is_against = bool(devices) and (
             speaks_against(ask, devices, self.broker.site.devices, naming.words, self._put_back(commands))
-            or names_another(ask, devices, naming.vocabulary(devices), naming.words)
+            or names_another(ask, devices, vocabulary := naming.vocabulary(devices), naming.words)
+            or is_of_elsewhere(ask, devices, vocabulary, naming.words)
         )
         if completion.probability >= self._ask_below and not is_against:
             return None

@@ -26,6 +26,8 @@ _LATER = re.compile(
             r"\bafter (?:dinner|lunch|breakfast|work|school|dark|supper|tea|bedtime|the|my|we|i)\b",
             r"\b(?:mon|tues|wednes|thurs|fri|satur|sun)days?\b|\b(?:mornings|evenings|weekends)\b",
             rf"\b(?:on|off|out|open|closed?|shut|locked?|down|up) at (?:{_HOUR})(?=[.,;!?]|$)",
+            r"\bwake (?:me|us|him|her)\b",
+            r"\bif (?:some|any)(?:one|body) (?:\w+ )?(?:comes|rings|knocks|arrives|walks|calls|wakes|enters|gets)\b",
             r"\b(?:as soon as|whenever|(?:every|each) time|from now on)\b|\bonce (?:i|we)\b",
         )
     ),
@@ -39,7 +41,8 @@ _SPANS = [  # what a no, or an exception, is about
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
         rf"\b(?:{_NOT})\s+(?!{_SAID_OTHERWISE})(.*?){_END}",
-        rf"\b(?:nobody|no one) (?:asked|told|wants?|wanted|needs?)\b(.*?){_END}",
+        rf"\b(?:nobody|no one) (?:asked|told|wants?|wanted|needs?|touch\w*|moves?|opens?|turns?)\b(.*?){_END}",
+        rf"\bnot yet\b(.*?){_END}",
         rf"\brather (?:you |we )?(?:not|did ?n'?t|do ?n'?t)\b(.*?){_END}",
         rf"\bno (?!longer)(?:more )?(?:\w+ing)\b(.*?){_END}",
         rf"\b(?:{_BUT})\b(.*?){_END}",
@@ -52,7 +55,8 @@ _IS = r"is (?!it (?:possible|time)|there any chance)|are|was|were|did|does|has"
 _HOW = "how (?:warm|cold|hot|high|low|full|wet|dry|bright|fast|many|much|long)"
 _QUESTION = re.compile(
     r"\W*(?:so |and |hey |tell me |do you know )?"
-    rf"(?:{_HAVE}|{_IS}|what'?s|what is|what are|which|who|{_HOW}|where|when did)\b",
+    rf"(?:{_HAVE}|{_IS}|what'?s|what is|what are|which|who|{_HOW}|where|when did|why(?! (?:don'?t|not)\b)|how come"
+    r"|should (?:i|we)|do (?:i|we)|am i)\b",
     re.IGNORECASE,
 )
 _LOOKS = re.compile(
@@ -64,7 +68,11 @@ _LOOKS = re.compile(
 _ACTS = re.compile(
     r"\b(?:turn|switch|put|set|open|close|shut|lock|unlock|dim|start|stop|run|water|make)\b", re.IGNORECASE
 )
-_GOES_ON = re.compile(r"[,;:.?!]\s*\w|\b(?:and|then|if|so|but|please)\b", re.IGNORECASE)
+_GOES_ON = re.compile(  # with what may be a wish
+    rf"[,;:.?!](?=.*(?:\d|{_ACTS.pattern}|\b(?:on|off|up|down|out|lights?|\w+er)\b))"
+    r"|\b(?:and|then|if|so|but|please)\b",
+    re.IGNORECASE,
+)
 _OBJECT = re.compile(  # what a request names after its verb
     r"\b(?:turn|switch|put|set|open|close|shut|lock|unlock|start|stop|run|dim|water|kill|raise|lower|arm)\s+"
     r"(?:(?:on|off|up|down|out)\s+)?(?:the|my|our|a|an)\s+((?:[\w'’-]+\s*){1,4})",
@@ -73,6 +81,13 @@ _OBJECT = re.compile(  # what a request names after its verb
 _NO_DEVICE = re.compile(  # what other assistants have
     r"\b(timers?|reminders?|remind|stopwatch|podcasts?|playlists?)\b", re.IGNORECASE
 )
+_OF_ELSEWHERE = re.compile(  # a thing of a place or of somebody: "back door", "shed door", "the Petersons' garage"
+    r"\b(back|side|cellar|basement|attic|loft|shed|barn|greenhouse|stable|office|study|nursery|pantry|laundry|utility|dining"
+    r"|conservatory|balcony|terrace|patio|car|fridge|freezer|oven|cupboard|wardrobe|ceiling|church|school|shop|neighbou?rs?"
+    r"|\w+['’]s|\w+s['’])\s+(?:old |new |big |little |small )?(\w+)",
+    re.IGNORECASE,
+)
+_IS_SHORT = frozenset("it that what there here he she who how where let today tonight everything everyone one".split())
 _ENDS_OBJECT = frozenset(
     "on off up down in at to for of from out please and by with now again back over so because".split()
 )
@@ -86,6 +101,11 @@ Words = Callable[[str, str], Collection[str]]  # words of a text that name a dev
 def is_for_later(ask: str) -> bool:
     """Return whether a request has words for another time than now."""
     return bool(_LATER.search(ask))
+
+
+def begins_as_question(ask: str) -> bool:
+    """Return whether a request begins as a question about the state, or as a wish to look."""
+    return bool(_QUESTION.match(ask) or _LOOKS.match(ask))
 
 
 def speaks_against(
@@ -137,5 +157,20 @@ def names_another(ask: str, devices: Collection[str], known: Collection[str], wo
         end = next((place for place, word in enumerate(said) if word in _ENDS_OBJECT), len(said))
         nouns = {word.removesuffix("s") for word in said[:end]}
         if nouns and nouns.isdisjoint(_ANYTHING) and nouns.isdisjoint(known):
+            return True
+    return False
+
+
+def is_of_elsewhere(ask: str, devices: Collection[str], known: Collection[str], words: Words) -> bool:
+    """Return whether a proposed device is named by a word alone that stands for a thing of elsewhere: "back door".
+
+    Args: as names_another.
+    """
+    for place, noun in _OF_ELSEWHERE.findall(ask.casefold()):
+        owner = re.sub(r"['’]s$|s['’]$|s$", "", place)
+        is_thing = noun.removesuffix("s") in known and owner not in known and owner not in _IS_SHORT
+        if is_thing and any(
+            {word for word in words(one, ask) if not _ACTS.fullmatch(word)} <= {noun} for one in devices
+        ):
             return True
     return False

@@ -15,6 +15,8 @@ from edge_agent.wire.contract import argument_text
 from edge_agent.wire.durations import SECONDS
 from edge_agent.wire.messages import State, json_value
 
+MOST_SPEEDS = 6  # that low, medium and high may stand for
+
 
 def truths_of(site: Site, state: State) -> Iterator[tuple[str, str, str]]:
     """Yield what is so of each boolean in a state, by device and the words that thoughts have for it, and what is not.
@@ -47,7 +49,7 @@ def number_arguments(
             if schema.minimum is None or schema.maximum is None:
                 continue
             bounds, step = argument_text(name, schema).removeprefix(f"{name}:"), least_step(schema)
-            asked = _in_its_unit(said.duration_s, schema)
+            asked = _in_its_unit(said.duration_s, schema) or _level_value(said.level, schema)
             for device in tool.devices:
                 action = site.devices[device].actions[tool.action]
                 written = written_property(action, name)
@@ -63,6 +65,16 @@ def number_arguments(
                 yield NumberArgument(
                     device, tool.name, name, bounds, *limits, now, texts, asked if off is None else json_value(off)
                 )
+
+
+def _level_value(level: str, schema: DataSchema) -> str:
+    """Return what a level is for an argument: as it is declared, or of a few speeds the first, middle or last one."""
+    if level in schema.levels:
+        return json_value(schema.levels[level])
+    most = int(schema.maximum or 0)
+    if not level or schema.levels or schema.type != "integer" or schema.minimum != 0 or not 2 <= most <= MOST_SPEEDS:
+        return ""
+    return str({"low": 1, "medium": (most + 1) // 2, "high": most}[level])
 
 
 def _in_its_unit(duration_s: float | None, schema: DataSchema) -> str:

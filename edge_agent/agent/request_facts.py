@@ -53,6 +53,12 @@ _IN_PLACE = re.compile(  # of what is to be moved; not "I am in the kitchen"
 )
 _COVERS = "door|gate|blind|curtain|shutter|window|awning"  # "doors" are not all covers
 _CLASSES = re.compile(rf"\b(?:({_COVERS})s|(?:every|each|any) ({_COVERS}))\b", re.IGNORECASE)
+_LEVEL = re.compile(
+    r"\b(?:on|at|to)(?: the)? (low|medium|high)(?:est)?(?: (?:speed|setting|level))?"
+    r"(?=\s*(?:[,.;!]|$)|\s+(?:and|please|then|now)\b)",
+    re.IGNORECASE,
+)
+_NO_LEVEL = one_of("still only even already too", r"\d")
 _EXCEPT = one_of("except excluding besides", r"\b(?:apart from|other than|but not|all but|with the exception of)\b")
 _CONDITION = one_of("if unless when while not never", NOT)
 
@@ -73,6 +79,7 @@ class RequestFacts(NamedTuple):
         is_except: whether it wants one thing of all of a kind but for some.
         listed: (name, device) of each device that a plain list of wishes names, or that "both" are.
         named: devices of which it has a name, or a word that no other device has.
+        level: `low`, `medium` or `high`, if it wants something at that.
     """
 
     duration_s: float | None = None
@@ -87,6 +94,7 @@ class RequestFacts(NamedTuple):
     is_except: bool = False
     listed: tuple[tuple[str, str], ...] = ()
     named: tuple[str, ...] = ()
+    level: str = ""
 
 
 NOTHING_SAID = RequestFacts()
@@ -127,7 +135,14 @@ def facts_of_request(
         is_except=_is_except(text, site),
         listed=listed or (tuple((one, one) for one in recent) if is_of_both else ()),
         named=tuple(dict.fromkeys(device for name, device in own.items() if _names(text, (name,)))),
+        level=_level(text),
     )
+
+
+def _level(text: str) -> str:
+    """Return the only level that a request wants something at; "" if it names a number, or complains."""
+    said = {found.casefold() for found in _LEVEL.findall(text)}
+    return said.pop() if len(said) == 1 and not _NO_LEVEL.search(text) else ""
 
 
 def _off(text: str, movable: Mapping[str, Sequence[str]], off: re.Pattern[str]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from devices.broker.broker import Outcome
@@ -147,6 +147,33 @@ class Turn:
             state,
             self.choices,
         )
+
+
+def joined(ask: str, parts: Sequence[TurnResult], undone: Sequence[str]) -> TurnResult:
+    """Return what a compound request led to. A question is told last, and only one: an answer is expected to that.
+
+    Args:
+        ask: the request.
+        parts: what its parts led to.
+        undone: parts that were not worked.
+    """
+    questions = [one for one in parts if one.stop_reason == "question"]
+    left = [f"I left this undone: {one}." for one in (*(one.ask.rstrip(".!") for one in questions[1:]), *undone)]
+    answers = [one.answer for one in parts if one not in questions] + left + [one.answer for one in questions[:1]]
+    worst = next((one.stop_reason for one in parts if one.stop_reason not in ("answer", "question")), "answer")
+    return TurnResult(
+        ask,
+        " ".join(dict.fromkeys(answers)),
+        " ".join(one.model_answer for one in parts if one.model_answer),
+        " ".join(one.thought for one in parts if one.thought),
+        tuple(action for one in parts for action in one.actions),
+        tuple(reply for one in parts for reply in one.replies),
+        tuple(completion for one in parts for completion in one.completions),
+        "question" if questions else worst,
+        any(one.has_forgotten for one in parts),
+        parts[0].state,
+        questions[0].choices if questions else (),
+    )
 
 
 def told(outcomes: Iterable[Outcome], site: Site) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from devices.site.site import load_site
-from edge_agent.agent.caution import names_another, speaks_against
+from edge_agent.agent.caution import is_of_elsewhere, names_another, speaks_against
 from edge_agent.agent.naming import Naming
 from tests.edge_agent.agent.test_agent import LIGHT_ON, answer, calls, make, play
 
@@ -45,6 +45,12 @@ KITCHEN, PORCH, GARAGE = "kitchen_light", "porch_light", "garage_door"
         ("nobody asked for the garage to go up", [GARAGE]),
         ("I'd rather you didn't touch the kitchen light", [KITCHEN]),
         ("no dimming in the kitchen, thanks", [KITCHEN]),
+        ("nobody touches the garage door while my bike leans on it", [GARAGE]),
+        ("not yet with the kitchen light, I'm reading", [KITCHEN]),
+        ("why is the garage open in the middle of the day?", [GARAGE]),
+        ("should I be worried about the garage? The neighbour thought it wasn't closed.", [GARAGE]),
+        ("wake me with the kitchen light", [KITCHEN]),
+        ("if somebody rings put the porch light on", [PORCH]),
     ],
 )
 def test_what_the_words_speak_against_is_asked_about(ask: str, devices: list[str]) -> None:
@@ -85,6 +91,9 @@ def test_what_the_words_speak_against_is_asked_about(ask: str, devices: list[str
         ("have the kitchen light switched on", [KITCHEN]),
         ("no more waiting, close the garage", [GARAGE]),
         ("I'd rather have the porch light on", [PORCH]),
+        ("put the kitchen light on at 60.", [KITCHEN]),
+        ("should I freeze? close the garage", [GARAGE]),
+        ("why not switch the porch light on", [PORCH]),
     ],
 )
 def test_what_they_do_not_is_done(ask: str, devices: list[str]) -> None:
@@ -133,3 +142,23 @@ def test_what_is_put_back_as_it_was_is_what_a_no_wants(ask: str, *, is_asked: bo
     replies = (calls(("light_on", {"device": PORCH})), answer("Done."))
     result, _ = play(agent, ask, *replies[: 1 if is_asked else 2])
     assert world.state[PORCH]["on"] is not is_asked and result.answer.endswith("?") is is_asked
+
+
+@pytest.mark.parametrize(
+    ("ask", "device", "is_elsewhere"),
+    [
+        ("lock the back door", "front_door", True),
+        ("close the fridge door, somebody left it open", "front_door", True),
+        ("the Petersons' garage has been open for days", GARAGE, True),
+        ("my boss keeps the office thermostat at 17", "hall_thermostat", True),
+        ("close dad's garage", GARAGE, True),
+        ("lock the front door", "front_door", False),
+        ("the kitchen's ceiling light on", KITCHEN, False),
+        ("it's dark, let's have the porch light", PORCH, False),
+        ("the kitchen's light on", KITCHEN, False),
+        ("put the garage down", GARAGE, False),
+    ],
+)
+def test_a_thing_of_elsewhere_is_asked_about(ask: str, device: str, *, is_elsewhere: bool) -> None:
+    naming = Naming(SITE)
+    assert is_of_elsewhere(ask, [device], naming.vocabulary([device]), naming.words) == is_elsewhere

@@ -22,7 +22,7 @@ def reply(thought: str, *calls: ToolCall) -> str:
 def test_what_was_planned_is_done_by_one_reply(thought: str) -> None:
     agent, world = make()
     calls = (LIGHT_ON,) if "then" in thought else (LIGHT_ON, LAMP_40)
-    result, _ = play(agent, "kitchen light on and bedroom lamp at 40", reply(thought, *calls))
+    result, _ = play(agent, "the kitchen and the bedroom as usual", reply(thought, *calls))
     assert [one.status for one in result.actions] == ["done", "done"] and result.stop_reason == "answer"
     assert world.state["kitchen_light"]["on"] is True and world.state["bedroom_lamp"]["brightness"] == 40
     assert result.model_answer == "Done."
@@ -30,7 +30,7 @@ def test_what_was_planned_is_done_by_one_reply(thought: str) -> None:
 
 def test_what_is_remembered_is_as_in_training() -> None:
     agent, _ = make()
-    play(agent, "kitchen light on, then bedroom lamp at 40", reply(f"{ON}; then {DIM}", LIGHT_ON))
+    play(agent, "the kitchen and then the bedroom as usual", reply(f"{ON}; then {DIM}", LIGHT_ON))
     _, requests = play(agent, "thanks", answer("You are welcome."))
     said = requests[0].prompt.split("<|im_start|>assistant\n")
     assert said[1].startswith(f"<think> {ON}; then {DIM}.</think><tool_call>")
@@ -41,7 +41,7 @@ def test_what_is_remembered_is_as_in_training() -> None:
 def test_a_sequence_ends_where_a_step_is_not_done() -> None:
     agent, world = make()
     world.stuck.add("kitchen_light")
-    result, _ = play(agent, "kitchen light on, then bedroom lamp at 40", reply(f"{ON}; then {DIM}", LIGHT_ON))
+    result, _ = play(agent, "the kitchen and then the bedroom as usual", reply(f"{ON}; then {DIM}", LIGHT_ON))
     assert [one.status for one in result.actions] == ["failed"] and result.model_answer == "Not done."
 
 

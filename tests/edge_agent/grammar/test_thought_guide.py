@@ -548,3 +548,21 @@ def test_the_engine_starts_without_pydantic() -> None:
     """It imports this room before it loads its model, and a tenth of a second counts there."""
     program = "import sys, edge_agent.grammar.token_mask; sys.exit('pydantic' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("ask", "forced"),
+    [
+        ("fan on low please", "1, speed:"),
+        ("the fan at medium, blinds down", "2, speed:"),
+        ("put the fan on the highest setting", "3, speed:"),
+        ("fan on high", "3, speed:"),
+        ("fan to 1", ""),
+        ("it is still hot with the fan on high", ""),
+        ("we're on low water, fan on", ""),
+    ],
+)
+def test_a_level_of_few_speeds_is_given(ask: str, forced: str) -> None:
+    guide = ThoughtGuide(known(ask=ask))
+    assert guide.forced("<think> fan is bathroom_fan, fan_set speed=") == forced
+    assert guide.forced("<think> kitchen light is kitchen_light, light_brightness brightness=") == ""
