@@ -23,7 +23,8 @@ from edge_agent.grammar.thought_guide import SMALL_WORDS
 MOST_PARTS = 6
 _JOINT = re.compile(
     r"([,;.!?]+(?:\s+|$)|\s+(?=(?:and|then|plus|also)\s))"
-    r"((?:(?:and|then|plus|also|oh|please|anyway|while (?:you['’]re|you are) at it)\b[ ,]*)*)",
+    r"((?:(?:and|then|plus|also|oh|please|anyway|later|moreover|likewise|on top of that"
+    r"|while (?:you['’]re|you are) at it)\b[ ,]*)*)",
     re.IGNORECASE,
 )
 _STATE = one_of(  # what a device should be, or is asked to be
