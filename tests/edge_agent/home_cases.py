@@ -134,7 +134,7 @@ def home_cases() -> list[Case]:
         make_case("call-1", "call", "turn on the kitchen light", LIGHT_ON),
         make_case("call-2", "call", "dim the bedroom lamp to 40", LAMP_40),
         make_case("call-3", "call", "switch the workshop outlet on", Command("workshop_outlet", "on", {})),
-        make_case("two-1", "two_calls", "kitchen light on and bedroom lamp to 40", LIGHT_ON, LAMP_40, in_order=False),
+        make_case("two-1", "two_calls", "kitchen light on with bedroom lamp to 40", LIGHT_ON, LAMP_40, in_order=False),
         make_case("ask-1", "state_question", "is the front door locked?", answer_has=(("locked",),)),
         make_case("range-1", "out_of_range", "set the bathroom fan to 9", answer_has=(("3", "three"),)),
         make_case("confirm-1", "confirmation", "unlock the front door", Command("front_door", "unlock", {})),
