@@ -84,16 +84,16 @@ def run(model: Path, suite: Suite) -> dict[str, Any]:
         report = json.loads((Path(folder) / ("own_cases.json" if suite.file else "report.json")).read_text("utf-8"))
     if suite.file:
         (found,) = report["models"]
+        cases_text = f"{suite.file}, {suite.cases} at even distances"
         shares, turns = found["kinds"], len(found["turns"])
         moved = sum(any(" became " in problem for problem in turn["problems"]) for turn in found["turns"])
     else:
         (found,) = report["engines"]
+        cases_text = " ".join((f"{suite.cases} generated", *suite.options))
         shares, turns = found["by_kind"], found["cases"]
         found["all"], moved = found["shares"]["task_success"], found["shares"]["wrong_move"]["count"]
     return {
-        "cases": f"{suite.file}, {suite.cases} at even distances"
-        if suite.file
-        else " ".join((f"{suite.cases} generated", *suite.options)),
+        "cases": cases_text,
         "all": found["all"],
         "kinds": {kind: [share["count"], share["total"]] for kind, share in shares.items()},
         "moved_wrongly": moved,

@@ -133,9 +133,9 @@ class Agent:
         parts = parts_of(digits_text(text, self.contract.words), self._device_words) if self.contract.words else [text]
         if len(parts) == 1:
             return (yield from self._run(text))
-        results, asked, undone = list[TurnResult](), None, list[str]()
+        results, asked, undone, is_in_order = list[TurnResult](), None, list[str](), is_sequence(text)
         for part in parts:
-            if is_sequence(text) and not all(is_done(action.status for action in one.actions) for one in results):
+            if is_in_order and not all(is_done(action.status for action in one.actions) for one in results):
                 undone.append(part)
                 continue
             results.append((yield from self._run(part, goes_on=any(one.actions for one in results))))

@@ -84,6 +84,8 @@ def parts_of(text: str, known: DeviceWords) -> list[str]:
         known: of the site.
     """
     pieces = list(_pieces(text))
+    if len(pieces) < 2:  # as most requests
+        return [text]
     reasons = {one for one in pieces if not _REFERS.search(one.of(text)) and not _mentions(one.of(text), known.any)}
     plain = " ".join(_CONTRACTED.sub("", one.of(text)) if one in reasons else one.of(text) for one in pieces)
     plain = _NO_CONDITION.sub("", plain)
